@@ -1,0 +1,107 @@
+"""Everything that can go wrong on our side, as one tree.
+
+::
+
+    CvlError                     exit 125, as in `docker run`
+    ├── UsageError               exit 2: the command line, a file or a value is wrong
+    │   ├── NotFound             no such example, preset, run or runner
+    │   └── Ambiguous            more than one fits
+    ├── MissingTool              a program or an extra is not installed here
+    ├── HostError                a machine that we were given
+    │   ├── Unreachable          no connection: may pass, worth a retry
+    │   ├── HostKeyError         unknown or changed host key: never connect
+    │   ├── AuthError            the host or the provider does not accept who we are
+    │   └── NotReady             reached, but it lacks something (sh, space, Docker, Python)
+    ├── ProviderError            a provider's API said no
+    │   ├── NoCapacity           nothing to be had now: may pass
+    │   ├── Rejected             definitely nothing was created
+    │   └── Ambiguity            nobody knows yet: settle by listing for our name
+    ├── FetchError               results could not be brought back
+    ├── LostContact              the job lives on; the hint says how to get it back
+    ├── StillOpen                something may still cost money; the hint says how to end it
+    └── LedgerError              our own record cannot be read or written
+
+A message says what happened and to what; `hint` says what to do now. Neither ever holds a secret.
+"""
+
+from __future__ import annotations
+
+
+class CvlError(Exception):
+    """The root. `str(error)` is one sentence for a person."""
+
+    exit_code = 125
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(CvlError):
+    """The caller has to change something before trying again."""
+
+    exit_code = 2
+
+
+class NotFound(UsageError):
+    """Nothing has that name; the hint names what is near."""
+
+
+class Ambiguous(UsageError):
+    """More than one thing has that name; the hint lists them."""
+
+
+class MissingTool(CvlError):
+    """A program or a Python extra is missing here; the hint says what to install."""
+
+
+class HostError(CvlError):
+    """Something about a machine that we were told to use."""
+
+
+class Unreachable(HostError):
+    """No connection, or it broke. The only host error that is worth a retry."""
+
+
+class HostKeyError(HostError):
+    """The host's key is unknown or has changed. Nothing was sent."""
+
+
+class AuthError(HostError):
+    """The host or the provider does not accept our key."""
+
+
+class NotReady(HostError):
+    """Connected, but the machine lacks something that the run needs."""
+
+
+class ProviderError(CvlError):
+    """A provider's API answered with an error."""
+
+
+class NoCapacity(ProviderError):
+    """The provider has none of these to give right now. Nothing was created."""
+
+
+class Rejected(ProviderError):
+    """The provider refused the request. Nothing was created."""
+
+
+class Ambiguity(ProviderError):
+    """The outcome is unknown: the request may or may not have created something."""
+
+
+class FetchError(CvlError):
+    """Results could not be brought back; they are still where the run left them."""
+
+
+class LostContact(CvlError):
+    """We cannot follow the job any more. It lives on."""
+
+
+class StillOpen(CvlError):
+    """Something of ours was not seen gone and may still cost money."""
+
+
+class LedgerError(CvlError):
+    """The ledger cannot be read or written. It is never overwritten."""

@@ -1,0 +1,5 @@
+"""Acquire, release, reap: clean-up, said once for all providers."""
+
+
+class Leases:
+    """Every resource of one run that must not outlive it."""

@@ -1,0 +1,132 @@
+"""The seams: what a provider, a running job, a cloud and a transport have to offer.
+
+Everything above speaks only to these. A job service (SageMaker, Kubernetes) is a `Provider`
+itself; what rents machines is a `Cloud`, and `machines.Machines` makes a `Provider` of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol, runtime_checkable
+
+from cvl.scope import Scope
+from cvl.spec import ExitStatus, JobSpec, LogChunk, Plan, Resource
+
+if TYPE_CHECKING:
+    from cvl.leases import Leases
+
+
+class Owner(Protocol):
+    """Finds and ends what is ours out there, by name and tag alone: no local state needed."""
+
+    def owned(self) -> Iterable[Resource]:
+        """Yield every resource that carries our tag, also those that are ending."""
+        ...
+
+    def destroy(self, resource: Resource) -> None:
+        """Ask for the end of its billing. Already gone is success.
+
+        A return proves nothing: gone is what `owned` no longer yields, or yields not alive.
+        """
+        ...
+
+
+class Execution(Protocol):
+    """One job, running or ended. Closing lets go of it; it does not stop the job."""
+
+    @property
+    def handle(self) -> Mapping[str, str]:
+        """All that `Provider.attach` needs, in any process, on any day. No secrets."""
+        ...
+
+    def chunks(self, after: str = "") -> Iterator[LogChunk]:
+        """Yield the output that follows the cursor `after`, as it is produced.
+
+        Reconnects by itself, at the byte where it was cut. Its end proves nothing: ask `poll`.
+        Raises `LostContact` when it gives up.
+        """
+        ...
+
+    def poll(self) -> ExitStatus | None:
+        """Return how the job ended, or None while it has not. The only truth about the end."""
+        ...
+
+    def stop(self, grace: float) -> None:
+        """Ask the job to end: TERM, `grace` seconds, KILL. Returns before it has; idempotent."""
+        ...
+
+    def fetch(self, into: Path, scope: Scope) -> None:
+        """Bring everything new or changed into `into`. Raises `FetchError`; may be repeated."""
+        ...
+
+    def close(self) -> None:
+        """Let go: end our own processes and threads. The job is not touched; idempotent."""
+        ...
+
+
+class Provider(Owner, Protocol):
+    """Runs jobs somewhere."""
+
+    name: str
+
+    def plan(self, spec: JobSpec) -> Plan:
+        """Return the exact request and its price. No side effects; needs no credentials."""
+        ...
+
+    def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> Execution:
+        """Start the job. Whatever costs money is acquired through `leases`."""
+        ...
+
+    def handle(self, spec: JobSpec) -> Mapping[str, str]:
+        """Return the handle that `launch` will have, known before anything is started."""
+        ...
+
+    def attach(self, handle: Mapping[str, str]) -> Execution:
+        """Return the execution behind a handle: from another process, on another day."""
+        ...
+
+
+class Process(Protocol):
+    """A command that a transport has started: pipes, and an exit code on this side."""
+
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def kill(self) -> None: ...
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """Reaches one machine. Knows nothing of jobs or money."""
+
+    @property
+    def where(self) -> str:
+        """The machine's name, for a person."""
+        ...
+
+    def start(self, argv: Sequence[str]) -> Process:
+        """Run `argv` there, with pipes. Never with user data in it: that travels on stdin.
+
+        Raises `MissingTool` when the client program is not installed here.
+        """
+        ...
+
+    def failure(self, code: int, stderr: bytes) -> Exception | None:
+        """Return what a finished process says of the connection, None if it was not that.
+
+        `Unreachable` may pass and is worth a retry; `HostKeyError` and `AuthError` are not.
+        """
+        ...
+
+    def pull(self, source: str, files: Sequence[bytes], into: Path, scope: Scope) -> None:
+        """Copy regular `files`, relative to the absolute folder `source` there, into `into`.
+
+        Symbolic links are not followed and not made. May be repeated: what has arrived whole is
+        not sent again. Raises `FetchError`, `Unreachable`, `MissingTool` (no rsync here) and
+        `NotReady` (no rsync there).
+        """
+        ...

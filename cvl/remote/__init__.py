@@ -1,0 +1,1 @@
+"""What runs on the far side, and the few functions that speak to it."""

@@ -1,0 +1,161 @@
+"""When and why to stop: one clock, deadlines, signals that only set a flag, checkpoints.
+
+A `Scope` is handed down to everything that waits. Code between two checkpoints is atomic: a
+signal sets a flag, the next `checkpoint()` raises, so no id is lost between an API's reply and
+the ledger. Clean-up runs in `shielded(...)`, which a signal does not interrupt but a deadline
+of its own ends.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+from cvl.spec import Cause
+
+CAUSES = {
+    signal.SIGINT: Cause.INTERRUPTED,
+    signal.SIGTERM: Cause.TERMINATED,
+    signal.SIGHUP: Cause.HANGUP,
+}
+
+
+class Clock(Protocol):
+    """The only source of time. `time` is UTC epoch seconds; `monotonic` never jumps."""
+
+    def time(self) -> float: ...
+    def monotonic(self) -> float: ...
+    def wait(self, flag: threading.Event, seconds: float) -> bool:
+        """Wait until `flag` is set or `seconds` have passed; return whether it is set."""
+        ...
+
+
+class SystemClock:
+    """The real one."""
+
+    def time(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wait(self, flag: threading.Event, seconds: float) -> bool:
+        return flag.wait(seconds)
+
+
+class Cancelled(Exception):  # noqa: N818 - not an error: somebody asked us to stop
+    """Raised at a checkpoint after a signal or `Scope.cancel`."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause.value)
+        self.cause = cause
+
+
+class DeadlineExceeded(Exception):  # noqa: N818 - named for what the caller can conclude
+    """Raised at a checkpoint after the scope's own deadline."""
+
+
+class _Flag:
+    """Whether, and why, somebody asked to stop: shared by a scope and those inside it."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.cause: Cause | None = None
+
+
+class Scope:
+    """A deadline and a reason to stop, shared by everything that works for one purpose."""
+
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        *,
+        seconds: float | None = None,
+        tell: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """`seconds` from now is the deadline; `tell(phase, text)` hears about progress."""
+        self.clock = clock or SystemClock()
+        self.deadline = None if seconds is None else self.clock.monotonic() + seconds
+        self._flag = _Flag()
+        self._tell = tell
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why this scope was cancelled, or None."""
+        return self._flag.cause
+
+    def cancel(self, cause: Cause) -> None:
+        """Ask to stop. The first cause stays; safe in a signal handler and in any thread."""
+        if self._flag.cause is None:
+            self._flag.cause = cause
+        self._flag.event.set()
+
+    def remaining(self) -> float | None:
+        """Return the seconds until the deadline (never negative), or None without one."""
+        if self.deadline is None:
+            return None
+        return max(0.0, self.deadline - self.clock.monotonic())
+
+    def checkpoint(self) -> None:
+        """Raise `Cancelled` or `DeadlineExceeded` if this scope is over."""
+        if self._flag.cause is not None:
+            raise Cancelled(self._flag.cause)
+        if self.deadline is not None and self.clock.monotonic() >= self.deadline:
+            raise DeadlineExceeded
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but not past a cancel or the deadline, and raise as `checkpoint` does."""
+        self.checkpoint()
+        left = self.remaining()
+        self.clock.wait(self._flag.event, seconds if left is None else min(seconds, left))
+        self.checkpoint()
+
+    def within(self, seconds: float | None) -> Scope:
+        """Return a scope that ends with this one, or after `seconds` if that is sooner."""
+        child = Scope(self.clock, seconds=seconds, tell=self._tell)
+        child._flag = self._flag
+        ends = [end for end in (self.deadline, child.deadline) if end is not None]
+        child.deadline = min(ends, default=None)
+        return child
+
+    def shielded(self, seconds: float) -> Scope:
+        """Return a scope for clean-up: no cancel reaches it, only its own deadline."""
+        return Scope(self.clock, seconds=seconds, tell=self._tell)
+
+    def tell(self, phase: str, text: str = "") -> None:
+        """Report progress to whoever listens: a phase in one word, the rest for a person."""
+        if self._tell is not None:
+            self._tell(phase, text)
+
+
+@contextmanager
+def signals(scope: Scope, again: Callable[[int], None]) -> Iterator[None]:
+    """Let INT, TERM and HUP cancel `scope` while the block runs; then restore the old handlers.
+
+    The first signal only sets the flag. `again(n)` is called, in the handler, for the n-th of
+    them from the second on: it may say what is being cleaned up, or leave. Outside the main
+    thread, where Python allows no handlers, the block just runs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    count = 0
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        scope.cancel(CAUSES[signal.Signals(number)])
+        if count > 1:
+            again(count)
+
+    before = {number: signal.signal(number, handle) for number in CAUSES}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,241 @@
+"""The values that the whole house passes around. Values only: behaviour lives elsewhere."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+
+EMPTY: Mapping[str, str] = MappingProxyType({})
+GRACE = 10.0
+"""Seconds between TERM and KILL, unless given."""
+FETCH_LIMIT = 1800.0
+"""Seconds that the last fetch may take, unless given."""
+
+RUN_ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
+"""What every run id looks like: safe in a path, a DNS label, a tag and a job name."""
+
+
+class Cause(StrEnum):
+    """Why a run ended. `EXITED` is the only one whose code is the script's own."""
+
+    EXITED = "exited"
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
+    TERMINATED = "terminated"
+    STOPPED = "stopped"
+    HANGUP = "hangup"
+    BUILD_FAILED = "build-failed"
+    NOT_STARTED = "not-started"
+    LOST = "lost"
+    OUT_OF_MEMORY = "out-of-memory"
+    DETACHED = "detached"
+
+
+EXIT_CODES: Mapping[Cause, int] = MappingProxyType(
+    {
+        Cause.TIMEOUT: 124,
+        Cause.INTERRUPTED: 130,
+        Cause.TERMINATED: 143,
+        Cause.STOPPED: 143,
+        Cause.HANGUP: 129,
+        Cause.BUILD_FAILED: 125,
+        Cause.NOT_STARTED: 125,
+        Cause.LOST: 125,
+        Cause.DETACHED: 0,
+    }
+)
+"""The exit code of each cause that we decide; the others carry the script's own."""
+
+
+class ExitStatus(int):
+    """How a run ended: the exit code, and why.
+
+    An `int` between 0 and 255, so that `sys.exit(status)` and `status == 0` do what they say.
+    """
+
+    cause: Cause
+    run_id: str
+    detail: str
+    log_bytes: int | None
+
+    def __new__(
+        cls,
+        code: int,
+        *,
+        cause: Cause = Cause.EXITED,
+        run_id: str = "",
+        detail: str = "",
+        log_bytes: int | None = None,
+    ) -> ExitStatus:
+        """Keep `code` as it is; `log_bytes` is the length of the complete log where known."""
+        status = super().__new__(cls, code)
+        status.cause = cause
+        status.run_id = run_id
+        status.detail = detail
+        status.log_bytes = log_bytes
+        return status
+
+    def __repr__(self) -> str:
+        return f"ExitStatus({int(self)}, cause={self.cause.value!r}, run_id={self.run_id!r})"
+
+
+def ended(cause: Cause, *, run_id: str = "", detail: str = "") -> ExitStatus:
+    """Return the status of an ending that we decided, with its code from `EXIT_CODES`."""
+    return ExitStatus(EXIT_CODES[cause], cause=cause, run_id=run_id, detail=detail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogChunk:
+    """Some bytes of output as they came: not decoded, not cut at lines.
+
+    `cursor` is opaque to all but the execution that made it: `chunks(after=cursor)` goes on with
+    the byte that follows `data`. `node` counts from 0.
+    """
+
+    data: bytes
+    cursor: str
+    node: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What an example asks of a machine. GB are 10**9 bytes; 0 means "does not say"."""
+
+    gpus: int = 0
+    vram_gb: float = 0
+    cpus: float = 0
+    ram_gb: float = 0
+    disk_gb: float = 0
+    docker: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When a run must end. Seconds; `None` is no limit."""
+
+    timeout: float | None = None
+    grace: float = GRACE
+    fetch: float = FETCH_LIMIT
+    timeout_action: str | None = None
+    max_cost: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where the example lies here.
+
+    `root` is the repository; `folder` the example's path relative to it, `/`-separated, "" for
+    the root itself. `include` are further paths below the root that the user wants sent along.
+    """
+
+    root: Path
+    folder: str
+    include: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """How the example's image is made: argv in the example's folder, when `image` is absent."""
+
+    argv: tuple[str, ...]
+    image: str
+    when: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """One run, fully resolved: nothing below looks anything up again.
+
+    `argv` is what runs, in the example's folder. `env` is public; `secrets` (what the user
+    forwards) appears in no repr, ledger, log or argv. `inputs` maps paths below the work folder
+    to local files that are sent along.
+    """
+
+    run_id: str
+    argv: tuple[str, ...]
+    example: str = ""
+    preset: str = ""
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = EMPTY
+    secrets: Mapping[str, str] = field(default=EMPTY, repr=False)
+    source: Source | None = None
+    inputs: Mapping[str, Path] = MappingProxyType({})
+    image: str | None = None
+    build: Build | None = None
+    needs: Needs = Needs()
+    limits: Limits = Limits()
+    nodes: int = 1
+    tty: bool = False
+    detach: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """What a run costs. Money is decimal; a price that cannot be had is None and `note` says why."""
+
+    price_per_hour: Decimal | None = None
+    max_hours: Decimal | None = None
+    max_cost: Decimal | None = None
+    currency: str = "USD"
+    note: str = ""
+
+
+FREE = Quote(
+    price_per_hour=Decimal(0),
+    max_cost=Decimal(0),
+    note="your own machine: nothing is rented",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a launch would do: exactly the request, the price, the layers that would end it.
+
+    `request` is JSON-able and holds `<redacted:NAME>` in place of each secret.
+    """
+
+    runner: str
+    where: str
+    request: object
+    quote: Quote = FREE
+    layers: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """Something of ours out there that must not outlive its run.
+
+    `name` is ours and carries the run id; `id` is the provider's, "" until it is known.
+    `deadline` is UTC epoch seconds by the provider's clock. `alive` is False only when the
+    provider was seen to say so: an unknown status is alive.
+    """
+
+    kind: str
+    name: str
+    id: str = ""
+    run_id: str = ""
+    owner: str = ""
+    deadline: float | None = None
+    price_per_hour: Decimal | None = None
+    alive: bool = True
+    note: str = ""
+
+
+def new_run_id(example: str = "", *, now: float | None = None) -> str:
+    """Return a fresh run id: at most 40 of `[a-z0-9-]`, sortable within a day, readable.
+
+    It starts with the example's folder name so that `cvl ps` can be read, and ends with 40
+    random bits. Valid as a DNS label (RFC 1123) and as a SageMaker or Lambda name.
+    """
+    words = re.findall(r"[a-z0-9]+", example.rsplit("/", 1)[-1].lower())
+    stem = "-".join(words)[:18].strip("-") or "run"
+    stamp = time.strftime("%m%d-%H%M%S", time.gmtime(now))
+    return f"{stem}-{stamp}-{secrets.token_hex(5)}"

@@ -1,0 +1,1 @@
+"""Conformance suite, fakes and real stand-ins, usable by third-party runners."""

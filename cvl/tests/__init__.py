@@ -1,0 +1,1 @@
+"""The suite; test_runner.py is its front page."""
