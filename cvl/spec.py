@@ -11,6 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
+from typing import Self
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 GRACE = 10.0
@@ -73,7 +74,7 @@ class ExitStatus(int):
         run_id: str = "",
         detail: str = "",
         log_bytes: int | None = None,
-    ) -> ExitStatus:
+    ) -> Self:
         """Keep `code` as it is; `log_bytes` is the length of the complete log where known."""
         status = super().__new__(cls, code)
         status.cause = cause
@@ -178,7 +179,7 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """What a run costs. Money is decimal; a price that cannot be had is None and `note` says why."""
+    """What a run costs, in decimal money. A price not to be had is None and `note` says why."""
 
     price_per_hour: Decimal | None = None
     max_hours: Decimal | None = None
