@@ -1,0 +1,216 @@
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvl.config import OPTIONS, USER_ONLY, Config, load
+from cvl.errors import UsageError
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "home/.config/cvl").mkdir(parents=True)
+    (tmp_path / "work/deep/er").mkdir(parents=True)
+    return tmp_path
+
+
+def write(home: Path, *, user: str = "", project: str = "") -> None:
+    if user:
+        (home / "home/.config/cvl/cvl.toml").write_text(user)
+    if project:
+        (home / "work/cvl.toml").write_text(project)
+
+
+def read(home: Path, environ: Mapping[str, str] | None = None) -> Config:
+    return load(home / "work/deep/er", {"HOME": str(home / "home"), **(environ or {})})
+
+
+def test_nothing_said_is_nothing(home: Path) -> None:
+    config = read(home)
+    assert config.get("root") is None
+    assert (config.text("timeout"), config.path("root"), config.switch("json")) == (
+        None,
+        None,
+        None,
+    )
+    assert dict(config.runner("ssh")) == {}
+    assert config.warnings == ()
+
+
+def test_the_environment_beats_the_project_beats_the_user(home: Path) -> None:
+    write(
+        home,
+        user='timeout = "1h"\noutput = "u"\ngrace = "5s"',
+        project='timeout = "2h"\noutput = "p"',
+    )
+    config = read(home, {"CVL_TIMEOUT": "3h", "CVL_OUTPUT": ""})
+    assert [config.get(name) for name in ("timeout", "output", "grace")] == ["3h", "p", "5s"]
+
+
+def test_each_setting_says_where_it_comes_from(home: Path) -> None:
+    write(home, user='grace = "5s"', project='timeout = "2h"')
+    config = read(home, {"CVL_ROOT": "/r"})
+    origins = [
+        found.origin for name in ("root", "timeout", "grace") if (found := config.find(name))
+    ]
+    assert origins == [
+        "$CVL_ROOT",
+        str(home / "work/cvl.toml"),
+        str(home / "home/.config/cvl/cvl.toml"),
+    ]
+    assert config.configured("root") is None
+
+
+def test_the_nearest_project_file_counts_alone(home: Path) -> None:
+    write(home, project='output = "far"\ngrace = "1s"')
+    (home / "work/deep/cvl.toml").write_text('output = "near"')
+    assert read(home).get("output") == "near"
+    assert read(home).get("grace") is None
+
+
+def test_a_path_is_relative_to_the_file_that_says_it(home: Path) -> None:
+    write(home, user='state_dir = "state"', project='root = "../repo"\noutput = "/abs"')
+    config = read(home, {"CVL_SSH_CONFIG": "my ssh"})
+    assert config.path("state_dir") == home / "home/.config/cvl/state"
+    assert config.path("root") == home / "work/../repo"
+    assert config.path("output") == Path("/abs")
+    assert config.path("ssh_config") == home / "work/deep/er/my ssh"
+
+
+def test_a_tilde_is_the_home_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(home))
+    write(home, project='root = "~/x"\noutput = "~nobody-of-that-name/x"')
+    assert read(home).path("root") == home / "x"
+    assert read(home).path("output") == home / "work/~nobody-of-that-name/x"
+
+
+def test_a_runners_own_options_are_merged(home: Path) -> None:
+    write(
+        home,
+        user='[runner.ssh]\nhost = "u"\nport = 22\n[runner.k8s]\nnamespace = "ml"',
+        project='[runner.ssh]\nhost = "p"\nlabels = ["a", "b"]',
+    )
+    config = read(home, {"CVL_PORT": "2222", "CVL_HOST": "env"})
+    assert config.runner("ssh") == {"host": "p", "port": 22, "labels": ("a", "b")}
+    assert config.runner("ssh", ["port"])["port"] == "2222"
+    assert config.runner("k8s") == {"namespace": "ml"}
+
+
+def test_an_unknown_option_is_a_warning_that_names_what_is_near(home: Path) -> None:
+    write(home, project='time-out = "2h"\nzzzzzz = 1\ngrace = "1s"')
+    config = read(home)
+    assert config.warnings == (
+        (
+            f"{home}/work/cvl.toml: 'time-out' is ignored: there is no such option; "
+            "did you mean 'timeout'?"
+        ),
+        f"{home}/work/cvl.toml: 'zzzzzz' is ignored: there is no such option",
+    )
+    assert config.get("grace") == "1s"
+
+
+@pytest.mark.parametrize("name", sorted(USER_ONLY))
+def test_a_checkout_does_not_decide_what_is_the_users_to_decide(home: Path, name: str) -> None:
+    write(home, project=f'{name} = "x"')
+    assert read(home).get(name) is None
+    assert "the user's own cvl.toml" in read(home).warnings[0]
+    write(home, user=f'{name} = "x"')
+    assert read(home).get(name) == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'root = "a"\nroot = \n', ":2: "),
+        (b'root = "a"\n\n[runner', ":3: "),
+        (b'root = "a"\n# \xff\n', ":2: not UTF-8 text"),
+        (b"root = {a = 1}", ": root must be text"),
+        (b"root = 2024-01-01", ": root must be text"),
+        (b"root = [1]", ": root must be text"),
+        (b"runner = 'ssh'", ": runner must hold one table"),
+        (b"[runner]\nssh = 1", ": runner must hold one table"),
+        (b"[runner.ssh]\nhost = {}", ": runner.ssh.host must be text"),
+    ],
+)
+def test_a_broken_file_is_named(home: Path, text: bytes, message: str) -> None:
+    path = home / "work/cvl.toml"
+    path.write_bytes(text)
+    with pytest.raises(UsageError) as raised:
+        read(home)
+    assert str(raised.value).startswith(f"{path}{message}")
+
+
+@given(text=st.one_of(st.binary(), st.text().map(str.encode)))
+def test_any_bytes_are_a_config_or_a_usage_error(
+    tmp_path_factory: pytest.TempPathFactory, text: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "cvl.toml").write_bytes(text)
+    try:
+        config = load(folder, {})
+    except UsageError:
+        return
+    assert set(config.layers[0].options) <= OPTIONS
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(home: Path) -> None:
+    write(home, project="grace = 1")
+    (home / "work/cvl.toml").chmod(0)
+    with pytest.raises(UsageError, match="cannot be read: Permission denied"):
+        read(home)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("true", True), ("false", False), ("'ON'", True), ("0", False), ("1", True), ("'no'", False)],
+)
+def test_a_switch(home: Path, text: str, value: bool) -> None:
+    write(home, user=f"accept_new_host_key = {text}")
+    assert read(home).switch("accept_new_host_key") is value
+
+
+def test_a_value_of_the_wrong_kind_names_its_origin(home: Path) -> None:
+    write(home, project='output = ["a"]\nroot = 3')
+    config = read(home, {"CVL_JSON": "perhaps"})
+    with pytest.raises(UsageError, match=r"\$CVL_JSON: json must be true or false, not 'perhaps'"):
+        config.switch("json")
+    with pytest.raises(UsageError, match=r"cvl\.toml: output must be text"):
+        config.text("output")
+    with pytest.raises(UsageError, match=r"cvl\.toml: root must be a path, not 3"):
+        config.path("root")
+
+
+def test_a_number_is_also_text(home: Path) -> None:
+    write(home, project="max_cost = 5.5")
+    assert read(home).text("max_cost") == "5.5"
+
+
+def test_a_relative_xdg_folder_is_ignored(home: Path) -> None:
+    write(home, user='grace = "5s"')
+    assert read(home, {"XDG_CONFIG_HOME": "work"}).get("grace") is None
+    assert read(home, {"XDG_CONFIG_HOME": str(home / "home/.config")}).get("grace") == "5s"
+    assert load(home / "work", {}).layers == ()
+
+
+def test_the_users_file_is_read_once_when_it_is_also_the_nearest(home: Path) -> None:
+    write(home, user='state_dir = "/s"')
+    folder = home / "home/.config/cvl"
+    config = load(folder, {"HOME": str(home / "home")})
+    assert len(config.layers) == 1
+    assert config.get("state_dir") == "/s"
+
+
+def test_without_a_file_nothing_heavy_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from cvl.config import load\n"
+        f"load(Path({str(tmp_path)!r}), {{}})\n"
+        "print(sorted({'tomllib', 'difflib', 'click'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
