@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, runtime_checkable
 
 from cvl.scope import Scope
-from cvl.spec import ExitStatus, JobSpec, LogChunk, Plan, Resource
+from cvl.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource
 
 if TYPE_CHECKING:
     from cvl.leases import Leases
@@ -52,16 +52,39 @@ class Execution(Protocol):
         """Return how the job ended, or None while it has not. The only truth about the end."""
         ...
 
-    def stop(self, grace: float) -> None:
-        """Ask the job to end: TERM, `grace` seconds, KILL. Returns before it has; idempotent."""
+    def stop(self, grace: float, cause: Cause) -> None:
+        """Ask the job to end: TERM, `grace` seconds, KILL; `cause` is what `poll` will tell.
+
+        Returns before the job has ended; idempotent. Raises `Unreachable` when not delivered.
+        """
         ...
 
     def fetch(self, into: Path, scope: Scope) -> None:
         """Bring everything new or changed into `into`. Raises `FetchError`; may be repeated."""
         ...
 
+    def discard(self) -> None:
+        """Remove what the run left behind over there, but its result: all of it is here now."""
+        ...
+
     def close(self) -> None:
         """Let go: end our own processes and threads. The job is not touched; idempotent."""
+        ...
+
+
+class Observer(Protocol):
+    """Hears what happens. Called from more than one thread; must not raise."""
+
+    def phase(self, name: str, text: str) -> None:
+        """A phase began or goes on: one word, and the rest for a person."""
+        ...
+
+    def output(self, chunk: LogChunk) -> None:
+        """The job wrote something."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Something that the user should know, though the run goes on."""
         ...
 
 

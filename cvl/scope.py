@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Protocol
 
@@ -25,13 +26,36 @@ CAUSES = {
 }
 
 
+class Bell:
+    """Wakes one waiter. Ringing is safe in a signal handler, where `threading.Event` is not:
+
+    its lock may be held by the very code that the signal interrupted. `SimpleQueue.put` is
+    reentrant by contract.
+    """
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[None] = SimpleQueue()
+
+    def ring(self) -> None:
+        """Wake the waiter, now or at its next wait."""
+        self._queue.put(None)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until rung or until `seconds` have passed; return whether it was rung."""
+        try:
+            self._queue.get(timeout=max(seconds, 0.0))
+        except Empty:
+            return False
+        return True
+
+
 class Clock(Protocol):
     """The only source of time. `time` is UTC epoch seconds; `monotonic` never jumps."""
 
     def time(self) -> float: ...
     def monotonic(self) -> float: ...
-    def wait(self, flag: threading.Event, seconds: float) -> bool:
-        """Wait until `flag` is set or `seconds` have passed; return whether it is set."""
+    def wait(self, bell: Bell, seconds: float) -> bool:
+        """Wait until `bell` rings or `seconds` have passed; return whether it rang."""
         ...
 
 
@@ -44,11 +68,11 @@ class SystemClock:
     def monotonic(self) -> float:
         return time.monotonic()
 
-    def wait(self, flag: threading.Event, seconds: float) -> bool:
-        return flag.wait(seconds)
+    def wait(self, bell: Bell, seconds: float) -> bool:
+        return bell.wait(seconds)
 
 
-class Cancelled(Exception):  # noqa: N818 - not an error: somebody asked us to stop
+class Cancelled(Exception):
     """Raised at a checkpoint after a signal or `Scope.cancel`."""
 
     def __init__(self, cause: Cause) -> None:
@@ -56,7 +80,7 @@ class Cancelled(Exception):  # noqa: N818 - not an error: somebody asked us to s
         self.cause = cause
 
 
-class DeadlineExceeded(Exception):  # noqa: N818 - named for what the caller can conclude
+class DeadlineExceeded(Exception):
     """Raised at a checkpoint after the scope's own deadline."""
 
 
@@ -64,8 +88,8 @@ class _Flag:
     """Whether, and why, somebody asked to stop: shared by a scope and those inside it."""
 
     def __init__(self) -> None:
-        self.event = threading.Event()
         self.cause: Cause | None = None
+        self.bells: list[Bell] = []
 
 
 class Scope:
@@ -93,7 +117,8 @@ class Scope:
         """Ask to stop. The first cause stays; safe in a signal handler and in any thread."""
         if self._flag.cause is None:
             self._flag.cause = cause
-        self._flag.event.set()
+        for bell in tuple(self._flag.bells):
+            bell.ring()
 
     def remaining(self) -> float | None:
         """Return the seconds until the deadline (never negative), or None without one."""
@@ -110,10 +135,20 @@ class Scope:
 
     def sleep(self, seconds: float) -> None:
         """Wait, but not past a cancel or the deadline, and raise as `checkpoint` does."""
-        self.checkpoint()
-        left = self.remaining()
-        self.clock.wait(self._flag.event, seconds if left is None else min(seconds, left))
-        self.checkpoint()
+        until = self.clock.monotonic() + seconds
+        self.wait(lambda: self.clock.monotonic() >= until, Bell(), pause=seconds)
+
+    def wait(self, done: Callable[[], bool], bell: Bell, *, pause: float = 60.0) -> None:
+        """Wait until `done()`; whoever changes that rings `bell`. Raises as `checkpoint`."""
+        self._flag.bells.append(bell)
+        try:
+            self.checkpoint()
+            while not done():
+                left = self.remaining()
+                self.clock.wait(bell, pause if left is None else min(left, pause))
+                self.checkpoint()
+        finally:
+            self._flag.bells.remove(bell)
 
     def within(self, seconds: float | None) -> Scope:
         """Return a scope that ends with this one, or after `seconds` if that is sooner."""

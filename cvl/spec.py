@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
-EMPTY: Mapping[str, str] = MappingProxyType({})
 GRACE = 10.0
 """Seconds between TERM and KILL, unless given."""
 FETCH_LIMIT = 1800.0
@@ -164,10 +163,10 @@ class JobSpec:
     example: str = ""
     preset: str = ""
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = EMPTY
-    secrets: Mapping[str, str] = field(default=EMPTY, repr=False)
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     source: Source | None = None
-    inputs: Mapping[str, Path] = MappingProxyType({})
+    inputs: Mapping[str, Path] = field(default_factory=dict)
     image: str | None = None
     build: Build | None = None
     needs: Needs = Needs()

@@ -1,0 +1,145 @@
+"""One supervised job on a machine: follow, ask, stop, fetch, tidy up.
+
+The supervisor over there is what keeps the job; this side may come and go. Output is read by
+byte offset, so a connection that breaks costs nothing: connect again, go on at the offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from cvl.errors import FetchError, LostContact, NotReady, Unreachable
+from cvl.remote.far import Answer, FarSide, Stream, result_of
+from cvl.scope import Bell, Clock, Scope, SystemClock
+from cvl.spec import Cause, ExitStatus, LogChunk, ended
+
+PATIENCE = 600.0
+"""Seconds without any contact after which following gives up; the job lives on."""
+PAUSES = (0.0, 0.1, 0.3, 1.0, 2.0, 5.0, 10.0)
+"""Seconds between attempts to get back; the last one repeats."""
+FINISH_LIMIT = 30.0
+
+
+class RemoteJob:
+    """The `Execution` of every runner whose machine has our shell files."""
+
+    def __init__(
+        self,
+        far: FarSide,
+        handle: Mapping[str, str],
+        *,
+        started: Stream | None = None,
+        clock: Clock | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
+        """`handle["run"]` is the run id; `started` is the stream of the request that began it."""
+        self._far = far
+        self._handle = handle
+        self._stream = started
+        self._fresh = started
+        self._status: ExitStatus | None = None
+        self._closed = False
+        self._bell = Bell()
+        self._clock = clock or SystemClock()
+        self._patience = patience
+
+    @property
+    def handle(self) -> Mapping[str, str]:
+        return self._handle
+
+    @property
+    def run_id(self) -> str:
+        """The run that this is."""
+        return self._handle["run"]
+
+    def chunks(self, after: str = "") -> Iterator[LogChunk]:
+        offset = int(after or 0)
+        attempt, since = 0, self._clock.monotonic()
+        while not self._closed:
+            fresh, self._fresh = self._fresh, None
+            try:
+                stream = fresh if fresh and offset == 0 else self._follow(offset)
+                for data in stream.payload():
+                    offset += len(data)
+                    attempt, since = 0, self._clock.monotonic()
+                    yield LogChunk(data=data, cursor=str(offset))
+                if self._is_over(stream, offset):
+                    return
+            except Unreachable as gone:
+                if self._clock.monotonic() - since > self._patience:
+                    raise self._lost(gone) from gone
+            self._clock.wait(self._bell, PAUSES[min(attempt, len(PAUSES) - 1)])
+            attempt += 1
+
+    def poll(self) -> ExitStatus | None:
+        if self._status is None:
+            answers, _ = self._far.ask("status", self._id())
+            self._status = self._result(answers)
+        return self._status
+
+    def stop(self, grace: float, cause: Cause = Cause.STOPPED) -> None:
+        headers = [*self._id(), ("cause", cause.value), ("grace", f"{grace:g}")]
+        answers, _ = self._far.ask("stop", headers)
+        self._status = self._result(answers)
+
+    def fetch(self, into: Path, scope: Scope) -> None:
+        from cvl.remote.fetch import fetch
+
+        try:
+            fetch(self._far, self._handle, into, scope)
+        except (Unreachable, NotReady) as error:
+            raise FetchError(
+                f"the results of {self.run_id} could not be fetched: {error}",
+                f"they are still on {self._far.transport.where}; `cvl fetch {self.run_id}` "
+                "gets them",
+            ) from error
+
+    def discard(self) -> None:
+        """Remove what the run left on the machine, except its result."""
+        self._far.ask("clean", [*self._id(), *self._image()])
+
+    def close(self) -> None:
+        self._closed = True
+        self._bell.ring()
+        if self._stream:
+            self._stream.close()
+
+    def _follow(self, offset: int) -> Stream:
+        if self._stream:
+            self._stream.close()
+        self._stream = self._far.open("follow", [*self._id(), ("offset", str(offset))])
+        return self._stream
+
+    def _is_over(self, stream: Stream, offset: int) -> bool:
+        """Return whether the stream ended because the job did, with every byte seen."""
+        failure = stream.finish(FINISH_LIMIT)
+        answers = stream.answers()
+        if self._far.supply(answers):
+            return False
+        status = self._result(answers)
+        if status is None:
+            if any(answer.word in {"fail", "unknown"} for answer in answers):
+                self._far.check(stream, answers, failure)
+                return True
+            raise failure or Unreachable(f"{self._far.transport.where} closed the stream")
+        self._status = status
+        return status.log_bytes is None or offset >= status.log_bytes
+
+    def _result(self, answers: list[Answer]) -> ExitStatus | None:
+        if any(answer.word == "unknown" for answer in answers):
+            return ended(Cause.LOST, run_id=self.run_id, detail="the machine knows no such run")
+        return result_of(answers, self.run_id)
+
+    def _lost(self, gone: Exception) -> LostContact:
+        return LostContact(
+            f"lost contact with {self._far.transport.where}: {gone}",
+            f"the job lives on; `cvl attach {self.run_id}` follows it again",
+        )
+
+    def _id(self) -> list[tuple[str, str]]:
+        return [("id", self.run_id)]
+
+    def _image(self) -> list[tuple[str, str]]:
+        image = self._handle.get("image", "")
+        return [("image", image)] if image else []

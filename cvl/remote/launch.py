@@ -1,0 +1,199 @@
+"""Starts one job on one machine: files, scripts and secrets travel in the stream that starts it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from cvl.errors import HostError, LostContact, NotReady, Unreachable
+from cvl.remote.far import Answer, FarSide, Headers, Stream
+from cvl.remote.job import RemoteJob
+from cvl.scope import Scope
+from cvl.spec import Build, JobSpec
+from cvl.units import size_text
+
+ATTEMPTS = 6
+"""Requests that one start may take: install, bundle, tree, and connections that break."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How a machine is to be prepared, whatever the job.
+
+    `in_place`: the job works in the example's own folder there, no files travel.
+    `bundle`: put cvl itself there first.
+    """
+
+    in_place: bool = False
+    bundle: bool = False
+
+
+def start(
+    far: FarSide, spec: JobSpec, handle: Mapping[str, str], setup: Setup, scope: Scope
+) -> RemoteJob:
+    """Start the job; return it with the stream that already follows it.
+
+    A connection that breaks is tried again: the far side starts a run id only once. Raises
+    `HostError` when nothing was started, `LostContact` when nobody can say.
+    """
+    cargo = Cargo(far, spec, setup)
+    touched = False
+    for attempt in range(ATTEMPTS):
+        scope.checkpoint()
+        stream = far.open("start", cargo.headers(), lambda out: cargo.write(out, scope))
+        answer = stream.answer("started", "fail", "need")
+        if answer and answer.word == "started":
+            cargo.arrived()
+            return RemoteJob(far, handle, started=stream, clock=scope.clock)
+        failure = stream.finish(10.0)
+        answers = stream.answers()
+        touched = touched or bool(answers)
+        if far.supply(answers) or cargo.supply(answers):
+            continue
+        try:
+            far.check(stream, answers, failure)
+        except Unreachable:
+            if not touched and attempt == 0:
+                raise
+            scope.sleep(min(2.0**attempt, 15.0))
+    raise LostContact(
+        f"the connection to {far.transport.where} broke while {spec.run_id} was started",
+        f"`cvl attach {spec.run_id}` tells whether it runs",
+    )
+
+
+class Cargo:
+    """What one start sends: headers, the run's files, and the part of the tree that is new."""
+
+    def __init__(self, far: FarSide, spec: JobSpec, setup: Setup) -> None:
+        self._far, self._spec, self._setup = far, spec, setup
+        self._sync = None if setup.in_place else tree_sync(far, spec)
+
+    def headers(self) -> Headers:
+        """Return the start request's headers (docs/far-side.md)."""
+        spec, limits = self._spec, self._spec.limits
+        lines = [("id", spec.run_id), ("grace", f"{limits.grace:g}"), ("follow", "1")]
+        if limits.timeout is not None:
+            lines.append(("timeout", f"{limits.timeout:g}"))
+        if self._sync:
+            lines += self._sync.headers()
+        if self._setup.bundle:
+            from cvl.remote.bundle import bundle
+
+            lines.append(("lib", bundle().hash))
+        if spec.tty:
+            lines.append(("tty", "1"))
+        return lines + needs_headers(spec)
+
+    def write(self, out: IO[bytes], scope: Scope) -> None:
+        """Write the payload: one tar."""
+        from cvl.remote.tree import write_payload
+
+        files = run_files(self._spec, self._setup)
+        delta = self._sync.delta() if self._sync else None
+        write_payload(Metered(out, scope), files, delta)
+
+    def supply(self, answers: list[Answer]) -> bool:
+        """Do what the answers ask for before another attempt; return whether they did."""
+        for answer in answers:
+            what, _, value = answer.rest.partition(" ")
+            if answer.word == "need" and what == "tree" and self._sync:
+                self._sync.rebase(value)
+                return True
+            if answer.word == "need" and what == "lib" and self._setup.bundle:
+                install_bundle(self._far)
+                return True
+        return False
+
+    def arrived(self) -> None:
+        """Remember what the machine's cache holds now."""
+        if self._sync:
+            self._sync.arrived()
+
+
+def run_files(spec: JobSpec, setup: Setup) -> dict[str, bytes | Path]:
+    """Return the run folder's files: name -> content, or the local file to copy."""
+    assert spec.source is not None
+    place = str(spec.source.root / spec.source.folder) if setup.in_place else spec.source.folder
+    files: dict[str, bytes | Path] = {
+        "job.sh": _encode(f"exec {shlex.join(spec.argv)}\n"),
+        "env.sh": _encode(exports({**spec.env, **spec.secrets})),
+        "place": _encode(place),
+        "meta.json": json.dumps(about(spec)).encode(),
+    }
+    if setup.in_place:
+        files["inplace"] = b""
+    if spec.build:
+        files["build.sh"] = _encode(build_script(spec.build))
+    if spec.limits.timeout_action:
+        files["action.sh"] = _encode(spec.limits.timeout_action + "\n")
+    files.update({f"work/{name}": path for name, path in spec.inputs.items()})
+    return files
+
+
+def about(spec: JobSpec) -> dict[str, object]:
+    """Return what whoever is logged in there may want to know of the run. No secrets."""
+    return {
+        "id": spec.run_id,
+        "example": spec.example,
+        "preset": spec.preset,
+        "args": list(spec.args),
+    }
+
+
+def exports(env: Mapping[str, str]) -> str:
+    """Return sh lines that export these variables, byte for byte."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
+
+
+def build_script(build: Build) -> str:
+    """Return sh lines that build the image unless `auto` finds it."""
+    lines = []
+    if build.when == "auto" and build.image:
+        lines.append(f"docker image inspect {shlex.quote(build.image)} >/dev/null 2>&1 && exit 0")
+    lines.append(f"exec {shlex.join(build.argv)}")
+    return "\n".join(lines) + "\n"
+
+
+def needs_headers(spec: JobSpec) -> list[tuple[str, str]]:
+    """Return the headers that make the far side check what the example asks for."""
+    needs = spec.needs
+    lines = [("docker", "1")] if needs.docker else []
+    if needs.disk_gb:
+        lines.append(("disk", f"{needs.disk_gb:g}"))
+    if needs.gpus:
+        lines.append(("gpu", str(needs.gpus)))
+    if spec.image:
+        lines.append(("image", spec.image))
+    return lines
+
+
+def install_bundle(far: FarSide) -> None:
+    """Put cvl itself on the machine. Raises `NotReady` with the host's own words."""
+    from cvl.remote.bundle import install
+
+    install(far)
+
+
+class Metered:
+    """A stream that tells how much has been sent, and stops when the scope does."""
+
+    def __init__(self, out: IO[bytes], scope: Scope) -> None:
+        self._out, self._scope, self._sent = out, scope, 0
+
+    def write(self, data: bytes) -> int:
+        """Pass `data` on."""
+        self._scope.checkpoint()
+        self._out.write(data)
+        before, self._sent = self._sent, self._sent + len(data)
+        if self._sent >> 20 != before >> 20:
+            self._scope.tell("upload", size_text(self._sent))
+        return len(data)
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
