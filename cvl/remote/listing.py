@@ -1,0 +1,161 @@
+"""Which files lie below a repository's root, before anybody chooses among them.
+
+Paths are bytes, relative to the root, `/`-separated, as the file system has them. In a git
+checkout git is asked, once; elsewhere the folders are walked with a short list of what to leave.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cvl.errors import CvlError
+
+NEVER = re.compile(
+    rb"(?:^|/)(?:\.git|\.env(?:\.(?!(?:example|sample|template)$)[^/]*)?|__pycache__|\.venv"
+    rb"|\.(?:mypy|pytest|ruff)_cache|\.ipynb_checkpoints|\.DS_Store|cvl-runs)(?:/|$)"
+)
+"""What never travels, tracked or not: secrets, caches, virtual environments, earlier results."""
+
+UNTRACKED = frozenset(
+    b".hg .svn .tox .nox .cache .hypothesis node_modules wandb mlruns lightning_logs".split()
+    + b"outputs checkpoints".split()
+)
+"""What else is left where no git tells what belongs: products of earlier work, by name."""
+
+GIT_LIMIT = 300.0
+"""Seconds that git may take to list a checkout."""
+
+GIT_LOCAL = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR")
+
+
+class Listing:
+    """The paths below a root, sorted. Folders appear only when empty or another repository."""
+
+    def __init__(self, root: Path) -> None:
+        """Start git, so that the caller can do something else until `paths` is asked for."""
+        self.root = os.fsencode(root.absolute())
+        self.warnings: list[str] = []
+        self._git = _start_git(self.root)
+        self._paths: list[bytes] | None = None
+        self._walked: set[bytes] = set()
+
+    @property
+    def paths(self) -> list[bytes]:
+        """All paths known so far, sorted."""
+        if self._paths is None:
+            self._paths = self._first()
+        return self._paths
+
+    def below(self, folder: bytes) -> list[bytes]:
+        """Return the paths inside `folder`, at any depth; b"" is the root."""
+        self._reach(folder)
+        if not folder:
+            return self.paths[:]
+        start = bisect_left(self.paths, folder + b"/")
+        return self.paths[start : bisect_left(self.paths, folder + b"0", start)]
+
+    def has(self, path: bytes) -> bool:
+        """Return whether exactly this path is listed."""
+        self._reach(path)
+        at = bisect_left(self.paths, path)
+        return at < len(self.paths) and self.paths[at] == path
+
+    def walk(self, folder: bytes) -> None:
+        """Add what lies in `folder` on disk, ignored by git or not."""
+        self._paths = _permitted({*self.paths, *walk(self.root, folder)})
+
+    def _first(self) -> list[bytes]:
+        output, complaint = _finish_git(self._git) if self._git else (b"", "git is not installed")
+        if complaint and os.path.lexists(self.root + b"/.git"):
+            self.warnings.append(f"git cannot list {os.fsdecode(self.root)}: {complaint}")
+        if not output:  # no checkout, or one that ignores all of the root
+            return _permitted(_plain_files(self.root))
+        self._walked.add(b"")
+        return _permitted({name.rstrip(b"/") for name in output.split(b"\0")} - {b""})
+
+    def _reach(self, path: bytes) -> None:
+        """Walk the top folder of `path`, once, where git did not list everything."""
+        top = path.partition(b"/")[0]
+        known = self.paths
+        if b"" in self._walked or top in self._walked:
+            return
+        self._walked.add(top)
+        whole = Path(os.fsdecode(self.root + b"/" + top))
+        if whole.is_dir() and not whole.is_symlink():
+            self._paths = _permitted({*known, *walk(self.root, top)})
+
+
+def walk(root: bytes, folder: bytes, *, everything: bool = False) -> Iterator[bytes]:
+    """Yield the files, links and empty folders in `folder`, never through a link below it.
+
+    `everything` takes also what `UNTRACKED` names. A folder that cannot be read is yielded, so
+    that whoever looks at it says so.
+    """
+    try:
+        with os.scandir(root + b"/" + folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        yield folder
+        return
+    if not entries and folder:
+        yield folder
+    for entry in entries:
+        path = folder + b"/" + entry.name if folder else entry.name
+        if NEVER.search(b"/" + entry.name) or (entry.name in UNTRACKED and not everything):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(root, path, everything=everything)
+        else:
+            yield path
+
+
+def _start_git(root: bytes) -> subprocess.Popen[bytes] | None:
+    env = {name: value for name, value in os.environ.items() if name not in GIT_LOCAL}
+    argv: list[str | bytes] = ["git", "-C", root, "ls-files", "-co", "--exclude-standard", "-z"]
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**env, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
+        )
+    except FileNotFoundError:
+        return None
+
+
+def _finish_git(git: subprocess.Popen[bytes]) -> tuple[bytes, str]:
+    """Return what git listed, and its reason if it did not."""
+    try:
+        output, complaint = git.communicate(timeout=GIT_LIMIT)
+    except subprocess.TimeoutExpired:
+        git.kill()
+        git.communicate()
+        raise CvlError(
+            f"git did not list the files within {GIT_LIMIT:.0f} s",
+            "run `git status` there; large untracked folders belong into .gitignore",
+        ) from None
+    if git.returncode == 0:
+        return output, ""
+    return b"", complaint.decode(errors="replace").strip().partition("\n")[0] or "it failed"
+
+
+def _permitted(names: Iterable[bytes]) -> list[bytes]:
+    """Return `names` sorted, without what never travels."""
+    paths = sorted(names)
+    # One search over all is much cheaper than one for each, and mostly finds nothing.
+    if re.search(rb"\.git|\.env|cache|\.venv|\.ipynb|\.DS_Store|cvl-runs", b"\0".join(paths)):
+        paths = [path for path in paths if not NEVER.search(path)]
+    homes = tuple(p[: -len(b"pyvenv.cfg")] for p in paths if p.endswith(b"/pyvenv.cfg"))
+    return [path for path in paths if not path.startswith(homes)] if homes else paths
+
+
+def _plain_files(root: bytes) -> list[bytes]:
+    """Return what lies directly in the root and is no folder."""
+    with os.scandir(root) as entries:
+        return [e.name for e in entries if not e.is_dir(follow_symlinks=False)]

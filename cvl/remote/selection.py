@@ -1,0 +1,221 @@
+"""Which local files travel for an example, so that its scripts find what they reach for.
+
+1. the example's folder;
+2. the package `cvlization/` at the root;
+3. the files directly in the root and in each folder between it and the example, and the folders
+   beside the example, or beside one of its parents, that hold no example (`../test_images`);
+4. what the scripts among these mention as `../x` or from the root (`$REPO_ROOT/x`,
+   `/cvlization_repo/x`), and what links point to: if it lies in an example, that whole example;
+5. what the user includes.
+
+`.cvlignore` files (gitignore syntax) in the root, the example and between can take away 1 to 4.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from posixpath import normpath
+
+from cvl.errors import UsageError
+from cvl.remote.hashes import Entry, Hashes
+from cvl.remote.listing import Listing, walk
+from cvl.remote.tree import Tree, prune
+from cvl.spec import Source
+
+Ignored = Callable[[bytes], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What travels, and what a person should know about it."""
+
+    tree: Tree
+    warnings: tuple[str, ...] = ()
+
+
+def select(source: Source, state: Path, without: Collection[Path] = ()) -> Selection:
+    """Choose and read the files that travel for `source`.
+
+    `state` is a folder of ours that remembers what files hold. `without` are folders of earlier
+    results, which stay here. Raises `UsageError` for an included path that cannot be had, and
+    `CvlError` if a file does not stand still.
+    """
+    listing = Listing(source.root)
+    kept = state / f"files-{blake2b(listing.root, digest_size=16).hexdigest()}.json"
+    hashes = Hashes(source.root, kept)
+    chooser = _Chooser(source, listing, hashes, without)
+    chooser.take(_basis(listing, chooser.example))
+    chooser.follow()
+    chooser.include(source.include)
+    hashes.save()
+    prune(state, "files-*.json")
+    return Selection(tree=Tree(chooser.entries), warnings=(*listing.warnings, *hashes.warnings))
+
+
+class _Chooser:
+    """Gathers entries: paths are taken, then what they mention, until nothing is new."""
+
+    def __init__(
+        self, source: Source, listing: Listing, hashes: Hashes, without: Iterable[Path]
+    ) -> None:
+        self.example = os.fsencode(source.folder.strip("/"))
+        self.entries: dict[bytes, Entry] = {}
+        self._listing = listing
+        self._hashes = hashes
+        self._ignored = _ignored(listing.root, self.example)
+        self._without = tuple(_relative(source.root, without))
+        self._above = {b"", self.example, *_parents(self.example)}
+        self._new: list[bytes] = []
+
+    def take(self, paths: Iterable[bytes], *, anyhow: bool = False) -> None:
+        """Add what lies at these paths; `anyhow`: also what a `.cvlignore` names."""
+        for path in paths:
+            if path in self.entries or path in self._above or self._left_out(path, anyhow=anyhow):
+                continue
+            entry = self._hashes.entry(path)
+            if entry and entry.kind == "d":
+                self._take_folder(path, entry, anyhow=anyhow)
+            elif entry:
+                self.entries[path] = entry
+                self._new.append(path)
+
+    def follow(self) -> None:
+        """Take what the files taken so far mention, and what that mentions."""
+        while self._new:
+            news, self._new = self._new, []
+            for path in news:
+                for target in self._targets(path):
+                    self.take(self._listed(target))
+
+    def include(self, names: Iterable[str]) -> None:
+        """Take what the user names, ignored or not."""
+        for name in names:
+            path = os.fsencode(normpath(name))
+            inner = path != b".." and not path.startswith((b"/", b"../"))
+            linked = any(self._full(parent).is_symlink() for parent in _parents(path))
+            if not inner or linked or not os.path.lexists(self._full(path)):
+                raise UsageError(
+                    f"cannot include {name}: no such path below {os.fsdecode(self._listing.root)}",
+                    "name it relative to the repository's root, not through a link",
+                )
+            folder = b"" if path == b"." else path
+            if self._full(path).is_dir() and not self._full(path).is_symlink():
+                self.take(walk(self._listing.root, folder, everything=True), anyhow=True)
+            else:
+                self.take([path], anyhow=True)
+
+    def _full(self, path: bytes) -> Path:
+        return Path(os.fsdecode(self._listing.root + b"/" + path))
+
+    def _left_out(self, path: bytes, *, anyhow: bool) -> bool:
+        return path.startswith(self._without) or (not anyhow and self._ignored(path))
+
+    def _take_folder(self, folder: bytes, entry: Entry, *, anyhow: bool) -> None:
+        """Add a folder that git names as one: empty, or a repository of its own."""
+        if os.path.lexists(self._full(folder + b"/.git")):
+            inner = Listing(self._full(folder))
+            paths = [folder + b"/" + path for path in inner.below(b"")]
+            self._hashes.warnings.extend(inner.warnings)
+        else:
+            paths = list(walk(self._listing.root, folder, everything=True))
+        if paths in ([], [folder]):
+            self.entries[folder] = entry
+        else:
+            self.take(paths, anyhow=anyhow)
+
+    def _targets(self, path: bytes) -> Iterator[bytes]:
+        """Yield the paths, from the root, that a link points to or a script mentions."""
+        here = path.rpartition(b"/")[0]
+        entry = self.entries[path]
+        if entry.kind == "l":
+            yield normpath(here + b"/" + entry.content) if here else normpath(entry.content)
+        elif not path.startswith(b"cvlization/"):
+            # A script may use the path as it lies, or from the example's folder, where it starts.
+            home = _example_of(self._listing, path) or self.example
+            for mention in self._hashes.mentions(path):
+                if mention.startswith(b"/"):
+                    yield normpath(mention[1:])
+                else:
+                    yield normpath(here + b"/" + mention)
+                    yield normpath(home + b"/" + mention)
+
+    def _listed(self, target: bytes) -> list[bytes]:
+        if target in self._above or target.startswith((b"../", b"/")) or target in (b".", b".."):
+            return []
+        if target.startswith(self.example + b"/"):
+            return []
+        found = [target] if self._listing.has(target) else self._listing.below(target)
+        if not found:
+            return []
+        home = _example_of(self._listing, target)
+        return self._listing.below(home) if home else found
+
+
+def _basis(listing: Listing, example: bytes) -> Iterator[bytes]:
+    """Yield what travels for every example: points 1 to 3."""
+    if not listing.below(example):
+        listing.walk(example)  # git ignores this folder, but the user runs it
+    yield from listing.below(example)
+    if not example:
+        return
+    yield from listing.below(b"cvlization")
+    for parent in _parents(example):
+        yield from _beside(listing, parent)
+    yield from (path for path in listing.paths if b"/" not in path)
+
+
+def _beside(listing: Listing, folder: bytes) -> Iterator[bytes]:
+    """Yield the files in `folder`, and those in its folders that hold no example."""
+    inside = listing.below(folder)
+    skip = len(folder) + 1
+    busy = {path[skip:].partition(b"/")[0] for path in inside if path.endswith(b"/example.yaml")}
+    yield from (path for path in inside if path[skip:].partition(b"/")[0] not in busy)
+
+
+def _example_of(listing: Listing, path: bytes) -> bytes:
+    """Return the folder of the example that `path` lies in, or b""."""
+    for folder in (path, *_parents(path)):
+        if listing.has(folder + b"/example.yaml"):
+            return folder
+    return b""
+
+
+def _parents(path: bytes) -> Iterator[bytes]:
+    """Yield the folders around `path`, from the inside out, without the root."""
+    while b"/" in path:
+        path = path.rpartition(b"/")[0]
+        yield path
+
+
+def _relative(root: Path, folders: Iterable[Path]) -> Iterator[bytes]:
+    """Yield those folders that lie below `root`, as prefixes of the paths in them."""
+    base = root.resolve()
+    for folder in folders:
+        whole = folder.resolve()
+        if whole != base and whole.is_relative_to(base):
+            yield os.fsencode(whole.relative_to(base)) + b"/"
+
+
+def _ignored(root: bytes, example: bytes) -> Ignored:
+    """Return what tells whether a `.cvlignore` names a path."""
+    rules = []
+    for folder in {b"", example, *_parents(example)}:
+        prefix = folder + b"/" if folder else b""
+        file = Path(os.fsdecode(root + b"/" + prefix + b".cvlignore"))
+        if file.is_file():
+            rules.append((prefix, _matcher(file)))
+    return lambda path: any(
+        path.startswith(prefix) and matches(os.fsdecode(path[len(prefix) :]))
+        for prefix, matches in rules
+    )
+
+
+def _matcher(file: Path) -> Callable[[str], bool]:
+    from pathspec import GitIgnoreSpec
+
+    text = file.read_text(encoding="utf-8", errors="surrogateescape")
+    return GitIgnoreSpec.from_lines(text.splitlines()).match_file
