@@ -1,0 +1,225 @@
+"""Reaches a machine with the system's own `ssh`, over one connection that is kept.
+
+All of the user's ssh_config holds: aliases, agents, ProxyJump, certificates, known_hosts. The
+connection stays open (ControlMaster, ControlPersist) for the next command, of this process or
+another; the first ssh makes it and runs the command at once. See docs/decisions/openssh.md.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import cast
+
+from cvl.errors import CvlError, MissingTool, UsageError
+from cvl.provider import Process
+from cvl.scope import Scope
+from cvl.transports import mux
+from cvl.transports.destination import command, parse
+from cvl.transports.verdict import lost
+
+ANSWER_LIMIT = 5.0
+"""Seconds that a kept connection has to open a session; then another connection is made."""
+CONNECTIONS = 8
+"""How many kept connections to one host are tried: sshd opens 10 sessions on each (MaxSessions)."""
+SOCKET_PATH_LIMIT = 85
+"""Bytes: of the 104 that the smallest system gives, ssh needs 18 for a temporary name."""
+SSH_MISSING = "ssh is not installed here", "apt install openssh-client"
+RSYNC_MISSING = "rsync is not installed here", "apt install rsync"
+
+
+class OpenSSH:
+    """A `Transport` to `host`: alias, `user@host`, `host:port`, `ssh://…`, IPv6.
+
+    `key` is a private key file. `config` is another ssh_config (else `$CVL_SSH_CONFIG`, else the
+    user's). An unknown host key is refused unless the user's ssh_config or `accept_new` says
+    otherwise; with `known_hosts` that file, and it alone, says who the host is. A connection is
+    kept `control_persist` seconds after its last use (0: not kept). A dead peer is noticed after
+    `alive[0]` times `alive[1]` seconds. Raises `UsageError` for what is wrong on this side.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        key: str | Path | None = None,
+        user: str | None = None,
+        port: int | None = None,
+        config: str | Path | None = None,
+        known_hosts: str | Path | None = None,
+        accept_new: bool = False,
+        control_persist: float = 600,
+        connect_timeout: float = 15,
+        alive: tuple[int, int] = (5, 3),
+    ) -> None:
+        self._to = parse(host)
+        self._where = host
+        options = ["-Tax"]  # no terminal, no agent, no X11 over there
+        config = config or os.environ.get("CVL_SSH_CONFIG")
+        if config:
+            options += ["-F", _readable(config, "ssh_config")]
+        if key is not None:
+            options += [*_option("IdentityFile", _key(key)), *_option("IdentitiesOnly", "yes")]
+        if known_hosts is not None:
+            options += _pinned(str(Path(known_hosts).absolute()))
+        elif accept_new:
+            options += _option("StrictHostKeyChecking", "accept-new")
+        for flag, value in (("-l", user or self._to.user), ("-p", port or self._to.port)):
+            options += [flag, str(value)] if value else []
+        seconds, count = alive
+        self._options = [
+            *options,
+            *_option("BatchMode", "yes"),
+            *_option("LogLevel", "ERROR"),
+            *_option("ConnectTimeout", str(max(1, round(connect_timeout)))),
+            *_option("ServerAliveInterval", str(seconds)),
+            *_option("ServerAliveCountMax", str(count)),
+            *_option("ClearAllForwardings", "yes"),
+            *_option("RemoteCommand", "none"),
+        ]
+        self._persist = round(control_persist)
+        self._frozen: set[str] = set()
+
+    @property
+    def where(self) -> str:
+        """The host as it was given."""
+        return self._where
+
+    def start(self, argv: Sequence[str]) -> Process:
+        """Run `argv` there, with pipes: over a kept connection if there is one.
+
+        Otherwise one ssh connects, runs it and leaves the connection behind. Waits for nothing
+        but a kept connection's answer. Raises `MissingTool`, and `ValueError` for what cannot be
+        quoted for every login shell.
+        """
+        line = command(argv)
+        for path in self._sockets():
+            try:
+                return mux.start(path, line, ANSWER_LIMIT)
+            except (FileNotFoundError, ConnectionError):
+                return self._spawn(line, path)
+            except TimeoutError:
+                self._frozen.add(path)
+            except mux.Refused:
+                continue
+            except OSError:
+                break
+        return self._spawn(line, None)
+
+    def failure(self, code: int, stderr: bytes) -> CvlError | None:
+        return lost(self._where, code, stderr)
+
+    def pull(self, source: str, files: Sequence[bytes], into: Path, scope: Scope) -> None:
+        from cvl.transports import rsync
+
+        alive = (path for path in self._sockets() if mux.alive(path, ANSWER_LIMIT))
+        kept = ["-S", next(alive, "none"), *_option("ControlMaster", "no")]
+        rsync.pull(source, files, into, scope, ssh=[*self._ssh(kept)], where=self._where)
+
+    def check(self) -> None:
+        """Raise `MissingTool` unless all that this needs here is installed."""
+        from shutil import which
+
+        for name, missing in (("ssh", SSH_MISSING), ("rsync", RSYNC_MISSING)):
+            if which(name) is None:
+                raise MissingTool(*missing)
+
+    def close_master(self) -> None:
+        """End the kept connections, and with them all that runs over them. At most 5 s each."""
+        for path in self._sockets():
+            mux.terminate(path, ANSWER_LIMIT)
+
+    def _spawn(self, line: str, path: str | None) -> Process:
+        from subprocess import PIPE, Popen
+
+        words = [*self._ssh(self._keep(path)), line]
+        try:  # its own session: the terminal's Ctrl-C is not for it
+            child = Popen(words, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
+            return cast("Process", child)  # with PIPE, all three are there
+        except FileNotFoundError:
+            raise MissingTool(*SSH_MISSING) from None
+
+    def _ssh(self, more: Sequence[str]) -> list[str]:
+        return ["ssh", *self._options, *more, "--", self._to.name]
+
+    def _keep(self, path: str | None) -> list[str]:
+        """The options that leave a connection behind at `path`."""
+        if path is None:
+            return ["-S", "none", *_option("ControlMaster", "no")]
+        persist = _option("ControlPersist", str(self._persist))
+        return ["-S", path.replace("%", "%%"), *_option("ControlMaster", "auto"), *persist]
+
+    def _sockets(self) -> Iterator[str]:
+        """Yield where kept connections listen, in the order in which they are to be tried."""
+        folder = _private_folder() if self._persist else None
+        if folder is None:
+            return
+        words = (os.uname().nodename, *self._options, _stamp(self._options), self._to.name)
+        name = blake2b("\0".join(words).encode(), digest_size=8).hexdigest()
+        for number in range(CONNECTIONS):
+            path = f"{folder}/{name}{number}"
+            if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT and path not in self._frozen:
+                yield path
+
+
+def _option(name: str, value: str) -> tuple[str, str]:
+    return "-o", f"{name}={value}"
+
+
+def _pinned(path: str) -> Iterator[str]:
+    """That file says who the host is, and no other."""
+    yield from _option("UserKnownHostsFile", _word(path))
+    yield from _option("GlobalKnownHostsFile", "/dev/null")
+    yield from _option("StrictHostKeyChecking", "yes")
+    yield from _option("UpdateHostKeys", "no")
+    yield from _option("VerifyHostKeyDNS", "no")
+
+
+def _word(path: str) -> str:
+    """Write a path for a line of ssh_config: with its spaces, without its `%` codes."""
+    return '"' + path.replace("%", "%%") + '"'
+
+
+def _readable(path: str | Path, what: str) -> str:
+    full = Path(path).expanduser().absolute()
+    if full != Path(os.devnull) and not (full.is_file() and os.access(full, os.R_OK)):
+        raise UsageError(f"cannot read the {what} {full}", "check the path and its permissions")
+    return str(full)
+
+
+def _key(path: str | Path) -> str:
+    """Check a private key as ssh would, but before anything is sent."""
+    full = _readable(path, "SSH key")
+    if full.endswith(".pub"):
+        raise UsageError(f"{full} is the public key", f"give the private one: {full[:-4]}")
+    status = Path(full).stat()
+    if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077:
+        raise UsageError(f"others can read the SSH key {full}", f"chmod 600 {full}")
+    return _word(full)
+
+
+def _stamp(options: Sequence[str]) -> str:
+    """When the ssh_config in force was last changed: an alias may mean another host since."""
+    given = options[options.index("-F") + 1] if "-F" in options else "~/.ssh/config"
+    try:
+        return str(Path(given).expanduser().stat().st_mtime_ns)
+    except OSError:
+        return ""
+
+
+def _private_folder() -> Path | None:
+    """Return a folder for sockets that nobody else can enter, or None if there is none."""
+    env = os.environ.get
+    state = env("CVL_STATE_DIR") or f"{env('XDG_STATE_HOME') or Path('~/.local/state')}/cvl"
+    runtime = env("XDG_RUNTIME_DIR")
+    folder = Path(runtime, "cvl") if runtime else Path(state, "ssh").expanduser()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.lstat()
+    except OSError:
+        return None
+    private = status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077 == 0
+    return folder if private and stat.S_ISDIR(status.st_mode) else None

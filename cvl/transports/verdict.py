@@ -1,0 +1,155 @@
+"""What OpenSSH's last words mean. They are the same in every locale and since many versions."""
+
+from __future__ import annotations
+
+import re
+
+from cvl.errors import AuthError, CvlError, HostError, HostKeyError, Unreachable, UsageError
+
+KNOWN_HOSTS_HINT = (
+    "connect once with ssh and compare the fingerprint, or pass --accept-new-host-key"
+)
+CHANGED_HINT = (
+    "somebody may be listening in; if you know that the host was reinstalled, forget its old key: "
+)
+KEY_HINT = (
+    "see that the host has your public key (ssh-copy-id); a key with a passphrase needs ssh-add"
+)
+
+CONNECTION_ENDED = 255
+"""What ssh ends with when it was not the command that ended."""
+
+Rule = tuple[str, type[CvlError], str, str]
+
+RULES: tuple[Rule, ...] = (
+    # words of ssh, the error, what to say of {where}, what to do now
+    (
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|REVOKED HOST KEY",
+        HostKeyError,
+        "the host key of {where} has changed",
+        CHANGED_HINT,
+    ),
+    (
+        r"Host key verification failed|No \S+ host key is known for",
+        HostKeyError,
+        "the host key of {where} is not known",
+        KNOWN_HOSTS_HINT,
+    ),
+    (
+        r"UNPROTECTED PRIVATE KEY FILE|Permissions \d+ for .* are too open",
+        AuthError,
+        "others can read the private key for {where}, so ssh does not use it",
+        "chmod 600 the key file",
+    ),
+    (
+        r"Load key .*: (?!Permission denied)",
+        AuthError,
+        "the private key for {where} cannot be read",
+        "a key with a passphrase needs ssh-add; a file that ends with .pub is not the private one",
+    ),
+    (
+        r"Too many authentication failures",
+        AuthError,
+        "{where} was offered too many wrong keys",
+        "name the right one: --ssh-key FILE, or IdentityFile and IdentitiesOnly in ssh_config",
+    ),
+    (r"Permission denied \(", AuthError, "Authentication failed: {where} refused us", KEY_HINT),
+    (
+        (
+            r"Bad configuration option|Bad owner or permissions on|Can't open user config file|"
+            r"terminating, \d+ bad configuration|[Mm]issing argument|[Uu]nsupported option"
+        ),
+        UsageError,
+        "ssh cannot use its configuration",
+        "",
+    ),
+    (
+        r"Unable to negotiate with",
+        HostError,
+        "{where} and this machine's ssh have no common way to encrypt",
+        "update OpenSSH on the older of the two, or see the legacy options in man ssh_config",
+    ),
+    (
+        r"Could not resolve hostname",
+        Unreachable,
+        "no such host: {where}",
+        "check the spelling, your ssh_config and the network's name service",
+    ),
+    (
+        r"Connection refused",
+        Unreachable,
+        "{where} refused the connection",
+        "is sshd running there, and is this the right port?",
+    ),
+    (
+        r"No route to host|Network is unreachable|Host is down",
+        Unreachable,
+        "no route to {where}",
+        "check your network or VPN, and that the machine is on",
+    ),
+    (
+        r"timed out during banner exchange|Timeout before authentication",
+        Unreachable,
+        "{where} takes connections but does not answer",
+        "its sshd hangs, or something else listens on that port",
+    ),
+    (
+        r"[Tt]imed out|Timeout, server .* not responding",
+        Unreachable,
+        "{where} does not answer",
+        "check that the machine is on and that no firewall is in the way",
+    ),
+    (
+        (
+            r"reset by|Connection closed by|closed by remote host|Broken pipe|"
+            r"Shared connection to .* closed|banner exchange|kex_exchange_identification"
+        ),
+        Unreachable,
+        "the connection to {where} was cut",
+        "",
+    ),
+)
+
+
+def verdict(where: str, stderr: bytes) -> CvlError | None:
+    """Return the error that ssh's words on `stderr` stand for, None if they are not known."""
+    text = stderr.decode(errors="replace")
+    for pattern, kind, message, hint in RULES:
+        if found := re.search(pattern, text):
+            line = _line_of(text, found.start())
+            detail = "" if kind is HostKeyError else f" ({line})"
+            return kind(message.format(where=where) + detail, hint + _forget(text, hint))
+    return None
+
+
+def lost(where: str, code: int, stderr: bytes) -> CvlError | None:
+    """Judge a finished ssh: 255 or its own death is the connection's end, whatever was said.
+
+    A job killed by a signal ends with 255 as well: never take a job's status from here.
+    """
+    if 0 <= code < CONNECTION_ENDED:
+        return None
+    known = verdict(where, stderr)
+    if known is not None:
+        return known
+    words = stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    said = f" ({_clean(words)})" if words else ""
+    return Unreachable(f"the connection to {where} ended{said}")
+
+
+def _line_of(text: str, at: int) -> str:
+    start = text.rfind("\n", 0, at) + 1
+    return _clean(text[start:].partition("\n")[0])
+
+
+def _clean(line: str) -> str:
+    """Keep a stranger's words short and off the terminal's control codes."""
+    return re.sub(r"[^\x20-\x7e]", "", line)[:200]
+
+
+def _forget(text: str, hint: str) -> str:
+    """Return ssh's own advice on how to forget a changed key, or ours."""
+    if hint is not CHANGED_HINT:
+        return ""
+    found = re.search(r"ssh-keygen -f .*-R .*", text)
+    return _clean(found[0]) if found else "ssh-keygen -R HOST"
