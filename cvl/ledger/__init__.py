@@ -1,0 +1,31 @@
+"""Runs, and everything of theirs that must not outlive them: noted first, never forgotten."""
+
+from __future__ import annotations
+
+from cvl.ledger.book import Ledger
+from cvl.ledger.values import (
+    LEASE_STEPS,
+    MAY_ACQUIRE,
+    RUN_STEPS,
+    Facts,
+    Lease,
+    LeaseState,
+    Orphan,
+    Run,
+    RunState,
+    ps_json,
+)
+
+__all__ = [
+    "LEASE_STEPS",
+    "MAY_ACQUIRE",
+    "RUN_STEPS",
+    "Facts",
+    "Lease",
+    "LeaseState",
+    "Ledger",
+    "Orphan",
+    "Run",
+    "RunState",
+    "ps_json",
+]

@@ -1,0 +1,115 @@
+"""Resources as rows: the statements, each inside a transaction that the ledger has opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cvl.errors import LedgerError
+from cvl.ledger.runs import MISSING
+from cvl.ledger.schema import insert, lease_of, update
+from cvl.ledger.values import LEASE_STEPS, Lease, LeaseState
+from cvl.spec import Resource
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
+
+USABLE = frozenset({LeaseState.INTENDED, LeaseState.LIVE})
+
+
+def used(db: Connection, provider: str, resource: Resource) -> bool:
+    """Tell whether the name was ever given to something of that kind there."""
+    query = "SELECT 1 FROM leases WHERE provider = ? AND kind = ? AND name = ?"
+    return db.execute(query, (provider, resource.kind, resource.name)).fetchone() is not None
+
+
+def add(
+    db: Connection,
+    run_id: str,
+    resource: Resource,
+    *,
+    provider: str,
+    context: Mapping[str, str],
+    now: float,
+) -> Lease:
+    """Insert what is to be created."""
+    columns = {
+        "run_id": run_id,
+        "provider": provider,
+        "kind": resource.kind,
+        "name": resource.name,
+        "id": resource.id,
+        "state": LeaseState.INTENDED,
+        "deadline": resource.deadline,
+        "price_per_hour": resource.price_per_hour,
+        "note": resource.note,
+        "context": context,
+        "intended": now,
+    }
+    row = db.execute("SELECT * FROM leases WHERE key = ?", (insert(db, "leases", columns),))
+    return lease_of(row.fetchone())
+
+
+def sighted(db: Connection, lease: Lease, resource_id: str, now: float) -> bool:
+    """Put an id on record; tell whether the lease may be used under it.
+
+    A second id under the same name gets a line of its own. A closed line opens again: what was
+    seen outranks what was concluded.
+    """
+    current = _current(db, lease)
+    if current.id not in {"", resource_id}:
+        _open(db, _twin(db, current, resource_id, now), resource_id, now)
+        return False
+    _open(db, current, resource_id, now)
+    return current.state in USABLE
+
+
+def step(db: Connection, lease: Lease, to: LeaseState, now: float) -> bool:
+    """Move a line on if its id is still the one that the caller knows."""
+    current = _current(db, lease)
+    if current.id != lease.id or to not in LEASE_STEPS[current.state]:
+        return False
+    gone = {"released": now} if to is LeaseState.RELEASED else {}
+    update(db, "leases", lease.key, {"state": to, **gone})
+    return True
+
+
+def select(db: Connection, run_id: str | None, *, open_only: bool) -> list[Lease]:
+    """Return the lines of a run, or of all, oldest first."""
+    where, bound = ["1"], []
+    if run_id is not None:
+        where, bound = ["run_id = ?"], [run_id]
+    if open_only:
+        where.append("state <> 'released'")
+    query = f"SELECT * FROM leases WHERE {' AND '.join(where)} ORDER BY key"  # noqa: S608
+    return [lease_of(row) for row in db.execute(query, bound)]
+
+
+def _current(db: Connection, lease: Lease) -> Lease:
+    """Return the line as it is now. The same key in another ledger is another line."""
+    query = "SELECT * FROM leases WHERE key = ? AND run_id = ? AND name = ?"
+    row = db.execute(query, (lease.key, lease.run_id, lease.name)).fetchone()
+    if row is None:
+        raise LedgerError(f"the {lease.kind} {lease.name} is not in the ledger", MISSING)
+    return lease_of(row)
+
+
+def _open(db: Connection, lease: Lease, resource_id: str, now: float) -> None:
+    live = LeaseState.LIVE in LEASE_STEPS[lease.state]
+    columns = {
+        "id": resource_id,
+        "state": LeaseState.LIVE if live else lease.state,
+        "created": now if lease.created is None else lease.created,
+        "released": None,
+    }
+    update(db, "leases", lease.key, columns)
+
+
+def _twin(db: Connection, lease: Lease, resource_id: str, now: float) -> Lease:
+    query = "SELECT * FROM leases WHERE provider = ? AND kind = ? AND name = ? AND id = ?"
+    row = db.execute(query, (lease.provider, lease.kind, lease.name, resource_id)).fetchone()
+    if row is not None:
+        return lease_of(row)
+    resource = replace(lease.resource, id=resource_id)
+    return add(db, lease.run_id, resource, provider=lease.provider, context=lease.context, now=now)

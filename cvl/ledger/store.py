@@ -1,0 +1,144 @@
+"""The ledger's file: one connection per transaction, and every failure explained.
+
+So no connection is ever shared across a fork or between threads, and each looks at the file
+that bears the name now. Opening costs a quarter of a millisecond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cvl.errors import LedgerError
+from cvl.ledger import upkeep
+from cvl.ledger.schema import APPLICATION, VERSION
+from cvl.ledger.trouble import ELSEWHERE, Damaged, explained, is_damage
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
+
+PATIENCE = 30.0
+"""Seconds to wait for other processes. A write takes milliseconds: only something stuck lasts."""
+
+
+class Store:
+    """One ledger file, for any number of processes and threads. Holds nothing open."""
+
+    def __init__(self, path: Path, *, patience: float = PATIENCE) -> None:
+        """`patience` is how many seconds to wait for other processes."""
+        self.path = path
+        self._patience = patience
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection | None]:
+        """Give one consistent view, or None where there is no ledger. Creates nothing."""
+        with self._explaining("read"):
+            if not self._there():
+                yield None
+                return
+            with self._connected() as db:
+                db.execute("BEGIN")
+                yield db
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give the only writer's view. Left in peace, all of it is on the disk; else nothing is.
+
+        TRUNCATE rather than DELETE: there `synchronous=FULL` syncs the journal's end as well, so
+        that no power cut brings it back to undo what we have already acted on.
+        """
+        with self._explaining("write"), self._connected() as db:
+            db.execute("PRAGMA journal_mode = TRUNCATE")
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+
+    @contextmanager
+    def beginning(self) -> Iterator[Connection]:
+        """As `writing`, for a command that starts something new and needs a ledger for it.
+
+        Only this creates a ledger that is missing, and only this moves one aside: one damaged
+        beyond doubt; never one that is locked, forbidden, on a full disk or from a newer cvl.
+        It raises all the same: to begin a new one is for the next command.
+        """
+        with self._explaining("create"):
+            if not self._there():
+                upkeep.create(self.path.resolve(), self._patience)
+        try:
+            with self.writing() as db:
+                yield db
+        except LedgerError as error:
+            if is_damage(error.__cause__):
+                self._keep_aside(error)
+            raise
+
+    def _keep_aside(self, error: LedgerError) -> None:
+        with self._explaining("move aside"):
+            kept = upkeep.keep_aside(self.path.resolve(), self._patience, self._damaged)
+        if kept is not None:
+            raise LedgerError(
+                f"{error}. It was kept as {kept.name}, nothing was started",
+                "the same command again starts a new ledger; `cvl reap` finds what may still run",
+            ) from error
+
+    def _damaged(self) -> bool:
+        """Look again, at all of it."""
+        import sqlite3
+
+        try:
+            with self._connected() as db:
+                return bool(db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
+        except (Damaged, sqlite3.Error) as error:
+            return is_damage(error)
+
+    def _there(self) -> bool:
+        """Unlike with `Path.exists`, a folder that may not be searched is an error."""
+        try:
+            self.path.stat()
+        except FileNotFoundError:
+            return False
+        return True
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        import sqlite3
+
+        # Not `mode=ro`: even a reader has to roll back what a killed writer has left.
+        uri = f"{self.path.resolve().as_uri()}?mode=rw"
+        db = sqlite3.connect(uri, uri=True, timeout=self._patience, isolation_level=None)
+        try:
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA foreign_keys = ON")
+            self._check(db)
+            yield db
+        finally:
+            db.close()
+
+    def _check(self, db: Connection) -> None:
+        """Ours appear whole, so an empty file was cut short; another database is a stranger's."""
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION:
+            if self.path.stat().st_size == 0:
+                raise Damaged("it is empty")
+            raise LedgerError(f"{self.path} is a database, but not cvl's", f"move it, {ELSEWHERE}")
+        if version > VERSION:
+            raise LedgerError(
+                f"the ledger {self.path} was written by a newer cvl (format {version},"
+                f" this one knows {VERSION})",
+                "upgrade cvl; the file was not touched",
+            )
+
+    @contextmanager
+    def _explaining(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            import sqlite3
+
+            if isinstance(error, (Damaged, sqlite3.Error, OSError)):
+                raise explained(verb, self.path, error) from error
+            raise

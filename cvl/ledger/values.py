@@ -1,0 +1,222 @@
+"""What the ledger holds, as values: runs and leases, their states, and how they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TypedDict, TypeVar
+
+from cvl.spec import EMPTY, Cause, ExitStatus, Resource
+
+
+class RunState(StrEnum):
+    """Where a run is in its life."""
+
+    PLANNED = "planned"
+    """Noted; nothing was started and nothing can be out there."""
+    LAUNCHING = "launching"
+    """From before the first request until the job is known to have started."""
+    RUNNING = "running"
+    FETCHING = "fetching"
+    """The job is over, or nobody waits for it any more: results are brought back."""
+    RELEASING = "releasing"
+    """Only clean-up is left. It ends when nothing of the run is open."""
+    ENDED = "ended"
+
+
+class LeaseState(StrEnum):
+    """Where a resource is in its life. All but the last may cost money."""
+
+    INTENDED = "intended"
+    """Noted before the create call; whether it exists is not known."""
+    LIVE = "live"
+    RELEASING = "releasing"
+    RELEASED = "released"
+    """Seen gone, or seen not to be there until the provider's settling time had passed."""
+
+
+RUN_STEPS: Mapping[RunState, frozenset[RunState]] = MappingProxyType(
+    {
+        RunState.PLANNED: frozenset({RunState.LAUNCHING, RunState.ENDED}),
+        RunState.LAUNCHING: frozenset(
+            {RunState.RUNNING, RunState.FETCHING, RunState.RELEASING, RunState.ENDED}
+        ),
+        RunState.RUNNING: frozenset({RunState.FETCHING, RunState.RELEASING, RunState.ENDED}),
+        RunState.FETCHING: frozenset({RunState.RELEASING, RunState.ENDED}),
+        RunState.RELEASING: frozenset({RunState.ENDED}),
+        RunState.ENDED: frozenset(),
+    }
+)
+"""What may follow what. Forward only: whoever is late loses, and an ended run stays ended."""
+
+LEASE_STEPS: Mapping[LeaseState, frozenset[LeaseState]] = MappingProxyType(
+    {
+        LeaseState.INTENDED: frozenset(
+            {LeaseState.LIVE, LeaseState.RELEASING, LeaseState.RELEASED}
+        ),
+        LeaseState.LIVE: frozenset({LeaseState.RELEASING, LeaseState.RELEASED}),
+        LeaseState.RELEASING: frozenset({LeaseState.RELEASED}),
+        LeaseState.RELEASED: frozenset({LeaseState.LIVE}),
+    }
+)
+"""Backwards only where something was seen alive after all: a sighting outranks a conclusion."""
+
+MAY_ACQUIRE = frozenset({RunState.LAUNCHING, RunState.RUNNING, RunState.FETCHING})
+"""The states in which a run may still be given resources."""
+
+
+S = TypeVar("S")
+
+
+def sources(steps: Mapping[S, frozenset[S]], to: S) -> frozenset[S]:
+    """Return the states from which `to` may be reached in one step."""
+    return frozenset(state for state, following in steps.items() if to in following)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run. Times are UTC epoch seconds; `seq` is the order of insertion, whatever clocks do.
+
+    `handle` is what `Provider.attach` needs and `options` what makes its runner again: JSON-able,
+    no secrets. `owner` is the process that drives the run ("": nobody, on purpose), `guardian`
+    the one that will go on if the owner dies; see `cvl.process`. `fetched` says that the results
+    are complete in the folder `results`. `exit_code` may be known before the run has ended.
+    """
+
+    id: str
+    example: str = ""
+    preset: str = ""
+    args: tuple[str, ...] = ()
+    runner: str = ""
+    where: str = ""
+    handle: Mapping[str, str] = EMPTY
+    options: Mapping[str, object] = MappingProxyType({})
+    state: RunState = RunState.PLANNED
+    exit_code: int | None = None
+    cause: Cause | None = None
+    detail: str = ""
+    started: float | None = None
+    ended: float | None = None
+    deadline: float | None = None
+    price_per_hour: Decimal | None = None
+    cost: Decimal | None = None
+    currency: str = "USD"
+    results: str = ""
+    fetched: bool = False
+    detached: bool = False
+    owner: str = ""
+    guardian: str = ""
+    seq: int = 0
+
+    @property
+    def status(self) -> ExitStatus | None:
+        """How the job ended, or None while that is not known."""
+        if self.exit_code is None:
+            return None
+        cause = self.cause or Cause.LOST
+        return ExitStatus(self.exit_code, cause=cause, run_id=self.id, detail=self.detail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """One resource of one run. `key` names this line, `name` and `id` the thing itself.
+
+    `context` is what `destroy` needs besides (region, namespace): no secrets.
+    """
+
+    key: int
+    run_id: str
+    provider: str
+    kind: str
+    name: str
+    id: str = ""
+    state: LeaseState
+    deadline: float | None = None
+    price_per_hour: Decimal | None = None
+    note: str = ""
+    context: Mapping[str, str] = EMPTY
+    intended: float
+    created: float | None = None
+    released: float | None = None
+
+    @property
+    def resource(self) -> Resource:
+        """The same, as providers know it."""
+        return Resource(
+            kind=self.kind,
+            name=self.name,
+            id=self.id,
+            run_id=self.run_id,
+            deadline=self.deadline,
+            price_per_hour=self.price_per_hour,
+            alive=self.state is not LeaseState.RELEASED,
+            note=self.note,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """A run that nobody looks after any more, and what of it is still open."""
+
+    run: Run
+    leases: tuple[Lease, ...] = ()
+
+
+class Facts(TypedDict, total=False):
+    """What may be noted about a run after it has begun. `status` sets code, cause and detail."""
+
+    status: ExitStatus
+    where: str
+    handle: Mapping[str, str]
+    deadline: float | None
+    price_per_hour: Decimal | None
+    cost: Decimal | None
+    currency: str
+    results: str
+    fetched: bool
+    detached: bool
+    guardian: str
+
+
+AFTER_THE_END = frozenset({"results", "fetched", "cost"})
+"""The facts that may still be noted about an ended run: a later `fetch`, a late bill."""
+
+
+def ps_json(run: Run, leases: Iterable[Lease] = ()) -> dict[str, object]:
+    """Return what `cvl ps --json` shows of a run. Money is in decimal strings, times in seconds."""
+    return {
+        "id": run.id,
+        "example": run.example,
+        "preset": run.preset,
+        "args": list(run.args),
+        "runner": run.runner,
+        "where": run.where,
+        "state": run.state.value,
+        "exit_code": run.exit_code,
+        "cause": run.cause and run.cause.value,
+        "started": run.started,
+        "ended": run.ended,
+        "price_per_hour": money(run.price_per_hour),
+        "cost": money(run.cost),
+        "resources": [_resource_json(lease) for lease in leases],
+    }
+
+
+def money(amount: Decimal | None) -> str | None:
+    """Return an amount as a plain decimal string, never with an exponent."""
+    return None if amount is None else format(amount, "f")
+
+
+def _resource_json(lease: Lease) -> dict[str, object]:
+    return {
+        "provider": lease.provider,
+        "kind": lease.kind,
+        "name": lease.name,
+        "id": lease.id,
+        "state": lease.state.value,
+        "deadline": lease.deadline,
+        "price_per_hour": money(lease.price_per_hour),
+    }
