@@ -1,0 +1,103 @@
+"""A helper process that cannot outlive us: it ends when its stdin does, however we end.
+
+PR_SET_PDEATHSIG would not do: it fires when the *thread* that started the process ends.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+
+DEADLINE = 30.0
+
+
+class Lifeline:
+    """The process, and the order and answer lines that it understands."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        """Start it and wait until it says `ready`. Raises `OSError` with what it said."""
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        _LIVE.add(self)
+        try:
+            self._expect("ready")
+        except OSError:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def order(self, word: str) -> None:
+        """Give an order and wait until it is carried out. Raises `OSError` when it is not."""
+        assert self._process.stdin is not None
+        with self._lock:
+            self._process.stdin.write(word.encode() + b"\n")
+            self._process.stdin.flush()
+            self._expect(word)
+
+    def close(self) -> None:
+        """Let go of it, and see it end. Idempotent."""
+        _LIVE.discard(self)
+        with self._lock:
+            self.let_go()
+            try:
+                self._process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            for stream in (self._process.stdout, self._process.stderr):
+                if stream is not None:
+                    stream.close()
+
+    def let_go(self) -> None:
+        """Close our end of the line only."""
+        try:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        except OSError:
+            pass  # it has ended before
+
+    def _expect(self, word: str) -> None:
+        line, ends = b"", time.monotonic() + DEADLINE
+        assert self._process.stdout is not None
+        while not line.endswith(b"\n"):
+            left = max(0.0, ends - time.monotonic())
+            ready, _, _ = select.select([self._process.stdout], [], [], left)
+            byte = os.read(self._process.stdout.fileno(), 1) if ready else b""
+            if not byte:
+                raise OSError(f"{word}: no answer: {self._last_words()}")
+            line += byte
+        if line.decode().strip() != word:
+            raise OSError(f"{word}: the answer was {line!r}")
+
+    def _last_words(self) -> str:
+        self.let_go()
+        assert self._process.stderr is not None
+        ready, _, _ = select.select([self._process.stderr], [], [], 1.0)
+        return os.read(self._process.stderr.fileno(), 4096).decode().strip() if ready else ""
+
+
+_LIVE: weakref.WeakSet[Lifeline] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    """A fork must not keep its parent's helpers alive by holding the other end of the line."""
+    for line in list(_LIVE):
+        line.let_go()
+    _LIVE.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
