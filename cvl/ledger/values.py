@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TypedDict, TypeVar
 
-from cvl.spec import EMPTY, Cause, ExitStatus, Resource
+from cvl.spec import Cause, ExitStatus, Resource
 
 
 class RunState(StrEnum):
@@ -92,8 +92,8 @@ class Run:
     args: tuple[str, ...] = ()
     runner: str = ""
     where: str = ""
-    handle: Mapping[str, str] = EMPTY
-    options: Mapping[str, object] = MappingProxyType({})
+    handle: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     state: RunState = RunState.PLANNED
     exit_code: int | None = None
     cause: Cause | None = None
@@ -137,7 +137,7 @@ class Lease:
     deadline: float | None = None
     price_per_hour: Decimal | None = None
     note: str = ""
-    context: Mapping[str, str] = EMPTY
+    context: Mapping[str, str] = field(default_factory=dict)
     intended: float
     created: float | None = None
     released: float | None = None
