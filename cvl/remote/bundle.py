@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEPENDENCIES = {"click": "click", "rich": "rich", "yaml": "pyyaml"}
 """Package and distribution. What rich needs only for what we never use (pygments) stays here."""
 
-LEFT_OUT = frozenset({"__pycache__", "testing", "tests", "shipped"})
+LEFT_OUT = frozenset({"__pycache__", "testing", "tests", "_shipped"})
 """Folders of cvl that nothing on another machine needs."""
 
 DAY = 86400.0

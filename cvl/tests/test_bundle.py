@@ -69,7 +69,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def checkout(tmp_path: Path) -> Path:
     """A checkout of its own, so that its files may be changed."""
     folder = tmp_path / "checkout"
-    ignore = shutil.ignore_patterns("tests", "__pycache__", "shipped")
+    ignore = shutil.ignore_patterns("tests", "__pycache__", "_shipped")
     shutil.copytree(Path(cvl.__file__).parent, folder / "cvl", ignore=ignore)
     return folder
 

@@ -1,0 +1,23 @@
+# `make demo` and `make test` set up all that they need; see scripts/setup.
+
+PYTHON = .venv/bin/python
+
+.PHONY: demo test lint clean
+
+demo:
+	@scripts/setup demo
+	@$(PYTHON) -m cvl.testing.demo
+
+test:
+	@scripts/setup test
+	@$(PYTHON) -m pytest -n 2 -p no:cacheprovider $(ARGS)
+
+lint:
+	@scripts/setup lint
+	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m ruff format --check
+	@$(PYTHON) -m mypy
+
+clean:
+	rm -rf .venv build dist cvl-runs .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
