@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
@@ -140,10 +141,11 @@ class Ledger:
         with self._store.reading() as db:
             if db is None:
                 return []
+            once = functools.cache(judge)
             return [
                 Orphan(run=run, leases=tuple(leases.select(db, run.id, open_only=True)))
                 for run in runs.unsettled(db)
-                if _abandoned(run, judge)
+                if _abandoned(run, once)
             ]
 
     def intend(

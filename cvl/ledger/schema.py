@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cvl.ledger.values import Lease, LeaseState, Run, RunState, money
@@ -79,8 +78,8 @@ def run_of(row: Row) -> Run:
         args=tuple(json.loads(row["args"])),
         runner=_str(row["runner"]),
         where=_str(row["where"]),
-        handle=MappingProxyType(json.loads(row["handle"])),
-        options=MappingProxyType(json.loads(row["options"])),
+        handle=json.loads(row["handle"]),
+        options=json.loads(row["options"]),
         state=RunState(row["state"]),
         exit_code=row["exit_code"],
         cause=_cause(row["cause"]),
@@ -113,7 +112,7 @@ def lease_of(row: Row) -> Lease:
         deadline=row["deadline"],
         price_per_hour=_money(row["price_per_hour"]),
         note=_str(row["note"]),
-        context=MappingProxyType(json.loads(row["context"])),
+        context=json.loads(row["context"]),
         intended=row["intended"],
         created=row["created"],
         released=row["released"],
