@@ -1,0 +1,41 @@
+"""Examples: where they are looked for, what their files say, which one a word means, what runs.
+
+`find` turns a word into an `Example`, `resolve` a preset into a `Command`, `load` lists a root.
+"""
+
+from cvl.catalog.command import Command, build_of, find_preset, resolve
+from cvl.catalog.example import Example, Problem, needs_of
+from cvl.catalog.find import find
+from cvl.catalog.image import image_of
+from cvl.catalog.index import Catalog, load
+from cvl.catalog.inputs import Inputs, find_inputs
+from cvl.catalog.match import has_word, match, suggest
+from cvl.catalog.preset import PathArg, Preset
+from cvl.catalog.root import Lookup, find_root, shipped_root
+from cvl.catalog.view import described, listed
+
+__all__ = [
+    "Catalog",
+    "Command",
+    "Example",
+    "Inputs",
+    "Lookup",
+    "PathArg",
+    "Preset",
+    "Problem",
+    "build_of",
+    "described",
+    "find",
+    "find_inputs",
+    "find_preset",
+    "find_root",
+    "has_word",
+    "image_of",
+    "listed",
+    "load",
+    "match",
+    "needs_of",
+    "resolve",
+    "shipped_root",
+    "suggest",
+]

@@ -1,0 +1,197 @@
+"""One example.yaml as plain JSON-able data, with the line of each key and of each mistake.
+
+Scalars keep the text that stands in the file, so that `name: 007`, `env: {DEBUG: on}` and
+`args: [1e-5]` mean what they say. Null is None; numbers and truth values are read only where
+they are meant, below `resources` and `hardware`.
+
+It reads events rather than nodes: the C composer of PyYAML 6.0 overflows the stack, and takes the
+process with it, on some ten thousand open brackets. This module imports yaml: import it on use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+)
+
+Keys = tuple[str, ...]
+Note = tuple[int, str]
+TYPED = frozenset({"resources", "hardware"})
+MAX_DEPTH = 40
+MAX_VALUES = 20_000
+"""Largest in use: some 200 values, 5 deep. More is a mistake, or aliases of aliases of aliases."""
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """What a file says. `data` is None if it cannot be used; `notes` say why, line and text."""
+
+    data: Mapping[str, object] | None = None
+    lines: Mapping[Keys, int] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+
+
+def parse(raw: bytes) -> Document:
+    """Read the bytes of one file. Whatever is wrong with them becomes a note: nothing is raised."""
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return _broken(raw.count(b"\n", 0, error.start) + 1, "this is not UTF-8")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return _document(iter(yaml.parse(text, Loader=loader)))
+    except _Unusable as error:
+        return _broken(error.line, str(error))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        return _broken(mark.line + 1 if mark else 1, error.problem or "this is not YAML")
+    except yaml.reader.ReaderError as error:
+        return _broken(_line_of(text), str(error.reason))
+
+
+class _Unusable(Exception):
+    """The file breaks a rule of ours."""
+
+    def __init__(self, line: int, text: str) -> None:
+        super().__init__(text)
+        self.line = line
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reader:
+    """How far we are. An anchor knows how many values it stands for."""
+
+    events: Iterator[Event]
+    anchors: dict[str, tuple[object, int]] = field(default_factory=dict)
+    lines: dict[Keys, int] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
+    values: int = 0
+
+
+def _document(events: Iterator[Event]) -> Document:
+    reader = _Reader(events=events)
+    next(events)
+    if not isinstance(next(events), DocumentStartEvent):
+        return _broken(1, "the file is empty")
+    start = next(events)
+    data = _value(reader, start, ())
+    next(events)
+    if isinstance(more := next(events), DocumentStartEvent):
+        raise _Unusable(_line(more), "there is more than one document in this file")
+    if isinstance(data, dict):
+        return Document(data=data, lines=reader.lines, notes=tuple(reader.notes))
+    what = "the file is empty" if data is None else "the file holds no `key: value` pairs"
+    return _broken(_line(start), what)
+
+
+def _value(reader: _Reader, event: Event, keys: Keys) -> object:
+    before = reader.values
+    reader.values += 1
+    if reader.values > MAX_VALUES or len(keys) > MAX_DEPTH:
+        raise _Unusable(_line(event), "there is too much in this file, or it is nested too deeply")
+    if isinstance(event, AliasEvent):
+        return _alias(reader, event)
+    value = _plain(reader, event, keys)
+    if isinstance(event, ScalarEvent | CollectionStartEvent) and event.anchor:
+        reader.anchors[event.anchor] = (value, reader.values - before)
+    return value
+
+
+def _plain(reader: _Reader, event: Event, keys: Keys) -> object:
+    if isinstance(event, MappingStartEvent):
+        return _mapping(reader, keys)
+    if isinstance(event, ScalarEvent):
+        return _scalar(event, typed=bool(keys) and keys[0] in TYPED)
+    items: list[object] = []
+    while not isinstance(item := next(reader.events), SequenceEndEvent):
+        items.append(_value(reader, item, (*keys, str(len(items)))))
+    return items
+
+
+def _mapping(reader: _Reader, keys: Keys) -> dict[str, object]:
+    own: dict[str, object] = {}
+    merged: dict[str, object] = {}
+    while not isinstance(event := next(reader.events), MappingEndEvent):
+        line = _line(event)
+        key = event.value if isinstance(event, ScalarEvent) else _value(reader, event, keys)
+        if not isinstance(key, str):
+            reader.notes.append((line, "a key that is no plain word is left out"))
+            key = ""
+        path = (*keys, key)
+        value = _value(reader, next(reader.events), path)
+        if key == "<<":
+            merged = _merge(value) | merged
+            continue
+        if key in own:
+            reader.notes.append((line, f"{key!r} is given twice: the last one counts"))
+        own[key] = value
+        reader.lines[path] = line
+    return merged | own
+
+
+def _merge(value: object) -> dict[str, object]:
+    result: dict[str, object] = {}
+    for part in value if isinstance(value, list) else [value]:
+        if isinstance(part, dict):
+            result = part | result
+    return result
+
+
+def _alias(reader: _Reader, event: AliasEvent) -> object:
+    if event.anchor not in reader.anchors:
+        raise _Unusable(_line(event), f"*{event.anchor} stands before its &{event.anchor} is over")
+    value, weight = reader.anchors[event.anchor]
+    reader.values += weight
+    return value
+
+
+def _scalar(event: ScalarEvent, *, typed: bool) -> object:
+    text: str = event.value
+    if not event.implicit[0]:
+        return text
+    if text in _NULLS:
+        return None
+    return _number(text) if typed else text
+
+
+def _number(text: str) -> object:
+    if (truth := _TRUTH.get(text.lower())) is not None:
+        return truth
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        if math.isfinite(number):
+            return number
+    return text
+
+
+def _line(event: Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
+
+
+def _line_of(text: str) -> int:
+    """Return the line of the first character that YAML does not allow (YAML 1.1, 5.1)."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.replace("\t", "").replace("\r", "").replace("\x85", "").isprintable():
+            return number
+    return 1
+
+
+def _broken(line: int, text: str) -> Document:
+    return Document(notes=((line, text),))

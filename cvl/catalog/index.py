@@ -1,0 +1,187 @@
+"""Reading many example.yaml files fast: what was read stays in a cache until its file changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cvl.catalog.example import Example, Problem, read_example
+from cvl.catalog.root import FILE, walk
+
+_FORMAT = 1
+_SETTLED = 2 * 10**9
+"""Nanoseconds: a younger file may change again without a change of its time or size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """Every example of a root, by path, and all that is wrong in their files."""
+
+    root: Path
+    examples: tuple[Example, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """What one file says, as of a time and size. `data` is None if it cannot be used."""
+
+    mtime: int
+    size: int
+    data: Mapping[str, object] | None
+    notes: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Cache:
+    """The entries of one root, and whether they differ from those on disk."""
+
+    root: Path
+    file: Path | None
+    entries: dict[str, _Entry] = field(default_factory=dict)
+    stale: bool = False
+
+
+def load(root: Path, env: Mapping[str, str] = os.environ) -> Catalog:
+    """Read all examples of `root`. A file that cannot be used is a problem, never an error.
+
+    The cache lies in $XDG_CACHE_HOME/cvl of `env`; without a place for it, it is done without.
+    """
+    found = dict(walk(root))
+    cache = _open(root, env)
+    read = [_read(cache, path, found[path]) for path in sorted(found)]
+    if cache.stale or cache.entries.keys() - found.keys():
+        _save(cache, found)
+    return Catalog(
+        root=root,
+        examples=tuple(example for example, _ in read if example),
+        problems=tuple(problem for _, problems in read for problem in problems),
+    )
+
+
+def load_one(
+    root: Path, path: str, env: Mapping[str, str] = os.environ
+) -> tuple[Example | None, tuple[Problem, ...]]:
+    """Read one example only; None if its file cannot be used. Raises OSError without a file."""
+    cache = _open(root, env)
+    read = _read(cache, path, (root / path / FILE).stat())
+    if cache.stale:
+        _save(cache, cache.entries)
+    return read
+
+
+def _read(
+    cache: _Cache, path: str, status: os.stat_result
+) -> tuple[Example | None, tuple[Problem, ...]]:
+    entry = cache.entries.get(path)
+    if entry is None or (entry.mtime, entry.size) != (status.st_mtime_ns, status.st_size):
+        entry = _parse(cache.root, path, status)
+        cache.entries.pop(path, None)
+        if time.time_ns() - entry.mtime > _SETTLED:
+            cache.entries[path] = entry
+            cache.stale = True
+    problems = tuple(
+        Problem(path=cache.root / path / FILE, line=line, text=text) for line, text in entry.notes
+    )
+    if entry.data is None:
+        return None, problems
+    example = read_example(cache.root, path, entry.data, _said_before)
+    return (replace(example, problems=problems) if problems else example), problems
+
+
+def _said_before(keys: tuple[str, ...], text: str) -> None:
+    """What is odd in a file was noted when it was parsed."""
+
+
+def _parse(root: Path, path: str, status: os.stat_result) -> _Entry:
+    from cvl.catalog.document import parse
+
+    notes: list[tuple[int, str]] = []
+    data: Mapping[str, object] | None = None
+    try:
+        document = parse(_bytes(root / path / FILE, status))
+    except OSError as error:
+        notes.append((1, f"cannot be read: {error.strerror}"))
+    else:
+        data, lines = document.data, document.lines
+        notes.extend(document.notes)
+
+        def say(keys: tuple[str, ...], text: str) -> None:
+            places = (keys[:end] for end in range(len(keys), 0, -1))
+            notes.append((next((lines[key] for key in places if key in lines), 1), text))
+
+        if data is not None:
+            read_example(root, path, data, say)
+    return _Entry(mtime=status.st_mtime_ns, size=status.st_size, data=data, notes=tuple(notes))
+
+
+def _bytes(file: Path, status: os.stat_result) -> bytes:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(0, "it is not a file")
+    return file.read_bytes()
+
+
+def _open(root: Path, env: Mapping[str, str]) -> _Cache:
+    """Read the cache of `root`. A broken one, or one that others can write, counts as empty."""
+    file = _place(root, env)
+    if file is None:
+        return _Cache(root=root, file=None)
+    try:
+        with file.open("rb") as opened:
+            status = os.fstat(opened.fileno())
+            if status.st_uid != os.getuid() or status.st_mode & 0o022:
+                return _Cache(root=root, file=file)
+            stored = json.load(opened)
+        if (stored["format"], stored["root"]) != (_FORMAT, str(root)):
+            return _Cache(root=root, file=file)
+        entries = {path: _entry(*fields) for path, fields in stored["files"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return _Cache(root=root, file=file)
+    return _Cache(root=root, file=file, entries=entries)
+
+
+def _entry(mtime: int, size: int, data: object, notes: Iterable[tuple[int, str]]) -> _Entry:
+    if not isinstance(data, dict | None):
+        raise TypeError
+    checked = tuple((int(line), str(text)) for line, text in notes)
+    return _Entry(mtime=mtime, size=size, data=data, notes=checked)
+
+
+def _place(root: Path, env: Mapping[str, str]) -> Path | None:
+    """Return the cache file. A relative $XDG_CACHE_HOME is ignored (XDG Base Directory 0.8)."""
+    base = env.get("XDG_CACHE_HOME", "")
+    if not base.startswith("/"):
+        home = env.get("HOME", "")
+        if not home.startswith("/"):
+            return None
+        base = f"{home}/.cache"
+    return Path(base, "cvl", f"catalog-{zlib.crc32(os.fsencode(root)):08x}.json")
+
+
+def _save(cache: _Cache, paths: Iterable[str]) -> None:
+    """Replace the cache on disk as a whole; where that is not possible, leave it."""
+    if cache.file is None:
+        return
+    import secrets
+
+    files = {
+        path: [entry.mtime, entry.size, entry.data, entry.notes]
+        for path in paths
+        if (entry := cache.entries.get(path))
+    }
+    text = json.dumps({"format": _FORMAT, "root": str(cache.root), "files": files})
+    draft = cache.file.with_suffix(f".{secrets.token_hex(8)}.tmp")
+    try:
+        cache.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as opened:
+            opened.write(text)
+        draft.replace(cache.file)
+    except OSError:
+        draft.unlink(missing_ok=True)
