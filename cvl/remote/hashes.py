@@ -6,7 +6,6 @@ again, unless it was touched so shortly before that a later change might bear th
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -35,6 +34,9 @@ MENTION = re.compile(
 )
 """How scripts name what lies outside their own folder: by climbing, or from the root."""
 
+HINTS = (b"../", b"ROOT", b"REPO", b"/cvlization_repo/")
+"""What a text must hold for `MENTION` to find anything: much faster to look for."""
+
 PROSE = (b".md", b".rst", b".lock", b".ipynb")
 """Names of files whose mentions are for people."""
 
@@ -52,20 +54,24 @@ class Entry(NamedTuple):
     content: bytes = b""
 
 
-Row = tuple[int, int, int, int, str, list[str]]
-"""size, mtime_ns, ctime_ns, inode, content, mentions."""
+Row = tuple[bytes, bytes, bytes]
+"""Size, times and inode; content; mentions, NUL being no part of any."""
 
 
 class Hashes:
-    """Entries of the files below one root, kept between runs in one file of ours."""
+    """Entries of the files below one root, kept between runs in one file of ours.
 
-    def __init__(self, root: Path, kept: Path) -> None:
+    `mentions` holds, of the files seen so far, what they name outside their own folders: `../x`,
+    or `/x` from the root, with blanks between.
+    """
+
+    def __init__(self, root: Path, kept: Path | None = None) -> None:
         self.warnings: list[str] = []
+        self.mentions: dict[bytes, bytes] = {}
         self._root = os.fsencode(root.absolute()) + b"/"
         self._kept = kept
-        self._old = _load(kept)
-        self._new: dict[str, Row] = {}
-        self._unsure: set[str] = set()
+        self._rows = _load(kept) if kept else {}
+        self._news: dict[bytes, Row] = {}
 
     def entry(self, path: bytes) -> Entry | None:
         """Return what lies at `path`: None if nothing does, kind `d` for any folder.
@@ -89,37 +95,26 @@ class Hashes:
         self.warnings.append(f"{os.fsdecode(path)} is left out: neither file nor folder")
         return None
 
-    def mentions(self, path: bytes) -> list[bytes]:
-        """Return what the file mentions outside its folder: `../x`, or `/x` from the root."""
-        row = self._new.get(os.fsdecode(path))
-        return [os.fsencode(text) for text in row[5]] if row else []
-
     def save(self) -> None:
-        """Note what was seen, if that is news. Whoever saves last wins; nothing is lost by it."""
-        rows = {path: row for path, row in self._new.items() if path not in self._unsure}
-        if all(self._old.get(path) is row for path, row in rows.items()):
+        """Note what was read. Whoever saves last wins; all that costs is reading once more."""
+        if not self._news or self._kept is None:
             return
-        merged = {**self._old, **rows}
-        kept = merged if len(merged) <= ROWS else rows
-        replace_file(self._kept, json.dumps(kept, separators=(",", ":")).encode())
+        rows = {**self._rows, **self._news}
+        records = (
+            (path, *row) for path, row in (rows if len(rows) <= ROWS else self._news).items()
+        )
+        replace_file(self._kept, b"\0".join(field for record in records for field in record))
 
     def _file(self, path: bytes, found: os.stat_result) -> Entry:
-        name = os.fsdecode(path)
+        row = self._rows.get(path)
         size = found.st_size
-        row = self._old.get(name)
-        if not (
-            row
-            and row[0] == size
-            and row[1] == found.st_mtime_ns
-            and row[2] == found.st_ctime_ns
-            and row[3] == found.st_ino
-        ):
-            row, sure = _read(self._root + path)
-            size = row[0]
-            if not sure:
-                self._unsure.add(name)
-        self._new[name] = row
-        return Entry("f", found.st_mode & 0o100 != 0, size, row[4].encode())
+        if row is None or row[0] != _stamp(found):
+            size, row, sure = _read(self._root + path)
+            if sure:
+                self._news[path] = row
+        if row[2]:
+            self.mentions[path] = row[2]
+        return Entry("f", found.st_mode & 0o100 != 0, size, row[1])
 
 
 def open_file(path: bytes) -> int:
@@ -127,10 +122,16 @@ def open_file(path: bytes) -> int:
     return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def blocks(fd: int) -> Iterator[bytes]:
-    """Yield the rest of an open file, in blocks that do not fill the memory."""
-    while block := os.read(fd, BLOCK):
+def blocks(fd: int, size: int) -> Iterator[bytes]:
+    """Yield the rest of an open file of about `size` bytes, in blocks that do not fill the memory.
+
+    A block that is shorter than asked for is a file's last: most files cost a single read.
+    """
+    wanted = min(size + 1, BLOCK)
+    while block := os.read(fd, wanted):
         yield block
+        if len(block) < wanted < BLOCK:
+            return
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -145,51 +146,60 @@ def replace_file(path: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _read(path: bytes) -> tuple[Row, bool]:
-    """Return the row of a file as it is when nobody writes to it, and whether it may be kept."""
+def _read(path: bytes) -> tuple[int, Row, bool]:
+    """Return a file's size and row while nobody writes to it, and whether the row may be kept."""
     for _ in range(TRIES):
+        now = time.time_ns()
         fd = open_file(path)
         try:
-            now = time.time_ns()
             before = os.fstat(fd)
-            digest, mentions = _digest(fd, path)
+            digest, mentions = _digest(fd, path, before.st_size)
             after = os.fstat(fd)
         finally:
             os.close(fd)
-        row = _row(after, digest, mentions)
-        if _row(before, digest, mentions) == row:
-            return row, _settled(row, now)
+        if _stamp(before) == _stamp(after):
+            touched = max(after.st_mtime_ns, after.st_ctime_ns)
+            tick = TICK_NS if touched % SECOND_NS else COARSE_TICK_NS
+            return after.st_size, (_stamp(after), digest, mentions), touched < now - tick
     raise CvlError(
         f"{os.fsdecode(path)} changes while it is read",
         "wait until it is complete, or name it in .cvlignore",
     )
 
 
-def _row(found: os.stat_result, digest: str, mentions: list[str]) -> Row:
-    times = (found.st_mtime_ns, found.st_ctime_ns)
-    return (found.st_size, *times, found.st_ino, digest, mentions)
+def _stamp(found: os.stat_result) -> bytes:
+    return b"%d %d %d %d" % (
+        found.st_size,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+        found.st_ino,
+    )
 
 
-def _settled(row: Row, now: int) -> bool:
-    touched = max(row[1], row[2])
-    return touched < now - (TICK_NS if touched % SECOND_NS else COARSE_TICK_NS)
-
-
-def _digest(fd: int, path: bytes) -> tuple[str, list[str]]:
+def _digest(fd: int, path: bytes, size: int) -> tuple[bytes, bytes]:
+    """Return the hash of an open file, and what it mentions if it is a script or the like."""
     hasher = blake2b(digest_size=16)
     first = b""
-    for block in blocks(fd):
+    for block in blocks(fd, size):
         hasher.update(block)
         first = first or block
-    if len(first) > TEXT_LIMIT or path.endswith(PROSE) or b"\0" in first:
-        return hasher.hexdigest(), []
-    found = {climb or rooted for climb, rooted in MENTION.findall(first)}
-    return hasher.hexdigest(), sorted(os.fsdecode(text) for text in found)
+    return hasher.hexdigest().encode(), _mentions(path, first)
 
 
-def _load(path: Path) -> dict[str, Row]:
+def _mentions(path: bytes, text: bytes) -> bytes:
+    if len(text) > TEXT_LIMIT or path.endswith(PROSE) or b"\0" in text:
+        return b""
+    if not any(hint in text for hint in HINTS):
+        return b""
+    return b" ".join(sorted({climb or rooted for climb, rooted in MENTION.findall(text)}))
+
+
+def _load(path: Path) -> dict[bytes, Row]:
     try:
-        rows = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        fields = path.read_bytes().split(b"\0")
+    except OSError:
         return {}
-    return rows if isinstance(rows, dict) else {}
+    if len(fields) % 4:
+        return {}
+    rows = zip(fields[1::4], fields[2::4], fields[3::4], strict=True)
+    return dict(zip(fields[0::4], rows, strict=True))

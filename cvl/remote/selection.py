@@ -26,7 +26,7 @@ from cvl.remote.listing import Listing, walk
 from cvl.remote.tree import Tree, prune
 from cvl.spec import Source
 
-Ignored = Callable[[bytes], bool]
+Rule = tuple[bytes, Callable[[str], bool]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +45,17 @@ def select(source: Source, state: Path, without: Collection[Path] = ()) -> Selec
     `CvlError` if a file does not stand still.
     """
     listing = Listing(source.root)
-    kept = state / f"files-{blake2b(listing.root, digest_size=16).hexdigest()}.json"
+    kept = state / f"files-{blake2b(listing.root, digest_size=16).hexdigest()}"
     hashes = Hashes(source.root, kept)
     chooser = _Chooser(source, listing, hashes, without)
     chooser.take(_basis(listing, chooser.example))
     chooser.follow()
     chooser.include(source.include)
     hashes.save()
-    prune(state, "files-*.json")
-    return Selection(tree=Tree(chooser.entries), warnings=(*listing.warnings, *hashes.warnings))
+    prune(state, "files-*")
+    return Selection(
+        tree=Tree(chooser.entries, source.root), warnings=(*listing.warnings, *hashes.warnings)
+    )
 
 
 class _Chooser:
@@ -66,21 +68,24 @@ class _Chooser:
         self.entries: dict[bytes, Entry] = {}
         self._listing = listing
         self._hashes = hashes
-        self._ignored = _ignored(listing.root, self.example)
+        self._rules = _rules(listing.root, self.example)
         self._without = tuple(_relative(source.root, without))
         self._above = {b"", self.example, *_parents(self.example)}
         self._new: list[bytes] = []
 
     def take(self, paths: Iterable[bytes], *, anyhow: bool = False) -> None:
         """Add what lies at these paths; `anyhow`: also what a `.cvlignore` names."""
-        for path in paths:
-            if path in self.entries or path in self._above or self._left_out(path, anyhow=anyhow):
-                continue
+        taken = self.entries.keys() | self._above
+        fresh = [path for path in dict.fromkeys(paths) if path not in taken]
+        for path in self._allowed(fresh, anyhow=anyhow):
             entry = self._hashes.entry(path)
-            if entry and entry.kind == "d":
+            if entry is None:
+                continue
+            if entry.kind == "d":
                 self._take_folder(path, entry, anyhow=anyhow)
-            elif entry:
-                self.entries[path] = entry
+                continue
+            self.entries[path] = entry
+            if entry.kind == "l" or path in self._hashes.mentions:
                 self._new.append(path)
 
     def follow(self) -> None:
@@ -111,8 +116,11 @@ class _Chooser:
     def _full(self, path: bytes) -> Path:
         return Path(os.fsdecode(self._listing.root + b"/" + path))
 
-    def _left_out(self, path: bytes, *, anyhow: bool) -> bool:
-        return path.startswith(self._without) or (not anyhow and self._ignored(path))
+    def _allowed(self, paths: list[bytes], *, anyhow: bool) -> list[bytes]:
+        if self._without:
+            paths = [path for path in paths if not path.startswith(self._without)]
+        rules = [] if anyhow else self._rules
+        return [path for path in paths if not _matches(rules, path)] if rules else paths
 
     def _take_folder(self, folder: bytes, entry: Entry, *, anyhow: bool) -> None:
         """Add a folder that git names as one: empty, or a repository of its own."""
@@ -136,7 +144,7 @@ class _Chooser:
         elif not path.startswith(b"cvlization/"):
             # A script may use the path as it lies, or from the example's folder, where it starts.
             home = _example_of(self._listing, path) or self.example
-            for mention in self._hashes.mentions(path):
+            for mention in self._hashes.mentions.get(path, b"").split():
                 if mention.startswith(b"/"):
                     yield normpath(mention[1:])
                 else:
@@ -200,15 +208,19 @@ def _relative(root: Path, folders: Iterable[Path]) -> Iterator[bytes]:
             yield os.fsencode(whole.relative_to(base)) + b"/"
 
 
-def _ignored(root: bytes, example: bytes) -> Ignored:
-    """Return what tells whether a `.cvlignore` names a path."""
+def _rules(root: bytes, example: bytes) -> list[Rule]:
+    """Return each `.cvlignore` that counts: where it lies, and what matches paths from there."""
     rules = []
     for folder in {b"", example, *_parents(example)}:
         prefix = folder + b"/" if folder else b""
         file = Path(os.fsdecode(root + b"/" + prefix + b".cvlignore"))
         if file.is_file():
             rules.append((prefix, _matcher(file)))
-    return lambda path: any(
+    return rules
+
+
+def _matches(rules: list[Rule], path: bytes) -> bool:
+    return any(
         path.startswith(prefix) and matches(os.fsdecode(path[len(prefix) :]))
         for prefix, matches in rules
     )

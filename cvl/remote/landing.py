@@ -1,0 +1,244 @@
+"""Lands results in a folder, and nowhere else.
+
+Files arrive in a private folder first and are renamed into place: whoever looks sees the old one
+or the new one, whole. `Shelf` sees to it that this place is in the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cvl.remote.incoming import FULL, incoming, no_room
+from cvl.remote.results import Piece, Results, Skipped, mark
+from cvl.remote.shelf import AS_FOLDER, Shelf, descend
+from cvl.remote.tarstream import FILE, FOLDER, HARD, Member, TarReader
+
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """What came of a fetch: how much landed, what did not, what had to make way.
+
+    `moved` names files of an earlier time that stood where a folder was needed, or the reverse,
+    by their old and their new path. `seen` is for `results.fresh`.
+    """
+
+    files: int
+    size: int
+    skipped: tuple[Skipped, ...]
+    moved: tuple[tuple[bytes, bytes], ...]
+    seen: Mapping[bytes, bytes]
+
+
+def land_tar(chunks: Iterable[bytes], results: Results, into: Path) -> Landed:
+    """Land `results`, their files from the tar of the verb `pack` as it comes.
+
+    A member that was not asked for is passed over and reported. Raises `FetchError` when the tar
+    breaks off or the disk is full; what has landed by then stays, whole.
+    """
+    with incoming(into) as staging, _Landing(into, staging) as landing:
+        awaited = {piece.source.lstrip(b"/"): piece for piece in results.files}
+        arrived: dict[bytes, Piece] = {}
+        reader = TarReader(chunks)
+        for member in reader.members():
+            name = member.name.removeprefix(b"./").lstrip(b"/")
+            piece = awaited.pop(name, None)
+            if piece is not None:
+                landing.member(piece, member, reader.content(), arrived)
+                arrived[name] = piece
+            elif member.kind != FOLDER:
+                landing.skip(member.name, "was not asked for")
+        return landing.finish(results, awaited.values())
+
+
+def land_staged(staging: Path, results: Results, into: Path) -> Landed:
+    """Land `results`, their files from `staging`, where rsync put each by its `source`.
+
+    `staging` is the folder that `incoming(into)` gave. Raises `FetchError` when the disk is full.
+    """
+    with _Landing(into, staging) as landing:
+        lost = [piece for piece in results.files if not landing.staged(piece)]
+        return landing.finish(results, lost)
+
+
+class _Landing:
+    """One fetch's hold on the results folder."""
+
+    def __init__(self, into: Path, staging: Path) -> None:
+        self._into = into
+        self._shelf = Shelf(into)
+        self._staging = os.open(staging, AS_FOLDER)
+        self._count = 0
+        self._files = self._size = 0
+        self._skipped: list[Skipped] = []
+        self._seen: dict[bytes, bytes] = {}
+        self._mode = self._usual_mode()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._staging)
+        self._shelf.close()
+
+    def skip(self, path: bytes, why: str) -> None:
+        """Report something that does not land."""
+        self._skipped.append(Skipped(path=path, why=why))
+
+    def member(
+        self, piece: Piece, member: Member, content: Iterator[bytes], arrived: Mapping[bytes, Piece]
+    ) -> None:
+        """Land one member of a tar."""
+        with self._one(piece):
+            if member.kind == FILE:
+                self._put(piece, self._write(member, content))
+            elif member.kind == HARD and (first := arrived.get(member.link.lstrip(b"/"))):
+                self._put(piece, self._twin(first))
+            else:
+                self.skip(piece.target, "is no file any more")
+
+    def staged(self, piece: Piece) -> bool:
+        """Land one file from the staging folder; return whether it was there."""
+        try:
+            folder = descend(self._staging, piece.source.lstrip(b"/"))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            return self._adopt(piece, folder)
+        finally:
+            os.close(folder)
+
+    def finish(self, results: Results, lost: Iterable[Piece]) -> Landed:
+        """Make links and empty folders; return what came of it all."""
+        for piece in lost:
+            self.skip(piece.target, "did not arrive: gone, or not readable there")
+        for piece in results.pieces:
+            if piece.kind != "f":
+                with self._one(piece):
+                    self._make(piece)
+        return Landed(
+            files=self._files,
+            size=self._size,
+            skipped=(*results.skipped, *self._skipped),
+            moved=tuple(self._shelf.moved),
+            seen=self._seen,
+        )
+
+    @contextmanager
+    def _one(self, piece: Piece) -> Iterator[None]:
+        """Report what goes wrong with one piece; a full disk ends everything."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in FULL:
+                raise no_room(self._into, error) from error
+            self.skip(piece.target, error.strerror or str(error))
+
+    def _write(self, member: Member, content: Iterator[bytes]) -> bytes:
+        """Write a file into the staging folder; return its name there."""
+        name = self._name()
+        fd = os.open(name, NEW_FILE, 0o600, dir_fd=self._staging)
+        try:
+            for data in content:
+                _write_all(fd, data)
+            os.fchmod(fd, self._mode if member.mode & 0o100 else self._mode & 0o666)
+            moment = min(member.mtime, int(time.time()))
+            os.utime(fd, (moment, moment))
+        except BaseException:
+            os.unlink(name, dir_fd=self._staging)
+            raise
+        finally:
+            os.close(fd)
+        return name
+
+    def _twin(self, first: Piece) -> bytes:
+        """Give a file that has landed a second name in the staging folder; return that."""
+        name = self._name()
+        folder = self._shelf.around(first.target)
+        try:
+            last = first.target.rpartition(b"/")[2]
+            os.link(last, name, src_dir_fd=folder, dst_dir_fd=self._staging, follow_symlinks=False)
+        finally:
+            os.close(folder)
+        return name
+
+    def _adopt(self, piece: Piece, folder: int) -> bool:
+        name = piece.source.rpartition(b"/")[2]
+        try:
+            found = os.lstat(name, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISREG(found.st_mode):
+            self.skip(piece.target, "is no file any more")
+            return True
+        with self._one(piece):
+            # Not a link, and nobody else can put one there: the folder is ours alone.
+            mode = self._mode if found.st_mode & 0o100 else self._mode & 0o666
+            os.chmod(name, mode, dir_fd=folder)
+            self._put(piece, name, folder)
+        return True
+
+    def _put(self, piece: Piece, name: bytes, folder: int | None = None) -> None:
+        """Rename a staged file into its place, over an older file or link."""
+        staging = self._staging if folder is None else folder
+        size = os.lstat(name, dir_fd=staging).st_size
+        self._shelf.put(name, staging, piece.target)
+        self._files += 1
+        self._size += size
+        if size == piece.size and mark(piece):
+            self._seen[piece.target] = mark(piece)
+
+    def _make(self, piece: Piece) -> None:
+        """Make a link or an empty folder."""
+        if piece.kind == "d":
+            self._shelf.folder(piece.target)
+        elif not stays_inside(piece.target, piece.link):
+            self.skip(piece.target, f"link leads out of the results: {os.fsdecode(piece.link)!r}")
+        else:
+            name = self._name()
+            os.symlink(piece.link, name, dir_fd=self._staging)
+            self._shelf.put(name, self._staging, piece.target)
+
+    def _name(self) -> bytes:
+        self._count += 1
+        return b"%d.arriving" % self._count
+
+    def _usual_mode(self) -> int:
+        """Return the mode that a new executable gets here, by the umask or a default ACL."""
+        name = self._name()
+        fd = os.open(name, NEW_FILE, 0o777, dir_fd=self._staging)
+        try:
+            return stat.S_IMODE(os.fstat(fd).st_mode) & 0o777 | 0o600
+        finally:
+            os.close(fd)
+            os.unlink(name, dir_fd=self._staging)
+
+
+def stays_inside(place: bytes, link: bytes) -> bool:
+    """Return whether a link at `place` with the target `link` cannot lead out of the folder.
+
+    Climbing is allowed at its start only, where it goes through real folders. Later it might go
+    through another link, and then not where it seems to.
+    """
+    names = [name for name in link.split(b"/") if name not in {b"", b"."}]
+    climbs = 0
+    while climbs < len(names) and names[climbs] == b"..":
+        climbs += 1
+    deep = place.count(b"/")
+    return (
+        bool(link) and not link.startswith(b"/") and climbs <= deep and b".." not in names[climbs:]
+    )
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,244 @@
+"""What came of a run, as the host tells it, and where each of it belongs here.
+
+Everything in here comes from a machine that we do not trust with our disk: a path that is
+anything but plain is refused and reported, never repaired.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvl.errors import FetchError
+
+REPO = b"_repo"
+"""Where results land that lie neither in the work folder nor in the example's."""
+
+PATH_LIMIT, NAME_LIMIT = 4096, 255
+"""Bytes of a path and of a name in it: what Linux holds."""
+
+AREAS = "wer"
+"""The areas of docs/far-side.md, in the order in which they get the place that they want."""
+KINDS = (b"f", b"l", b"d", b"o", b"u")
+AREAS_BYTES = (b"w", b"e", b"r")
+DIGITS = 18
+
+REASONS = {
+    "o": "neither file nor folder",
+    "u": "may not be read there",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """One record of the verb `changed` (docs/far-side.md).
+
+    `stamp` is the host's ctime of it, opaque, "" where the host does not say.
+    """
+
+    kind: str
+    size: int
+    area: str
+    path: bytes
+    link: bytes = b""
+    stamp: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One result: `source` is what the host is asked for, `target` where it lands below DIR.
+
+    `source` is below runs/<id>, or absolute where the job worked in place. `kind` is `f`, `l`
+    (then `link` is its target) or `d`, an empty folder.
+    """
+
+    source: bytes
+    target: bytes
+    kind: str = "f"
+    size: int = 0
+    link: bytes = b""
+    stamp: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """Something that was not brought back, and why."""
+
+    path: bytes
+    why: str
+
+    def __str__(self) -> str:
+        return f"{os.fsdecode(self.path)!r}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What is to be brought back, and what is not."""
+
+    pieces: tuple[Piece, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files, as the host says."""
+        return sum(piece.size for piece in self.pieces)
+
+    @property
+    def files(self) -> tuple[Piece, ...]:
+        """The pieces that rsync or `pack` has to bring; the others are made here."""
+        return tuple(piece for piece in self.pieces if piece.kind == "f")
+
+
+def parse_changed(data: bytes) -> list[Changed]:
+    """Read the NUL-separated records of `changed`. Raises `FetchError` if they make no sense."""
+    fields = data.split(b"\0")
+    if fields.pop():
+        raise FetchError("the host's list of results broke off")
+    records = iter(fields)
+    return [_record(field, records) for field in records]
+
+
+def arrange(changed: Sequence[Changed], place: bytes) -> Results:
+    """Decide what is brought back from where to where.
+
+    `place` is the content of the run's file of that name: the example's folder, absolute or
+    relative to ws/. Files of the work folder and of the example's land at the top, the work
+    folder's first; the rest below `_repo`, and there too what finds its place taken.
+    """
+    places = _Places()
+    pieces: list[Piece] = []
+    skipped: list[Skipped] = []
+    for item in sorted(changed, key=lambda item: (AREAS.index(item.area), item.path)):
+        why = REASONS.get(item.kind) or fault(item.path)
+        target = None if why else places.take(_candidates(item, place), item.kind)
+        if target is None:
+            skipped.append(Skipped(path=item.path, why=why or "another result has its place"))
+        else:
+            pieces.append(_piece(item, place, target))
+    return Results(pieces=tuple(pieces), skipped=tuple(skipped))
+
+
+def fresh(results: Results, into: Path, seen: Mapping[bytes, bytes]) -> Results:
+    """Return `results` without the files that an earlier fetch brought, and that are still here.
+
+    `seen` is what the earlier fetches returned as `Landed.seen`.
+    """
+    folder = os.fsencode(into) + b"/"
+    pieces = tuple(piece for piece in results.pieces if not _is_here(piece, folder, seen))
+    return Results(pieces=pieces, skipped=results.skipped)
+
+
+def mark(piece: Piece) -> bytes:
+    """Return what tells two states of one result apart, or b"" where the host does not say."""
+    return b"%d %b" % (piece.size, piece.stamp) if piece.stamp else b""
+
+
+def fault(path: bytes) -> str:
+    """Return why `path` can be no place below a folder, or "" if it can."""
+    names = path.split(b"/")
+    if not path or b"\0" in path:
+        return "no path"
+    if path.startswith(b"/") or b".." in names:
+        return "leads out of its folder"
+    if b"" in names or b"." in names:
+        return "no plain path"
+    if len(path) > PATH_LIMIT or max(map(len, names)) > NAME_LIMIT:
+        return "too long"
+    return ""
+
+
+class _Places:
+    """The places taken so far: of files and links, and of the folders that they need."""
+
+    def __init__(self) -> None:
+        self._taken: set[bytes] = set()
+        self._folders: set[bytes] = set()
+
+    def take(self, candidates: Iterable[bytes], kind: str) -> bytes | None:
+        """Take and return the first free place, or None."""
+        for path in candidates:
+            parents = list(_parents(path))
+            blocked = path in self._taken or (kind != "d" and path in self._folders)
+            if blocked or not self._taken.isdisjoint(parents):
+                continue
+            self._folders.update(parents)
+            (self._folders if kind == "d" else self._taken).add(path)
+            return path
+        return None
+
+
+def _record(field: bytes, following: Iterator[bytes]) -> Changed:
+    parts = field.split(b"\t", 3)
+    if len(parts) != len(("kind", "size", "area", "path")):
+        raise FetchError("the host's list of results makes no sense")
+    kind, sizes, area, path = parts
+    size, _, stamp = sizes.partition(b":")
+    link = next(following, None) if kind == b"l" else b""
+    known = kind in KINDS and area in AREAS_BYTES
+    if not known or link is None or not size.isdigit() or len(size) > DIGITS:
+        raise FetchError("the host's list of results makes no sense")
+    return Changed(
+        kind=kind.decode(), size=int(size), area=area.decode(), path=path, link=link, stamp=stamp
+    )
+
+
+def _piece(item: Changed, place: bytes, target: bytes) -> Piece:
+    folder = {"w": b"work", "e": _below(b"ws", place), "r": b"ws"}[item.area]
+    return Piece(
+        source=folder + b"/" + item.path,
+        target=target,
+        kind=item.kind,
+        size=item.size,
+        link=item.link,
+        stamp=item.stamp,
+    )
+
+
+def _below(folder: bytes, place: bytes) -> bytes:
+    """Return `place` seen from the run's folder; an absolute one stays what it is."""
+    place = place.rstrip(b"/")
+    if place.startswith(b"/") or not place:
+        return place or folder
+    return folder + b"/" + place
+
+
+def _candidates(item: Changed, place: bytes) -> Iterator[bytes]:
+    path = _disarmed(item.path)
+    if item.area == "r":
+        yield REPO + b"/" + path
+        return
+    yield path
+    if item.area == "e":
+        inner = b"" if place.startswith(b"/") else place.strip(b"/")
+        yield b"/".join(part for part in (REPO, _disarmed(inner), path) if part)
+
+
+def _disarmed(path: bytes) -> bytes:
+    """Return `path` with `.git` as `_git`.
+
+    A repository from a foreign host must not become one here: git, or a shell's prompt, would run
+    the commands in its configuration, and with `-o .` it would even replace the user's own.
+    """
+    if b".git" not in path.lower():
+        return path
+    names = path.split(b"/")
+    return b"/".join(b"_git" if name.lower() == b".git" else name for name in names)
+
+
+def _parents(path: bytes) -> Iterator[bytes]:
+    while b"/" in path:
+        path = path.rpartition(b"/")[0]
+        yield path
+
+
+def _is_here(piece: Piece, folder: bytes, seen: Mapping[bytes, bytes]) -> bool:
+    if piece.kind != "f" or not mark(piece) or seen.get(piece.target) != mark(piece):
+        return False
+    try:
+        found = os.lstat(folder + piece.target)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == piece.size

@@ -1,0 +1,107 @@
+"""A folder that can be filled from outside, and never led out of.
+
+Every folder on the way is opened as a folder and not as a link, one below the other, so neither
+the host nor a link that lies there already leads a single byte elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+AS_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+ASIDES = 1000
+
+
+class Shelf:
+    """A folder, held open. Paths are relative to it, plain, and bytes.
+
+    `moved` names what had to make way, by its old and its new path: a file or link where a folder
+    is needed, a folder where a file is. Nothing of the user's is removed for being in the way.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """The folder itself may be reached through links: the user chose it."""
+        self.moved: list[tuple[bytes, bytes]] = []
+        self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._near: tuple[bytes, int] | None = None
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._leave()
+        os.close(self._root)
+
+    def put(self, name: bytes, folder: int, path: bytes) -> None:
+        """Rename `name` in the open `folder` to `path`, over an older file or link. `OSError`."""
+        above, _, last = path.rpartition(b"/")
+        parent = self.folder(above)
+        try:
+            os.rename(name, last, src_dir_fd=folder, dst_dir_fd=parent)
+        except IsADirectoryError:
+            self._make_way(parent, above, last)
+            os.rename(name, last, src_dir_fd=folder, dst_dir_fd=parent)
+
+    def folder(self, path: bytes) -> int:
+        """Open the folder `path`, made if it is missing; it stays open until the next call."""
+        if self._near and self._near[0] == path:
+            return self._near[1]
+        self._leave()
+        fd = os.dup(self._root)
+        above = b""
+        for name in path.split(b"/") if path else ():
+            try:
+                deeper = self._enter(fd, above, name)
+            finally:
+                os.close(fd)
+            fd, above = deeper, (above + b"/" + name if above else name)
+        self._near = (path, fd)
+        return fd
+
+    def around(self, path: bytes) -> int:
+        """Open the folder that holds `path`, if it is there; the caller closes it. `OSError`."""
+        return descend(self._root, path)
+
+    def _enter(self, fd: int, above: bytes, name: bytes) -> int:
+        try:
+            return os.open(name, AS_FOLDER, dir_fd=fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
+                raise
+            self._make_way(fd, above, name)
+        with suppress(FileExistsError):  # another fetch into the same folder was faster
+            os.mkdir(name, dir_fd=fd)
+        return os.open(name, AS_FOLDER, dir_fd=fd)
+
+    def _make_way(self, parent: int, above: bytes, name: bytes) -> None:
+        """Rename what stands in the way; nothing of the user's is removed."""
+        for number in range(1, ASIDES):
+            aside = name + b".old%d" % number
+            try:
+                os.lstat(aside, dir_fd=parent)
+            except FileNotFoundError:
+                os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=parent)
+                prefix = above + b"/" if above else b""
+                self.moved.append((prefix + name, prefix + aside))
+                return
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    def _leave(self) -> None:
+        if self._near:
+            os.close(self._near[1])
+            self._near = None
+
+
+def descend(fd: int, path: bytes) -> int:
+    """Open the folder that holds `path`, below `fd`, through no link."""
+    fd = os.dup(fd)
+    for name in path.split(b"/")[:-1]:
+        try:
+            deeper = os.open(name, AS_FOLDER, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = deeper
+    return fd

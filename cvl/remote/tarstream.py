@@ -1,0 +1,201 @@
+"""Tar as a stream of plain bytes: written for any tar, read from a host that we do not trust.
+
+The format is GNU's, whose long names both GNU and busybox tar know (busybox knows no pax names).
+Not `tarfile`: writing, it takes 25 µs a member and this 4, where all the rest of sending a small
+file takes 15; reading, it fills the memory with whatever length a hostile header claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from cvl.errors import FetchError
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+NAME = 100
+OCTAL_LIMIT = 8**11
+META_LIMIT = 1 << 20
+"""Bytes that a long name or a pax header may take; the longest path of Linux has 4096."""
+SIZE_LIMIT = 1 << 62
+
+FILE, HARD, LINK, FOLDER = b"0", b"1", b"2", b"5"
+LONG_NAME, LONG_LINK, PAX, PAX_ALL = b"L", b"K", b"x", b"g"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One member of a tar: `size` bytes of content follow it."""
+
+    name: bytes
+    kind: bytes = FILE
+    size: int = 0
+    mode: int = 0o644
+    mtime: int = 0
+    link: bytes = b""
+
+
+def header(member: Member) -> bytes:
+    """Return the blocks before a member's content. Owner is 0:0, as a number."""
+    long = b""
+    if len(member.name) > NAME:
+        long += _long(LONG_NAME, member.name)
+    if len(member.link) > NAME:
+        long += _long(LONG_LINK, member.link)
+    return long + _block(member)
+
+
+def padding(size: int) -> bytes:
+    """Return the zeros that fill a content of `size` bytes up to a whole block."""
+    return bytes(-size % BLOCK)
+
+
+class TarReader:
+    """Reads a tar that comes in chunks. Nothing in it is believed, and little is kept.
+
+    Raises `FetchError` for what is no tar, or ends before its end.
+    """
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._chunk = b""
+        self._at = 0
+        self._left = 0
+        self._pad = 0
+
+    def members(self) -> Iterator[Member]:
+        """Yield each member; its content, unless read by then, is passed over."""
+        extra: dict[bytes, bytes] = {}
+        while True:
+            self._skip()
+            block = self._exactly(BLOCK)
+            if not any(block):
+                return
+            member = _parse(block, extra)
+            self._left, self._pad = member.size, -member.size % BLOCK
+            if member.kind in {LONG_NAME, LONG_LINK, PAX, PAX_ALL}:
+                extra |= self._meta(member)
+            else:
+                extra = {}
+                yield member
+
+    def content(self) -> Iterator[bytes]:
+        """Yield the content of the member at hand."""
+        while self._left:
+            data = self._some(self._left)
+            self._left -= len(data)
+            yield data
+
+    def _skip(self) -> None:
+        for _ in self.content():
+            pass
+        self._exactly(self._pad)
+        self._pad = 0
+
+    def _meta(self, member: Member) -> dict[bytes, bytes]:
+        """Return what a header about the next member says of it."""
+        if member.size > META_LIMIT:
+            raise FetchError("the host sent a tar with an absurdly long name")
+        text = b"".join(self.content())
+        if member.kind == LONG_NAME:
+            return {b"path": text.partition(b"\0")[0]}
+        if member.kind == LONG_LINK:
+            return {b"linkpath": text.partition(b"\0")[0]}
+        return _pax(text) if member.kind == PAX else {}
+
+    def _exactly(self, size: int) -> bytes:
+        parts = []
+        while size:
+            data = self._some(size)
+            size -= len(data)
+            parts.append(data)
+        return b"".join(parts)
+
+    def _some(self, most: int) -> bytes:
+        while self._at == len(self._chunk):
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                raise FetchError("the results broke off before their end")
+            self._chunk, self._at = chunk, 0
+        data = self._chunk[self._at : self._at + most]
+        self._at += len(data)
+        return data
+
+
+def _long(kind: bytes, text: bytes) -> bytes:
+    content = text + b"\0"
+    head = _block(Member(name=b"././@LongLink", kind=kind, size=len(content)))
+    return head + content + padding(len(content))
+
+
+def _block(member: Member) -> bytes:
+    size = member.size
+    block = b"%b%07o\0%07o\0%07o\0%b%011o\0        %b%bustar  \0%b" % (
+        member.name[:NAME].ljust(NAME, b"\0"),
+        member.mode,
+        0,
+        0,
+        b"%011o\0" % size if size < OCTAL_LIMIT else b"\x80" + size.to_bytes(11, "big"),
+        member.mtime,
+        member.kind,
+        member.link[:NAME].ljust(NAME, b"\0"),
+        bytes(247),
+    )
+    return b"%b%06o\0 %b" % (block[:148], sum(block), block[156:])
+
+
+def _parse(block: bytes, extra: dict[bytes, bytes]) -> Member:
+    if _number(block[148:156]) != sum(block[:148]) + 8 * ord(" ") + sum(block[156:]):
+        raise FetchError("the host sent something that is no tar")
+    name = _text(block[:NAME])
+    if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500])):
+        name = prefix + b"/" + name
+    kind = block[156:157]
+    size = int(extra[b"size"]) if b"size" in extra else _number(block[124:136])
+    return Member(
+        name=extra.get(b"path", name),
+        kind=FILE if kind in {b"\0", b"7"} else kind,
+        size=0 if kind in {HARD, LINK, FOLDER} else size,
+        mode=_number(block[100:108]),
+        mtime=_number(block[136:148]),
+        link=extra.get(b"linkpath", _text(block[157:257])),
+    )
+
+
+def _text(field: bytes) -> bytes:
+    return field.partition(b"\0")[0]
+
+
+def _number(field: bytes) -> int:
+    """Return a number in octal, or in base 256 as GNU writes what is too large for octal."""
+    digits = field.strip(b" \0")
+    if field[:1] == b"\xff":  # negative: a time before 1970
+        return 0
+    if field[:1] == b"\x80":
+        value = int.from_bytes(field[1:], "big")
+    elif digits.strip(b"01234567"):
+        raise FetchError("the host sent a tar with a number that is none")
+    else:
+        value = int(digits or b"0", 8)
+    if value > SIZE_LIMIT:
+        raise FetchError("the host sent a tar with an absurdly large number")
+    return value
+
+
+def _pax(text: bytes) -> dict[bytes, bytes]:
+    """Return the records of a pax header, each `<length> <key>=<value>` and a newline."""
+    found = {}
+    while text:
+        length = text.partition(b" ")[0]
+        end = int(length) if length.isdigit() and len(length) < len("9999999") else 0
+        record = text[len(length) + 1 : end]
+        if not record.endswith(b"\n") or b"=" not in record:
+            raise FetchError("the host sent a tar with a broken header")
+        key, _, value = record[:-1].partition(b"=")
+        found[key] = value
+        text = text[end:]
+    size = found.get(b"size", b"0")
+    if not size.isdigit() or len(size) >= len(str(SIZE_LIMIT)):
+        raise FetchError("the host sent a tar with a broken header")
+    return found
