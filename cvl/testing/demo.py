@@ -57,7 +57,7 @@ class Typist:
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
-        self._signal = 0
+        self._signals: list[int] = []
         self._before: dict[signal.Signals, Handler] = {}
 
     def __enter__(self) -> Self:
@@ -70,21 +70,21 @@ class Typist:
 
     def type(self, argv: tuple[str, ...], env: Mapping[str, str]) -> int:
         """Run one command to its end; return its exit code, 128 + n after signal n."""
-        if self._signal:
-            return 128 + self._signal
+        if self._signals:
+            return 128 + self._signals[-1]
         _say(f"$ {shlex.join(argv)}")
         # a process group of its own: what we are sent reaches it once, through us
         with subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, process_group=0) as child:
             self._child = child
-            if self._signal:  # it came before there was anybody to pass it on to
-                child.send_signal(self._signal)
+            if self._signals:  # it came before there was anybody to pass it on to
+                child.send_signal(self._signals[-1])
             code = child.wait()
         self._child = None
         _say("")
         return code if code >= 0 else 128 - code
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
-        self._signal = number
+        self._signals.append(number)
         if self._child:
             self._child.send_signal(number)
 
