@@ -104,7 +104,15 @@ class Ledger:
             if leases.select(db, run_id, open_only=True):
                 return False
             return runs.change(
-                db, run_id, facts, state=RunState.ENDED, ended=when, come_from=UNFINISHED, by=by
+                db,
+                run_id,
+                facts,
+                come_from=UNFINISHED,
+                by=by,
+                state=RunState.ENDED,
+                ended=when,
+                owner="",
+                guardian="",
             )
 
     def take(self, run_id: str, me: str, from_owner: str) -> bool:

@@ -39,7 +39,6 @@ class Store:
                 yield None
                 return
             with self._connected() as db:
-                db.execute("BEGIN")
                 yield db
 
     @contextmanager
@@ -50,6 +49,7 @@ class Store:
         that no power cut brings it back to undo what we have already acted on.
         """
         with self._explaining("write"), self._connected() as db:
+            db.execute("COMMIT")
             db.execute("PRAGMA journal_mode = TRUNCATE")
             db.execute("BEGIN IMMEDIATE")
             yield db
@@ -103,6 +103,7 @@ class Store:
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
+        """Give a connection that is reading: what has been checked does not change under it."""
         import sqlite3
 
         # Not `mode=ro`: even a reader has to roll back what a killed writer has left.
@@ -112,18 +113,21 @@ class Store:
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
+            db.execute("BEGIN")
             self._check(db)
             yield db
         finally:
             db.close()
 
     def _check(self, db: Connection) -> None:
-        """Ours appear whole, so an empty file was cut short; another database is a stranger's."""
-        (application,) = db.execute("PRAGMA application_id").fetchone()
-        (version,) = db.execute("PRAGMA user_version").fetchone()
+        """SQLite takes an empty file, and one cut within its last page, for sound: we do not."""
+        pages, size, application, version = (
+            db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "page_size", "application_id", "user_version")
+        )
+        if self.path.stat().st_size < size * max(pages, 1):
+            raise Damaged("it is cut short")
         if application != APPLICATION:
-            if self.path.stat().st_size == 0:
-                raise Damaged("it is empty")
             raise LedgerError(f"{self.path} is a database, but not cvl's", f"move it, {ELSEWHERE}")
         if version > VERSION:
             raise LedgerError(

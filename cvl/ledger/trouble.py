@@ -54,11 +54,21 @@ def _said(path: Path, error: Exception) -> tuple[str, str]:
     if isinstance(error, Damaged):
         return str(error), AFRESH
     code = _code(error)
-    if code == CANTOPEN and not os.path.lexists(path):
+    if code == CANTOPEN and _missing(path):
         return "it is not there any more", "look for it beside its place: was it moved or removed?"
     if code == BUSY and (lockless := _lockless(path.parent)):
         return _no_locks(lockless)
     return PROBLEMS.get(code, (str(error), f"see to it, {ELSEWHERE}"))
+
+
+def _missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _said_by_system(error: OSError) -> tuple[str, str]:
