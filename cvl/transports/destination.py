@@ -12,7 +12,7 @@ BARE = re.compile(r"[A-Za-z0-9_./-]+\Z")
 """Words that mean themselves in every shell."""
 ESCAPED = re.compile(r"['\\!]")
 PORTS = range(1, 1 << 16)
-FORBIDDEN = re.compile(r"[\0\n\r]")
+FORBIDDEN = re.compile(r"[\0\n]")
 HINT = "give HOST, USER@HOST, USER@HOST:PORT, ssh://USER@HOST:PORT or a name from your ssh_config"
 
 
@@ -36,7 +36,7 @@ def parse(host: str) -> Destination:
         from urllib.parse import unquote
 
         user = unquote(user)
-    for word in (text, name, *([user] if at else [])):
+    for word in [name, user] if at else [name]:
         if not word or word.startswith("-") or re.search(r"[\s\0-\x1f\x7f/\[\]]", word):
             raise UsageError(f"not a host: {host!r}", HINT)
     return Destination(name=name, user=user if at else None, port=port)

@@ -34,6 +34,10 @@ class Refused(Exception):
     """The master lives but opens no session: the host's `MaxSessions` is used up, as a rule."""
 
 
+class TooLarge(Exception):
+    """The environment does not fit into a request; `ssh -S` picks from it before it asks."""
+
+
 class MuxProcess:
     """A command that a master runs for us. As `subprocess.Popen`, as far as `Process` goes."""
 
@@ -88,15 +92,15 @@ class MuxProcess:
                 data = b""
             self._said += data
             if not data:
-                self._code = _exit_code(self._said)
+                self._code = _exit_code(self._said) if self._code is None else self._code
                 self._master.close()
 
 
 def start(path: str, command: str, timeout: float) -> MuxProcess:
     """Run `command` over the master that listens at `path`; wait `timeout` s for its yes.
 
-    Raises `ConnectionError` or `FileNotFoundError` if there is no master, `TimeoutError` if it
-    does not answer, `Refused`, and `OSError` for anything else that speaks against this way.
+    Raises `FileNotFoundError` or `ConnectionRefusedError` if there is no master, `TimeoutError`
+    if it does not answer, `Refused`, `TooLarge`, and other `OSError` if it speaks otherwise.
     The environment goes along: the master picks from it what the user's `SendEnv` allows.
     """
     inner, outer = _pipes()
@@ -138,6 +142,8 @@ def _ask(path: str, question: int, answer: int, timeout: float) -> bool:
         master.sendall(_packet(HELLO, VERSION) + _packet(question, 0))
         _answer(master, answer)
         return question != TERMINATE or master.recv(1) == b""
+    except ConnectionResetError:  # a master that is to end need not answer
+        return question == TERMINATE
     except (OSError, Refused):
         return False
     finally:
@@ -187,7 +193,7 @@ def _new_session(command: str) -> bytes:
     numbers = struct.pack(">5I", *no_tty_x11_agent_subsystem, NO_ESCAPE)
     rest = _string(b"") + numbers + _string(b"") + _string(os.fsencode(command)) + env
     if len(rest) > MAX_PACKET:
-        raise OSError(errno.E2BIG, "the environment is too large for the ssh master")
+        raise TooLarge
     return _packet(NEW_SESSION, 0, rest)
 
 

@@ -28,7 +28,6 @@ CONNECTIONS = 8
 SOCKET_PATH_LIMIT = 85
 """Bytes: of the 104 that the smallest system gives, ssh needs 18 for a temporary name."""
 SSH_MISSING = "ssh is not installed here", "apt install openssh-client"
-RSYNC_MISSING = "rsync is not installed here", "apt install rsync"
 
 
 class OpenSSH:
@@ -99,14 +98,12 @@ class OpenSSH:
         for path in self._sockets():
             try:
                 return mux.start(path, line, ANSWER_LIMIT)
-            except (FileNotFoundError, ConnectionError):
+            except (FileNotFoundError, ConnectionRefusedError, mux.TooLarge):
                 return self._spawn(line, path)
             except TimeoutError:
                 self._frozen.add(path)
-            except mux.Refused:
+            except (mux.Refused, OSError):
                 continue
-            except OSError:
-                break
         return self._spawn(line, None)
 
     def failure(self, code: int, stderr: bytes) -> CvlError | None:
@@ -117,13 +114,15 @@ class OpenSSH:
 
         alive = (path for path in self._sockets() if mux.alive(path, ANSWER_LIMIT))
         kept = ["-S", next(alive, "none"), *_option("ControlMaster", "no")]
-        rsync.pull(source, files, into, scope, ssh=[*self._ssh(kept)], where=self._where)
+        rsync.pull(source, files, into, scope, ssh=self._ssh(kept), where=self._where)
 
     def check(self) -> None:
         """Raise `MissingTool` unless all that this needs here is installed."""
         from shutil import which
 
-        for name, missing in (("ssh", SSH_MISSING), ("rsync", RSYNC_MISSING)):
+        from cvl.transports import rsync
+
+        for name, missing in (("ssh", SSH_MISSING), ("rsync", rsync.MISSING)):
             if which(name) is None:
                 raise MissingTool(*missing)
 

@@ -53,7 +53,12 @@ RULES: tuple[Rule, ...] = (
         "{where} was offered too many wrong keys",
         "name the right one: --ssh-key FILE, or IdentityFile and IdentitiesOnly in ssh_config",
     ),
-    (r"Permission denied \(", AuthError, "Authentication failed: {where} refused us", KEY_HINT),
+    (
+        r"Permission denied \([a-z]",
+        AuthError,
+        "Authentication failed: {where} refused us",
+        KEY_HINT,
+    ),
     (
         (
             r"Bad configuration option|Bad owner or permissions on|Can't open user config file|"
