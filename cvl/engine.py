@@ -7,19 +7,21 @@ happens is told to an `Observer`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self, Unpack
 
-from cvl.errors import CvlError, LostContact, Unreachable, UsageError
-from cvl.leases import Leases
-from cvl.ledger import Ledger, Run, RunState
-from cvl.paths import run_folder
+from cvl.errors import CvlError, LostContact, StillOpen, Unreachable, UsageError
+from cvl.guardian import Guardian
+from cvl.leases import RELEASE_LIMIT, Leases
+from cvl.ledger import Facts, Ledger, Run, RunState
+from cvl.process import Life, life, me
 from cvl.provider import Execution, Observer, Provider
 from cvl.pump import Pump
-from cvl.runlog import RunLog
+from cvl.runlog import RunLog, run_folder
 from cvl.scope import Cancelled, Clock, DeadlineExceeded, Scope, SystemClock, signals
-from cvl.spec import EXIT_CODES, Cause, ExitStatus, JobSpec, Plan, ended
+from cvl.spec import EXIT_CODES, FETCH_LIMIT, GRACE, Cause, ExitStatus, JobSpec, Plan, ended
 
 STOP_LIMIT = 60.0
 """Seconds beyond the grace in which a stopped job has to be seen ended."""
@@ -40,8 +42,10 @@ class Options:
     agree: Callable[[Plan], None] = lambda _plan: None
     fetch: bool = True
     keep: bool = False
-    grace: float = 10.0
-    fetch_limit: float = 1800.0
+    grace: float = GRACE
+    fetch_limit: float = FETCH_LIMIT
+    release_limit: float = RELEASE_LIMIT
+    guarded: bool = True
     clock: Clock = field(default_factory=SystemClock)
 
 
@@ -58,9 +62,9 @@ def run(spec: JobSpec, provider: Provider, ledger: Ledger, options: Options) -> 
         options.observer.warn(warning)
     record = noted(spec, provider, plan, options)
     ledger.begin(record)
-    drive = Drive(record, ledger, options)
+    drive = Drive(record, provider, ledger, options)
     with signals(drive.scope, drive.again), drive:
-        return drive.launch(spec, provider)
+        return drive.launch(spec)
 
 
 def attach(record: Run, provider: Provider, ledger: Ledger, options: Options) -> ExitStatus:
@@ -68,9 +72,26 @@ def attach(record: Run, provider: Provider, ledger: Ledger, options: Options) ->
 
     Ctrl-C only detaches. Raises `CvlError`.
     """
-    drive = Drive(record, ledger, options, watching=not ledger.adopt(record.id))
+    drive = Drive(record, provider, ledger, options, watching=not adopt(record, ledger))
     with signals(drive.scope, drive.again), drive:
-        return drive.follow(provider.attach(record.handle), stoppable=False)
+        return drive.resume()
+
+
+def recover(
+    record: Run,
+    provider: Provider,
+    ledger: Ledger,
+    options: Options,
+    *,
+    cause: Cause | None,
+    at_once: bool = False,
+) -> ExitStatus:
+    """Bring a run whose driver is gone to its end; the caller has adopted it.
+
+    Stops the job first, unless `cause` is None; fetches what can be had; releases all; `at_once`
+    only releases. Raises `StillOpen` when something was not seen gone.
+    """
+    return Drive(record, provider, ledger, options).recover(cause, at_once=at_once)
 
 
 def noted(spec: JobSpec, provider: Provider, plan: Plan, options: Options) -> Run:
@@ -87,35 +108,55 @@ def noted(spec: JobSpec, provider: Provider, plan: Plan, options: Options) -> Ru
         price_per_hour=plan.quote.price_per_hour,
         results=str(options.results),
         detached=spec.detach,
+        owner=me(),
     )
+
+
+def adopt(record: Run, ledger: Ledger) -> bool:
+    """Become the one who drives this run, unless somebody who may be alive does."""
+    idle = record.owner == "" or life(record.owner) is Life.DEAD
+    return record.owner == me() or (idle and ledger.take(record.id, me(), record.owner))
 
 
 class Drive:
     """Takes one run through its states; each step notes what it did before the next begins."""
 
     def __init__(
-        self, record: Run, ledger: Ledger, options: Options, *, watching: bool = False
+        self,
+        record: Run,
+        provider: Provider,
+        ledger: Ledger,
+        options: Options,
+        *,
+        watching: bool = False,
     ) -> None:
         """`watching`: somebody else drives this run; we only look on."""
-        self.record, self.ledger, self.options, self.watching = record, ledger, options, watching
+        self.record, self.provider, self.ledger, self.options = record, provider, ledger, options
+        self.watching = watching
         self.scope = Scope(options.clock, tell=self._tell)
-        self.leases = Leases(ledger, record.id, self.scope)
+        self.leases = Leases(
+            ledger,
+            record.id,
+            provider,
+            self.scope,
+            guard=self._guard if options.guarded else None,
+        )
         self.doing = "starting"
 
-    def __enter__(self) -> Drive:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.leases.close()
 
-    def launch(self, spec: JobSpec, provider: Provider) -> ExitStatus:
+    def launch(self, spec: JobSpec) -> ExitStatus:
         """Start the job, and go on to the end."""
         self._advance(RunState.LAUNCHING)
         self._tell("starting", f"{spec.run_id} on {self.record.where}")
         try:
-            execution = provider.launch(spec, self.leases, self.scope)
+            execution = self.provider.launch(spec, self.leases, self.scope)
         except Cancelled as cancelled:
-            return self._launch_cancelled(provider, cancelled.cause)
+            return self._launch_cancelled(cancelled.cause)
         except LostContact:
             self._leave()
             raise
@@ -128,6 +169,31 @@ class Drive:
             return self._left(Cause.DETACHED)
         return self.follow(execution, stoppable=True)
 
+    def resume(self) -> ExitStatus:
+        """Go on with a run that was launched earlier, here or elsewhere."""
+        if not self.watching and self.leases.any_open():
+            self.leases.guarded()
+        return self.follow(self.provider.attach(self.record.handle), stoppable=False)
+
+    def recover(self, cause: Cause | None, *, at_once: bool) -> ExitStatus:
+        """As `resume`, but nothing that fails on the way keeps what is rented from its end."""
+        run_id = self.record.id
+        if self.record.state in {RunState.PLANNED, RunState.LAUNCHING}:
+            self.leases.release(self._release_scope())
+            detail = "its driver was gone before the job had started"
+            return self._finish(ended(Cause.NOT_STARTED, run_id=run_id, detail=detail))
+        if at_once:
+            self.leases.release(self._release_scope())
+            return self._finish(ended(cause or Cause.STOPPED, run_id=run_id, detail="released"))
+        try:
+            execution = self.provider.attach(self.record.handle)
+            return self.follow(execution, stoppable=True, cause=cause)
+        except StillOpen:
+            raise
+        except CvlError as error:
+            self.leases.release(self._release_scope())
+            return self._finish(ended(Cause.LOST, run_id=self.record.id, detail=str(error)))
+
     def follow(
         self, execution: Execution, *, stoppable: bool, cause: Cause | None = None
     ) -> ExitStatus:
@@ -137,7 +203,9 @@ class Drive:
         """
         log = RunLog(run_folder(self.record.id))
         observer = self.options.observer
-        with Pump(execution, observer, log=None if self.watching else log, after=log.cursor()) as pump:
+        with Pump(
+            execution, observer, log=None if self.watching else log, after=log.cursor()
+        ) as pump:
             try:
                 if cause:
                     raise Cancelled(cause)
@@ -163,9 +231,9 @@ class Drive:
                 warn(line)
             os._exit(EXIT_CODES[self.scope.cause or Cause.INTERRUPTED])
 
-    def _launch_cancelled(self, provider: Provider, cause: Cause) -> ExitStatus:
+    def _launch_cancelled(self, cause: Cause) -> ExitStatus:
         """Stop what an interrupted launch may have started; nobody knows until asked."""
-        execution = provider.attach(self.record.handle)
+        execution = self.provider.attach(self.record.handle)
         try:
             status = execution.poll()
         except Unreachable:
@@ -174,7 +242,7 @@ class Drive:
             self._advance(RunState.RUNNING)
             return self.follow(execution, stoppable=True, cause=cause)
         execution.close()
-        self.leases.release()
+        self.leases.release(self._release_scope())
         return self._finish(ended(cause, run_id=self.record.id))
 
     def _stopped(self, execution: Execution, pump: Pump, cause: Cause) -> ExitStatus:
@@ -194,18 +262,18 @@ class Drive:
 
     def _settle(self, execution: Execution, status: ExitStatus) -> ExitStatus:
         """Bring the results here, release what is rented, close the ledger."""
-        self._advance(RunState.FETCHING, status)
+        self._advance(RunState.FETCHING, status=status)
         try:
-            if self.options.fetch:
+            if self.options.fetch and not self.record.fetched:
                 self._fetch(execution)
         finally:
-            self.leases.release()
+            self.leases.release(self._release_scope())
         return self._finish(status)
 
     def _fetch(self, execution: Execution) -> None:
         self._tell("fetching", str(self.options.results))
         execution.fetch(self.options.results, self.scope.shielded(self.options.fetch_limit))
-        self._advance(RunState.RELEASING)
+        self._advance(RunState.RELEASING, fetched=True)
         if not self.options.keep:
             self._discard(execution)
 
@@ -224,15 +292,23 @@ class Drive:
     def _leave(self) -> None:
         """Give the run up to whoever attaches next, or to the guardian."""
         if not self.watching:
-            self.ledger.disown(self.record.id)
+            self.ledger.take(self.record.id, "", me())
             self.leases.hand_over()
 
     def _finish(self, status: ExitStatus) -> ExitStatus:
         self.ledger.finish(self.record.id, status, ended=self.options.clock.time())
         return status
 
-    def _advance(self, state: RunState, status: ExitStatus | None = None) -> None:
-        self.ledger.advance(self.record.id, state, status=status)
+    def _guard(self) -> Guardian:
+        folder = run_folder(self.record.id)
+        return Guardian(self.record.id, self.provider.secrets, folder)
+
+    def _release_scope(self) -> Scope:
+        return self.scope.shielded(self.options.release_limit)
+
+    def _advance(self, state: RunState, **facts: Unpack[Facts]) -> None:
+        """Note a step. Somebody may have noted it, or a later one, before: that stays."""
+        self.ledger.advance(self.record.id, state, **facts)
 
     def _tell(self, phase: str, text: str) -> None:
         self.doing = phase

@@ -7,6 +7,8 @@ itself; what rents machines is a `Cloud`, and `machines.Machines` makes a `Provi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -18,7 +20,13 @@ if TYPE_CHECKING:
 
 
 class Owner(Protocol):
-    """Finds and ends what is ours out there, by name and tag alone: no local state needed."""
+    """Finds and ends what is ours out there, by name and tag alone: no local state needed.
+
+    `settle`: seconds after a create call in which what it made may not be listed yet.
+    """
+
+    name: str
+    settle: float
 
     def owned(self) -> Iterable[Resource]:
         """Yield every resource that carries our tag, also those that are ending."""
@@ -91,7 +99,12 @@ class Observer(Protocol):
 class Provider(Owner, Protocol):
     """Runs jobs somewhere."""
 
-    name: str
+    many_nodes: bool
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """What another process of ours needs beside a handle; travels only through pipes."""
+        ...
 
     def plan(self, spec: JobSpec) -> Plan:
         """Return the exact request and its price. No side effects; needs no credentials."""
@@ -107,6 +120,82 @@ class Provider(Owner, Protocol):
 
     def attach(self, handle: Mapping[str, str]) -> Execution:
         """Return the execution behind a handle: from another process, on another day."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A kind of machine that can be rented. GiB are 2**30 bytes; the price is of the whole."""
+
+    type: str
+    price_per_hour: Decimal
+    gpus: int
+    description: str = ""
+    vram_gib: float = 0
+    cpus: int = 0
+    ram_gib: float = 0
+    disk_gib: float = 0
+    regions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One machine that is to be rented for one run.
+
+    `deadline` is UTC epoch seconds; `host_key` is the private key that the machine is to have,
+    `public_key` the one that may log in; both in OpenSSH's format.
+    """
+
+    run_id: str
+    offer: Offer
+    region: str
+    deadline: float
+    host_key: str = field(repr=False)
+    host_public_key: str
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One look at a rented machine.
+
+    `state` is `booting`, `ready` (it has an `address`), `broken` (billed but of no use) or
+    `gone`; an unknown state of the provider is `booting`. `words` are the provider's own.
+    """
+
+    state: str
+    address: str = ""
+    words: str = ""
+
+
+class Cloud(Owner, Protocol):
+    """Rents machines; `machines.Machines` makes a `Provider` of it."""
+
+    user: str
+    boot_limit: float
+
+    def offers(self) -> Sequence[Offer]:
+        """Return what can be had at all, and where there is capacity now."""
+        ...
+
+    def request(self, order: Order) -> Mapping[str, object]:
+        """Return exactly what `rent` would send, `<redacted:NAME>` for each secret."""
+        ...
+
+    def rent(self, order: Order, leases: Leases, scope: Scope) -> Resource:
+        """Create the machine, and what it needs, through `leases`; return the machine."""
+        ...
+
+    def admitted(self, leases: Leases) -> None:
+        """SSH works: release what was only needed to get in."""
+        ...
+
+    def look(self, resource: Resource) -> Machine:
+        """Return the machine's state and address now. Raises `ProviderError`."""
+        ...
+
+    def now(self) -> float:
+        """Return UTC epoch seconds by the provider's own clock (its HTTP `Date`)."""
         ...
 
 

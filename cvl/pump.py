@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
+from typing import Self
 
-from cvl.errors import CvlError, LostContact, Unreachable
+from cvl.errors import LostContact, Unreachable
 from cvl.provider import Execution, Observer
 from cvl.runlog import RunLog
 from cvl.scope import Bell, Scope
@@ -33,7 +34,7 @@ class Pump:
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._carry, name="cvl-pump", daemon=True)
 
-    def __enter__(self) -> Pump:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -9,7 +9,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cvl.paths import state_dir
 from cvl.spec import LogChunk
+
+
+def run_folder(run_id: str) -> Path:
+    """Return the folder on this machine that keeps what we know of a run."""
+    return state_dir() / "runs" / run_id
 
 
 class RunLog:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
+EMPTY: Mapping[str, str] = MappingProxyType({})
 GRACE = 10.0
 """Seconds between TERM and KILL, unless given."""
 FETCH_LIMIT = 1800.0

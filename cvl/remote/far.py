@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
-from pathlib import Path
+from pkgutil import get_data
 from typing import IO
 
-from cvl.errors import CvlError, HostError, LostContact, NotReady, Unreachable, UsageError
+from cvl.errors import CvlError, NotReady, Unreachable, UsageError
 from cvl.provider import Process, Transport
 from cvl.spec import Cause, ExitStatus
 
@@ -24,21 +24,19 @@ CHUNK = 1 << 18
 ASK_LIMIT = 120.0
 """Seconds that a request without a stream may take."""
 
-COMMAND = (
-    "sh",
-    "-c",
-    "read -r lib base; base=${base:-$HOME/.cvl}; f=$base/lib/$lib/supervisor.sh; "
-    'test -r "$f" && exec sh "$f" "$base" "$lib"; read -r key nonce; '
-    'echo "cvl:$nonce need lib $lib" >&2; exit 1',
+REQUEST = (
+    "read -r lib base; base=${base:-$HOME/.cvl}; file=$base/lib/$lib/supervisor.sh; "
+    'test -r "$file" && exec sh "$file" "$base" "$lib"; '
+    'read -r key nonce; echo "cvl:$nonce need lib $lib" >&2; exit 1'
 )
+"""What every request is. No user data is in it; no single quote and no newline either."""
 INSTALL = (
-    "sh",
-    "-c",
     "umask 077; read -r lib base; base=${base:-$HOME/.cvl}; new=$base/lib/.$lib.$$; "
     'mkdir -p "$new" && tar -xof - -C "$new" || exit 1; '
     'test -d "$base/lib/$lib" || mv "$new" "$base/lib/$lib"; rm -rf "$new"; '
-    'test -d "$base/lib/$lib"',
+    'test -d "$base/lib/$lib"'
 )
+"""What puts files into lib/<hash>: the hash and the base on the first line, then a tar."""
 
 Headers = Sequence[tuple[str, str]]
 Feed = Callable[[IO[bytes]], None]
@@ -143,16 +141,18 @@ class FarSide:
         self.transport = transport
         self.base = base
 
-    def open(self, verb: str, headers: Headers, feed: Feed | None = None) -> Stream:
+    def open(self, verb: str, headers: Headers, feed: Feed | bytes = b"") -> Stream:
         """Send a request; return its stream once everything has been sent."""
         nonce = secrets.token_hex(8)
-        process = self.transport.start(COMMAND)
+        process = self.transport.start(("sh", "-c", REQUEST))
         stream = Stream(process, nonce, self.transport)
         lines = [f"{library().hash} {self.base}", f"nonce {nonce}", f"verb {verb}"]
         lines += [f"{key} {value}" for key, value in headers]
         try:
             process.stdin.write("\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape"))
-            if feed:
+            if isinstance(feed, bytes):
+                process.stdin.write(feed)
+            else:
                 feed(process.stdin)
             process.stdin.close()
         except (BrokenPipeError, ConnectionError):
@@ -168,7 +168,7 @@ class FarSide:
         Installs our shell files first where they are missing. Raises `HostError`.
         """
         for _ in range(2):
-            stream = self.open(verb, headers, lambda out: _write(out, payload))
+            stream = self.open(verb, headers, payload)
             body = b"".join(stream.payload())
             failure = stream.finish(ASK_LIMIT)
             answers = stream.answers()
@@ -186,7 +186,7 @@ class FarSide:
 
     def install(self, lib_hash: str, archive: bytes) -> None:
         """Unpack a tar into lib/<hash> there, once, atomically. Raises `NotReady`."""
-        process = self.transport.start(INSTALL)
+        process = self.transport.start(("sh", "-c", INSTALL))
         stream = Stream(process, "-", self.transport)
         try:
             process.stdin.write(f"{lib_hash} {self.base}\n".encode())
@@ -233,13 +233,19 @@ HINTS = {
 
 
 SHELL_FILES = (
+    "alive.sh",
+    "cache.sh",
     "changes.sh",
+    "clean.sh",
     "docker.sh",
     "follow.sh",
     "prepare.sh",
+    "run.sh",
+    "start.sh",
     "supervisor.sh",
     "sweep.sh",
 )
+"""What is put into lib/<hash> on a machine. setup.sh is not: it installs cvl itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +285,11 @@ def tar_of(files: Mapping[str, bytes], mode: int = 0o700) -> bytes:
 
 
 def _data(name: str) -> bytes:
-    loader = __spec__.loader
-    assert isinstance(loader, ResourceLoader)
-    return loader.get_data(str(Path(__file__).with_name(name)))
+    try:
+        data: bytes | None = get_data("cvl.remote", name)
+    except FileNotFoundError:
+        return b""
+    return data or b""
 
 
 def result_of(answers: Sequence[Answer], run_id: str) -> ExitStatus | None:
@@ -304,7 +312,3 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, CHUNK)
     except OSError:
         return b""
-
-
-def _write(out: IO[bytes], payload: bytes) -> None:
-    out.write(payload)

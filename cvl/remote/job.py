@@ -6,7 +6,7 @@ byte offset, so a connection that breaks costs nothing: connect again, go on at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cvl.errors import FetchError, LostContact, NotReady, Unreachable
@@ -33,7 +33,10 @@ class RemoteJob:
         clock: Clock | None = None,
         patience: float = PATIENCE,
     ) -> None:
-        """`handle["run"]` is the run id; `started` is the stream of the request that began it."""
+        """`handle["run"]` is the run id; `started` is the stream of the request that began it.
+
+        `while_away` is called between two attempts to get back; it may raise to end them.
+        """
         self._far = far
         self._handle = handle
         self._stream = started
@@ -43,6 +46,7 @@ class RemoteJob:
         self._bell = Bell()
         self._clock = clock or SystemClock()
         self._patience = patience
+        self.while_away: Callable[[], None] = lambda: None
 
     @property
     def handle(self) -> Mapping[str, str]:
@@ -69,6 +73,7 @@ class RemoteJob:
             except Unreachable as gone:
                 if self._clock.monotonic() - since > self._patience:
                     raise self._lost(gone) from gone
+                self.while_away()
             self._clock.wait(self._bell, PAUSES[min(attempt, len(PAUSES) - 1)])
             attempt += 1
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from cvl.errors import HostError, LostContact, NotReady, Unreachable
-from cvl.remote.far import Answer, FarSide, Headers, Stream
+from cvl.errors import LostContact, Unreachable
+from cvl.remote.far import Answer, FarSide, Headers
 from cvl.remote.job import RemoteJob
+from cvl.remote.sync import TreeSync
 from cvl.scope import Scope
 from cvl.spec import Build, JobSpec
-from cvl.units import size_text
+from cvl.units import size
 
 ATTEMPTS = 6
 """Requests that one start may take: install, bundle, tree, and connections that break."""
@@ -24,12 +25,12 @@ ATTEMPTS = 6
 class Setup:
     """How a machine is to be prepared, whatever the job.
 
-    `in_place`: the job works in the example's own folder there, no files travel.
-    `bundle`: put cvl itself there first.
+    `in_place`: the job works in the example's own folder there, no files travel. `bundle` is
+    about cvl itself there: `no` (not needed), `install` (put it there), `require` (it must be).
     """
 
     in_place: bool = False
-    bundle: bool = False
+    bundle: str = "no"
 
 
 def start(
@@ -71,7 +72,8 @@ class Cargo:
 
     def __init__(self, far: FarSide, spec: JobSpec, setup: Setup) -> None:
         self._far, self._spec, self._setup = far, spec, setup
-        self._sync = None if setup.in_place else tree_sync(far, spec)
+        assert spec.source is not None
+        self._sync = None if setup.in_place else TreeSync(far, spec.source)
 
     def headers(self) -> Headers:
         """Return the start request's headers (docs/far-side.md)."""
@@ -81,7 +83,7 @@ class Cargo:
             lines.append(("timeout", f"{limits.timeout:g}"))
         if self._sync:
             lines += self._sync.headers()
-        if self._setup.bundle:
+        if self._setup.bundle == "install":
             from cvl.remote.bundle import bundle
 
             lines.append(("lib", bundle().hash))
@@ -104,7 +106,7 @@ class Cargo:
             if answer.word == "need" and what == "tree" and self._sync:
                 self._sync.rebase(value)
                 return True
-            if answer.word == "need" and what == "lib" and self._setup.bundle:
+            if answer.word == "need" and what == "lib" and self._setup.bundle == "install":
                 install_bundle(self._far)
                 return True
         return False
@@ -117,12 +119,10 @@ class Cargo:
 
 def run_files(spec: JobSpec, setup: Setup) -> dict[str, bytes | Path]:
     """Return the run folder's files: name -> content, or the local file to copy."""
-    assert spec.source is not None
-    place = str(spec.source.root / spec.source.folder) if setup.in_place else spec.source.folder
     files: dict[str, bytes | Path] = {
         "job.sh": _encode(f"exec {shlex.join(spec.argv)}\n"),
         "env.sh": _encode(exports({**spec.env, **spec.secrets})),
-        "place": _encode(place),
+        "place": _encode(place(spec, setup)),
         "meta.json": json.dumps(about(spec)).encode(),
     }
     if setup.in_place:
@@ -133,6 +133,13 @@ def run_files(spec: JobSpec, setup: Setup) -> dict[str, bytes | Path]:
         files["action.sh"] = _encode(spec.limits.timeout_action + "\n")
     files.update({f"work/{name}": path for name, path in spec.inputs.items()})
     return files
+
+
+def place(spec: JobSpec, setup: Setup) -> str:
+    """Return the folder that the job works in: absolute, or relative to the workspace."""
+    assert spec.source is not None
+    source = spec.source
+    return str(source.root / source.folder) if setup.in_place else source.folder
 
 
 def about(spec: JobSpec) -> dict[str, object]:
@@ -191,7 +198,7 @@ class Metered:
         self._out.write(data)
         before, self._sent = self._sent, self._sent + len(data)
         if self._sent >> 20 != before >> 20:
-            self._scope.tell("upload", size_text(self._sent))
+            self._scope.tell("upload", size(self._sent))
         return len(data)
 
 

@@ -1,0 +1,123 @@
+"""The command line: one file per group of commands, loaded on use.
+
+Only here do errors become exit codes and text.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from types import MappingProxyType
+
+import click
+
+from cvl import __version__
+from cvl.errors import CvlError
+
+COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "list": ("cvl.cli.examples:list_", "List the examples that can be run."),
+        "info": ("cvl.cli.examples:info", "Show one example: presets, resources, read-me."),
+        "run": ("cvl.cli.run:run", "Run an example here, or on another machine."),
+        "ps": ("cvl.cli.runs:ps", "List runs and what they cost."),
+        "logs": ("cvl.cli.runs:logs", "Show what a run has written."),
+        "attach": ("cvl.cli.runs:attach", "Follow a run to its end; gives its exit code."),
+        "stop": ("cvl.cli.runs:stop", "Stop runs, wherever they are."),
+        "fetch": ("cvl.cli.runs:fetch", "Bring a run's results here."),
+        "doctor": ("cvl.cli.doctor:doctor", "Check what the runners need, here and on a host."),
+    }
+)
+"""Name -> (module:function, one line of help). A command's module is imported when it is used."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a mistyped one gets the nearest as a hint."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, 1, 0.5)
+            hint = f"; did you mean `cvl {near[0]}`?" if near else ""
+            ctx.fail(f"there is no command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `cvl list`, then `cvl run --ssh HOST EXAMPLE PRESET`. "
+    "`cvl COMMAND --help` says more.",
+)
+@click.version_option(__version__, message="cvl %(version)s")
+def cvl() -> None:
+    """Run an ML example on somebody else's machine as if it were this one.
+
+    One command: live output, the script's own exit code, results back on disk. Whatever dies
+    (script, network, this machine), no rented machine is left running and nothing is lost.
+    """
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line; return its exit code. Prints errors, raises nothing."""
+    try:
+        result = cvl.main(list(argv), prog_name="cvl", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except BrokenPipeError:
+        # whoever read us has gone: no error of ours, but nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except Exception as error:
+        return _explained(error)
+    return result if isinstance(result, int) else 0
+
+
+def _explained(error: Exception) -> int:
+    """Say what went wrong, and what to do now; return the exit code."""
+    if isinstance(error, CvlError):
+        return _said(str(error), error.hint, error.exit_code)
+    if isinstance(error, click.ClickException):
+        return _usage(error)
+    if os.environ.get("CVL_DEBUG"):
+        raise error
+    hint = "this is a defect in cvl; CVL_DEBUG=1 shows where"
+    return _said(f"{type(error).__name__}: {error}", hint, 125)
+
+
+def _usage(error: click.ClickException) -> int:
+    hint = ""
+    if isinstance(error, click.UsageError) and error.ctx:
+        hint = f"`{error.ctx.command_path} --help` shows what there is"
+    return _said(error.format_message(), hint, 2)
+
+
+def _said(message: str, hint: str, code: int) -> int:
+    print(f"cvl: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    return code

@@ -1,0 +1,213 @@
+"""`cvl doctor`: what the runners need, here and on a host, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from cvl.errors import CvlError
+
+SEARCH = """
+say() { printf '%s\\t%s\\n' "$1" "$2"; }
+say shell "$(command -v sh)"
+for tool in bash rsync python3 git docker nvidia-smi setsid systemctl script; do
+    say "$tool" "$(command -v "$tool" 2>/dev/null)"
+done
+say python-version "$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
+say docker-says "$(docker info --format '{{.ServerVersion}}' 2>&1 | tail -n 1)"
+say docker-works "$(docker info >/dev/null 2>&1 && echo yes)"
+say gpu "$(nvidia-smi --query-gpu=name,memory.total --format=csv,noheader 2>/dev/null | tr '\\n' ';')"
+say home "$(test -w "$HOME" && echo writable)"
+say free-mb "$(df -Pm "$HOME" 2>/dev/null | awk 'NR == 2 { print $4 }')"
+login=org.freedesktop.login1
+say kill-user-processes "$(busctl get-property $login /org/freedesktop/login1 $login.Manager \
+KillUserProcesses 2>/dev/null)"
+say linger "$(test -e "/var/lib/systemd/linger/$(id -un)" && echo yes)"
+"""
+LIMIT = 60.0
+ROOM_MB = 2000
+"""Less free space than this is worth a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `ok` None: not needed by everybody."""
+
+    what: str
+    ok: bool | None
+    text: str
+    remedy: str = ""
+
+
+@click.command()
+@click.option("--host", metavar="HOST", help="Also look at this machine, over SSH.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def doctor(host: str | None, as_json: bool) -> int:
+    """Check what each runner needs, here and on a host, and say what to do."""
+    found = list(here())
+    if host:
+        found += list(there(host))
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        click.echo(json.dumps([asdict(each) for each in found], indent=2))
+    else:
+        for each in found:
+            click.echo(line(each))
+    return 125 if any(each.ok is False for each in found) else 0
+
+
+def line(finding: Finding) -> str:
+    """Return one finding for a person."""
+    mark = {True: "ok     ", False: "MISSING", None: "-      "}[finding.ok]
+    remedy = f"\n        {finding.remedy}" if finding.remedy and not finding.ok else ""
+    return f"{mark} {finding.what}: {finding.text}{remedy}"
+
+
+def here() -> Iterator[Finding]:
+    """Look at this machine."""
+    from cvl.paths import state_dir
+
+    state = state_dir()
+    parent = next(folder for folder in (state, *state.parents) if folder.exists())
+    writable = os.access(parent, os.W_OK)
+    yield Finding("state folder", writable, str(state), "set CVL_STATE_DIR to one that is writable")
+    for name, runners, package in (
+        ("ssh", "--ssh, --docker, --remote", "openssh-client"),
+        ("rsync", "--ssh, --docker, --remote", "rsync"),
+    ):
+        path = shutil.which(name)
+        yield Finding(name, bool(path), path or f"needed by {runners}", f"apt install {package}")
+    keys = sorted(Path("~/.ssh").expanduser().glob("id_*.pub"))
+    agent = bool(os.environ.get("SSH_AUTH_SOCK"))
+    said = ", ".join(key.stem for key in keys) or ("an agent" if agent else "none found")
+    yield Finding("ssh keys", bool(keys or agent) or None, said, "ssh-keygen -t ed25519")
+    docker = shutil.which("docker")
+    yield Finding("docker", bool(docker) or None, docker or "needed by --sagemaker", "")
+    for module, extra, runner in (
+        ("urllib3", "remote", "--remote lambda"),
+        ("boto3", "aws", "--sagemaker"),
+        ("lightkube", "k8s", "--k8s"),
+    ):
+        from importlib.util import find_spec
+
+        there_is = find_spec(module) is not None
+        text = "installed" if there_is else f"needed by {runner}"
+        yield Finding(module, there_is or None, text, f"pip install 'cvl[{extra}]'")
+    key = bool(os.environ.get("LAMBDA_API_KEY"))
+    yield Finding(
+        "LAMBDA_API_KEY",
+        key or None,
+        "set" if key else "needed by --remote lambda",
+        "make one in the Lambda Cloud dashboard and export LAMBDA_API_KEY",
+    )
+
+
+def there(host: str) -> Iterator[Finding]:
+    """Look at a host through the connection that the runners use."""
+    from cvl.transports.openssh import OpenSSH
+
+    try:
+        facts = asked(OpenSSH(host))
+    except CvlError as error:
+        yield Finding(host, False, str(error), error.hint)
+        return
+    yield Finding(host, True, "reached")
+    yield Finding(
+        "home there",
+        bool(facts["home"]),
+        facts["home"] or "not writable",
+        "choose a folder with --remote-workdir",
+    )
+    free = int(facts["free-mb"] or 0)
+    yield Finding("disk there", free > ROOM_MB, f"{free} MB free", "free some space")
+    yield Finding(
+        "rsync there",
+        bool(facts["rsync"]) or None,
+        facts["rsync"] or "absent: results come by tar, slower and without resuming",
+        "apt install rsync",
+    )
+    yield Finding(
+        "bash there",
+        bool(facts["bash"]) or None,
+        facts["bash"] or "most examples' scripts need it",
+        "apt install bash",
+    )
+    yield python_there(facts["python-version"])
+    yield docker_there(facts)
+    yield Finding(
+        "GPU there",
+        bool(facts["gpu"]) or None,
+        facts["gpu"] or "no NVIDIA driver answers",
+        "install the NVIDIA driver, if it has a GPU",
+    )
+    if facts["kill-user-processes"].endswith("true") and not facts["linger"]:
+        yield Finding(
+            "logind there",
+            False,
+            "KillUserProcesses=yes ends jobs at logout",
+            "sudo loginctl enable-linger YOUR_USER",
+        )
+
+
+def asked(transport: object) -> dict[str, str]:
+    """Return what the host says of itself. Raises `HostError`."""
+    from cvl.transports.openssh import OpenSSH
+
+    assert isinstance(transport, OpenSSH)
+    process = transport.start(("sh", "-s"))
+    process.stdin.write(SEARCH.encode())
+    process.stdin.close()
+    out, words, code = process.stdout.read(), process.stderr.read(), process.wait(LIMIT)
+    if failure := transport.failure(code, words):
+        raise failure
+    rows = [row.partition("\t") for row in out.decode(errors="replace").splitlines()]
+    facts = {key: value.strip() for key, _, value in rows}
+    return {
+        key: facts.get(key, "")
+        for key in (
+            "home",
+            "free-mb",
+            "rsync",
+            "bash",
+            "python-version",
+            "docker",
+            "docker-says",
+            "docker-works",
+            "gpu",
+            "kill-user-processes",
+            "linger",
+        )
+    }
+
+
+def python_there(version: str) -> Finding:
+    """Judge the host's Python: `--ssh` needs 3.11."""
+    numbers = tuple(int(part) for part in version.split(".")) if version else ()
+    return Finding(
+        "python there",
+        (numbers >= (3, 11)) or None,
+        version or "absent",
+        "--ssh needs Python 3.11 there; --docker needs none",
+    )
+
+
+def docker_there(facts: dict[str, str]) -> Finding:
+    """Judge the host's Docker: missing, not running, or not for us."""
+    if not facts["docker"]:
+        return Finding("docker there", None, "not installed", "needed by examples with an image")
+    if facts["docker-works"]:
+        return Finding("docker there", True, facts["docker-says"])
+    denied = "permission denied" in facts["docker-says"].lower()
+    remedy = (
+        "sudo usermod -aG docker YOUR_USER, then log in again"
+        if denied
+        else "sudo systemctl start docker"
+    )
+    return Finding("docker there", False, facts["docker-says"], remedy)

@@ -1,0 +1,73 @@
+"""`cvl list` and `cvl info`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from cvl.catalog import Lookup, described, find, find_root, listed, load
+from cvl.cli.run import configured_root, settings
+
+ROOT = click.option(
+    "--root", type=click.Path(path_type=Path), help="The folder that holds examples/."
+)
+
+
+@click.command("list")
+@click.option("-k", "--keyword", metavar="WORD", help="Only those that mention WORD.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@ROOT
+def list_(keyword: str | None, as_json: bool, root: Path | None) -> None:
+    """List the examples that can be run."""
+    found = load(find_root(lookup(root)))
+    for problem in found.problems:
+        print(f"cvl: {problem}", file=sys.stderr)
+    rows = [row for row in map(listed, found.examples) if not keyword or mentions(row, keyword)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    width = max((len(str(row["path"])) for row in rows), default=0)
+    for row in rows:
+        presets = row["presets"]
+        assert isinstance(presets, list)
+        click.echo(f"{row['path']!s:<{width}}  {', '.join(presets)}")
+
+
+def lookup(root: Path | None) -> Lookup:
+    """Return what decides where examples are looked for."""
+    return Lookup(named=root, configured=configured_root(settings()), env=os.environ)
+
+
+def mentions(row: dict[str, object], word: str) -> bool:
+    """Return whether any field of an example mentions `word`, whatever the case."""
+    return word.casefold() in json.dumps(row, ensure_ascii=False).casefold()
+
+
+@click.command()
+@click.argument("example")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@ROOT
+def info(example: str, as_json: bool, root: Path | None) -> None:
+    """Show one example: presets, resources, read-me."""
+    facts = described(find(example, lookup(root)))
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for key in ("name", "path", "capability", "stability", "tags", "image", "resources", "readme"):
+        if value := facts.get(key):
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            click.echo(f"{key}: {shown if not isinstance(shown, dict) else pairs(shown)}")
+    click.echo(f"\n{str(facts.get('description') or '').strip()}\n\npresets:")
+    presets = facts["presets"]
+    assert isinstance(presets, dict)
+    for name, preset in presets.items():
+        click.echo(f"  {name}: {preset.get('description') or preset.get('script') or ''}".rstrip())
+
+
+def pairs(mapping: dict[str, object]) -> str:
+    """Return a mapping in one line."""
+    return ", ".join(f"{key} {value}" for key, value in mapping.items())

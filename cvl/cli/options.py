@@ -1,0 +1,116 @@
+"""A runner's own options, read off its Python signature: declared once, there."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import click
+
+from cvl.runners import Runner
+
+GIVEN = frozenset({"self", "example", "preset", "args", "command"})
+"""Parameters that stand on the command line without an option."""
+LIMITS = frozenset({"timeout_minutes", "max_run_minutes"})
+"""Parameters that are `--timeout`."""
+SECRET = re.compile(r"(^|_)(key|token|password|secret)$")
+"""Parameters that become no option: a secret has no place in argv."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One parameter that is an option, and where it goes: to `__init__` or to `run`."""
+
+    name: str
+    option: click.Option
+    to_init: bool
+    required: bool
+
+
+def entry(runner: type[Runner]) -> Callable[..., int]:
+    """Return the method that runs an example."""
+    found: Callable[..., int] = runner.run  # type: ignore[attr-defined]
+    return found
+
+
+@cache
+def parameters(runner: type[Runner]) -> tuple[Parameter, ...]:
+    """Return the runner's own options, in the order of its signature."""
+    made = [
+        _parameter(parameter, hints, to_init=to_init)
+        for function, to_init in ((entry(runner), False), (runner.__init__, True))
+        for hints in (get_type_hints(function),)
+        for parameter in inspect.signature(function).parameters.values()
+        if _is_option(parameter, hints)
+    ]
+    return tuple(made)
+
+
+def _is_option(parameter: inspect.Parameter, hints: dict[str, object]) -> bool:
+    return (
+        parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
+        and parameter.name not in GIVEN | LIMITS
+        and (hints[parameter.name] is bool or not SECRET.search(parameter.name))
+    )
+
+
+def _parameter(
+    parameter: inspect.Parameter, hints: dict[str, object], *, to_init: bool
+) -> Parameter:
+    flag = "--" + parameter.name.replace("_", "-")
+    required = parameter.default is parameter.empty
+    default = None if required else parameter.default
+    kind, multiple = _kind(hints[parameter.name])
+    names = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
+    option = click.Option(
+        [*names, parameter.name],
+        type=None if kind is bool else kind,
+        default=None,
+        multiple=multiple,
+        help=_help(default),
+        show_default=False,
+    )
+    return Parameter(name=parameter.name, option=option, to_init=to_init, required=required)
+
+
+def _kind(hint: object) -> tuple[click.ParamType[Any] | type, bool]:
+    """Return the click type of an annotation, and whether the option may be repeated."""
+    if get_origin(hint) in {Union, UnionType}:
+        return _kind(next(choice for choice in get_args(hint) if choice is not NoneType))
+    if get_origin(hint) is Literal:
+        return click.Choice([str(choice) for choice in get_args(hint)]), False
+    if get_origin(hint) in {list, tuple, Sequence}:
+        return _kind(get_args(hint)[0])[0], True
+    if hint is Path:
+        return click.Path(path_type=Path), False
+    if hint is Decimal:
+        return DecimalType(), False
+    return hint if isinstance(hint, type) else str, False
+
+
+def _help(default: object) -> str:
+    return "" if default in {None, (), ""} else f"default: {default}"
+
+
+class DecimalType(click.ParamType[Decimal]):
+    """An amount of money or another exact number."""
+
+    name = "number"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Decimal:
+        from cvl.errors import UsageError
+        from cvl.units import money
+
+        try:
+            return value if isinstance(value, Decimal) else money(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)

@@ -1,0 +1,152 @@
+"""Everything a person sees while a run goes on: the job's bytes, our lines, one status line.
+
+The job's output goes to stdout byte for byte, with nothing of ours in between. Our own words go
+to stderr. Only when both are a terminal does a status line (phase, elapsed, rate) stand below
+the output; it steps aside whenever the job writes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from cvl.spec import ExitStatus, LogChunk
+from cvl.units import elapsed, size
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+QUIET_SPELL = 0.4
+"""Seconds without output after which the status line comes back."""
+SHOWN = frozenset({"waiting", "booting", "upload", "building", "stopping", "fetched", "price"})
+"""Phases worth a line of their own where no status line can stand."""
+
+
+class Console:
+    """The `Observer` of the command line."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._lock = threading.Lock()
+        self._out_closed = False
+        self._many = False
+        self._column_zero: dict[int, bool] = {}
+        live = not quiet and os.isatty(1) and os.isatty(2) and os.environ.get("TERM") != "dumb"
+        self._status = StatusLine() if live else None
+
+    def phase(self, name: str, text: str) -> None:
+        if self._status:
+            self._status.phase(name, text)
+        if not self._quiet and name in SHOWN and not (self._status and name != "fetched"):
+            self.say(f"{name}: {text}" if text else name)
+
+    def output(self, chunk: LogChunk) -> None:
+        if self._status:
+            self._status.aside(chunk.data)
+        with self._lock:
+            self._many = self._many or chunk.node > 0
+            self._write(self._prefixed(chunk) if self._many else chunk.data)
+
+    def warn(self, text: str) -> None:
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        """Write one line of our own to stderr."""
+        if self._status:
+            self._status.aside(b"\n")
+        with self._lock:
+            print(f"cvl: {text}", file=sys.stderr, flush=True)
+
+    def ended(self, status: ExitStatus) -> None:
+        """Say how the run ended, unless it simply succeeded."""
+        self.close()
+        if status and not self._quiet:
+            detail = f" ({status.detail})" if status.detail else ""
+            self.say(f"{status.run_id}: {status.cause.value}, exit code {int(status)}{detail}")
+
+    def close(self) -> None:
+        """Take the status line away; idempotent."""
+        if self._status:
+            self._status.close()
+
+    def _prefixed(self, chunk: LogChunk) -> bytes:
+        prefix = f"[{chunk.node}] ".encode()
+        start = prefix if self._column_zero.get(chunk.node, True) else b""
+        self._column_zero[chunk.node] = chunk.data.endswith(b"\n")
+        body = chunk.data[:-1].replace(b"\n", b"\n" + prefix) + chunk.data[-1:]
+        return start + body
+
+    def _write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left and not self._out_closed:
+            try:
+                left = left[os.write(1, left) :]
+            except BrokenPipeError:
+                # whoever read us has gone; the run goes on, its log is complete
+                self._out_closed = True
+
+
+class StatusLine:
+    """One line at the bottom of the terminal, drawn by rich, away while the job writes."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._phase, self._text, self._bytes = "", "", 0
+        self._last, self._at_line_start = 0.0, True
+        self._lock = threading.Lock()
+        self._line: Status | None = None
+        self._shown = False
+        self._closed = threading.Event()
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def phase(self, name: str, text: str) -> None:
+        """Show another phase."""
+        self._phase, self._text = name, text
+
+    def aside(self, data: bytes) -> None:
+        """Step aside for output that ends in `data`."""
+        with self._lock:
+            self._bytes += len(data)
+            self._last = time.monotonic()
+            self._at_line_start = data.endswith(b"\n")
+            self._hide()
+
+    def close(self) -> None:
+        """Go away for good."""
+        self._closed.set()
+        with self._lock:
+            self._hide()
+
+    def _keep(self) -> None:
+        while not self._closed.wait(QUIET_SPELL / 2):
+            with self._lock:
+                idle = time.monotonic() - self._last > QUIET_SPELL
+                if self._closed.is_set() or not (idle and self._at_line_start):
+                    continue
+                self._show()
+
+    def _show(self) -> None:
+        if self._line is None:
+            from rich.console import Console as RichConsole
+            from rich.status import Status
+
+            self._line = Status("", console=RichConsole(stderr=True))
+        self._line.update(self._words())
+        if not self._shown:
+            self._line.start()
+            self._shown = True
+
+    def _hide(self) -> None:
+        if self._line and self._shown:
+            self._line.stop()
+            self._shown = False
+
+    def _words(self) -> str:
+        from rich.markup import escape
+
+        spent = max(time.monotonic() - self._began, 0.1)
+        rate = f" · {size(int(self._bytes / spent))}/s" if self._bytes else ""
+        return escape(f"{self._phase} {self._text} · {elapsed(spent)}{rate}")

@@ -1,0 +1,90 @@
+"""The SSH keys of one run: one to log in with, one that the machine is to have."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvl.errors import CvlError, MissingTool
+
+REDACTED = "<redacted:host_key>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunKeys:
+    """Where the keys lie, and what goes into the launch request."""
+
+    folder: Path
+    public_key: str
+    host_public_key: str
+
+    @property
+    def path(self) -> Path:
+        """The private key that logs in."""
+        return self.folder / "login"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The file that pins the machine's key, and nothing else."""
+        return self.folder / "known_hosts"
+
+    @property
+    def host_key(self) -> str:
+        """The private key that the machine is to have."""
+        host = self.folder / "host"
+        return host.read_text() if host.exists() else REDACTED
+
+    @classmethod
+    def made(cls, folder: Path) -> RunKeys:
+        """Make both keys, ed25519, without passphrase, 0600. Raises `MissingTool`."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in ("login", "host"):
+            _generate(folder / name)
+        return cls.at(folder)
+
+    @classmethod
+    def at(cls, folder: Path) -> RunKeys:
+        """Return the keys that lie in `folder`. Raises `CvlError` when they do not."""
+        try:
+            return cls(
+                folder=folder,
+                public_key=(folder / "login.pub").read_text().strip(),
+                host_public_key=(folder / "host.pub").read_text().strip(),
+            )
+        except FileNotFoundError as error:
+            raise CvlError(
+                f"the SSH keys of this run are not on this machine ({error.filename})",
+                "only the machine that started it can log in; `cvl reap` can still end it",
+            ) from error
+
+    @classmethod
+    def redacted(cls) -> RunKeys:
+        """Return stand-ins for a plan that only shows the request."""
+        public = "ssh-ed25519 <made at launch>"
+        return cls(folder=Path(os.devnull), public_key=public, host_public_key=public)
+
+    def pin(self, address: str) -> None:
+        """Let this address have the run's host key, and no other. Takes `HOST` or `HOST:PORT`."""
+        host, _, port = address.partition(":")
+        name = f"[{host}]:{port}" if port else host
+        line = f"{name} {' '.join(self.host_public_key.split()[:2])}\n"
+        new = self.known_hosts.with_suffix(".new")
+        new.write_text(line)
+        new.chmod(0o600)
+        new.replace(self.known_hosts)
+
+
+def _generate(path: Path) -> None:
+    from subprocess import run
+
+    path.unlink(missing_ok=True)
+    words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "cvl", "-f", str(path)]
+    try:
+        done = run(words, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise MissingTool(
+            "ssh-keygen is not installed here", "apt install openssh-client"
+        ) from None
+    if done.returncode:
+        raise CvlError(f"ssh-keygen failed: {done.stderr.strip()}")

@@ -1,0 +1,103 @@
+"""A machine that is already there, as a `Provider`: nothing is rented, nothing has to be ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from cvl.errors import NotReady, UsageError
+from cvl.leases import Leases
+from cvl.provider import Transport
+from cvl.remote import launch
+from cvl.remote.far import FarSide
+from cvl.remote.job import RemoteJob
+from cvl.remote.launch import Setup
+from cvl.scope import Scope
+from cvl.spec import EMPTY, FREE, JobSpec, Plan, Resource
+
+LAYERS = ("the host's own supervisor: timeout and stop work without this machine",)
+
+
+class HostProvider:
+    """Runs jobs on one machine through a transport."""
+
+    many_nodes = False
+    settle = 0.0
+
+    def __init__(
+        self,
+        name: str,
+        transport: Transport,
+        *,
+        base: str = "",
+        setup: Setup = Setup(),  # noqa: B008 - a frozen value
+        address: Mapping[str, str] | None = None,
+    ) -> None:
+        """`base` is our folder there ("": `~/.cvl`); `address` makes the transport again."""
+        self.name = name
+        self._far = FarSide(transport, base)
+        self._setup = setup
+        self._address = dict(address or {})
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        return EMPTY
+
+    def plan(self, spec: JobSpec) -> Plan:
+        if spec.source is None:
+            raise UsageError(f"{self.name} runs an example; none was named")
+        request = {
+            "host": self._far.transport.where,
+            "folder": f"{self._far.shown}/runs/{spec.run_id}",
+            "argv": list(spec.argv),
+            "env": {**spec.env, **{name: f"<redacted:{name}>" for name in spec.secrets}},
+            "example": str(spec.source.root / spec.source.folder),
+            "in_place": self._setup.in_place,
+            "build": list(spec.build.argv) if spec.build else None,
+            "timeout_seconds": spec.limits.timeout,
+            "timeout_action": spec.limits.timeout_action,
+        }
+        return Plan(
+            runner=self.name,
+            where=self._far.transport.where,
+            request=request,
+            quote=FREE,
+            layers=LAYERS,
+        )
+
+    def handle(self, spec: JobSpec) -> Mapping[str, str]:
+        return {
+            "run": spec.run_id,
+            "base": self._far.base,
+            "place": launch.place(spec, self._setup),
+            "image": spec.image or "",
+            **self._address,
+        }
+
+    def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> RemoteJob:
+        del leases  # nothing here costs money
+        if self._setup.bundle == "require":
+            self._require_cvl()
+        return launch.start(self._far, spec, self.handle(spec), self._setup, scope)
+
+    def attach(self, handle: Mapping[str, str]) -> RemoteJob:
+        return RemoteJob(self._far, handle)
+
+    def owned(self) -> Iterable[Resource]:
+        return ()
+
+    def destroy(self, resource: Resource) -> None:
+        raise UsageError(f"{self.name} rents nothing: {resource.name} is not ours to end")
+
+    def _require_cvl(self) -> None:
+        transport = self._far.transport
+        looking = 'command -v cvl >/dev/null 2>&1 || test -x "${1:-$HOME/.cvl}/bin/cvl"'
+        process = transport.start(("sh", "-c", looking))
+        process.stdin.close()
+        words, code = process.stderr.read(), process.wait(60)
+        if failure := transport.failure(code, words):
+            raise failure
+        if code:
+            raise NotReady(
+                f"cvl is not installed on {transport.where}",
+                "leave setup_cvl on (--setup-cvl), and it is put there without pip or sudo",
+            )

@@ -1,0 +1,60 @@
+"""Keeps the pristine copy of an example on a machine up to date, sending only what differs."""
+
+from __future__ import annotations
+
+import os
+from hashlib import blake2b
+from pathlib import Path
+
+from cvl.paths import private, state_dir
+from cvl.remote.far import FarSide, Headers
+from cvl.remote.selection import select
+from cvl.remote.tree import Delta, KnownTrees, delta
+from cvl.spec import Source
+
+
+class TreeSync:
+    """One selection of files here, and what we believe the machine's cache holds of it."""
+
+    def __init__(self, far: FarSide, source: Source) -> None:
+        """Read what travels. Raises `UsageError` and `CvlError` as `select` does."""
+        folder = private(state_dir() / "trees")
+        selection = select(source, folder)
+        self.tree, self.warnings = selection.tree, selection.warnings
+        self._known = KnownTrees(folder)
+        self._key = _digest(os.uname().nodename, str(source.root), source.folder, *source.include)
+        self._note = folder / f"cache-{_digest(far.transport.where, far.base, self._key)}"
+        self._base = self._known.load(_text(self._note))
+
+    def headers(self) -> Headers:
+        """Return what the start request says of the tree (docs/far-side.md)."""
+        base = self._base.id if self._base else "-"
+        return [("cache", self._key), ("base", base), ("tree", self.tree.id)]
+
+    def delta(self) -> Delta:
+        """Return what has to be sent."""
+        return delta(self._base, self.tree)
+
+    def rebase(self, tree_id: str) -> None:
+        """Go by what the machine says it holds; an unknown tree means sending everything."""
+        self._base = self._known.load(tree_id)
+
+    def arrived(self) -> None:
+        """Remember that the machine holds this tree now."""
+        self._known.keep(self.tree)
+        if _text(self._note) != self.tree.id:
+            new = self._note.with_name(f".{self._note.name}.{os.getpid()}")
+            new.write_text(self.tree.id)
+            new.replace(self._note)
+
+
+def _digest(*words: str) -> str:
+    joined = "\0".join(words).encode("utf-8", "surrogateescape")
+    return blake2b(joined, digest_size=8).hexdigest()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,78 @@
+"""The registry of runners: a name, where its class lies, and what it needs. Loaded on use.
+
+A new runner is one file and one line here; a third-party one is an entry point in the group
+`cvl.runners` and needs no line at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol, cast
+
+from cvl.errors import NotFound
+from cvl.spec import EMPTY
+
+if TYPE_CHECKING:
+    from cvl.provider import Provider
+    from cvl.runners.local import LocalRunner
+    from cvl.runners.ssh import SSHRunner
+
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {
+        "local": "cvl.runners.local:LocalRunner",
+        "ssh": "cvl.runners.ssh:SSHRunner",
+    }
+)
+"""Name -> module:class. The name is what `--runner` takes and what the ledger keeps."""
+
+__all__ = ["BUILT_IN", "LocalRunner", "Runner", "SSHRunner", "load", "names", "reopen"]
+
+
+class Runner(Protocol):
+    """What a runner's class offers beside its constructor and its `run`."""
+
+    name: str
+
+    @classmethod
+    def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str]) -> Provider:
+        """Return the provider that can `attach` to a handle of an earlier run.
+
+        `secrets` are those of that run's provider, or empty: then the environment has them.
+        """
+        ...
+
+
+def load(name: str) -> type[Runner]:
+    """Return the runner's class. Raises `NotFound`, with the names that there are."""
+    place = BUILT_IN.get(name) or _third_party().get(name)
+    if place is None:
+        raise NotFound(f"there is no runner {name!r}", f"there are: {', '.join(names())}")
+    module, _, attribute = place.partition(":")
+    return cast("type[Runner]", getattr(import_module(module), attribute))
+
+
+def names() -> list[str]:
+    """Return the names of all runners, ours first."""
+    return [*BUILT_IN, *sorted(set(_third_party()) - set(BUILT_IN))]
+
+
+def reopen(name: str, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
+    """Return the provider behind a run in the ledger."""
+    return load(name).reopen(handle, secrets)
+
+
+def _third_party() -> dict[str, str]:
+    # scanning entry points costs 40 ms: only on a miss, or when all names are wanted
+    from importlib.metadata import entry_points
+
+    return {point.name: point.value for point in entry_points(group="cvl.runners")}
+
+
+def __getattr__(name: str) -> object:
+    for place in BUILT_IN.values():
+        module, _, attribute = place.partition(":")
+        if attribute == name:
+            return getattr(import_module(module), attribute)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,171 @@
+"""From names to a `JobSpec` to an `ExitStatus`: what the `run` of every runner shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import TypedDict
+
+from cvl import engine
+from cvl.catalog import (
+    Example,
+    Lookup,
+    build_of,
+    find,
+    find_inputs,
+    find_preset,
+    image_of,
+    needs_of,
+    resolve,
+)
+from cvl.ledger import Ledger
+from cvl.paths import ledger_file
+from cvl.provider import Observer, Provider
+from cvl.spec import (
+    FETCH_LIMIT,
+    GRACE,
+    Build,
+    ExitStatus,
+    JobSpec,
+    Limits,
+    LogChunk,
+    Plan,
+    Source,
+    new_run_id,
+)
+from cvl.units import minutes
+
+
+class Common(TypedDict, total=False):
+    """What every runner's `run` takes beside its own parameters.
+
+    root: the folder that holds `examples/`. env: variables for the job; kept secret.
+    timeout, grace, fetch_limit: seconds. output_dir: where results land. detach: return as soon
+    as the job runs. keep: leave the workspace on the machine. build: `auto`, `always`, `never`.
+    include: more paths of the repository to send. tty: give the job a terminal over there.
+    agree: sees the plan before anything happens; raises to refuse. on_output, on_event: hear the
+    job's output and the phases. observer: both in one.
+    """
+
+    root: str | Path | None
+    configured_root: Path | None
+    env: Mapping[str, str]
+    timeout: float | None
+    grace: float
+    fetch_limit: float
+    max_cost: Decimal | None
+    output_dir: str | Path | None
+    detach: bool
+    nodes: int
+    keep: bool
+    fetch: bool
+    build: str
+    include: Sequence[str]
+    tty: bool
+    agree: Callable[[Plan], None]
+    on_output: Callable[[LogChunk], None]
+    on_event: Callable[[str, str], None]
+    observer: Observer
+
+
+def run(provider: Provider, spec: JobSpec, common: Common) -> ExitStatus:
+    """Run a resolved job. Raises `CvlError`."""
+    options = options_of(spec, common)
+    return engine.run(spec, provider, Ledger(ledger_file()), options)
+
+
+def job(
+    example: str,
+    preset: str,
+    args: Sequence[str],
+    common: Common,
+    *,
+    timeout_minutes: float | None = None,
+    timeout_action: str | None = None,
+    checked: bool = True,
+) -> JobSpec:
+    """Resolve an example and a preset to a job. Raises `UsageError`.
+
+    `checked`: the runner executes the preset's script, so it has to be there.
+    """
+    named, configured = common.get("root"), common.get("configured_root")
+    lookup = Lookup(named=Path(named) if named else None, configured=configured, env=os.environ)
+    found = find(example, lookup)
+    chosen = find_preset(found, preset)
+    inputs = find_inputs(chosen, args, Path.cwd())
+    command = resolve(found, chosen.name, inputs.args, check=checked)
+    return JobSpec(
+        run_id=new_run_id(found.path or found.name),
+        argv=command.argv,
+        example=found.path,
+        preset=chosen.name,
+        args=tuple(args),
+        env=command.env,
+        secrets=dict(common.get("env", {})),
+        source=Source(root=found.root, folder=found.path, include=tuple(common.get("include", ()))),
+        inputs=inputs.files,
+        image=image_of(found) or None,
+        build=_build(found, chosen.name, common.get("build", "auto")),
+        needs=needs_of(found, chosen),
+        limits=limits(common, timeout_minutes, timeout_action),
+        nodes=common.get("nodes", 1),
+        tty=common.get("tty", False),
+        detach=common.get("detach", False),
+    )
+
+
+def _build(example: Example, preset: str, when: str) -> Build | None:
+    build = build_of(example, preset)
+    return None if build is None or when == "never" else replace(build, when=when)
+
+
+def limits(
+    common: Common, timeout_minutes: float | None, timeout_action: str | None = None
+) -> Limits:
+    """Return the limits that the caller gave. Raises `UsageError` for an absurd one."""
+    timeout = common.get("timeout")
+    if timeout is None and timeout_minutes is not None:
+        timeout = minutes(timeout_minutes)
+    return Limits(
+        timeout=timeout,
+        grace=common.get("grace", GRACE),
+        fetch=common.get("fetch_limit", FETCH_LIMIT),
+        timeout_action=timeout_action,
+        max_cost=common.get("max_cost"),
+    )
+
+
+def options_of(spec: JobSpec, common: Common) -> engine.Options:
+    """Return what the engine needs beside the job."""
+    results = common.get("output_dir") or Path("cvl-runs", spec.run_id)
+    return engine.Options(
+        observer=common.get("observer") or Callbacks(common),
+        agree=common.get("agree") or (lambda _plan: None),
+        results=Path(results).absolute(),
+        fetch=common.get("fetch", True),
+        keep=common.get("keep", False),
+        grace=spec.limits.grace,
+        fetch_limit=spec.limits.fetch,
+    )
+
+
+class Callbacks:
+    """The `Observer` made of the two callables that a Python caller may give."""
+
+    def __init__(self, common: Common) -> None:
+        self._output = common.get("on_output")
+        self._event = common.get("on_event")
+
+    def phase(self, name: str, text: str) -> None:
+        if self._event:
+            self._event(name, text)
+
+    def output(self, chunk: LogChunk) -> None:
+        if self._output:
+            self._output(chunk)
+
+    def warn(self, text: str) -> None:
+        self.phase("warning", text)
