@@ -1,0 +1,75 @@
+# The pristine copy of what was sent, kept so that only changes travel, and the workspace made of it.
+
+# held -> _id_held: the tree that the cache holds, `-` if none or if an update was cut short.
+held() {
+    _id_held=
+    { read -r _id_held <"$_base/cache/$_cache/id"; } 2>/dev/null
+    _id_held=${_id_held:--}
+}
+
+# Refuse a delta that does not fit, before it is read.
+cache_fits() {
+    [ -n "$_cache" ] || return 0
+    held
+    [ "$_from" = - ] || [ "$_id_held" = "$_from" ] || [ "$_id_held" = "$_tree" ] || refit
+}
+
+refit() {
+    say need tree "$_id_held"
+    exit 1
+}
+
+# workspace: make ws/ in the new run. The lock is held until it is copied: the next update waits.
+workspace() {
+    [ ! -e "$_fresh/inplace" ] || return 0
+    if [ -z "$_cache" ]; then
+        try mkdir -p "$_fresh/ws"
+        git_root "$_fresh/ws"
+        return
+    fi
+    _folder=$_base/cache/$_cache
+    try mkdir -p -m 700 "$_base/cache" "$_folder"
+    lock "$_folder" 300 || fail internal "the cache $_folder stays locked"
+    update
+    try mkdir "$_fresh/ws"
+    copy "$_folder/tree" "$_fresh/ws"
+    unlock
+}
+
+# update: bring the cache to _tree. The id is empty meanwhile, so that a crash is noticed.
+update() {
+    held
+    [ "$_id_held" != "$_tree" ] || return 0
+    [ "$_from" = - ] || [ "$_id_held" = "$_from" ] || { unlock; refit; }
+    : >"$_folder/id"
+    if [ "$_from" = - ]; then
+        try rm -rf "$_folder/tree"
+        [ -d "$_new/tree" ] || try mkdir "$_new/tree"
+        git_root "$_new/tree"
+        try mv "$_new/tree" "$_folder/tree"
+    else
+        merge
+    fi
+    printf '%s\n' "$_tree" >"$_folder/id" || no_space
+}
+
+# tar, not cp: it replaces what is read-only, a link, or of another type.
+merge() {
+    [ ! -s "$_new/gone" ] || (cd "$_folder/tree" && xargs -0 rm -rf -- <"$_new/gone") ||
+        fail internal 'the cache cannot be updated'
+    [ ! -d "$_new/tree" ] || try join_trees
+}
+
+join_trees() { (cd "$_new/tree" && tar -cf - .) | tar -xpof - -C "$_folder/tree"; }
+
+# Where files can share blocks they do; they never share an inode.
+copy() {
+    cp -a --reflink=auto "$1/." "$2/" 2>/dev/null || try cp -a "$1/." "$2/"
+}
+
+# git_root FOLDER: the least that `git rev-parse --show-toplevel` takes for a repository.
+git_root() {
+    [ ! -e "$1/.git" ] || return 0
+    try mkdir "$1/.git" "$1/.git/objects" "$1/.git/refs"
+    printf 'ref: refs/heads/main\n' >"$1/.git/HEAD"
+}

@@ -1,0 +1,64 @@
+# follow: the output from a byte on, as it grows, to its end; then the result.
+
+follow() {
+    known || { say unknown; return; }
+    if ! concluded; then
+        # Held open for writing too, the open cannot wait for a supervisor that is gone.
+        exec 8<>"$_run/alive" 7<"$_run/alive" 8>&-
+        watch
+        return
+    fi
+    open_answer
+    remains
+    say "$_state"
+}
+
+# remains: what a finished run has behind the offset, not a byte more than its result says.
+remains() {
+    [ "$_offset" -lt "$_bytes" ] && [ -r "$_run/output" ] || return 0
+    tail -c "+$((_offset + 1))" "$_run/output" | head -c "$((_bytes - _offset))"
+}
+
+# watch: follow a living run. fd 7 reads the fifo that the supervisor holds open for writing, so a
+# reader wakes, without polling, when that process is gone, however it went.
+watch() {
+    open_answer
+    trap ':' PIPE
+    (
+        read -r _rest <&7
+        state
+    ) 2>/dev/null >&2 &
+    _witness=$!
+    exec 7<&-
+    tail -c "+$((_offset + 1))" -s 0.02 --pid="$_witness" -f "$_run/output" 2>/dev/null
+    [ $? != 1 ] || pour
+    if concluded; then
+        say "$_state"
+    else
+        kill "$_witness" 2>/dev/null # nobody reads us any more
+    fi
+}
+
+# pour: for a tail that knows no --pid. The descriptor keeps the place between two calls of cat.
+pour() {
+    exec 5<"$_run/output"
+    tail -c "+$((_offset + 1))" <&5
+    while kill -0 "$_witness" 2>/dev/null; do
+        cat <&5 && nap || return
+    done
+    cat <&5
+}
+
+# nap: a tenth of a second; false if nobody reads us any more, where the shell can tell: a `read`
+# with a limit returns at once, having waited for nothing, once the other end of the pipe is gone.
+nap() {
+    uptime
+    _before=$_now
+    # shellcheck disable=SC3045 # busybox has it, who has not says so
+    if [ -z "${BASH_VERSION:-}" ] && { read -r -t 0.1 _rest <&1; [ $? = 1 ]; } 2>/dev/null; then
+        uptime
+        [ "$((_now - _before))" -gt 5 ]
+    else
+        sleep 0.1
+    fi
+}

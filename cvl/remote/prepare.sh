@@ -1,0 +1,2 @@
+# What a run needs of the machine, checked before it starts.
+prepare() { :; }

@@ -1,0 +1,74 @@
+# start: unpack what was sent into a private folder, make the run of it, leave the supervisor.
+
+start() {
+    known && { join; return; }
+    for _h in $_need; do
+        [ -e "$_base/lib/$_h" ] || { say need lib "$_h"; exit 1; }
+    done
+    . "$_here/cache.sh"
+    cache_fits
+    trap ':' PIPE # we have to clean up when nobody hears us any more
+    trap 'exit 1' HUP INT TERM
+    trap 'rm -rf "${_new:-}"' EXIT
+    unpack
+    workspace
+    . "$_here/prepare.sh" && prepare
+    furnish
+    publish || { exec 8>&-; join; return; }
+    rm -rf "$_new"
+    leave supervise
+    say started
+    exec 7<"$_run/alive" 8>&-
+    [ -z "$_follow" ] || { . "$_here/follow.sh" && watch; }
+}
+
+# The run is there already: a second start only follows.
+join() {
+    say started
+    [ -z "$_follow" ] || { . "$_here/follow.sh" && follow; }
+}
+
+unpack() {
+    self
+    _new=$_base/new/$_pid-$_started
+    _fresh=$_new/run
+    [ -d "$_base" ] || try mkdir -p -m 700 "$_base"
+    try mkdir -p -m 700 "$_base/runs" "$_base/new" "$_new" "$_fresh" "$_fresh/work"
+    try tar -xpof - -C "$_new"
+    [ -e "$_new/end" ] || fail internal 'what was sent broke off'
+}
+
+# try COMMAND...: refuse the run, with the host's own words on stderr, if it fails.
+try() {
+    _words=$(LC_ALL=C "$@" 2>&1) && return
+    printf '%s\n' "$_words" >&2
+    case $_words in
+        *'o space'* | *[Qq]uota*) no_space ;;
+        *'ead-only'* | *'ermission denied'*) fail readonly "cannot write to $_base" ;;
+        *) fail internal "${_words##*"$_nl"}" ;;
+    esac
+}
+
+no_space() { fail space "no space left for $_base"; }
+
+# What the supervisor needs, made while a refusal still costs nothing. The marker comes last:
+# whatever is changed after it was changed by the job.
+furnish() {
+    try mkfifo "$_fresh/alive"
+    exec 8<>"$_fresh/alive"
+    set -- "${_grace:-1000}" "${_timeout:--}" "${_build_timeout:--}" "${_tty:-0}" "${_docker:-0}"
+    { printf '%s\n' "$*" >"$_fresh/options" && printf '%-99s\n' '' >"$_fresh/reserve"; } || no_space
+    _placeholder=$_me # until the supervisor has written its own name
+    printf '%s\n' "$_placeholder" >"$_fresh/supervisor" || no_space
+    { : >"$_fresh/open" && : >"$_fresh/output" && : >"$_fresh/marker"; } || no_space
+}
+
+# A rename, so that the run is there whole or not at all. If somebody was faster, it lands inside.
+publish() {
+    _run=$_base/runs/$_id
+    [ -d "$_run" ] || try mv "$_fresh" "$_run"
+    if [ -d "$_run/run" ] || [ -d "$_fresh" ]; then
+        rm -rf "$_run/run"
+        return 1
+    fi
+}

@@ -1,0 +1,127 @@
+# The far side of cvl: what a request does, and the way in for the processes that it leaves behind.
+#
+# `sh supervisor.sh BASE LIB` is a request (docs/far-side.md); with a further `ENTRY ID ARG...` it is
+# one of the processes that outlive it. POSIX sh and POSIX utilities throughout, plus tar.
+# All names of ours begin with "_": a variable of the connection reaches the job as it was.
+
+_base=$1 _lib=$2 _entry=${3:-request} _id=${4:-} _nonce=''
+_here=$_base/lib/$_lib
+_nl='
+'
+
+# Answers go to stderr, marked with the nonce; everything else there is the host's own words.
+say() { printf 'cvl:%s %s\n' "$_nonce" "$*" >&2; }
+
+fail() {
+    say fail "$@"
+    exit 1
+}
+
+# Output that follows this line is ours, what stood before is the login shell's.
+open_answer() { printf 'cvl:%s\n' "$_nonce"; }
+
+headers() {
+    _verb='' _id='' _follow='' _offset=0 _cause=stopped _grace='' _timeout='' _build_timeout=''
+    _cache='' _from='-' _tree='' _need='' _tty='' _docker='' _disk='' _gpu='' _keep='' _days=30
+    _image=''
+    while IFS= read -r _line && [ -n "$_line" ]; do
+        _value=${_line#* }
+        case ${_line%% *} in
+            nonce) _nonce=$_value ;;
+            verb) _verb=$_value ;;
+            id) word id "$_value" && _id=$_value ;;
+            cause) word cause "$_value" && _cause=$_value ;;
+            offset) centis "$_value" && _offset=$_value ;;
+            days) centis "$_value" && _days=$_value ;;
+            grace) centis "$_value" && _grace=$_centis ;;
+            timeout) centis "$_value" && _timeout=$_centis ;;
+            build_timeout) centis "$_value" && _build_timeout=$_centis ;;
+            cache) word cache "$_value" && _cache=$_value ;;
+            base) _from=$_value ;;
+            tree) word tree "$_value" && _tree=$_value ;;
+            lib) word lib "$_value" && _need="$_need $_value" ;;
+            disk) centis "$_value" && _disk=$_centis ;;
+            gpu) centis "$_value" && _gpu=$_centis ;;
+            image) _image=$_value ;;
+            tty) _tty=$_value ;;
+            docker) _docker=$_value ;;
+            follow) _follow=$_value ;;
+            keep) _keep=$_value ;;
+        esac
+    done
+}
+
+# word NAME VALUE: refuse what could mean something in a path.
+word() {
+    case $2 in
+        '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) fail usage "$1: $2" ;;
+    esac
+}
+
+# centis NUMBER -> _centis: hundredths, as /proc/uptime counts them.
+centis() {
+    case $1 in
+        '' | . | *[!0-9.]* | *.*.* | ????????????????*) fail usage "not a number: $1" ;;
+    esac
+    _whole=${1%%.*} _part=00
+    case $1 in *.*) _part=${1#*.}00 ;; esac
+    _part=${_part%"${_part#??}"}
+    _whole=${_whole#"${_whole%%[!0]*}"}
+    _centis=$((${_whole:-0} * 100 + 1$_part - 100))
+}
+
+# The run that a request is about; what it says when there is none.
+known() {
+    _run=$_base/runs/$_id
+    [ -n "$_id" ] || fail usage 'no id'
+    [ -d "$_run" ] || return 1
+}
+
+status() {
+    known || { say unknown; return; }
+    state
+    say "$_state"
+}
+
+# A process of its own does the work, so that the connection may go at once.
+stop() {
+    known || { say unknown; return; }
+    state
+    [ "$_state" = running ] || { say "$_state"; return; }
+    unset CVL_RUN_ID # we may have been asked from within the run
+    leave stop "$_cause" "$_grace"
+    say stopping
+}
+
+# leave ENTRY ARG...: run supervisor.sh on, free of this connection. The first setsid makes a group
+# leader, as which the second one forks and returns at once: unlike `&`, which would have the job
+# ignore INT and QUIT for good.
+leave() {
+    _entry=$1
+    shift
+    set -- sh "$_here/supervisor.sh" "$_base" "$_lib" "$_entry" "$_id" "$@"
+    if command -v setsid >/dev/null; then
+        setsid setsid "$@"
+    else
+        "$@" &
+    fi </dev/null >/dev/null 2>&1
+}
+
+request() {
+    headers
+    case $_verb in
+        start) . "$_here/start.sh" && start ;;
+        follow) . "$_here/follow.sh" && follow ;;
+        status | stop) "$_verb" ;;
+        changed | pack) . "$_here/changes.sh" && "$_verb" ;;
+        clean | runs | sweep) . "$_here/clean.sh" && "$_verb" ;;
+        *) fail usage "verb: $_verb" ;;
+    esac
+}
+
+. "$_here/alive.sh"
+case $_entry in
+    request) request ;;
+    supervise) . "$_here/run.sh" && supervise ;;
+    stop) . "$_here/sweep.sh" && stop_run "$5" "$6" ;;
+esac
