@@ -41,6 +41,14 @@ def scripts(user_data: str, *, user: str) -> Scripts:
     )
 
 
+def host_keys(user_data: str) -> Mapping[str, str]:
+    """Return the `ssh_keys` of a cloud-config."""
+    if not user_data.startswith("#cloud-config"):
+        return {}
+    keys = _parse(user_data).get("ssh_keys")
+    return {str(name): str(text) for name, text in keys.items()} if isinstance(keys, dict) else {}
+
+
 def _parse(text: str) -> Config:
     import yaml
 

@@ -93,6 +93,7 @@ devices() {
 
 system() {
     export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+    unset PYTHONPATH TMPDIR CVL_LIFELINE
     umount -l /run/old
     cd /
     seed=/var/lib/cloud/instance

@@ -1,0 +1,204 @@
+"""Everything that can go wrong with this cloud, each by its name in `FAULTS`."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from cvl.scope import Clock
+from cvl.testing.lambda_cloud.replies import CAPACITY, INVALID, MISSING
+
+EVER = 10.0**9
+"""Seconds that stand for "does not end"."""
+
+
+class What(StrEnum):
+    """What goes wrong. The first group happens on the wire, to any request."""
+
+    RESET = "reset"  # the connection is reset
+    HANG = "hang"  # no answer, until the client gives up
+    SLOW = "slow"  # the answer takes `delay`
+    GARBAGE = "garbage"  # 200 with a body that is not JSON
+    TRUNCATED = "truncated"  # the answer breaks off in the middle
+    HTTP = "http"  # the answer is `status` with `code`
+    OUTAGE = "outage"  # for `delay`, nothing listens there
+
+    STALE = "stale"  # a list shows nothing, a single object is 404
+    UNKNOWN_STATUS = "unknown-status"  # instances are shown with a status nobody documented
+
+    LATE = "late"  # launch: takes effect only `delay` later; the client hears nothing
+    HIDDEN = "hidden"  # launch: missing from the next `count` reads
+    NO_BOOT = "no-boot"  # launch: boots for ever
+    UNHEALTHY = "unhealthy"  # launch: unhealthy instead of active
+    NO_IP = "no-ip"  # launch: active without `ip` for `delay`
+    NEW_IP = "new-ip"  # launch: another address `delay` after it became active
+    NO_SSH = "no-ssh"  # launch: active, but no SSH for `delay`
+    OTHER_KEY = "other-key"  # launch: SSH shows another host key for `delay`
+    PREEMPTED = "preempted"  # launch: taken away `delay` after it became active
+
+    IGNORED = "ignored"  # terminate: says 200 and does nothing
+    BUSY = "busy"  # terminate: refused for an instance that still boots
+    LINGERS = "lingers"  # terminate: `terminating` for `delay`
+
+
+WIRE = frozenset(
+    {What.RESET, What.HANG, What.SLOW, What.GARBAGE, What.TRUNCATED, What.HTTP, What.LATE}
+)
+SHOWN = frozenset({What.STALE, What.UNKNOWN_STATUS})
+BOOT = frozenset(
+    {What.HIDDEN, What.NO_BOOT, What.UNHEALTHY, What.NO_IP, What.NEW_IP, What.NO_SSH}
+    | {What.OTHER_KEY, What.PREEMPTED}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that goes wrong, and when.
+
+    `on` is an operationId of the API document, "*" any. A wire fault strikes before the request
+    has its effect, or `after` it. `skip` matching requests are let pass; then `times` are struck
+    (0: no limit), for as long as `seconds` after the injection, each with this `chance`.
+    """
+
+    what: What
+    on: str = "*"
+    after: bool = False
+    skip: int = 0
+    times: int = 1
+    seconds: float = EVER
+    chance: float = 1.0
+    delay: float = 0.0
+    count: int = 0
+    status: int = 500
+    code: str = "global/internal-error"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Armed:
+    fault: Fault
+    until: float
+    skip: int
+    left: int
+
+
+class Faults:
+    """The faults that are armed now. Safe in any thread."""
+
+    def __init__(self, clock: Clock, seed: int = 0) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._armed: list[_Armed] = []
+        self._random = random.Random(seed)
+
+    def inject(self, fault: Fault) -> None:
+        """Arm `fault`, from now on."""
+        until = self._clock.monotonic() + fault.seconds
+        left = fault.times or 2**62
+        with self._lock:
+            self._armed.append(_Armed(fault=fault, until=until, skip=fault.skip, left=left))
+
+    def clear(self) -> None:
+        """Disarm everything."""
+        with self._lock:
+            self._armed.clear()
+
+    def take(self, operation: str, kinds: frozenset[What], *, all_of: bool = False) -> list[Fault]:
+        """Return the first armed fault of these kinds that strikes `operation`, or all of them."""
+        struck: list[Fault] = []
+        with self._lock:
+            now = self._clock.monotonic()
+            self._armed = [each for each in self._armed if each.left and each.until > now]
+            for armed in self._armed:
+                if armed.fault.what in kinds and armed.fault.on in ("*", operation):
+                    if self._strikes(armed):
+                        struck.append(armed.fault)
+                    if struck and not all_of:
+                        break
+        return struck
+
+    def _strikes(self, armed: _Armed) -> bool:
+        if armed.skip:
+            armed.skip -= 1
+            return False
+        if self._random.random() >= armed.fault.chance:
+            return False
+        armed.left -= 1
+        return True
+
+
+LAUNCH, TERMINATE, LIST, GET = "launchInstance", "terminateInstance", "listInstances", "getInstance"
+ADD_KEY, DELETE_KEY = "addSSHKey", "deleteSSHKey"
+
+
+def _everywhere(operation: str, stem: str) -> dict[str, Fault]:
+    """Return what can happen on the wire to one operation, before and after its effect."""
+    server_error = Fault(what=What.HTTP, on=operation, after=True)
+    return {
+        f"{stem}-timeout-before": Fault(what=What.HANG, on=operation),
+        f"{stem}-timeout-after": Fault(what=What.HANG, on=operation, after=True),
+        f"{stem}-reset-before": Fault(what=What.RESET, on=operation),
+        f"{stem}-reset-after": Fault(what=What.RESET, on=operation, after=True),
+        f"{stem}-500-before": Fault(what=What.HTTP, on=operation),
+        f"{stem}-500-after": server_error,
+        f"{stem}-502-after": Fault(what=What.HTTP, on=operation, after=True, status=502, code=""),
+        f"{stem}-garbage-after": Fault(what=What.GARBAGE, on=operation, after=True),
+        f"{stem}-truncated-after": Fault(what=What.TRUNCATED, on=operation, after=True),
+        f"{stem}-429-before": Fault(what=What.HTTP, on=operation, status=429, code=""),
+        f"{stem}-429-after": Fault(what=What.HTTP, on=operation, after=True, status=429, code=""),
+    }
+
+
+def _refused(operation: str, status: int, code: str) -> Fault:
+    return Fault(what=What.HTTP, on=operation, status=status, code=code)
+
+
+FAULTS: Mapping[str, Fault] = MappingProxyType(
+    {
+        **_everywhere(LAUNCH, "launch"),
+        "launch-late": Fault(what=What.LATE, on=LAUNCH, delay=3.0),
+        "launch-no-capacity": _refused(LAUNCH, 400, CAPACITY),
+        "launch-quota": _refused(LAUNCH, 400, "global/quota-exceeded"),
+        "launch-object-missing": _refused(LAUNCH, 404, MISSING),
+        "launch-bad-address": _refused(LAUNCH, 403, "global/invalid-address"),
+        "launch-hidden": Fault(what=What.HIDDEN, on=LAUNCH, count=3),
+        "boot-for-ever": Fault(what=What.NO_BOOT, on=LAUNCH),
+        "boot-unhealthy": Fault(what=What.UNHEALTHY, on=LAUNCH),
+        "boot-no-ip": Fault(what=What.NO_IP, on=LAUNCH, delay=1.0),
+        "boot-no-ip-ever": Fault(what=What.NO_IP, on=LAUNCH, delay=EVER),
+        "boot-new-ip": Fault(what=What.NEW_IP, on=LAUNCH, delay=1.0),
+        "boot-no-ssh": Fault(what=What.NO_SSH, on=LAUNCH, delay=EVER),
+        "boot-late-ssh": Fault(what=What.NO_SSH, on=LAUNCH, delay=2.0),
+        "boot-other-host-key": Fault(what=What.OTHER_KEY, on=LAUNCH, delay=2.0),
+        "preempted": Fault(what=What.PREEMPTED, on=LAUNCH, delay=1.0),
+        **_everywhere(TERMINATE, "terminate"),
+        "terminate-refused": Fault(what=What.BUSY, on=TERMINATE, times=0),
+        "terminate-ignored": Fault(what=What.IGNORED, on=TERMINATE),
+        "terminate-404": _refused(TERMINATE, 404, MISSING),
+        "terminate-unknown": _refused(TERMINATE, 400, "global/unknown"),
+        "terminate-slow": Fault(what=What.LINGERS, on=TERMINATE, delay=3.0),
+        "list-stale": Fault(what=What.STALE, on=LIST),
+        "list-unknown-status": Fault(what=What.UNKNOWN_STATUS, on=LIST),
+        "list-500": Fault(what=What.HTTP, on=LIST),
+        "list-garbage": Fault(what=What.GARBAGE, on=LIST),
+        "list-429": Fault(what=What.HTTP, on=LIST, status=429, code=""),
+        "list-timeout": Fault(what=What.HANG, on=LIST),
+        "get-404": Fault(what=What.STALE, on=GET),
+        "get-unknown-status": Fault(what=What.UNKNOWN_STATUS, on=GET),
+        "get-500": Fault(what=What.HTTP, on=GET),
+        **_everywhere(ADD_KEY, "key"),
+        "key-duplicate": _refused(ADD_KEY, 400, "global/duplicate"),
+        "key-delete-fails": Fault(what=What.HTTP, on=DELETE_KEY),
+        "key-delete-refused": _refused(DELETE_KEY, 400, INVALID),
+        "key-delete-reset-after": Fault(what=What.RESET, on=DELETE_KEY, after=True),
+        "any-429": Fault(what=What.HTTP, status=429, code=""),
+        "any-500": Fault(what=What.HTTP),
+        "any-slow": Fault(what=What.SLOW, delay=1.0),
+        "inactive": _refused("*", 403, "global/account-inactive"),
+        "outage": Fault(what=What.OUTAGE, delay=3.0),
+        "outage-500": Fault(what=What.HTTP, times=0, seconds=3.0, status=503, code=""),
+    }
+)

@@ -1,0 +1,184 @@
+"""The wire: HTTP/1.1 with keep-alive on loopback, and everything that can go wrong there."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler
+from typing import Protocol
+
+from cvl.testing.lambda_cloud.api import Answer, Drop, Request
+from cvl.testing.lambda_cloud.faults import What
+from cvl.testing.lambda_cloud.replies import Reply
+
+BODY_LIMIT = 8 * 2**20
+
+
+class Application(Protocol):
+    """What the server serves."""
+
+    def answer(self, request: Request) -> Answer | Reply: ...
+    def answered(self, answer: Answer) -> None: ...
+    def utc(self) -> float: ...
+
+
+class Server:
+    """Listens on 127.0.0.1; a thread per connection."""
+
+    def __init__(self, application: Application, port: int = 0, hang: float = 600.0) -> None:
+        self.application = application
+        self.hang = hang
+        self.closing = threading.Event()
+        self.down = threading.Event()
+        self._lock = threading.Lock()
+        self._connections: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        self._end = self.serve(self._listener)
+
+    def serve(self, listener: socket.socket) -> Callable[[], None]:
+        """Serve on that socket too; return what ends that."""
+        thread = threading.Thread(target=self._accept, args=(listener,), daemon=True)
+        thread.start()
+
+        def end() -> None:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)  # closing alone would not wake the thread
+            listener.close()
+
+        return end
+
+    def refuse(self, seconds: float | None) -> None:
+        """Let nothing listen here for so long, or until `resume`. Open connections break."""
+        self.down.set()
+        self._end()
+        self._break()
+        if seconds is not None:
+            timer = threading.Timer(seconds, self.resume)
+            timer.daemon = True
+            timer.start()
+
+    def resume(self) -> None:
+        """Listen again, on the same port. Idempotent."""
+        with self._lock:
+            if self.down.is_set() and not self.closing.is_set():
+                self._listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+                self._end = self.serve(self._listener)
+                self.down.clear()
+
+    def close(self) -> None:
+        """Listen no more and break every connection."""
+        self.closing.set()
+        self._end()
+        self._break()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, address = listener.accept()
+            except OSError:
+                return
+            arguments = (connection, address)
+            threading.Thread(target=self._talk, args=arguments, daemon=True).start()
+
+    def _talk(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        with self._lock:
+            self._connections.add(connection)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _Handler(connection, address, self)
+        except (OSError, ValueError):
+            pass  # the client has gone, or was let go
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+            connection.close()
+
+    def _break(self) -> None:
+        with self._lock:
+            for connection in self._connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 600
+
+    def __init__(self, connection: socket.socket, address: tuple[str, int], server: Server) -> None:
+        self.ours = server
+        super().__init__(connection, address, server)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        """Handle every method alike: the base class looks for `do_GET` and so on."""
+        if name.startswith("do_"):
+            return self._handle
+        raise AttributeError(name)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing: the log is kept elsewhere."""
+
+    def _handle(self) -> None:
+        length = min(int(self.headers.get("Content-Length") or 0), BODY_LIMIT)
+        request = Request(
+            method=self.command,
+            path=self.path,
+            authorization=self.headers.get("Authorization", ""),
+            body=self.rfile.read(length),
+            port=self.client_address[1],
+        )
+        try:
+            answer = self.ours.application.answer(request)
+            if isinstance(answer, Reply):
+                self._send(answer)
+                return
+            self._act(answer)
+            self.ours.application.answered(answer)
+        except Drop:
+            self._reset()
+
+    def _act(self, answer: Answer) -> None:
+        if answer.delay:
+            self.ours.closing.wait(answer.delay)
+        if answer.act is What.RESET or self.ours.down.is_set():
+            self._reset()
+        elif answer.act is What.HANG:
+            self._hang()
+        elif answer.reply is not None:
+            self._send(answer.reply, truncated=answer.act is What.TRUNCATED)
+
+    def _send(self, reply: Reply, *, truncated: bool = False) -> None:
+        """Send it whole, in one packet where it fits; or only half of what was promised."""
+        date = formatdate(self.ours.application.utc(), usegmt=True)
+        head = (
+            f"HTTP/1.1 {reply.status} {self.responses.get(reply.status, ('',))[0]}\r\n"
+            f"Date: {date}\r\nContent-Type: {reply.type}\r\n"
+            f"Content-Length: {len(reply.body)}\r\n\r\n"
+        )
+        body = reply.body[: len(reply.body) // 2] if truncated else reply.body
+        self.wfile.write(head.encode() + body)
+        self.close_connection = self.close_connection or truncated
+
+    def _reset(self) -> None:
+        """Close so that the client sees a reset, not an end."""
+        self.close_connection = True
+        linger = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.connection.close()
+
+    def _hang(self) -> None:
+        """Say nothing until the client gives up."""
+        self.close_connection = True
+        ends = time.monotonic() + self.ours.hang
+        while time.monotonic() < ends and not self.ours.closing.is_set():
+            ready, _, _ = select.select([self.connection], [], [], 0.2)
+            if ready and not self.connection.recv(1, socket.MSG_PEEK):
+                return
