@@ -28,13 +28,16 @@ ROWS = 200_000
 """How many rows are kept, of this and former selections."""
 
 TEXT_LIMIT = 256 * 1024
+NAMES = rb"[\w.-]+(?:/[\w.-]+)*(?<!\.)"
 MENTION = re.compile(
-    rb"(?<![\w.])((?:\.\./)+[\w.-]+(?:/[\w.-]+)*)"
-    rb"|(?:\$\{?\w*(?:ROOT|REPO)\w*\}?\"?|/cvlization_repo)(/[\w.-]+(?:/[\w.-]+)*)"
+    rb"(?<![\w.])((?:\.\./)+%b)" % NAMES
+    + rb"|(?:\$\{?\w*(?:ROOT|REPO)\w*\}?\"?|/cvlization_repo)(/%b)" % NAMES
+    + rb"|(?<![\w./-])((?:examples|benchmarks)/%b)" % NAMES
 )
-"""How scripts name what lies outside their own folder: by climbing, or from the root."""
+"""How scripts name what lies outside their own folder: by climbing, from a variable that holds
+the root, or as seen from the root."""
 
-HINTS = (b"../", b"ROOT", b"REPO", b"/cvlization_repo/")
+HINTS = (b"../", b"ROOT", b"REPO", b"/cvlization_repo/", b"examples/", b"benchmarks/")
 """What a text must hold for `MENTION` to find anything: much faster to look for."""
 
 PROSE = (b".md", b".rst", b".lock", b".ipynb")
@@ -191,7 +194,8 @@ def _mentions(path: bytes, text: bytes) -> bytes:
         return b""
     if not any(hint in text for hint in HINTS):
         return b""
-    return b" ".join(sorted({climb or rooted for climb, rooted in MENTION.findall(text)}))
+    found = MENTION.findall(text)
+    return b" ".join(sorted({climb or rooted or b"/" + seen for climb, rooted, seen in found}))
 
 
 def _load(path: Path) -> dict[bytes, Row]:

@@ -152,15 +152,13 @@ class _Chooser:
                     yield normpath(home + b"/" + mention)
 
     def _listed(self, target: bytes) -> list[bytes]:
-        if target in self._above or target.startswith((b"../", b"/")) or target in (b".", b".."):
+        """Return what travels because `target` is reached for: all of the example it lies in."""
+        outside = target in {b".", b".."} or target.startswith((b"../", b"/"))
+        if outside or target in self._above or target.startswith(self.example + b"/"):
             return []
-        if target.startswith(self.example + b"/"):
-            return []
-        found = [target] if self._listing.has(target) else self._listing.below(target)
-        if not found:
-            return []
-        home = _example_of(self._listing, target)
-        return self._listing.below(home) if home else found
+        if home := _example_of(self._listing, target):
+            return self._listing.below(home)
+        return [target] if self._listing.has(target) else self._listing.below(target)
 
 
 def _basis(listing: Listing, example: bytes) -> Iterator[bytes]:

@@ -1,0 +1,318 @@
+"""Trees: ids, what is read again, deltas, and the tar that carries them, by real tars."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cvl.errors import CvlError
+from cvl.remote import hashes as hashes_module
+from cvl.remote.hashes import Entry, Hashes
+from cvl.remote.listing import walk
+from cvl.remote.tarstream import Member, TarReader, header, padding
+from cvl.remote.tree import KEPT, Delta, KnownTrees, Tree, delta, write_payload
+
+TARS = [["tar", "-xpof", "-"], ["busybox", "tar", "-xpof", "-"]]
+
+
+def read(root: Path, kept: Path | None = None) -> Tree:
+    hashes = Hashes(root, kept)
+    found = ((path, hashes.entry(path)) for path in walk(os.fsencode(root), b"", everything=True))
+    tree = Tree({path: entry for path, entry in found if entry}, root)
+    hashes.save()
+    return tree
+
+
+def put(root: Path, files: Mapping[str, bytes]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def age(root: Path) -> None:
+    """Give all files a time long ago, so that they count as settled. ctime cannot be set."""
+    for file in root.rglob("*"):
+        os.utime(file, (1_600_000_000, 1_600_000_000), follow_symlinks=False)
+
+
+def payload(files: Mapping[str, bytes | Path], change: Delta | None) -> bytes:
+    out = io.BytesIO()
+    write_payload(out, files, change)
+    return out.getvalue()
+
+
+def unpack(tar: list[str], data: bytes, into: Path) -> None:
+    done = subprocess.run(tar, input=data, cwd=into, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def apply(change: Delta, tar: list[str], far: Path) -> None:
+    """Do to `far` what the far side does with a payload (docs/far-side.md)."""
+    incoming = far.parent / "incoming"
+    incoming.mkdir()
+    unpack(tar, payload({}, change), incoming)
+    assert (incoming / "end").exists()
+    if (incoming / "gone").exists():
+        script = f"xargs -0 rm -rf -- <{incoming}/gone"
+        subprocess.run(["sh", "-c", script], cwd=far, check=True, timeout=60)
+    if (incoming / "tree").exists():
+        script = f"(cd {incoming}/tree && tar -cf - .) | tar -xpof -"
+        subprocess.run(["sh", "-c", script], cwd=far, check=True, timeout=60)
+    shutil.rmtree(incoming)
+
+
+def test_equal_content_has_an_equal_id_wherever_it_lies(tmp_path: Path) -> None:
+    files = {"a/x": b"1", "b": b"2"}
+    one, two = put(tmp_path / "one", files), put(tmp_path / "two", files)
+    age(two)
+    assert read(one).id == read(two).id
+    assert len(read(one).id) == 32
+
+
+@pytest.mark.parametrize("change", ["content", "name", "mode", "kind", "gone", "more"])
+def test_whatever_differs_gives_another_id(tmp_path: Path, change: str) -> None:
+    root = put(tmp_path, {"a": b"1", "b": b"2"})
+    before = read(root).id
+    match change:
+        case "content":
+            (root / "a").write_bytes(b"3")
+        case "name":
+            (root / "a").rename(root / "c")
+        case "mode":
+            (root / "a").chmod(0o755)
+        case "kind":
+            (root / "a").unlink()
+            (root / "a").symlink_to("b")
+        case "gone":
+            (root / "a").unlink()
+        case "more":
+            (root / "empty").mkdir()
+    assert read(root).id != before
+
+
+def test_a_settled_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, kept = put(tmp_path / "root", {"a": b"1"}), tmp_path / "kept"
+    monkeypatch.setattr(time, "time_ns", lambda: int((time.time() + 60) * 1e9))
+    first = read(root, kept).id
+    monkeypatch.setattr(hashes_module, "open_file", lambda path: pytest.fail(f"{path} is read"))
+    assert read(root, kept).id == first
+
+
+def test_a_file_touched_in_the_tick_in_which_it_was_read_is_read_again(tmp_path: Path) -> None:
+    """Same size, times and inode, other content: what a racy edit looks like."""
+    root, kept = put(tmp_path / "root", {"a": b"1"}), tmp_path / "kept"
+    first = read(root, kept).id
+    before = (root / "a").stat()
+    assert before.st_ctime_ns > time.time_ns() - hashes_module.TICK_NS, "this machine is too slow"
+    with (root / "a").open("r+b") as file:
+        file.write(b"2")
+    assert read(root, kept).id != first
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"a\0b", b"\0" * 7])
+def test_a_damaged_note_of_what_was_read_only_costs_reading(tmp_path: Path, damage: bytes) -> None:
+    root, kept = put(tmp_path / "root", {"a": b"1"}), tmp_path / "kept"
+    kept.write_bytes(damage)
+    assert read(root, kept).id == read(root).id
+
+
+def test_a_file_that_never_stands_still_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = put(tmp_path, {"log": b"1"})
+    real = os.fstat
+
+    def busy(fd: int) -> os.stat_result:
+        found = real(fd)
+        os.utime(root / "log")
+        with (root / "log").open("ab") as file:
+            file.write(b"more")
+        return found
+
+    monkeypatch.setattr(os, "fstat", busy)
+    with pytest.raises(CvlError, match="log changes while it is read"):
+        read(root)
+
+
+def test_what_changes_between_reading_and_sending_is_never_sent_as_what_was_read(
+    tmp_path: Path,
+) -> None:
+    for content in (b"2", b"longer", b"", None):
+        root = put(tmp_path, {"a": b"1", "b": b"1"})
+        change = delta(None, read(root))
+        if content is None:
+            (root / "b").unlink()
+        else:
+            (root / "b").write_bytes(content)
+        out = io.BytesIO()
+        with pytest.raises(CvlError, match="b changed while it was sent"):
+            write_payload(out, {}, change)
+        assert b"end" not in out.getvalue()
+
+
+def test_a_link_put_in_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
+    root = put(tmp_path / "root", {"a": b"secret"})
+    change = delta(None, read(root))
+    (root / "a").rename(tmp_path / "a")
+    (root / "a").symlink_to(tmp_path / "a")
+    with pytest.raises(CvlError):
+        payload({}, change)
+
+
+def test_known_trees_are_found_by_id_and_the_oldest_forgotten(tmp_path: Path) -> None:
+    known = KnownTrees(tmp_path)
+    trees = [Tree({b"a\xff\nb": Entry("f", True, n, b"%032x" % n)}) for n in range(KEPT + 5)]
+    for n, tree in enumerate(trees):
+        known.keep(tree)
+        os.utime(tmp_path / f"tree-{tree.id}", (n, n))
+    known.keep(Tree({b"z": Entry("l", content=b"to")}))
+    assert known.load(trees[0].id) is None
+    loaded = known.load(trees[-1].id)
+    assert loaded is not None
+    assert loaded.entries == trees[-1].entries
+    assert len(list(tmp_path.iterdir())) == KEPT
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("tree_id", ["-", "", "../../etc/passwd", "0" * 32])
+def test_an_id_that_is_none_is_unknown(tmp_path: Path, tree_id: str) -> None:
+    assert KnownTrees(tmp_path).load(tree_id) is None
+
+
+def test_a_damaged_tree_is_unknown(tmp_path: Path) -> None:
+    known, tree = KnownTrees(tmp_path), Tree({b"a": Entry("f", False, 1, b"0" * 32)})
+    known.keep(tree)
+    (tmp_path / f"tree-{tree.id}").write_bytes(b"a\0f0 1 beef\0")
+    assert known.load(tree.id) is None
+
+
+NAMES = st.sampled_from(["a", "b", "c d", "e\nf", "ü"])
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
+CONTENTS = st.one_of(
+    st.tuples(st.just("f"), st.booleans(), st.binary(max_size=4)),
+    st.tuples(st.just("l"), st.just(False), st.sampled_from([b"a", b"../x", b"/etc"])),
+    st.tuples(st.just("d"), st.just(False), st.just(b"")),
+)
+SPECS = st.dictionaries(PATHS, CONTENTS, max_size=6)
+
+
+def build(root: Path, spec: Mapping[str, tuple[str, bool, bytes]]) -> None:
+    root.mkdir()
+    for name, (kind, executable, content) in spec.items():
+        path = root / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            continue
+        if os.path.lexists(path) or any(p.is_symlink() for p in path.parents):
+            continue
+        if kind == "f":
+            path.write_bytes(content)
+            path.chmod(0o755 if executable else 0o644)
+        elif kind == "l":
+            path.symlink_to(os.fsdecode(content))
+        else:
+            path.mkdir()
+
+
+@settings(max_examples=40, deadline=None)
+@given(old=SPECS, new=SPECS, tar=st.sampled_from(TARS))
+def test_a_delta_makes_any_tree_into_any_other(
+    old: Mapping[str, tuple[str, bool, bytes]],
+    new: Mapping[str, tuple[str, bool, bytes]],
+    tar: list[str],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        before, after, far = (Path(folder, name) for name in ("before", "after", "far"))
+        build(before, old)
+        build(after, new)
+        far.mkdir()
+        old_tree, new_tree = read(before), read(after)
+        apply(delta(None, old_tree), tar, far)
+        assert read(far).id == old_tree.id
+        apply(delta(old_tree, new_tree), tar, far)
+        assert read(far).id == new_tree.id
+
+
+def test_nothing_is_sent_when_nothing_changed(tmp_path: Path) -> None:
+    tree = read(put(tmp_path, {"a": b"1"}))
+    change = delta(tree, tree)
+    assert (change.gone, change.send, change.base) == ((), {}, change.tree)
+
+
+@pytest.mark.parametrize("tar", TARS, ids=["gnu", "busybox"])
+def test_names_of_every_kind_arrive(tmp_path: Path, tar: list[str]) -> None:
+    long = "/".join(["d" * 90] * 12) + "/" + "f" * 255
+    odd = ["x" * 100, "x" * 101, long, "new\nline", "-dash", "ü", os.fsdecode(b"\xff"), "bl ank"]
+    root = put(tmp_path / "root", {name: name.encode(errors="replace") for name in odd})
+    (root / "link").symlink_to("t" * 300)
+    far = tmp_path / "far"
+    far.mkdir()
+    apply(delta(None, read(root)), tar, far)
+    assert read(far).id == read(root).id
+
+
+def test_a_payload_is_the_same_each_time_and_comes_in_large_pieces(tmp_path: Path) -> None:
+    root = put(tmp_path, {f"f{n}": b"x" * 5000 for n in range(1000)} | {"big": b"y" * 3_000_001})
+    change = delta(None, read(root))
+    assert payload({}, change) == payload({}, change)
+    pieces: list[int] = []
+
+    class Counting:
+        def write(self, data: bytes) -> None:
+            pieces.append(len(data))
+
+    write_payload(Counting(), {}, change)
+    assert len(pieces) < 12
+
+
+def test_run_files_come_first_and_ours_are_private(tmp_path: Path) -> None:
+    root = put(tmp_path / "root", {"a": b"1"})
+    inputs = put(tmp_path / "inputs", {"sub/x.jpg": b"jpg", "tool": b"#!"})
+    (inputs / "tool").chmod(0o755)
+    files: dict[str, bytes | Path] = {
+        "job.sh": b"exec true\n",
+        "work/in": inputs,
+        "work/one": inputs / "sub/x.jpg",
+    }
+    data = payload(files, delta(Tree({b"old": Entry("l", content=b"x")}), read(root)))
+    members = {member.name: member for member in TarReader([data]).members()}
+    assert next(iter(members)) == b"run/job.sh"
+    assert [*members][-3:] == [b"gone", b"tree/a", b"end"]
+    assert members[b"run/job.sh"].mode == 0o600
+    assert members[b"run/work/in/tool"].mode == 0o755
+    assert members[b"run/work/one"].size == 3
+
+
+def test_times_stay_within_what_zip_files_can_hold(tmp_path: Path) -> None:
+    root = put(tmp_path, {"old": b"", "new": b""})
+    os.utime(root / "old", (0, 0))
+    os.utime(root / "new", (9e9, 9e9))
+    data = payload({}, delta(None, read(root)))
+    times = {member.name: member.mtime for member in TarReader([data]).members()}
+    assert times[b"tree/old"] == 315_532_800
+    assert times[b"tree/new"] <= time.time()
+
+
+@given(
+    name=st.binary(min_size=1, max_size=300).filter(lambda name: b"\0" not in name),
+    size=st.sampled_from([0, 1, 511, 512, 513, 8**11 - 1, 8**11, 2**40]),
+    cut=st.integers(min_value=1, max_value=700),
+)
+def test_headers_are_read_as_they_were_written(name: bytes, size: int, cut: int) -> None:
+    member = Member(name=name, size=size, mode=0o755, mtime=1_700_000_000)
+    data = header(member)
+    chunks = [data[at : at + cut] for at in range(0, len(data), cut)]
+    assert next(TarReader(chunks).members()) == member
+    assert (size + len(padding(size))) % 512 == 0
