@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cvl.catalog.example import Example, Problem
+from cvl.catalog.example import Example
 from cvl.catalog.index import Catalog, load, load_one
 from cvl.catalog.match import fold, match, suggest, tidy
 from cvl.catalog.root import FILE, TYPES, Lookup, find_root, own_root
@@ -36,6 +36,7 @@ def find(query: str, lookup: Lookup) -> Example:
 
 
 def _looked_up(query: str, catalog: Catalog, lookup: Lookup) -> Example:
+    _refuse_broken(query, catalog)
     hits = match(query, catalog.examples)
     if len(hits) == 1:
         return hits[0]
@@ -44,7 +45,6 @@ def _looked_up(query: str, catalog: Catalog, lookup: Lookup) -> Example:
         raise Ambiguous(f"{query!r} fits {len(hits)} examples", f"Say which one:\n{paths}")
     if folder := _there(query, lookup):
         return _at(folder, lookup)
-    _refuse_broken(query, catalog.problems)
     raise _not_found(query, catalog)
 
 
@@ -55,7 +55,8 @@ def _exact(root: Path, wanted: str) -> str:
     paths += [f"{top}/{wanted}" for top in TYPES]
     if not wanted or ".." in wanted.split("/"):
         return ""
-    found = [path for path in paths if (root / path / FILE).is_file()]
+    isfile = os.path.isfile  # unlike Path's, it never raises
+    found = [path for path in paths if isfile(f"{root}/{path}/{FILE}")]
     return found[0] if len(found) == 1 else ""
 
 
@@ -64,17 +65,14 @@ def _folder(query: str, lookup: Lookup) -> Path:
         return folder
     path = lookup.cwd / query
     hint = "cvl list shows the examples that there are"
-    raise NotFound(f"there is no {FILE} in {path}" if path.is_dir() else f"no folder {path}", hint)
+    raise NotFound(f"there is no {FILE} in {path}", hint)
 
 
 def _there(query: str, lookup: Lookup) -> Path | None:
     """Return the folder with an example.yaml at this path, if there is one."""
     path = Path(os.path.abspath(lookup.cwd / query))  # noqa: PTH100 - links are kept
     folder = path.parent if path.name == FILE else path
-    try:
-        return folder if query and (folder / FILE).is_file() else None
-    except (OSError, ValueError):
-        return None
+    return folder if query and os.path.isfile(folder / FILE) else None  # noqa: PTH113 - never raises
 
 
 def _at(folder: Path, lookup: Lookup) -> Example:
@@ -90,11 +88,12 @@ def _one(root: Path, path: str, lookup: Lookup) -> Example:
     return example
 
 
-def _refuse_broken(query: str, problems: tuple[Problem, ...]) -> None:
-    """Say what is wrong with the file of a folder that was meant, rather than "not found"."""
-    wanted = fold(f"/{tidy(query)}")
-    for problem in problems:
-        if fold(problem.path.parent.as_posix()).endswith(wanted):
+def _refuse_broken(query: str, catalog: Catalog) -> None:
+    """Say what is wrong with the folder that was meant, rather than take its nearest neighbour."""
+    wanted, usable = fold(f"/{tidy(query)}"), {example.folder for example in catalog.examples}
+    for problem in catalog.problems:
+        folder = problem.path.parent
+        if folder not in usable and fold(folder.as_posix()).endswith(wanted):
             raise UsageError(str(problem), "mend that file, then try again")
 
 

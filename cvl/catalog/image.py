@@ -15,6 +15,7 @@ _VARIABLE = r"^\s*(?:export |readonly )?([A-Za-z_]\w*)=(\"[^\"\n]*\"|'[^'\n]*'|\
 _DEFAULT = r"\$\{?([A-Za-z_]\w*)(?::?-([^{}$]*))?\}?"
 _BUILD = r"\bdocker\s+(?:buildx\s+)?build\s([^\n;|&]*)"
 _TAG = r"(?:^|\s)(?:-t|--tag)[ =]+(\"[^\"]*\"|'[^']*'|\S+)"
+_FOLDER = r"\$\(basename \"?\$\{?SCRIPT_DIR\}?\"?\)"
 _IMAGE = r"[a-z0-9][\w./-]*(?::[\w.-]+)?"
 
 
@@ -27,7 +28,8 @@ def image_of(example: Example) -> str:
         text = (example.folder / build.script).read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):
         return ""
-    tags = set(_tags(text.replace("\\\n", " ")))
+    text = re.sub(_FOLDER, lambda _: example.folder.name, text.replace("\\\n", " "))
+    tags = set(_tags(text))
     tag = tags.pop() if len(tags) == 1 else ""
     return tag if re.fullmatch(_IMAGE, tag) else ""
 
@@ -44,7 +46,7 @@ def _expanded(tag: str, values: Mapping[str, str], depth: int = 3) -> str:
 
     def value(match: re.Match[str]) -> str:
         name, default = match.groups()
-        return default if default is not None else values.get(name, match[0])
+        return default.strip("\"'") if default is not None else values.get(name, match[0])
 
     expanded = re.sub(_DEFAULT, value, tag)
     return expanded if expanded == tag or not depth else _expanded(expanded, values, depth - 1)

@@ -81,8 +81,12 @@ def _read(
 ) -> tuple[Example | None, tuple[Problem, ...]]:
     entry = cache.entries.get(path)
     if entry is None or (entry.mtime, entry.size) != (status.st_mtime_ns, status.st_size):
-        entry = _parse(cache.root, path, status)
         cache.entries.pop(path, None)
+        try:
+            entry = _parse(cache.root, path, status)
+        except OSError as error:
+            text = f"cannot be read: {error.strerror}"
+            return None, (Problem(path=cache.root / path / FILE, line=1, text=text),)
         if time.time_ns() - entry.mtime > _SETTLED:
             cache.entries[path] = entry
             cache.stale = True
@@ -102,22 +106,15 @@ def _said_before(keys: tuple[str, ...], text: str) -> None:
 def _parse(root: Path, path: str, status: os.stat_result) -> _Entry:
     from cvl.catalog.document import parse
 
-    notes: list[tuple[int, str]] = []
-    data: Mapping[str, object] | None = None
-    try:
-        document = parse(_bytes(root / path / FILE, status))
-    except OSError as error:
-        notes.append((1, f"cannot be read: {error.strerror}"))
-    else:
-        data, lines = document.data, document.lines
-        notes.extend(document.notes)
+    document = parse(_bytes(root / path / FILE, status))
+    data, lines, notes = document.data, document.lines, list(document.notes)
 
-        def say(keys: tuple[str, ...], text: str) -> None:
-            places = (keys[:end] for end in range(len(keys), 0, -1))
-            notes.append((next((lines[key] for key in places if key in lines), 1), text))
+    def say(keys: tuple[str, ...], text: str) -> None:
+        places = (keys[:end] for end in range(len(keys), 0, -1))
+        notes.append((next((lines[key] for key in places if key in lines), 1), text))
 
-        if data is not None:
-            read_example(root, path, data, say)
+    if data is not None:
+        read_example(root, path, data, say)
     return _Entry(mtime=status.st_mtime_ns, size=status.st_size, data=data, notes=tuple(notes))
 
 

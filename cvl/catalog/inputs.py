@@ -31,12 +31,16 @@ class Inputs:
 
 
 def find_inputs(preset: Preset, args: Sequence[str], cwd: Path) -> Inputs:
-    """Find the files that exist here and that `args` names as inputs, one by one or by folder."""
+    """Find the files that exist here and that `args` names as inputs, one by one or by folder.
+
+    A folder that holds `cwd` is left alone: it names where we are rather than what to send.
+    """
+    cwd = cwd.absolute()
     places: dict[str, Path] = {}
     changed = list(args)
     for named in _named(preset.path_args, args):
         local = Path(os.path.abspath(cwd / named.value))  # noqa: PTH100 - links are kept
-        if not named.value or local == cwd or not _is_there(local, folder=named.flag):
+        if cwd.is_relative_to(local) or not _is_there(local, folder=named.flag):
             continue
         place = _place(local, cwd, places)
         places[place] = local
@@ -90,7 +94,7 @@ def _place(local: Path, cwd: Path, taken: Mapping[str, Path]) -> str:
     if local.is_relative_to(cwd):
         return local.relative_to(cwd).as_posix()
     place, number = f"{ELSEWHERE}/{local.name}", 1
-    while taken.get(place, local) != local:
+    while taken.get(place, local) != local or (cwd / place).exists():
         number += 1
         place = f"{ELSEWHERE}/{number}/{local.name}"
     return place

@@ -122,7 +122,7 @@ def _preset(name: str, entry: object, folder: str, say: Say) -> Preset:
     return Preset(
         name=name,
         script=line.script,
-        command=line.command or _text(fields.get("command")) or None,
+        command=line.command or _as_line(fields.get("command")) or None,
         args=line.args + _args(fields.get("args"), (*keys, "args"), say),
         env=MappingProxyType({**line.env, **_env(fields.get("env"), (*keys, "env"), say)}),
         description=_text(fields.get("description")),
@@ -146,11 +146,21 @@ def _fields(entry: object) -> Mapping[str, object] | None:
 
 
 def _what(name: str, fields: Mapping[str, object], folder: str) -> _Line:
-    if line := _text(fields.get("script")):
+    if line := _as_line(fields.get("script")):
         return _read_line(line, folder)
-    if line := _text(fields.get("command")):
+    if line := _as_line(fields.get("command")):
         return _read_line(line, folder, bare=False)
     return _Line(script=_by_convention(name, folder))
+
+
+def _as_line(value: object) -> str:
+    """Return a line as it is, and a list of words as the line that means it."""
+    words = texts(value)
+    if not isinstance(value, list) or not words:
+        return _text(value)
+    import shlex
+
+    return shlex.join(words)
 
 
 def _read_line(line: str, folder: str, *, bare: bool = True) -> _Line:

@@ -26,7 +26,7 @@ class Lookup:
 
     named: Path | None = None
     configured: Path | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=lambda: os.environ)
     cwd: Path = field(default_factory=Path.cwd)
 
 
