@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cvl.testing.lambda_cloud.faults import FAULTS, Fault, What
 from cvl.testing.lambda_cloud.instance import Instance
@@ -39,14 +39,12 @@ def control(cloud: LambdaCloud, method: str, path: str, body: bytes) -> Reply:
         return failure(error)
 
 
-def fault_of(given: Body) -> Fault:
+def fault_of(given: Mapping[str, Any]) -> Fault:
     """Return the fault that is described: by `name`, other fields changed, or by its fields."""
     fields = {key: value for key, value in given.items() if key != "name"}
     if "what" in fields:
-        fields["what"] = What(str(fields["what"]))
-    if "name" in given:
-        return replace(FAULTS[str(given["name"])], **fields)  # type: ignore[arg-type]
-    return Fault(**fields)  # type: ignore[arg-type]
+        fields["what"] = What(fields["what"])
+    return replace(FAULTS[given["name"]], **fields) if "name" in given else Fault(**fields)
 
 
 def _bill(cloud: LambdaCloud, _body: Body) -> object:

@@ -115,7 +115,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def __init__(self, connection: socket.socket, address: tuple[str, int], server: Server) -> None:
         self.ours = server
-        super().__init__(connection, address, server)  # type: ignore[arg-type]
+        self.request, self.client_address = connection, address
+        self.setup()
+        try:
+            self.handle()
+        finally:
+            self.finish()
 
     def __getattr__(self, name: str) -> Callable[[], None]:
         """Handle every method alike: the base class looks for `do_GET` and so on."""
