@@ -4,8 +4,9 @@
 2. the package `cvlization/` at the root;
 3. the files directly in the root and in each folder between it and the example, and the folders
    beside the example, or beside one of its parents, that hold no example (`../test_images`);
-4. what the scripts among these mention as `../x` or from the root (`$REPO_ROOT/x`,
-   `/cvlization_repo/x`), and what links point to: if it lies in an example, that whole example;
+4. what the files of 1 and 3 that are not prose mention as `../x` or from the root (`$REPO_ROOT/x`,
+   `/cvlization_repo/x`, `examples/x`), except the root's own, and what links point to: if it lies
+   in an example, that whole example;
 5. what the user includes.
 
 `.cvlignore` files (gitignore syntax) in the root, the example and between can take away 1 to 4.
@@ -141,7 +142,7 @@ class _Chooser:
         entry = self.entries[path]
         if entry.kind == "l":
             yield normpath(here + b"/" + entry.content) if here else normpath(entry.content)
-        elif not path.startswith(b"cvlization/"):
+        elif here and not path.startswith(b"cvlization/"):  # the root's own files know everybody
             # A script may use the path as it lies, or from the example's folder, where it starts.
             home = _example_of(self._listing, path) or self.example
             for mention in self._hashes.mentions.get(path, b"").split():

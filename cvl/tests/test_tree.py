@@ -211,12 +211,10 @@ def build(root: Path, spec: Mapping[str, tuple[str, bool, bytes]]) -> None:
     root.mkdir()
     for name, (kind, executable, content) in spec.items():
         path = root / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
+        above = [root / parent for parent in Path(name).parents]
+        if os.path.lexists(path) or any(p.is_symlink() or p.is_file() for p in above):
             continue
-        if os.path.lexists(path) or any(p.is_symlink() for p in path.parents):
-            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
         if kind == "f":
             path.write_bytes(content)
             path.chmod(0o755 if executable else 0o644)
