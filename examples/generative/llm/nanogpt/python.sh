@@ -37,16 +37,16 @@ have_image() {
 
 # Paths are the same inside as outside, so that what the scripts print is true on the host.
 run_in_docker() {
-    local options=(--rm --init --workdir "$WORK_DIR" --env HOME=/tmp --env USER=cvl)
-    local name
-    for name in PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE CVL_RUN_ID CVL_WORK_DIR CUDA_VISIBLE_DEVICES OMP_NUM_THREADS \
+    local options=(--rm --init --workdir "$WORK_DIR" --env HOME=/tmp --env USER=cvl) name folder
+    for name in PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE CVL_RUN_ID CVL_WORK_DIR \
+        CUDA_VISIBLE_DEVICES OMP_NUM_THREADS \
         NODE_RANK RANK WORLD_SIZE LOCAL_RANK MASTER_ADDR MASTER_PORT; do
         options+=(--env "$name")
     done
-    options+=(--mount "type=bind,source=$SCRIPT_DIR,target=$SCRIPT_DIR")
-    if [[ $WORK_DIR != "$SCRIPT_DIR" ]]; then
-        options+=(--mount "type=bind,source=$WORK_DIR,target=$WORK_DIR")
-    fi
+    choose_folders "$@"
+    for folder in "${folders[@]}"; do
+        options+=(--mount "type=bind,source=$folder,target=$folder")
+    done
     if [[ -n ${CVL_CONTAINER_NAME:-} ]]; then
         options+=(--name "$CVL_CONTAINER_NAME")
     fi
@@ -60,6 +60,32 @@ run_in_docker() {
         options+=(--gpus all --ipc host)
     fi
     exec docker run "${options[@]}" "$IMAGE" python3 "$@"
+}
+
+# Fill $folders with what the container has to see: our own two, and wherever a path among the
+# arguments leads. A word that is no path lies, so to speak, in $WORK_DIR.
+choose_folders() {
+    folders=()
+    choose_folder "$SCRIPT_DIR"
+    choose_folder "$WORK_DIR"
+    local argument
+    for argument in "$@"; do
+        argument=${argument#--*=}
+        [[ $argument == /* ]] || argument=$WORK_DIR/$argument
+        choose_folder "$(realpath -ms -- "$argument")"
+    done
+}
+
+choose_folder() {
+    local path=$1 folder
+    until [[ -d $path ]]; do # a file, or something that is yet to be made
+        path=$(dirname "$path")
+    done
+    [[ $path != / ]] || return 0 # never the whole machine
+    for folder in ${folders[@]+"${folders[@]}"}; do
+        [[ $path/ != "$folder"/* ]] || return 0
+    done
+    folders+=("$path")
 }
 
 gpus_work() {
