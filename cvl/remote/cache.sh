@@ -31,6 +31,7 @@ workspace() {
     try mkdir -p -m 700 "$_base/cache" "$_folder"
     lock "$_folder" 300 || fail internal "the cache $_folder stays locked"
     update
+    : >"$_folder/used"
     try mkdir "$_fresh/ws"
     copy "$_folder/tree" "$_fresh/ws"
     unlock

@@ -25,7 +25,7 @@ watch() {
     open_answer
     trap ':' PIPE
     (
-        read -r _rest <&7
+        while read -r _rest; do :; done <&7
         state
     ) 2>/dev/null >&2 &
     _witness=$!

@@ -7,8 +7,9 @@ supervise() {
     exec 3>&- 4>&- 5>&- 6>&- 7>&- 9>&-
     self
     printf '%s\n' "$_me" >"$_run/supervisor"
+    exec >/dev/null
     options
-    . "$_here/sweep.sh"
+    . "$_here/sweep.sh" && . "$_here/containers.sh"
     settle
     _outcome=exited _code=0 _timer=
     enter || { _outcome=not-started _code=125; }
@@ -66,7 +67,8 @@ phase() {
     fi
     (launch "$1") 8>&- </dev/null >>"$_run/output" 2>&1
     _code=$?
-    ended && [ "$_outcome" = "$3" ] || cancel
+    if ended && [ "$_outcome" = "$3" ]; then return; fi
+    cancel
 }
 
 # cancel: the timer has not struck; end it.
@@ -84,6 +86,20 @@ launch() {
     [ ! -x "$_run/bin/docker" ] || export PATH="$_run/bin:$PATH"
     # shellcheck disable=SC2016 # the job's shell expands it
     set -- sh -c '[ ! -r "$0/env.sh" ] || . "$0/env.sh"; . "$0/$1"' "$_run" "$1"
+    [ "$_tty" = 0 ] || pretend "$@"
+    command -v setsid >/dev/null && set -- setsid "$@"
+    exec "$@"
+}
+
+# pretend COMMAND...: become the job with a terminal of its own. `script` hands its one word to
+# $SHELL, whichever that is, so the word says nothing but our names.
+pretend() {
+    export _cvl_run="$_run" _cvl_script="$5" _cvl_shell="${SHELL-}"
+    SHELL=/bin/sh
+    export SHELL
+    # shellcheck disable=SC2016
+    set -- script -qefc 'stty rows 24 cols 80; export SHELL="$_cvl_shell"; set -- "$_cvl_run" "$_cvl_script"
+        unset _cvl_run _cvl_script _cvl_shell; [ ! -r "$1/env.sh" ] || . "$1/env.sh"; . "$1/$2"' /dev/null
     command -v setsid >/dev/null && set -- setsid "$@"
     exec "$@"
 }
@@ -91,7 +107,7 @@ launch() {
 # timer CENTIS CAUSE: end the run when its time is over. Naps are short enough to notice the end.
 timer() {
     _idle=${!:-}
-    trap '[ "${!:-}" = "$_idle" ] || kill "$!"; exit' TERM
+    trap '[ "${!:-}" = "$_idle" ] || kill "$!" 2>/dev/null; exit' TERM
     uptime
     _until=$((_now + $1))
     while uptime && _left=$((_until - _now)) && [ "$_left" -gt 0 ]; do

@@ -16,7 +16,8 @@ start() {
     furnish
     publish || { exec 8>&-; join; return; }
     rm -rf "$_new"
-    leave supervise
+    # Its standard output is a pipe to here, which it closes when it has put its name down.
+    : "$(leave supervise)"
     say started
     exec 7<"$_run/alive" 8>&-
     [ -z "$_follow" ] || { . "$_here/follow.sh" && watch; }
@@ -33,7 +34,7 @@ unpack() {
     _new=$_base/new/$_pid-$_started
     _fresh=$_new/run
     [ -d "$_base" ] || try mkdir -p -m 700 "$_base"
-    try mkdir -p -m 700 "$_base/runs" "$_base/new" "$_new" "$_fresh" "$_fresh/work"
+    try mkdir -p -m 700 "$_base/runs" "$_base/new" "$_new" "$_fresh" "$_fresh/work" "$_fresh/bin"
     try tar -xpof - -C "$_new"
     [ -e "$_new/end" ] || fail internal 'what was sent broke off'
 }

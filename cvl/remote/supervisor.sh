@@ -89,7 +89,7 @@ stop() {
     state
     [ "$_state" = running ] || { say "$_state"; return; }
     unset CVL_RUN_ID # we may have been asked from within the run
-    leave stop "$_cause" "$_grace"
+    leave stop "$_cause" "$_grace" >/dev/null
     say stopping
 }
 
@@ -104,7 +104,7 @@ leave() {
         setsid setsid "$@"
     else
         "$@" &
-    fi </dev/null >/dev/null 2>&1
+    fi </dev/null 2>/dev/null
 }
 
 request() {

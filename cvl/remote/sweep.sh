@@ -5,6 +5,7 @@ stop_run() {
     trap ':' HUP INT TERM PIPE
     _run=$_base/runs/$_id
     read -r _own _rest <"$_run/options"
+    . "$_here/containers.sh"
     end_run "$1" "${2:-$_own}"
 }
 
@@ -15,6 +16,8 @@ end_run() {
     _deadline=$((_now + $2))
     mv "$_run/open" "$_run/ending.$1.$_deadline" 2>/dev/null
     _told=' '
+    # shellcheck disable=SC2015 # no else
+    may_have_containers && end_containers 8>&- &
     while ! concluded && supervised; do
         freeze
         terminate
@@ -40,12 +43,22 @@ ended() {
     esac
 }
 
-# clear_out TERM|CONT: end what is left, at the deadline by KILL. Five seconds more for the kernel.
-# CONT where TERM was sent already, by the one who stopped the run.
+# clear_out TERM|CONT: end what is left, containers meanwhile; those that it may have started in
+# the end are looked for again.
 clear_out() {
+    may_have_containers || { clear_processes "$1"; return; }
+    end_containers 8>&- &
+    clear_processes "$1"
+    wait "$!"
+    [ "$_told" = ' ' ] || end_containers
+}
+
+# clear_processes TERM|CONT: at the deadline by KILL. Five seconds more for the kernel. CONT where
+# TERM was sent already, by the one who stopped the run.
+clear_processes() {
     _told=' '
     while freeze; [ -n "$_found" ]; do
-        if [ "$1" = TERM ]; then terminate; else signal CONT "$_found"; fi
+        if [ "$1" = TERM ]; then terminate; else _told=; signal CONT "$_found"; fi
         uptime
         [ "$_now" -lt "$_deadline" ] || slay
         [ "$_now" -lt "$((_deadline + 500))" ] || break
@@ -59,6 +72,7 @@ lost() {
     if ! concluded; then
         uptime
         _deadline=$((_now + 200))
+        . "$_here/containers.sh"
         clear_out TERM
         conclude lost 125 ''
     fi

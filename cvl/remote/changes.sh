@@ -1,0 +1,107 @@
+# What a run has changed, and its files as a tar.
+
+changed() {
+    known || fail unknown "no such run: $_id"
+    . "$_here/run.sh"
+    place
+    [ -d "$_place" ] || _place=$_run/work
+    [ -z "$_image" ] || unlock_files
+    open_answer
+    list w "$_run/work" ''
+    [ "$_place" = "$_run/work" ] || list e "$_place" "$_run/ws/.git"
+    [ -e "$_run/inplace" ] || [ "$_place" = "$_run/ws" ] || list r "$_run/ws" "$_run/ws/.git" "$_place"
+}
+
+# list AREA FOLDER LEAVE-OUT...: a record for each thing in there whose ctime is after the marker's.
+list() {
+    _area=$1
+    cd "$2" || return
+    _skip1=${3:-/proc} _skip2=${4:-/proc}
+    [ -e "$_skip1" ] || _skip1=/proc
+    if find /dev/null -printf '' 2>/dev/null; then
+        list_at_once
+    else
+        list_by_stat
+    fi
+}
+
+list_at_once() {
+    _tail="$_area\\t%P\\0"
+    find . -mindepth 1 \( -samefile "$_skip1" -o -samefile "$_skip2" \) -prune \
+        -o -type d \( ! -readable -o ! -executable \) -prune -cnewer "$_run/marker" \
+        -printf "u\\t0:%C@\\t$_tail" \
+        -o -cnewer "$_run/marker" \( \
+        -type f -readable -printf "f\\t%s:%C@\\t$_tail" \
+        -o -type f -printf "u\\t%s:%C@\\t$_tail" \
+        -o -type l -printf "l\\t0:%C@\\t$_tail%l\\0" \
+        -o -type d -empty -printf "d\\t0:%C@\\t$_tail" \
+        -o ! -type d -printf "o\\t0:%C@\\t$_tail" \) 2>/dev/null
+}
+
+# list_by_stat: for a find that cannot print. A name may hold line breaks: \001 starts a record,
+# and \002 one of what cannot be read.
+list_by_stat() {
+    _one=$(printf '\001')
+    {
+        walk -exec sh -c 'for f; do
+            [ -h "$f" ] || [ -r "$f" ] && { [ ! -d "$f" ] || [ -x "$f" ]; } || printf "\002%s\n" "$f"
+        done' sh {} +
+        TZ=UTC0 walk -exec stat -c "$_one%z|%s|%F|%n" {} +
+    } 2>/dev/null | LC_ALL=C awk -v after="$(TZ=UTC0 stat -c %y "$_run/marker")" -v area="$_area" '
+        /^\001/ { n++; field = substr($0, 2); name[n] = substr(field, 1); next }
+        /^\002/ { m++; closed[m] = substr($0, 2); next }
+        { if (n) name[n] = name[n] "\n" $0; else closed[m] = closed[m] "\n" $0 }
+        function target(path,    command, line, all, first) {
+            gsub(/\047/, "\047\\\047\047", path)
+            command = "readlink -n -- \047" path "\047"
+            for (first = 1; (command | getline line) > 0; first = 0) all = all (first ? "" : "\n") line
+            close(command)
+            return all
+        }
+        function cut(i,    rest) {
+            rest = name[i]
+            ctime[i] = substr(rest, 1, index(rest, "|") - 1); rest = substr(rest, index(rest, "|") + 1)
+            size[i] = substr(rest, 1, index(rest, "|") - 1); rest = substr(rest, index(rest, "|") + 1)
+            kind[i] = substr(rest, 1, index(rest, "|") - 1); name[i] = substr(rest, index(rest, "|") + 1)
+            rest = name[i]
+            if (sub(/\/[^\/]*$/, "", rest)) full[rest]
+        }
+        END {
+            for (i = 1; i <= m; i++) unreadable[closed[i]]
+            for (i = 1; i <= n; i++) cut(i)
+            for (i = 1; i <= n; i++) {
+                if (ctime[i] <= after) continue
+                type = kind[i] ~ /^regular/ ? "f" : kind[i] == "directory" ? "d" : kind[i] == "symbolic link" ? "l" : "o"
+                if (name[i] in unreadable) type = "u"
+                if (type == "d" && name[i] in full) continue
+                stamp = ctime[i]; gsub(/[^0-9]/, "", stamp)
+                printf "%s\t%d:%s\t%s\t%s%c", type, type ~ /[fu]/ ? size[i] : 0, stamp, area, substr(name[i], 3), 0
+                if (type == "l") printf "%s%c", target(name[i]), 0
+            }
+        }'
+}
+
+walk() {
+    find . -mindepth 1 \( -samefile "$_skip1" -o -samefile "$_skip2" \) -prune -o "$@"
+}
+
+# unlock_files: what a container wrote as root may be closed to us; only what is not ours is touched.
+unlock_files() {
+    . "$_here/containers.sh"
+    # shellcheck disable=SC2016 # the container's shell expands it
+    find "$_run/ws" "$_run/work" -exec sh -c 'for f; do
+        [ -r "$f" ] || [ -h "$f" ] || exit 1
+    done' sh {} + >/dev/null 2>&1 || as_root "$_image" "$_run" \
+        'find /r/ws /r/work ! -user "$(stat -c %u /r)" ! -type l -exec chmod a+rX {} +'
+}
+
+# pack: without GNU tar, many paths become several archives, one after the other.
+pack() {
+    known || fail unknown "no such run: $_id"
+    open_answer
+    cd "$_run" || fail internal "cannot enter $_run"
+    case $(tar --version 2>/dev/null) in
+        *GNU*) tar -cf - --no-recursion --null -T - ;;
+        *) xargs -0 tar -cf - --no-recursion ;;
+    esac || say warn 'some files could not be read'
+}

@@ -1,0 +1,68 @@
+# Tidying up: one run, the list of runs, and everything that is old.
+
+# clean: all of a run goes but its result.
+clean() {
+    known || { say unknown; return; }
+    state
+    [ "$_state" != running ] || fail usage "$_id is still running"
+    if [ -n "$_keep" ]; then
+        : >"$_run/keep"
+        return
+    fi
+    empty result
+    leftovers
+    say "$_state"
+}
+
+runs() {
+    open_answer
+    for _run in "$_base"/runs/*; do
+        _id=${_run##*/}
+        [ -d "$_run" ] && state && printf '%s %s\n' "$_id" "$_state"
+    done
+}
+
+# sweep: what nobody has come back for in _days days.
+sweep() {
+    open_answer
+    for _run in "$_base"/runs/*; do
+        _id=${_run##*/}
+        [ -d "$_run" ] && state && [ "$_state" != running ] && old "$_run/result" || continue
+        empty '' && rmdir "$_run" && printf '%s removed\n' "$_id"
+        leftovers
+    done
+    for _new in "$_base"/new/*-*; do
+        _pid=${_new##*/}
+        [ ! -d "$_new" ] || { process "${_pid%-*}" && [ "$_started" = "${_pid#*-}" ]; } ||
+            { rm -rf "$_new" && printf '%s removed\n' "${_new#"$_base"/}"; }
+    done
+    for _folder in "$_base"/cache/*; do
+        old "$_folder/used" && lock "$_folder" 1 || continue
+        rm -rf "$_folder" && printf '%s removed\n' "${_folder#"$_base"/}"
+    done
+    return 0
+}
+
+# old FILE: it is there, and was last written _days days ago or longer.
+old() {
+    [ -e "$1" ] || return 1
+    [ "$_days" = 0 ] || [ -n "$(find "$1" -mtime "+$((_days - 1))")" ]
+}
+
+# empty KEEP: remove all in the run's folder but KEEP; what is root's with a container's help.
+empty() {
+    for _file in "$_run"/* "$_run"/.[!.]*; do
+        [ "$_file" = "$_run/$1" ] || rm -rf "$_file" 2>/dev/null || _help=needed
+    done
+    [ "${_help:-}" = needed ] || return 0
+    . "$_here/containers.sh"
+    as_root "$_image" "$_run" "cd /r && for f in * .[!.]*; do [ \"\$f\" = '$1' ] || rm -rf \"\$f\"; done"
+}
+
+# leftovers: say what could not be removed.
+leftovers() {
+    [ "${_help:-}" = needed ] || return 0
+    _help=
+    find "$_run" ! -type d ! -path "$_run/result" 2>/dev/null | head -n 20 |
+        while IFS= read -r _file; do say warn "cannot remove $_file"; done
+}

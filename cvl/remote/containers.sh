@@ -1,0 +1,55 @@
+# Containers that a run started. They are the daemon's children, not ours: found by label and name.
+
+# may_have_containers: only then is Docker asked at all.
+may_have_containers() {
+    read -r _rest _rest _rest _rest _docker <"$_run/options"
+    [ "$_docker" = 1 ] || [ -e "$_run/docker-used" ] || return 1
+    command -v docker >/dev/null
+}
+
+# end_containers: what there is gets the time until the deadline, then it is removed by force.
+end_containers() {
+    for _round in 1 2 3 4 5; do
+        containers
+        [ -n "$_containers" ] || return 0
+        uptime
+        _left=$(((_deadline - _now) / 100))
+        [ "$_left" -gt 0 ] || _left=0
+        # shellcheck disable=SC2086 # ids
+        [ "$_left" = 0 ] || engine $((_left + 3)) stop -t "$_left" $_containers
+        # shellcheck disable=SC2086
+        engine 5 rm -f -v $_containers
+    done
+} >/dev/null 2>&1
+
+# containers -> _containers: by our label, by the name that scripts are given, by compose project.
+containers() {
+    _format='{{.ID}}|{{.Names}}|{{.Label "cvl.run"}}|{{.Label "com.docker.compose.project"}}'
+    _containers=$(
+        engine 5 ps -a --no-trunc --format "$_format" | awk -F '|' -v id="$_id" '
+            $3 == id || $4 == "cvl-" id { print $1; next }
+            { n = split($2, names, ","); for (i = 1; i <= n; i++) if (names[i] == "cvl-" id) print $1 }'
+    )
+}
+
+# engine SECONDS ARG...: docker as the job would reach it: its variables may name another daemon.
+engine() (
+    [ ! -r "$_run/env.sh" ] || . "$_run/env.sh"
+    _limit=$1
+    shift
+    if command -v timeout >/dev/null; then
+        exec timeout "$_limit" docker "$@"
+    fi
+    exec docker "$@"
+)
+
+# as_root IMAGE FOLDER SCRIPT: run SCRIPT as root with FOLDER at /r, for what containers left there
+# as root. Without an image the first local ones are tried that have a shell.
+as_root() {
+    command -v docker >/dev/null || return 1
+    for _image in ${1:-$(engine 10 image ls -q | head -n 5)}; do
+        engine 300 run --rm --network none --user 0 --entrypoint /bin/sh \
+            -v "$2:/r" "$_image" -c "$3" && return
+    done
+    return 1
+} >/dev/null 2>&1

@@ -1,0 +1,45 @@
+#!/bin/sh
+# `docker` as the job sees it: labels what `run` and `create` make, and is the real one otherwise.
+# It lies at runs/<id>/bin/docker.
+
+_own=${0%/*}
+_run=${_own%/*}
+: >"$_run/docker-used"
+
+# The next docker on the PATH behind our folder: so two shims, one run within another, end too.
+_path=$PATH:
+case :$_path in *":$_own:"*) _path=:$_path _path=${_path##*":$_own:"} ;; esac
+_real=
+while [ -n "$_path" ]; do
+    _real=${_path%%:*}
+    _real=${_real:-.}/docker
+    _path=${_path#*:}
+    [ ! -f "$_real" ] || [ ! -x "$_real" ] || [ "$_real" = "$0" ] || break
+    _real=
+done
+if [ -z "$_real" ]; then
+    echo 'docker: not found' >&2
+    exit 127
+fi
+
+_left=$# _expect=command
+while [ "$_left" -gt 0 ]; do
+    _word=$1
+    shift
+    _left=$((_left - 1))
+    set -- "$@" "$_word"
+    case $_expect:$_word in
+        value:*) _expect=command ;;
+        command:run | command:create | container:run | container:create)
+            set -- "$@" --label "cvl.run=${_run##*/}"
+            _expect=nothing
+            ;;
+        command:container) _expect=container ;;
+        command:-H | command:-c | command:-l | command:-D[Hcl]) _expect=value ;;
+        command:--host | command:--context | command:--config | command:--log-level) _expect=value ;;
+        command:--tlscacert | command:--tlscert | command:--tlskey) _expect=value ;;
+        command:-* | container:-* | nothing:*) ;;
+        *) _expect=nothing ;;
+    esac
+done
+exec "$_real" "$@"
