@@ -37,6 +37,7 @@ from cvl.transports import mux, openssh
 from cvl.transports.destination import Destination, command, parse
 from cvl.transports.mux import MuxProcess
 from cvl.transports.openssh import OpenSSH
+from cvl.transports.turn import Turn
 from cvl.transports.verdict import lost
 
 LIMIT = 20.0
@@ -282,6 +283,7 @@ def test_closing_leaves_nothing_behind(own: Sshd) -> None:
     assert masters(own)
     transport.close_master()
     until(lambda: not masters(own), "the master to end", 1)
+    until(lambda: not os.listdir(f"{own.env['XDG_RUNTIME_DIR']}/cvl"), "an empty folder", 1)
     transport.close_master()
 
 
@@ -345,6 +347,29 @@ def test_twenty_at_once(ssh: OpenSSH) -> None:
     for thread in threads:
         thread.join(LIMIT)
     assert sorted(out for code, out, _ in ends if code == 0) == sorted(data)
+
+
+def test_many_that_start_at_once_share_what_the_first_connects(own: Sshd) -> None:
+    codes: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: codes.append(run(OpenSSH(own.name), "true")[0]))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    assert codes == [0] * 8
+    assert logins(own) == 1
+
+
+def test_nobody_waits_long_for_another_s_turn(own: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openssh, "TURN_LIMIT", 0.1)
+    transport = OpenSSH(own.name)
+    turn = Turn(next(transport._sockets()))
+    assert turn.take()
+    assert run(transport, "echo", "here") == (0, b"here\n", b"")
+    turn.release()
 
 
 def test_a_frozen_master_costs_a_moment_only(own: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,6 +567,29 @@ def test_a_key_that_ssh_would_not_use(own: Sshd, tmp_path: Path) -> None:
     assert "chmod 600" in caught.value.hint
     with pytest.raises(UsageError, match="ssh_config"):
         OpenSSH(own.name, config=tmp_path / "none")
+
+
+def test_a_key_with_a_passphrase(
+    own: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = ["ssh-keygen", "-q", "-p", "-N", "open sesame", "-f", str(own.key)]
+    subprocess.run(change, check=True, stdout=subprocess.DEVNULL)
+    transport = OpenSSH(own.name)
+    error = trouble(transport)
+    assert isinstance(error, AuthError)
+    assert "ssh-add" in error.hint
+    person = tmp_path / "person"
+    person.write_text("#!/bin/sh\necho $CVL_TEST_SAYS\n")
+    person.chmod(0o700)
+    monkeypatch.setenv("SSH_ASKPASS", str(person))
+    monkeypatch.setenv("SSH_ASKPASS_REQUIRE", "force")
+    monkeypatch.setenv("CVL_TEST_SAYS", "wrong")
+    with pytest.raises(AuthError):
+        transport.login()
+    monkeypatch.setenv("CVL_TEST_SAYS", "open sesame")
+    transport.login()
+    assert run(transport, "echo", "here") == (0, b"here\n", b"")
+    assert logins(own) == 1
 
 
 def test_a_key_and_a_config_in_odd_places(own: Sshd, tmp_path: Path) -> None:

@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import cast
 
-from cvl.errors import CvlError, MissingTool, UsageError
+from cvl.errors import AuthError, CvlError, MissingTool, UsageError
 from cvl.provider import Process
 from cvl.scope import Scope
 from cvl.transports import mux
 from cvl.transports.destination import command, parse
+from cvl.transports.turn import LOOK, Turn
 from cvl.transports.verdict import lost
 
 ANSWER_LIMIT = 5.0
 """Seconds that a kept connection has to open a session; then another connection is made."""
+TURN_LIMIT = 2.0
+"""Seconds to wait while another process makes the connection that this one wants too."""
 CONNECTIONS = 8
 """How many kept connections to one host are tried: sshd opens 10 sessions on each (MaxSessions)."""
 SOCKET_PATH_LIMIT = 85
 """Bytes: of the 104 that the smallest system gives, ssh needs 18 for a temporary name."""
+LOGIN_LIMIT = 120.0
+"""Seconds for a person to type; sshd's own LoginGraceTime is as long."""
 SSH_MISSING = "ssh is not installed here", "apt install openssh-client"
 
 
@@ -79,6 +85,7 @@ class OpenSSH:
             *_option("ClearAllForwardings", "yes"),
             *_option("RemoteCommand", "none"),
         ]
+        self._connect_timeout = connect_timeout
         self._persist = round(control_persist)
         self._frozen: set[str] = set()
 
@@ -96,14 +103,9 @@ class OpenSSH:
         """
         line = command(argv)
         for path in self._sockets():
-            try:
-                return mux.start(path, line, ANSWER_LIMIT)
-            except (FileNotFoundError, ConnectionRefusedError, mux.TooLarge):
-                return self._spawn(line, path)
-            except TimeoutError:
-                self._frozen.add(path)
-            except (mux.Refused, OSError):
-                continue
+            process = self._over(path, line)
+            if process is not None:
+                return process
         return self._spawn(line, None)
 
     def failure(self, code: int, stderr: bytes) -> CvlError | None:
@@ -126,10 +128,57 @@ class OpenSSH:
             if which(name) is None:
                 raise MissingTool(*missing)
 
+    def login(self) -> None:
+        """Let ssh itself ask on our terminal for what a key or the host needs; keep the connection.
+
+        For a program that speaks with a person, after an `AuthError`: `start` never asks. Waits
+        for `LOGIN_LIMIT` at most. Raises as `failure` judges.
+        """
+        from subprocess import DEVNULL, PIPE, TimeoutExpired, run
+
+        path = next(self._sockets(), None)
+        asking = ["ssh", *_option("BatchMode", "no"), *self._ssh(self._keep(path))[1:]]
+        try:  # the first value that ssh reads of an option holds
+            words = [*asking, "exec true"]
+            done = run(words, stdout=DEVNULL, stderr=PIPE, timeout=LOGIN_LIMIT, check=False)
+        except TimeoutExpired:
+            raise AuthError(f"nobody logged in to {self._where}") from None
+        if error := self.failure(done.returncode, done.stderr):
+            raise error
+
     def close_master(self) -> None:
         """End the kept connections, and with them all that runs over them. At most 5 s each."""
         for path in self._sockets():
             mux.terminate(path, ANSWER_LIMIT)
+
+    def _over(self, path: str, line: str) -> Process | None:
+        """Run over the connection kept at `path`, or leave one there; None: try another path."""
+        turn, patience = Turn(path), time.monotonic() + TURN_LIMIT
+        taken = False
+        while True:
+            try:
+                process: Process | None = mux.start(path, line, ANSWER_LIMIT)
+            except mux.TooLarge:
+                process = self._spawn(line, path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                if not taken and time.monotonic() < patience:
+                    taken = turn.take()  # then look again: the one before us may have connected
+                    time.sleep(0 if taken else LOOK)
+                    continue
+                return self._connect(line, path, turn)
+            except (mux.Refused, OSError) as error:
+                if isinstance(error, TimeoutError):
+                    self._frozen.add(path)
+                process = None
+            turn.release()
+            return process
+
+    def _connect(self, line: str, path: str, turn: Turn) -> Process:
+        """Start an ssh that connects; it is the next one's turn once that has, or has failed."""
+        child = self._spawn(line, path)
+        connected = Path(path).exists
+        turn.release_when(lambda: connected() or child.poll() is not None, self._connect_timeout)
+        return child
 
     def _spawn(self, line: str, path: str | None) -> Process:
         from subprocess import PIPE, Popen
