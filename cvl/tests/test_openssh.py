@@ -283,7 +283,8 @@ def test_closing_leaves_nothing_behind(own: Sshd) -> None:
     assert masters(own)
     transport.close_master()
     until(lambda: not masters(own), "the master to end", 1)
-    until(lambda: not os.listdir(f"{own.env['XDG_RUNTIME_DIR']}/cvl"), "an empty folder", 1)
+    folder = Path(own.env["XDG_RUNTIME_DIR"], "cvl")
+    until(lambda: not list(folder.iterdir()), "an empty folder", 1)
     transport.close_master()
 
 
