@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -56,7 +55,7 @@ def owner_of(pid: int) -> str:
     start = _start(pid)
     if start is None:
         raise ProcessLookupError(pid)
-    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", os.uname().nodename)
     return str(
         Owner(host=host, machine=_machine(), boot=_boot(), space=_space(), pid=pid, start=start)
     )
@@ -97,7 +96,7 @@ def _machine() -> str:
 
     for path in MACHINE_IDS:
         if known := _text(path):
-            return hashlib.sha256(f"cvl {known} {socket.gethostname()}".encode()).hexdigest()[:16]
+            return hashlib.sha256(f"cvl {known} {os.uname().nodename}".encode()).hexdigest()[:16]
     return ""
 
 

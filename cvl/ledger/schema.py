@@ -33,7 +33,7 @@ CREATE TABLE runs (
     results TEXT NOT NULL, fetched INTEGER NOT NULL, detached INTEGER NOT NULL,
     owner TEXT NOT NULL, guardian TEXT NOT NULL
 );
-CREATE INDEX runs_open ON runs (id) WHERE state <> 'ended';
+CREATE INDEX runs_open ON runs (seq) WHERE state <> 'ended';
 CREATE TABLE leases (
     key INTEGER PRIMARY KEY AUTOINCREMENT,
     run_id TEXT NOT NULL REFERENCES runs (id),

@@ -301,6 +301,7 @@ def test_a_late_reply_is_noted_though_the_intent_was_settled(launched: Ledger) -
     assert launched.released(lease)
     assert launched.finish("r", OVER)
     assert not launched.confirm(lease, "i-1")
+    assert only(launched).released is None
     assert (only(launched).state, only(launched).id) == (LeaseState.LIVE, "i-1")
     (orphan,) = launched.orphans(lambda _: Life.ALIVE)
     assert [lease.id for lease in orphan.leases] == ["i-1"]

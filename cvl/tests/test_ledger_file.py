@@ -207,6 +207,30 @@ def test_a_damaged_ledger_is_kept_aside_once_and_a_healthy_one_never(full: Ledge
     assert sum("It was kept as" in text for text in told) == 1
 
 
+def test_a_ledger_restored_in_the_last_moment_is_not_moved(full: Ledger) -> None:
+    import fcntl
+
+    sound = full.path.read_bytes()
+    full.path.write_bytes(b"damaged")
+    told: list[LedgerError] = []
+
+    def begin() -> None:
+        try:
+            Ledger(full.path, patience=20).begin(Run(id="new"))
+        except LedgerError as error:
+            told.append(error)
+
+    with Path(f"{full.path}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=begin)
+        waiting.start()
+        waiting.join(0.2)
+        full.path.write_bytes(sound)
+    waiting.join(20)
+    assert "damaged" in str(told)
+    assert (full.path.read_bytes(), kept(full)) == (sound, [])
+
+
 def test_a_journal_that_has_lost_its_ledger_is_not_played_into_the_next(full: Ledger) -> None:
     journal = Path(f"{full.path}-journal")
     with closing(sqlite3.connect(full.path, isolation_level=None)) as db:
