@@ -11,14 +11,13 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import cast
 
 from cvl.errors import AuthError, CvlError, MissingTool, UsageError
 from cvl.provider import Process
 from cvl.scope import Scope
-from cvl.transports import mux
+from cvl.transports import mux, sockets
 from cvl.transports.destination import command, parse
 from cvl.transports.turn import LOOK, Turn
 from cvl.transports.verdict import lost
@@ -29,8 +28,6 @@ TURN_LIMIT = 2.0
 """Seconds to wait while another process makes the connection that this one wants too."""
 CONNECTIONS = 8
 """How many kept connections to one host are tried: sshd opens 10 sessions on each (MaxSessions)."""
-SOCKET_PATH_LIMIT = 85
-"""Bytes: of the 104 that the smallest system gives, ssh needs 18 for a temporary name."""
 LOGIN_LIMIT = 120.0
 """Seconds for a person to type; sshd's own LoginGraceTime is as long."""
 SSH_MISSING = "ssh is not installed here", "apt install openssh-client"
@@ -64,8 +61,8 @@ class OpenSSH:
         self._where = host
         options = ["-Tax"]  # no terminal, no agent, no X11 over there
         config = config or os.environ.get("CVL_SSH_CONFIG")
-        if config:
-            options += ["-F", _readable(config, "ssh_config")]
+        self._config = _readable(config, "ssh_config") if config else None
+        options += ["-F", self._config] if self._config else []
         if key is not None:
             options += [*_option("IdentityFile", _key(key)), *_option("IdentitiesOnly", "yes")]
         if known_hosts is not None:
@@ -175,7 +172,11 @@ class OpenSSH:
 
     def _connect(self, line: str, path: str, turn: Turn) -> Process:
         """Start an ssh that connects; it is the next one's turn once that has, or has failed."""
-        child = self._spawn(line, path)
+        try:
+            child = self._spawn(line, path)
+        except BaseException:
+            turn.release()
+            raise
         connected = Path(path).exists
         turn.release_when(lambda: connected() or child.poll() is not None, self._connect_timeout)
         return child
@@ -202,14 +203,10 @@ class OpenSSH:
 
     def _sockets(self) -> Iterator[str]:
         """Yield where kept connections listen, in the order in which they are to be tried."""
-        folder = _private_folder() if self._persist else None
-        if folder is None:
+        if not self._persist:
             return
-        words = (os.uname().nodename, *self._options, _stamp(self._options), self._to.name)
-        name = blake2b("\0".join(words).encode(), digest_size=8).hexdigest()
-        for number in range(CONNECTIONS):
-            path = f"{folder}/{name}{number}"
-            if len(os.fsencode(path)) <= SOCKET_PATH_LIMIT and path not in self._frozen:
+        for path in sockets.paths((*self._options, self._to.name), self._config, CONNECTIONS):
+            if path not in self._frozen:
                 yield path
 
 
@@ -247,27 +244,3 @@ def _key(path: str | Path) -> str:
     if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077:
         raise UsageError(f"others can read the SSH key {full}", f"chmod 600 {full}")
     return _word(full)
-
-
-def _stamp(options: Sequence[str]) -> str:
-    """When the ssh_config in force was last changed: an alias may mean another host since."""
-    given = options[options.index("-F") + 1] if "-F" in options else "~/.ssh/config"
-    try:
-        return str(Path(given).expanduser().stat().st_mtime_ns)
-    except OSError:
-        return ""
-
-
-def _private_folder() -> Path | None:
-    """Return a folder for sockets that nobody else can enter, or None if there is none."""
-    env = os.environ.get
-    state = env("CVL_STATE_DIR") or f"{env('XDG_STATE_HOME') or Path('~/.local/state')}/cvl"
-    runtime = env("XDG_RUNTIME_DIR")
-    folder = Path(runtime, "cvl") if runtime else Path(state, "ssh").expanduser()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.lstat()
-    except OSError:
-        return None
-    private = status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077 == 0
-    return folder if private and stat.S_ISDIR(status.st_mode) else None

@@ -22,12 +22,11 @@ class Turn:
 
     def take(self) -> bool:
         """Return whether it is ours now. A file system without locks gives it to everybody."""
-        self._lock = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
+            self._lock = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
-            self._lock = None
+            self._close()
             return False
         except OSError:
             pass
@@ -37,8 +36,7 @@ class Turn:
         """Let the next one go. At worst, a file that is removed lets two go at once."""
         if self._lock is not None:
             Path(self._path).unlink(missing_ok=True)
-            os.close(self._lock)
-            self._lock = None
+            self._close()
 
     def release_when(self, done: Callable[[], bool], limit: float) -> None:
         """Let the next one go once `done()`, or after `limit` seconds; does not wait for it."""
@@ -50,3 +48,8 @@ class Turn:
             self.release()
 
         threading.Thread(target=watch, daemon=True).start()
+
+    def _close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
