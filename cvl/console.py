@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 
 QUIET_SPELL = 0.4
 """Seconds without output after which the status line comes back."""
-SHOWN = frozenset({"waiting", "booting", "upload", "building", "stopping", "fetched", "price"})
+SHOWN = frozenset(
+    {"waiting", "renting", "booting", "upload", "stopping", "fetched", "left", "cost"}
+)
 """Phases worth a line of their own where no status line can stand."""
 
 
 class Console:
     """The `Observer` of the command line."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
+    def __init__(self, *, quiet: bool = False, output: bool = True) -> None:
+        """`quiet`: only output, warnings and errors. `output` False: not even the output."""
+        self._quiet, self._shows_output = quiet, output
         self._lock = threading.Lock()
         self._out_closed = False
         self._many = False
@@ -44,6 +47,8 @@ class Console:
             self.say(f"{name}: {text}" if text else name)
 
     def output(self, chunk: LogChunk) -> None:
+        if not self._shows_output:
+            return
         if self._status:
             self._status.aside(chunk.data)
         with self._lock:

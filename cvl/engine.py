@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, Unpack
 
-from cvl.errors import CvlError, LostContact, StillOpen, Unreachable, UsageError
+from cvl.errors import CvlError, FetchError, LostContact, StillOpen, Unreachable, UsageError
 from cvl.guardian import Guardian
 from cvl.leases import RELEASE_LIMIT, Leases
 from cvl.ledger import Facts, Ledger, Run, RunState
@@ -42,6 +42,7 @@ class Options:
     agree: Callable[[Plan], None] = lambda _plan: None
     fetch: bool = True
     keep: bool = False
+    keep_on_fetch_failure: bool = False
     grace: float = GRACE
     fetch_limit: float = FETCH_LIMIT
     release_limit: float = RELEASE_LIMIT
@@ -263,12 +264,26 @@ class Drive:
     def _settle(self, execution: Execution, status: ExitStatus) -> ExitStatus:
         """Bring the results here, release what is rented, close the ledger."""
         self._advance(RunState.FETCHING, status=status)
+        kept = False
         try:
             if self.options.fetch and not self.record.fetched:
                 self._fetch(execution)
+        except FetchError:
+            kept = self.options.keep_on_fetch_failure and self._kept()
+            raise
         finally:
-            self.leases.release(self._release_scope())
-        return self._finish(status)
+            if not kept:
+                self.leases.release(self._release_scope())
+                self._finish(status)
+        return status
+
+    def _kept(self) -> bool:
+        """Leave what is rented for another `cvl fetch`, until its deadline."""
+        for line in self.leases.still_open():
+            self.options.observer.warn(line)
+        self.ledger.take(self.record.id, "", me())
+        self.leases.keep()
+        return True
 
     def _fetch(self, execution: Execution) -> None:
         self._tell("fetching", str(self.options.results))
@@ -286,7 +301,9 @@ class Drive:
             )
 
     def _left(self, cause: Cause) -> ExitStatus:
+        run_id, where = self.record.id, self.record.where
         self._leave()
+        self._tell("left", f"{run_id} lives on, on {where}; `cvl attach {run_id}` follows it")
         return ended(cause, run_id=self.record.id)
 
     def _leave(self) -> None:
@@ -296,7 +313,10 @@ class Drive:
             self.leases.hand_over()
 
     def _finish(self, status: ExitStatus) -> ExitStatus:
-        self.ledger.finish(self.record.id, status, ended=self.options.clock.time())
+        cost = self.leases.cost()
+        self.ledger.finish(self.record.id, status, ended=self.options.clock.time(), cost=cost)
+        if cost is not None:
+            self._tell("cost", f"${cost}")
         return status
 
     def _guard(self) -> Guardian:

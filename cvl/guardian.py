@@ -16,17 +16,23 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from subprocess import PIPE, Popen
+from typing import TYPE_CHECKING
 
 from cvl.errors import CvlError
 from cvl.spec import Cause
 
+if TYPE_CHECKING:
+    from cvl.ledger import Ledger
+
 READY_LIMIT = 20.0
 """Seconds that a guardian may take to be on duty."""
+LOOK = 30.0
+"""Seconds between two looks at the ledger."""
 AGAIN = 2.0
 """Seconds between two attempts to bring a run to its end."""
 RELEASE_LIMIT = 3600.0
 """Seconds that one attempt to see everything gone may take; then the next begins."""
-DONE, FOLLOW, GONE, RELEASE, LATE = "done", "follow", "gone", "release", "late"
+DONE, FOLLOW, KEEP, GONE, RELEASE, LATE = "done", "follow", "keep", "gone", "release", "late"
 """What a guardian may hear: from the client, by the pipe's end, by SIGTERM, by the deadline."""
 CAUSES = {FOLLOW: None, GONE: Cause.STOPPED, RELEASE: Cause.STOPPED, LATE: Cause.TIMEOUT}
 """What the job is told when it is stopped for that reason; None: it is not stopped."""
@@ -72,6 +78,11 @@ class Guardian:
         self._say(FOLLOW)
         self._hang_up()
 
+    def keep(self) -> None:
+        """Let everything be until the deadline."""
+        self._say(KEEP)
+        self._hang_up()
+
     def _say(self, word: str) -> None:
         assert self._process.stdin is not None
         try:
@@ -109,23 +120,36 @@ def own_scope() -> list[str]:
     return ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--"]
 
 
-def watch(deadline: float | None) -> str:
-    """Wait for the client's word, its end, SIGTERM, or the deadline (UTC epoch seconds)."""
-    from cvl.scope import SystemClock
+class Watch:
+    """Waits for what a guardian may hear; made before it reports for duty."""
 
-    wake, write = os.pipe()
-    os.set_blocking(write, False)
-    signal.set_wakeup_fd(write)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
-    clock = SystemClock()
-    left = None if deadline is None else max(deadline - clock.time(), 0.0)
-    ready, _, _ = select.select([sys.stdin.fileno(), wake], [], [], left)
-    signal.set_wakeup_fd(-1)
-    if wake in ready:
-        return RELEASE
-    if not ready:
-        return LATE
-    return os.read(sys.stdin.fileno(), 64).decode().strip() or GONE
+    def __init__(self, ledger: Ledger, run_id: str) -> None:
+        self._ledger, self._run_id = ledger, run_id
+        self._wake, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+
+    def word(self, *, deaf: bool = False) -> str:
+        """Return the client's word, or why there is none; `deaf`: the pipe has been read."""
+        sources = [self._wake] if deaf else [self._wake, sys.stdin.fileno()]
+        while True:
+            ready, _, _ = select.select(sources, [], [], min(self._left(), LOOK))
+            if self._wake in ready:
+                return RELEASE
+            if ready:
+                return os.read(sys.stdin.fileno(), 64).decode().strip() or GONE
+            if self._left() <= 0:
+                return LATE
+            if deaf and self._ledger.run(self._run_id).state == "ended":
+                return DONE
+
+    def _left(self) -> float:
+        """Return the seconds to the deadline: the ledger has it since the machine was rented."""
+        from time import time
+
+        deadline = self._ledger.run(self._run_id).deadline
+        return LOOK if deadline is None else max(deadline - time(), 0.0)
 
 
 def main(run_id: str) -> int:
@@ -138,14 +162,14 @@ def main(run_id: str) -> int:
         signal.signal(number, signal.SIG_IGN)
     secrets = json.loads(_line())
     ledger = Ledger(ledger_file())
+    watch = Watch(ledger, run_id)
     ledger.note(run_id, guardian=me())
     os.write(1, b"ready\n")
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-    word = watch(ledger.run(run_id).deadline)
-    if word == DONE:
-        return 0
-    os.chdir("/")
-    return drive(run_id, word, secrets)
+    word = watch.word()
+    if word == KEEP:
+        word = watch.word(deaf=True)
+    return 0 if word == DONE else drive(run_id, word, secrets)
 
 
 def drive(run_id: str, word: str, secrets: Mapping[str, str]) -> int:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from decimal import ROUND_UP, Decimal
 from functools import partial
 from typing import Protocol, TypeVar
 
 from cvl.errors import (
     AuthError,
     CvlError,
+    MissingTool,
     NoCapacity,
     ProviderError,
     Rejected,
@@ -35,6 +37,8 @@ UNSEEN = 2
 RELEASE_LIMIT = 120.0
 """Seconds that a release is tried in the foreground; then the guardian, or `reap`, goes on."""
 
+HOUR, CENT = Decimal(3600), Decimal("0.01")
+
 PASSING = (ProviderError, Unreachable, AuthError)
 """What a provider may answer today and not tomorrow: no reason to forget anything."""
 
@@ -48,6 +52,10 @@ class Guard(Protocol):
 
     def follow(self) -> None:
         """Go on with the run, to its end."""
+        ...
+
+    def keep(self) -> None:
+        """Let everything be until its deadline."""
         ...
 
 
@@ -85,12 +93,14 @@ class Leases:
         raised when nothing was made, `StillOpen` when nobody can say.
         """
         self.guarded()
+        if resource.deadline is not None:
+            self._ledger.note(self._run_id, deadline=resource.deadline)
         lease = self._ledger.intend(self._run_id, resource, provider=self._owner.name, by=me())
         if lease is None:
             raise CvlError(f"{self._run_id} was ended by another process", "`cvl ps` shows it")
         try:
             found = create()
-        except (NoCapacity, Rejected):
+        except (NoCapacity, Rejected, AuthError, MissingTool):
             self._ledger.released(lease)
             raise
         except Exception as doubt:  # noqa: BLE001 - whatever it was, it may have been created
@@ -132,6 +142,25 @@ class Leases:
             self._guardian.follow()
             self._guardian = None
 
+    def keep(self) -> None:
+        """Let everything stay until its deadline; the guardian sees to that."""
+        if self._guardian:
+            self._guardian.keep()
+            self._guardian = None
+
+    def cost(self) -> Decimal | None:
+        """Return what this run's resources have cost, None if none has a price."""
+        now = self._scope.clock.time()
+        lines = self._ledger.leases(self._run_id)
+        priced = [
+            (line.price_per_hour, (line.released or now) - line.created)
+            for line in lines
+            if line.price_per_hour is not None and line.created is not None
+        ]
+        return (
+            sum((cost(price, seconds) for price, seconds in priced), Decimal(0)) if priced else None
+        )
+
     def close(self) -> None:
         """Let the guardian go; what is still open it goes on with."""
         if self._guardian and self._open(""):
@@ -162,7 +191,7 @@ class Leases:
 
     def _look(self, lines: Iterable[Lease]) -> None:
         """Close the lines of what is not there any more; destroy what carries their names."""
-        listed = self._try(lambda: list(self._owner.owned()))
+        listed = self._listed({line.kind for line in lines})
         if listed is None:
             return
         for line in lines:
@@ -175,6 +204,11 @@ class Leases:
             ended = any(not each.alive and each.id == line.id for each in listed)
             if not alive and (ended or self._unseen[line.key] >= UNSEEN) and self._due(line):
                 self._ledger.released(line)
+
+    def _listed(self, kinds: set[str]) -> list[Resource] | None:
+        """Return what the provider lists of these kinds, None if it does not answer."""
+        owned = self._owner.owned
+        return self._try(lambda: [each for kind in sorted(kinds) for each in owned(kind)])
 
     def _due(self, line: Lease) -> bool:
         """Return whether something that was created before our first look would be listed by now.
@@ -189,7 +223,7 @@ class Leases:
         scope = self._scope.shielded(self._owner.settle + RELEASE_LIMIT)
         seen_none = 0
         while not (self._due(lease) and seen_none >= UNSEEN):
-            listed = self._try(lambda: list(self._owner.owned()))
+            listed = self._listed({lease.kind})
             for each in listed or ():
                 if each.alive and same(each, lease):
                     return each.id
@@ -210,6 +244,11 @@ class Leases:
         except PASSING as error:
             self._scope.tell("waiting", str(error))
             return None
+
+
+def cost(price: Decimal, seconds: float) -> Decimal:
+    """Return what `seconds` at `price` an hour come to, in cents, rounded up."""
+    return (price * Decimal(str(max(seconds, 0.0))) / HOUR).quantize(CENT, ROUND_UP)
 
 
 def same(resource: Resource, line: Lease) -> bool:

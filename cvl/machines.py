@@ -7,14 +7,18 @@ only the price, the deadline, the keys of one run, and the wait for a machine to
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_UP, Decimal
+from decimal import Decimal
 from pathlib import Path
+from threading import Thread
 
-from cvl.errors import CvlError, HostError, HostKeyError, NotReady, Unreachable
+from cvl.errors import CvlError, HostError, NoCapacity, NotReady, Unreachable
 from cvl.keys import RunKeys
-from cvl.leases import Leases
+from cvl.leases import HOUR, UNSEEN, Leases, cost
+from cvl.ledger import Ledger
+from cvl.offers import choose
+from cvl.paths import ledger_file
 from cvl.provider import Cloud, Machine, Offer, Order
 from cvl.remote import launch
 from cvl.remote.far import FarSide
@@ -39,7 +43,8 @@ BUILD_LIMIT = 3600.0
 """Seconds that building an image may take, when the deadline is reckoned."""
 NO_LIMIT = 24 * 3600.0
 """Seconds after which a machine is ended when neither time nor money was limited."""
-HOUR = Decimal(3600)
+CAPACITY_PAUSE = 20.0
+"""Seconds between two looks for capacity."""
 LOOKS = (0.2, 0.5, 1.0, 2.0, 3.0, 5.0)
 """Seconds between two looks at a booting machine; the last one repeats."""
 KIND = "instance"
@@ -68,11 +73,6 @@ def deadline_of(limits: Limits, price: Decimal, boot: float, *, builds: bool) ->
     return found
 
 
-def cost(price: Decimal, seconds: float) -> Decimal:
-    """Return what `seconds` at `price` an hour come to, in cents, rounded up."""
-    return (price * Decimal(str(seconds)) / HOUR).quantize(Decimal("0.01"), ROUND_UP)
-
-
 class Machines:
     """The `Provider` that rents one machine for one run."""
 
@@ -82,14 +82,21 @@ class Machines:
         self,
         cloud: Cloud,
         *,
-        choose: Callable[[JobSpec], tuple[Offer, str]],
         layers: tuple[str, ...],
+        kind: str | None = None,
+        region: str | None = None,
+        patience: float = 0.0,
         setup: Setup = Setup(),  # noqa: B008 - a frozen value
     ) -> None:
-        """`choose(spec)` returns the offer to rent and the region."""
+        """`kind` None: the cheapest that will do. `patience`: seconds to wait for capacity."""
         self.name, self.settle = cloud.name, cloud.settle
-        self._cloud, self._choose, self._layers, self._setup = cloud, choose, layers, setup
+        self._cloud, self._layers, self._setup = cloud, layers, setup
+        self._kind, self._region, self._patience = kind, region, patience
         self._chosen: tuple[Offer, str] | None = None
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        return self._cloud.secrets
 
     def plan(self, spec: JobSpec) -> Plan:
         offer, region = self._offer(spec)
@@ -118,7 +125,7 @@ class Machines:
         }
 
     def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> RentedJob:
-        offer, _region = self._offer(spec)
+        offer, _region = self._waited_for(spec, scope)
         keys = RunKeys.made(run_folder(spec.run_id) / "ssh")
         machine = self._cloud.rent(
             self._order(spec, keys, self._deadline(spec, offer)), leases, scope
@@ -126,9 +133,11 @@ class Machines:
         address = self._booted(machine, scope)
         far = FarSide(self._transport(spec.run_id, address))
         self._let_in(far, scope)
-        self._cloud.admitted(leases)
         handle = {**self.handle(spec), "id": machine.id, "address": address}
-        return RentedJob(launch.start(far, spec, handle, self._setup, scope), self._cloud, machine)
+        job = launch.start(far, spec, handle, self._setup, scope)
+        # beside the job's output, not before it: it takes some seconds of the rate limit
+        Thread(target=self._admitted, args=(leases, scope), daemon=True).start()
+        return RentedJob(job, self._cloud, machine)
 
     def attach(self, handle: Mapping[str, str]) -> RentedJob:
         machine = Resource(kind=KIND, name=handle["machine"], id=handle.get("id", ""))
@@ -138,16 +147,37 @@ class Machines:
         far = FarSide(self._transport(handle["run"], address))
         return RentedJob(RemoteJob(far, handle), self._cloud, machine)
 
-    def owned(self) -> Iterable[Resource]:
-        return self._cloud.owned()
+    def owned(self, kind: str = "") -> Iterable[Resource]:
+        return self._cloud.owned(kind)
 
     def destroy(self, resource: Resource) -> None:
         self._cloud.destroy(resource)
 
     def _offer(self, spec: JobSpec) -> tuple[Offer, str]:
         if self._chosen is None:
-            self._chosen = self._choose(spec)
+            self._chosen = choose(
+                self._cloud.offers(), spec.needs, kind=self._kind, region=self._region
+            )
         return self._chosen
+
+    def _waited_for(self, spec: JobSpec, scope: Scope) -> tuple[Offer, str]:
+        """Return what to rent; while there is none, keep looking for as long as was asked."""
+        scope = scope.within(self._patience)
+        while True:
+            try:
+                return self._offer(spec)
+            except NoCapacity as error:
+                scope.tell("waiting", str(error))
+                try:
+                    scope.sleep(CAPACITY_PAUSE)
+                except DeadlineExceeded:
+                    raise error from None
+
+    def _admitted(self, leases: Leases, scope: Scope) -> None:
+        try:
+            self._cloud.admitted(leases)
+        except CvlError as error:
+            scope.tell("waiting", str(error))  # its line is open; the last release ends it
 
     def _deadline(self, spec: JobSpec, offer: Offer) -> Deadline:
         return deadline_of(
@@ -158,6 +188,7 @@ class Machines:
         offer, region = self._offer(spec)
         return Order(
             run_id=spec.run_id,
+            owner=Ledger(ledger_file()).id(),
             offer=offer,
             region=region,
             deadline=self._cloud.now() + limit.seconds,
@@ -169,12 +200,14 @@ class Machines:
     def _booted(self, machine: Resource, scope: Scope) -> str:
         """Return the machine's address once it is ready. Raises `NotReady` if it never will be."""
         scope = scope.within(self._cloud.boot_limit)
+        unseen = scope.clock.monotonic() + self._cloud.settle
         attempt = 0
         while True:
             look = self._look(machine)
             if look.state == "ready":
                 return look.address
-            if look.state in {"broken", "gone"}:
+            late = look.state == "missing" and scope.clock.monotonic() > unseen
+            if look.state in {"broken", "gone"} or late:
                 raise NotReady(f"{machine.name} did not come up: it is {look.words}")
             scope.tell("booting", f"{machine.name} is {look.words}")
             try:
@@ -198,7 +231,7 @@ class Machines:
             try:
                 far.ask("runs", ())
                 return
-            except (Unreachable, HostKeyError, HostError) as error:
+            except HostError as error:
                 scope.tell("booting", str(error))
                 try:
                     scope.sleep(LOOKS[min(attempt, len(LOOKS) - 1)])
@@ -218,8 +251,8 @@ class Machines:
         )
 
     def _found(self, machine: Resource) -> tuple[Resource, str]:
-        for each in self._cloud.owned():
-            if each.kind == KIND and each.name == machine.name and each.alive:
+        for each in self._cloud.owned(KIND):
+            if each.name == machine.name and each.alive:
                 look = self._cloud.look(each)
                 if look.state == "ready":
                     return each, look.address
@@ -231,6 +264,7 @@ class RentedJob:
 
     def __init__(self, job: RemoteJob, cloud: Cloud, machine: Resource) -> None:
         self._job, self._cloud, self._machine = job, cloud, machine
+        self._missing = 0
 
     @property
     def handle(self) -> Mapping[str, str]:
@@ -270,7 +304,9 @@ class RentedJob:
             look = self._cloud.look(self._machine)
         except CvlError:
             return ""
-        return f"the machine is {look.words}" if look.state in {"gone", "broken"} else ""
+        self._missing = self._missing + 1 if look.state == "missing" else 0
+        over = look.state in {"gone", "broken"} or self._missing >= UNSEEN
+        return f"the machine is {look.words}" if over else ""
 
 
 def machine_name(run_id: str) -> str:

@@ -28,8 +28,8 @@ class Owner(Protocol):
     name: str
     settle: float
 
-    def owned(self) -> Iterable[Resource]:
-        """Yield every resource that carries our tag, also those that are ending."""
+    def owned(self, kind: str = "") -> Iterable[Resource]:
+        """Yield every resource (of that kind) that carries our tag, also those that are ending."""
         ...
 
     def destroy(self, resource: Resource) -> None:
@@ -142,11 +142,12 @@ class Offer:
 class Order:
     """One machine that is to be rented for one run.
 
-    `deadline` is UTC epoch seconds; `host_key` is the private key that the machine is to have,
-    `public_key` the one that may log in; both in OpenSSH's format.
+    `owner` is the id of our ledger, `deadline` UTC epoch seconds. `host_key` is the private key
+    that the machine is to have, `public_key` the one that may log in; in OpenSSH's format.
     """
 
     run_id: str
+    owner: str
     offer: Offer
     region: str
     deadline: float
@@ -159,8 +160,9 @@ class Order:
 class Machine:
     """One look at a rented machine.
 
-    `state` is `booting`, `ready` (it has an `address`), `broken` (billed but of no use) or
-    `gone`; an unknown state of the provider is `booting`. `words` are the provider's own.
+    `state` is `booting`, `ready` (it has an `address`), `broken` (billed but of no use),
+    `gone`, or `missing` (not listed, perhaps not yet); an unknown state of the provider is
+    `booting`. `words` are the provider's own.
     """
 
     state: str
@@ -173,6 +175,7 @@ class Cloud(Owner, Protocol):
 
     user: str
     boot_limit: float
+    secrets: Mapping[str, str]
 
     def offers(self) -> Sequence[Offer]:
         """Return what can be had at all, and where there is capacity now."""

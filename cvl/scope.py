@@ -27,10 +27,10 @@ CAUSES = {
 
 
 class Bell:
-    """Wakes one waiter. Ringing is safe in a signal handler, where `threading.Event` is not:
+    """Wakes one waiter, also from within a signal handler.
 
-    its lock may be held by the very code that the signal interrupted. `SimpleQueue.put` is
-    reentrant by contract.
+    There `threading.Event` would not do: its lock may be held by the very code that the signal
+    interrupted. `SimpleQueue.put` is reentrant by contract.
     """
 
     def __init__(self) -> None:

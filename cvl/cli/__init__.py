@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "attach": ("cvl.cli.runs:attach", "Follow a run to its end; gives its exit code."),
         "stop": ("cvl.cli.runs:stop", "Stop runs, wherever they are."),
         "fetch": ("cvl.cli.runs:fetch", "Bring a run's results here."),
+        "offers": ("cvl.cli.offers:offers", "Show what can be rented now, and for how much."),
         "doctor": ("cvl.cli.doctor:doctor", "Check what the runners need, here and on a host."),
     }
 )
@@ -92,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
         return 141
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - no traceback ever reaches a user
         return _explained(error)
     return result if isinstance(result, int) else 0
 

@@ -23,7 +23,7 @@ say docker-says "$(docker info --format '{{.ServerVersion}}' 2>&1 | tail -n 1)"
 say docker-works "$(docker info >/dev/null 2>&1 && echo yes)"
 say gpu "$(nvidia-smi --query-gpu=name,memory.total --format=csv,noheader 2>/dev/null | tr '\\n' ';')"
 say home "$(test -w "$HOME" && echo writable)"
-say free-mb "$(df -Pm "$HOME" 2>/dev/null | awk 'NR == 2 { print $4 }')"
+say free-mb "$(df -Pm "$HOME" 2>/dev/null | awk 'END { print $4 }')"
 login=org.freedesktop.login1
 say kill-user-processes "$(busctl get-property $login /org/freedesktop/login1 $login.Manager \
 KillUserProcesses 2>/dev/null)"

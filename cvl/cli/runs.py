@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -118,7 +119,7 @@ def stop_one(run: Run, ledger: Ledger, grace: float, console: Console) -> None:
     if engine.adopt(run, ledger):
         run = ledger.run(run.id)
         engine.attach(
-            run, reopen(run.runner, run.handle), ledger, options(run, Console(quiet=True))
+            run, reopen(run.runner, run.handle), ledger, options(run, Console(output=False))
         )
     else:
         scope = Scope(seconds=grace + engine.STOP_LIMIT)
@@ -150,11 +151,11 @@ def options(run: Run, console: Console) -> engine.Options:
     return engine.Options(observer=console, results=Path(run.results))
 
 
-def with_execution(run: Run, use: object) -> None:
+def with_execution(run: Run, use: Callable[[Execution], None]) -> None:
     """Attach to a run, use it, let go of it."""
     execution = reopen(run.runner, run.handle).attach(run.handle)
     try:
-        use(execution)  # type: ignore[operator]
+        use(execution)
     finally:
         execution.close()
 

@@ -105,6 +105,11 @@ class Stream:
             return Unreachable(f"{self._transport.where} does not answer")
         return self._transport.failure(code, b"".join(self._noise)) if code else None
 
+    @property
+    def failed(self) -> bool:
+        """Whether the command over there ended with an error."""
+        return self._process.poll() not in {None, 0}
+
     def words(self) -> str:
         """Return the host's own words: the last line that was not an answer of ours."""
         lines = b"".join(self._noise).decode(errors="replace").strip().splitlines()
@@ -208,7 +213,7 @@ class FarSide:
                 raise self.refused(answer.rest)
         if failure:
             raise failure
-        if not answers and stream.words():
+        if not answers and stream.failed:
             raise NotReady(
                 f"{self.transport.where} did not run our command: {stream.words()}",
                 "does `ssh HOST true` work, and is there a POSIX sh on its PATH?",
@@ -237,6 +242,7 @@ SHELL_FILES = (
     "cache.sh",
     "changes.sh",
     "clean.sh",
+    "containers.sh",
     "docker.sh",
     "follow.sh",
     "prepare.sh",
@@ -285,11 +291,9 @@ def tar_of(files: Mapping[str, bytes], mode: int = 0o700) -> bytes:
 
 
 def _data(name: str) -> bytes:
-    try:
-        data: bytes | None = get_data("cvl.remote", name)
-    except FileNotFoundError:
-        return b""
-    return data or b""
+    data: bytes | None = get_data("cvl.remote", name)
+    assert data is not None, f"{name} is missing from this installation"
+    return data
 
 
 def result_of(answers: Sequence[Answer], run_id: str) -> ExitStatus | None:

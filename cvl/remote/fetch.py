@@ -44,6 +44,8 @@ def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> 
 def _carried(
     far: FarSide, headers: Headers, run_id: str, new: Results, into: Path, scope: Scope
 ) -> Landed:
+    if not new.files:
+        return _without_files(new, into)
     if new.size <= SMALL:
         return _by_tar(far, headers, new, into)
     try:
@@ -53,8 +55,6 @@ def _carried(
 
 
 def _by_tar(far: FarSide, headers: Headers, new: Results, into: Path) -> Landed:
-    if not new.files:
-        return land_tar((), new, into)
     wanted = b"".join(piece.source + b"\0" for piece in new.files)
     stream = far.open("pack", headers, wanted)
     try:
@@ -66,6 +66,14 @@ def _by_tar(far: FarSide, headers: Headers, new: Results, into: Path) -> Landed:
         raise stream.finish(1.0) or error from error
     finally:
         stream.close()
+
+
+def _without_files(new: Results, into: Path) -> Landed:
+    """Make the links and folders that are to be made; nothing at all if there are none."""
+    if not new.pieces:
+        return Landed(files=0, size=0, skipped=new.skipped, moved=(), seen={})
+    with incoming(into) as staging:
+        return land_staged(staging, new, into)
 
 
 def _by_rsync(far: FarSide, run_id: str, new: Results, into: Path, scope: Scope) -> Landed:

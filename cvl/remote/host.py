@@ -82,7 +82,8 @@ class HostProvider:
     def attach(self, handle: Mapping[str, str]) -> RemoteJob:
         return RemoteJob(self._far, handle)
 
-    def owned(self) -> Iterable[Resource]:
+    def owned(self, kind: str = "") -> Iterable[Resource]:
+        del kind
         return ()
 
     def destroy(self, resource: Resource) -> None:

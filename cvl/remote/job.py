@@ -93,11 +93,12 @@ class RemoteJob:
 
         try:
             fetch(self._far, self._handle, into, scope)
-        except (Unreachable, NotReady) as error:
+        except (Unreachable, NotReady, FetchError) as error:
+            where = self._far.transport.where
+            hint = f"they are still on {where}; `cvl fetch {self.run_id}` gets them"
             raise FetchError(
                 f"the results of {self.run_id} could not be fetched: {error}",
-                f"they are still on {self._far.transport.where}; `cvl fetch {self.run_id}` "
-                "gets them",
+                f"{error.hint}; {hint}" if error.hint else hint,
             ) from error
 
     def discard(self) -> None:

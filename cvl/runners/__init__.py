@@ -16,6 +16,8 @@ from cvl.spec import EMPTY
 
 if TYPE_CHECKING:
     from cvl.provider import Provider
+    from cvl.runners.docker_context import DockerContextRunner
+    from cvl.runners.lambda_labs import LambdaLabsRunner
     from cvl.runners.local import LocalRunner
     from cvl.runners.ssh import SSHRunner
 
@@ -23,11 +25,23 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
     {
         "local": "cvl.runners.local:LocalRunner",
         "ssh": "cvl.runners.ssh:SSHRunner",
+        "lambda": "cvl.runners.lambda_labs:LambdaLabsRunner",
+        "docker": "cvl.runners.docker_context:DockerContextRunner",
     }
 )
 """Name -> module:class. The name is what `--runner` takes and what the ledger keeps."""
 
-__all__ = ["BUILT_IN", "LocalRunner", "Runner", "SSHRunner", "load", "names", "reopen"]
+__all__ = [
+    "BUILT_IN",
+    "DockerContextRunner",
+    "LambdaLabsRunner",
+    "LocalRunner",
+    "Runner",
+    "SSHRunner",
+    "load",
+    "names",
+    "reopen",
+]
 
 
 class Runner(Protocol):

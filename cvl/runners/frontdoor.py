@@ -44,7 +44,8 @@ class Common(TypedDict, total=False):
 
     root: the folder that holds `examples/`. env: variables for the job; kept secret.
     timeout, grace, fetch_limit: seconds. output_dir: where results land. detach: return as soon
-    as the job runs. keep: leave the workspace on the machine. build: `auto`, `always`, `never`.
+    as the job runs. keep: leave the workspace there.
+    keep_rented: a machine whose results could not be fetched stays until its deadline. build: `auto`, `always`, `never`.
     include: more paths of the repository to send. tty: give the job a terminal over there.
     agree: sees the plan before anything happens; raises to refuse. on_output, on_event: hear the
     job's output and the phases. observer: both in one.
@@ -61,6 +62,7 @@ class Common(TypedDict, total=False):
     detach: bool
     nodes: int
     keep: bool
+    keep_rented: bool
     fetch: bool
     build: str
     include: Sequence[str]
@@ -147,6 +149,7 @@ def options_of(spec: JobSpec, common: Common) -> engine.Options:
         results=Path(results).absolute(),
         fetch=common.get("fetch", True),
         keep=common.get("keep", False),
+        keep_on_fetch_failure=common.get("keep_rented", False),
         grace=spec.limits.grace,
         fetch_limit=spec.limits.fetch,
     )

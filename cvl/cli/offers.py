@@ -1,0 +1,57 @@
+"""`cvl offers`: what can be rented now, and for how much."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from cvl.offers import hourly
+from cvl.provider import Offer
+
+
+@click.command()
+@click.option("-k", "--keyword", metavar="WORD", help="Only types or regions that hold WORD.")
+@click.option("--gpus", type=int, default=0, metavar="N", help="At least N GPUs.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also what is taken now.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def offers(keyword: str | None, gpus: int, everything: bool, as_json: bool) -> None:
+    """Show what can be rented now, the cheapest first."""
+    from cvl.runners.lambda_labs import LambdaCloud, api
+
+    found = [
+        each
+        for each in LambdaCloud(api()).offers()
+        if (everything or each.regions) and each.gpus >= gpus and mentions(each, keyword)
+    ]
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in found], indent=2, default=str))
+        return
+    rows = [row(each) for each in found]
+    widths = [max(len(cells[i]) for cells in [HEAD, *rows]) for i in range(len(HEAD))]
+    for cells in [HEAD, *rows]:
+        click.echo("  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip())
+
+
+HEAD = ("TYPE", "PRICE", "GPUS", "GPU", "CPUS", "RAM", "DISK", "REGIONS")
+
+
+def row(offer: Offer) -> tuple[str, ...]:
+    """Return one line of the table."""
+    return (
+        offer.type,
+        hourly(offer.price_per_hour),
+        str(offer.gpus),
+        offer.description,
+        f"{offer.cpus:g}",
+        f"{offer.ram_gib:g} GiB",
+        f"{offer.disk_gib:g} GiB",
+        ", ".join(offer.regions) or "none free",
+    )
+
+
+def mentions(offer: Offer, word: str | None) -> bool:
+    """Return whether the offer's type, description or regions hold `word`."""
+    text = f"{offer.type} {offer.description} {' '.join(offer.regions)}".casefold()
+    return word is None or word.casefold() in text

@@ -1,0 +1,71 @@
+"""DockerContextRunner: your files on somebody's GPU box, nothing of cvl installed there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Unpack
+
+from cvl.provider import Provider
+from cvl.remote.launch import Setup
+from cvl.runners import frontdoor
+from cvl.runners.frontdoor import Common
+from cvl.runners.ssh import provider_at, reopened
+from cvl.spec import EMPTY, ExitStatus
+
+
+class DockerContextRunner:
+    """Runs examples on a machine with Docker and a shell: no Python, no cvl, no root there."""
+
+    name = "docker"
+
+    def __init__(
+        self, ssh_key_path: str | Path | None = None, accept_new_host_key: bool = False
+    ) -> None:
+        """Use this key beside those that the SSH configuration names."""
+        self._key = Path(ssh_key_path) if ssh_key_path else None
+        self._accept_new = accept_new_host_key
+
+    def run(
+        self,
+        example: str,
+        preset: str,
+        args: Sequence[str] = (),
+        *,
+        host: str,
+        remote_workdir: str | None = None,
+        sync_outputs: bool = True,
+        timeout_minutes: float | None = None,
+        timeout_action: str | None = None,
+        **common: Unpack[Common],
+    ) -> ExitStatus:
+        """Run the example, as it is here now, on `host`; build its image there if it is missing.
+
+        `remote_workdir` is the absolute folder for our files there (default `~/.cvl`).
+        `sync_outputs=False` leaves the results there; `cvl fetch` gets them. Returns the
+        script's exit code; raises `CvlError`.
+        """
+        spec = frontdoor.job(
+            example,
+            preset,
+            args,
+            common,
+            timeout_minutes=timeout_minutes,
+            timeout_action=timeout_action,
+        )
+        provider = provider_at(
+            self.name,
+            host,
+            self._key,
+            Setup(),
+            base=remote_workdir or "",
+            accept_new=self._accept_new,
+        )
+        if not sync_outputs:
+            common["fetch"] = False
+        return frontdoor.run(provider, spec, common)
+
+    @classmethod
+    def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
+        del secrets
+        return reopened(cls.name, handle)

@@ -1,0 +1,166 @@
+"""Lambda Cloud's HTTP API, as far as renting needs it (OpenAPI 1.10.0).
+
+Each failure says what the caller may conclude: `Rejected` and `NoCapacity`, nothing was made;
+`Ambiguity`, nobody knows; any other `ProviderError`, ask again. The key is in no message.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from hashlib import blake2b
+from typing import TYPE_CHECKING, cast
+
+from cvl.errors import Ambiguity, AuthError, MissingTool, NoCapacity, ProviderError, Rejected
+from cvl.pace import Pace
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse, PoolManager
+
+BASE = "https://cloud.lambda.ai/api/v1"
+ATTEMPTS = 4
+"""Times that a request which changes nothing is made."""
+CONNECT_LIMIT, READ_LIMIT = 10.0, 30.0
+LAUNCH = "/instance-operations/launch"
+TERMINATE = "/instance-operations/terminate"
+OK = range(200, 300)
+
+Json = Mapping[str, object]
+
+DEFINITE: Mapping[str, tuple[type[ProviderError], str]] = {
+    "instance-operations/launch/insufficient-capacity": (
+        NoCapacity,
+        "another region or type may have some: `cvl offers`; or --wait-capacity 2h",
+    ),
+    "instance-operations/launch/file-system-in-wrong-region": (Rejected, "choose its region"),
+    "global/quota-exceeded": (Rejected, "ask Lambda for a higher quota, or end other machines"),
+    "global/invalid-parameters": (Rejected, "`cvl offers` shows the types and regions"),
+    "global/object-does-not-exist": (Rejected, "`cvl offers` shows the types and regions"),
+    "global/account-inactive": (Rejected, "activate the account in the Lambda Cloud dashboard"),
+    "global/invalid-address": (Rejected, "complete the address in the Lambda Cloud dashboard"),
+    "global/forbidden": (Rejected, "use a key that may launch instances"),
+}
+"""Codes after which nothing was made, with what to do now (facts of the API's own document)."""
+
+
+class Gone(Rejected):
+    """The API knows no such thing; of a launch: it names something that is not there."""
+
+
+class LambdaAPI:
+    """One account, through its key."""
+
+    def __init__(
+        self,
+        key: str,
+        base: str = BASE,
+        *,
+        interval: float = 1.0,
+        launch_interval: float = 12.0,
+        read_limit: float = READ_LIMIT,
+    ) -> None:
+        """`interval` and `launch_interval`: seconds between two requests, two launches."""
+        self._key, self._base, self._read_limit = key, base.rstrip("/"), read_limit
+        account = blake2b(f"{base}{key}".encode(), digest_size=6).hexdigest()
+        self._pace = Pace(f"lambda-{account}", interval)
+        self._launch_pace = Pace(f"lambda-launch-{account}", launch_interval)
+        self._pool: PoolManager | None = None
+        self._skew: float | None = None
+
+    def now(self) -> float:
+        """Return UTC epoch seconds by the API's clock (RFC 9110, 6.6.1: `Date`)."""
+        if self._skew is None:
+            self.get("/regions")
+        return time.time() + (self._skew or 0.0)
+
+    def skew(self) -> float:
+        """Return by how many seconds the API's clock is ahead of ours."""
+        return self.now() - time.time()
+
+    def get(self, path: str) -> object:
+        """Return `data` of a GET. Raises `ProviderError`, `Gone`, `AuthError`."""
+        return self._patient("GET", path, None)
+
+    def post(self, path: str, body: Json) -> object:
+        """Return `data` of a POST that may be repeated safely."""
+        return self._patient("POST", path, body)
+
+    def delete(self, path: str) -> None:
+        """Make a DELETE."""
+        self._patient("DELETE", path, None)
+
+    def once(self, path: str, body: Json) -> object:
+        """Return `data` of a POST that creates something: sent once. Raises as the module says."""
+        if path == LAUNCH:
+            self._launch_pace.wait()
+        return self._send("POST", path, body)
+
+    def _patient(self, method: str, path: str, body: Json | None) -> object:
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._send(method, path, body)
+            except Ambiguity:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(0.3 * 2**attempt)
+        raise AssertionError
+
+    def _send(self, method: str, path: str, body: Json | None) -> object:
+        from urllib3.exceptions import HTTPError, NewConnectionError
+
+        self._pace.wait()
+        try:
+            response = self._opened().request(
+                method,
+                self._base + path,
+                body=None if body is None else json.dumps(body).encode(),
+                headers={
+                    "Authorization": f"Bearer {self._key}",
+                    "Content-Type": "application/json",
+                },
+            )
+        except NewConnectionError as error:
+            raise Rejected("the Lambda API cannot be reached", "check your network") from error
+        except HTTPError as error:
+            raise Ambiguity(f"the Lambda API did not answer ({type(error).__name__})") from None
+        self._set_clock(response)
+        return _judged(response)
+
+    def _opened(self) -> PoolManager:
+        if self._pool is None:
+            try:
+                from urllib3 import PoolManager, Timeout
+            except ImportError:
+                raise MissingTool("urllib3 not installed", "pip install 'cvl[remote]'") from None
+            timeout = Timeout(connect=CONNECT_LIMIT, read=self._read_limit)
+            self._pool = PoolManager(timeout=timeout, retries=False)
+        return self._pool
+
+    def _set_clock(self, response: BaseHTTPResponse) -> None:
+        with suppress(KeyError, TypeError, ValueError):  # a reply without one: the next may have it
+            self._skew = parsedate_to_datetime(response.headers["Date"]).timestamp() - time.time()
+
+
+def _judged(response: BaseHTTPResponse) -> object:
+    """Return the reply's `data`, or raise what the caller may conclude from it."""
+    status = response.status
+    try:
+        reply = json.loads(response.data)
+        if status in OK:
+            return cast("object", reply["data"])
+        code, message = str(reply["error"]["code"]), str(reply["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        raise Ambiguity(f"the Lambda API answered {status} and no JSON of its own") from None
+    if code == "global/invalid-api-key" or status == 401:  # noqa: PLR2004
+        raise AuthError(
+            "Authentication failed: Lambda does not accept this API key",
+            "set LAMBDA_API_KEY to a valid key from the Lambda Cloud dashboard",
+        )
+    if status == 404:  # noqa: PLR2004
+        raise Gone(f"Lambda: {message}", "`cvl offers` shows the types and regions")
+    if known := DEFINITE.get(code):
+        raise known[0](f"Lambda: {message}", known[1])
+    raise Ambiguity(f"the Lambda API answered {status}: {code}: {message}")
