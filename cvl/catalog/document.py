@@ -58,7 +58,9 @@ def parse(raw: bytes) -> Document:
         return _broken(error.line, str(error))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        return _broken(mark.line + 1 if mark else 1, error.problem or "this is not YAML")
+        # What is missing at the end of the file is reported on a line after it.
+        line = min(mark.line + 1, len(text.splitlines())) if mark else 1
+        return _broken(line, error.problem or "this is not YAML")
     except yaml.reader.ReaderError as error:
         return _broken(_line_of(text), str(error.reason))
 

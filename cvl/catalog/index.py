@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -181,4 +182,5 @@ def _save(cache: _Cache, paths: Iterable[str]) -> None:
             opened.write(text)
         draft.replace(cache.file)
     except OSError:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()

@@ -47,7 +47,8 @@ def suggest(query: str, examples: Iterable[Example]) -> tuple[Example, ...]:
 
 def has_word(example: Example, word: str) -> bool:
     """Tell whether `word` occurs in what the example says of itself, however it is spelt."""
-    said = (example.name, example.path, example.capability, *example.tags, example.description)
+    path = example.path.partition("/")[2]
+    said = (example.name, path, example.capability, *example.tags, example.description)
     return any(fold(word) in fold(text) for text in said)
 
 
