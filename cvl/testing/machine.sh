@@ -140,6 +140,8 @@ install_sudo() { # cloud images let their user become root without a password
     install -m 4755 /usr/bin/setpriv /usr/lib/machine-root
     cat >/usr/bin/sudo <<'SUDO'
 #!/bin/sh
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
 while :; do
     case ${1-} in
     -u | -g) user=$2; shift 2 ;;

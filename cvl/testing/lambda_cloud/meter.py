@@ -62,5 +62,5 @@ def minutes(seconds: float) -> int:
 
 
 def cost(cents_per_hour: int, billed: int) -> Decimal:
-    """Return the dollars for `billed` minutes, exact."""
+    """Return the dollars for `billed` minutes, to 28 digits."""
     return Decimal(cents_per_hour) * billed / 6000

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
@@ -37,13 +39,16 @@ class Server:
         self.closing = threading.Event()
         self.down = threading.Event()
         self._lock = threading.Lock()
-        self._connections: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
-        self.port: int = self._listener.getsockname()[1]
-        self._end = self.serve(self._listener)
+        self._sockets: set[socket.socket] = set()
+        _LIVE.add(self)
+        listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        self.port: int = listener.getsockname()[1]
+        self._end = self.serve(listener)
 
     def serve(self, listener: socket.socket) -> Callable[[], None]:
         """Serve on that socket too; return what ends that."""
+        with self._lock:
+            self._sockets.add(listener)
         thread = threading.Thread(target=self._accept, args=(listener,), daemon=True)
         thread.start()
 
@@ -51,6 +56,8 @@ class Server:
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)  # closing alone would not wake the thread
             listener.close()
+            with self._lock:
+                self._sockets.discard(listener)
 
         return end
 
@@ -66,11 +73,10 @@ class Server:
 
     def resume(self) -> None:
         """Listen again, on the same port. Idempotent."""
-        with self._lock:
-            if self.down.is_set() and not self.closing.is_set():
-                self._listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
-                self._end = self.serve(self._listener)
-                self.down.clear()
+        if self.down.is_set() and not self.closing.is_set():
+            listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+            self.down.clear()
+            self._end = self.serve(listener)
 
     def close(self) -> None:
         """Listen no more and break every connection."""
@@ -84,12 +90,12 @@ class Server:
                 connection, address = listener.accept()
             except OSError:
                 return
+            with self._lock:
+                self._sockets.add(connection)
             arguments = (connection, address)
             threading.Thread(target=self._talk, args=arguments, daemon=True).start()
 
     def _talk(self, connection: socket.socket, address: tuple[str, int]) -> None:
-        with self._lock:
-            self._connections.add(connection)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _Handler(connection, address, self)
@@ -97,14 +103,22 @@ class Server:
             pass  # the client has gone, or was let go
         finally:
             with self._lock:
-                self._connections.discard(connection)
+                self._sockets.discard(connection)
             connection.close()
 
     def _break(self) -> None:
         with self._lock:
-            for connection in self._connections:
+            for connection in self._sockets:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
+
+    def forget(self) -> None:
+        """Close our copies of the sockets: what a forked child has to do.
+
+        A reset is none, and a closed door stays open, for as long as a child holds a copy.
+        """
+        for copy in list(self._sockets):
+            os.close(copy.detach())  # `close` would wait for the files made of it
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -187,3 +201,14 @@ class _Handler(BaseHTTPRequestHandler):
             ready, _, _ = select.select([self.connection], [], [], 0.2)
             if ready and not self.connection.recv(1, socket.MSG_PEEK):
                 return
+
+
+_LIVE: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    for server in list(_LIVE):
+        server.forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
