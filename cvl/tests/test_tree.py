@@ -115,7 +115,7 @@ def test_a_file_read_in_the_tick_in_which_it_was_touched_is_read_again(
 ) -> None:
     """Other content with the same size, times and inode: what an edit within a tick looks like."""
     monkeypatch.setattr(hashes_module, "TICK_NS", tick * hashes_module.SECOND_NS)
-    monkeypatch.setattr(hashes_module, "_stamp", lambda found: b"the same")
+    monkeypatch.setattr(hashes_module, "_stamp", lambda _: b"the same")
     root, kept = put(tmp_path / "root", {"a": b"1"}), tmp_path / "kept"
     os.utime(root / "a", (1.5, 1.5))
     first = read(root, kept).id
