@@ -65,13 +65,20 @@ class TarReader:
         self._pad = 0
 
     def members(self) -> Iterator[Member]:
-        """Yield each member; its content, unless read by then, is passed over."""
+        """Yield each member; its content, unless read by then, is passed over.
+
+        Archives may follow one another: the stream is read to its end.
+        """
         extra: dict[bytes, bytes] = {}
+        closed = False
         while True:
             self._skip()
-            block = self._exactly(BLOCK)
-            if not any(block):
+            if closed and self._over():
                 return
+            block = self._exactly(BLOCK)
+            closed = not any(block)
+            if closed:
+                continue
             member = _parse(block, extra)
             self._left, self._pad = member.size, -member.size % BLOCK
             if member.kind in {LONG_NAME, LONG_LINK, PAX, PAX_ALL}:
@@ -112,12 +119,17 @@ class TarReader:
             parts.append(data)
         return b"".join(parts)
 
-    def _some(self, most: int) -> bytes:
+    def _over(self) -> bool:
         while self._at == len(self._chunk):
             chunk = next(self._chunks, None)
             if chunk is None:
-                raise FetchError("the results broke off before their end")
+                return True
             self._chunk, self._at = chunk, 0
+        return False
+
+    def _some(self, most: int) -> bytes:
+        if self._over():
+            raise FetchError("the results broke off before their end")
         data = self._chunk[self._at : self._at + most]
         self._at += len(data)
         return data

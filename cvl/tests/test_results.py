@@ -403,6 +403,13 @@ def test_members_that_nobody_asked_for_and_files_that_did_not_come_are_reported(
     }
 
 
+def test_archives_that_follow_one_another_all_land(tmp_path: Path) -> None:
+    """What xargs makes of more paths than fit on one command line."""
+    data = tar(file(b"work/a")) + bytes(8192) + tar(file(b"work/b")) + bytes(512)
+    landed = land_tar([data[:700], b"", data[700:]], wanted(b"a", b"b"), tmp_path)
+    assert (landed.files, landed.skipped) == (2, ())
+
+
 def test_a_tar_that_breaks_off_leaves_no_half_file(tmp_path: Path) -> None:
     data = tar(file(b"work/a"), file(b"work/b", b"x" * 2000))
     (tmp_path / "b").write_text("old")
