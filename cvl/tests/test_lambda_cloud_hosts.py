@@ -97,6 +97,17 @@ def test_a_machine_is_rented_shut_down_restarted_and_terminated(
     assert cloud.violations == []
 
 
+@needs_machines
+def test_a_host_that_cannot_be_built_is_told(cloud: LambdaCloud) -> None:
+    client = Client(cloud.base, cloud.key, timeout=5)
+    client.add_key()
+    id_ = client.launch(user_data="#cloud-config\na: [\n")
+    until(lambda: bool(cloud.violations))
+    assert "not YAML" in cloud.violations[0]
+    assert client.get(id_)["status"] == "booting"
+    assert client.terminate(id_) == (200, "")
+
+
 SWITCH = """
 write_files:
 - path: /usr/local/sbin/dead-man

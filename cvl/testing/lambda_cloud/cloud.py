@@ -97,8 +97,8 @@ class LambdaCloud:
 
     @property
     def violations(self) -> list[str]:
-        """What the official document says was wrong with requests and replies."""
-        return self.api.violations
+        """What must not be: what the document says was wrong, and hosts that failed to be."""
+        return self.api.violations + self.hosts.errors
 
     def bill(self) -> Bill:
         """Return the bill up to now."""

@@ -50,6 +50,11 @@ class Hosts(Protocol):
 
     kind: str
 
+    @property
+    def errors(self) -> list[str]:
+        """What went wrong in the background."""
+        ...
+
     def new(self, image: Image) -> Host: ...
     def close(self) -> None: ...
 
@@ -61,6 +66,7 @@ class NoHosts:
 
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
+        self.errors: list[str] = []
 
     def new(self, image: Image) -> Host:
         del image

@@ -43,6 +43,10 @@ class PlainHosts:
         self.ssh_config = self._folder / "ssh_config"
         self.ssh_config.touch()
 
+    @property
+    def errors(self) -> list[str]:
+        return [host.worker.error for host in self._all if host.worker.error]
+
     def new(self, image: Image) -> Host:
         number = next(self._numbers)
         sshd = Sshd(self._folder / str(number), address=f"127.0.3.{number % 250 + 2}")

@@ -37,6 +37,10 @@ class RealHosts:
         self._network = Network()
         self._all: list[RealHost] = []
 
+    @property
+    def errors(self) -> list[str]:
+        return [host.worker.error for host in self._all if host.worker.error]
+
     def new(self, image: Image) -> Host:
         host = RealHost(Worker(self._clock), self._network, image, self._door)
         self._all.append(host)
