@@ -63,7 +63,8 @@ class Cloud:
             self.keys: dict[str, Json] = {}
             self.file_systems: dict[str, Json] = {}
             self._later: list[tuple[float, Callable[[], object]]] = []
-            self._capacity = dict(self.settings.capacity or catalog.CAPACITY)
+            given = self.settings.capacity
+            self._capacity = dict(catalog.CAPACITY if given is None else given)
 
     def advance(self) -> float:
         """Let happen what should have happened by now; return now."""
