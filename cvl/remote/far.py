@@ -10,6 +10,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -23,6 +24,7 @@ from cvl.spec import Cause, ExitStatus
 CHUNK = 1 << 18
 ASK_LIMIT = 120.0
 """Seconds that a request without a stream may take."""
+KILL_LIMIT = 5.0
 
 REQUEST = (
     "read -r lib base; base=${base:-$HOME/.cvl}; file=$base/lib/$lib/supervisor.sh; "
@@ -62,23 +64,26 @@ class Stream:
         self._noise: list[bytes] = []
         self._news = threading.Condition()
         self._done = False
+        self._payload_read = False
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
     def payload(self) -> Iterator[bytes]:
         """Yield what follows the marker line on stdout, as it comes, to its end."""
-        read = self._process.stdout.fileno()
-        head = b""
-        mark = self._mark + b"\n"
-        while data := _read(read):
-            head += data
-            at = head.find(mark)
-            if at >= 0:
-                if rest := head[at + len(mark) :]:
-                    yield rest
-                break
-        while data := _read(read):
-            yield data
+        self._payload_read = True
+        with self._process.stdout as stdout:
+            read = stdout.fileno()
+            head = b""
+            mark = self._mark + b"\n"
+            while data := _read(read):
+                head += data
+                at = head.find(mark)
+                if at >= 0:
+                    if rest := head[at + len(mark) :]:
+                        yield rest
+                    break
+            while data := _read(read):
+                yield data
 
     def answer(self, *words: str) -> Answer | None:
         """Wait for the first answer with one of `words`, or None when the stream has ended."""
@@ -99,10 +104,10 @@ class Stream:
     def finish(self, limit: float) -> Exception | None:
         """Wait for the end; return what broke the connection, or None if nothing did."""
         self._listener.join(limit)
-        try:
-            code = self._process.wait(limit)
-        except TimeoutError:
+        code = self._waited(limit)
+        if code is None:
             return Unreachable(f"{self._transport.where} does not answer")
+        self._let_go()
         return self._transport.failure(code, b"".join(self._noise)) if code else None
 
     @property
@@ -118,18 +123,43 @@ class Stream:
     def close(self) -> None:
         """End the request on our side. What it started on the far side is not touched."""
         self._process.kill()
+        self._waited(KILL_LIMIT)
+        self._let_go()
+
+    def _waited(self, limit: float) -> int | None:
+        """Return the exit code, None if there is none within `limit` seconds."""
+        try:
+            return self._process.wait(limit)
+        except Exception as error:
+            from subprocess import TimeoutExpired  # costs 10 ms, which only this case needs
+
+            if isinstance(error, TimeoutExpired):
+                return None
+            raise
+
+    def _let_go(self) -> None:
+        """Close the pipes that nobody reads; who reads one closes it himself."""
+        if not self._payload_read:
+            self._process.stdout.close()
+        if not self._process.stdin.closed:
+            with suppress(OSError):
+                self._process.stdin.close()
 
     def _listen(self) -> None:
-        for line in self._process.stderr:
-            if not line.startswith(self._mark):
-                self._noise.append(line)
-                continue
-            word, _, rest = line[len(self._mark) :].decode(errors="replace").strip().partition(" ")
-            with self._news:
-                self._answers.append(Answer(word, rest))
-                self._news.notify_all()
+        with self._process.stderr as stderr:
+            for line in stderr:
+                self._heard(line)
         with self._news:
             self._done = True
+            self._news.notify_all()
+
+    def _heard(self, line: bytes) -> None:
+        if not line.startswith(self._mark):
+            self._noise.append(line)
+            return
+        word, _, rest = line[len(self._mark) :].decode(errors="replace").strip().partition(" ")
+        with self._news:
+            self._answers.append(Answer(word, rest))
             self._news.notify_all()
 
 
