@@ -14,13 +14,14 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Self
 
 from cvl.errors import CvlError
 from cvl.testing.sshd import Sshd
+from cvl.units import size
 
 Handler = Callable[[int, FrameType | None], object] | int | None
 
@@ -110,11 +111,21 @@ def _show_results() -> None:
     _say(f"# The results lie in {RESULTS.resolve()}:")
     files = sorted(path for path in RESULTS.rglob("*") if path.is_file())
     for path in files:
-        _say(f"{path.stat().st_size:>9} {path.relative_to(RESULTS)}")
+        _say(f"{size(path.stat().st_size):>9}  {path.relative_to(RESULTS)}")
     for path in files:
         if path.name == "metrics.json":
-            _say(f"\n# {path}")
-            _say("\n".join(json.dumps(json.loads(path.read_text()), indent=1).splitlines()[:12]))
+            _say(f"\n# The end of {path}:")
+            _say("\n".join(_numbers(json.loads(path.read_text()))))
+
+
+def _numbers(metrics: Mapping[str, object]) -> Iterator[str]:
+    """Yield what can be read at a glance: not the tables, and of the epochs the last."""
+    for name, value in metrics.items():
+        last = value[-1] if isinstance(value, list) and value else value
+        if isinstance(last, dict):
+            yield from (f"{name} {line}" for line in _numbers(last))
+        elif not isinstance(value, list):
+            yield f"{name}: {value}"
 
 
 def _say(line: str) -> None:

@@ -248,7 +248,8 @@ def demo(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     (folder / "example.yaml").write_text("name: digits\npresets: {train: {script: train.sh}}\n")
     (folder / "train.sh").write_text("#!/bin/sh\necho epoch 1\nexec sleep 60\n")
     (folder / "train.sh").chmod(0o755)
-    env = {**os.environ, "CVL_ROOT": str(tmp_path), "CVL_DEMO_TEST": str(tmp_path)}
+    # PIP_…: what pip is told here is told to the sessions on the demo's machine, too
+    env = {**os.environ, "CVL_ROOT": str(tmp_path), "PIP_CVL_TEST": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, "-m", "cvl.testing.demo"],
         cwd=tmp_path,
@@ -264,17 +265,36 @@ def demo(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def marked(value: str) -> list[str]:
-    """Return the command of each process that carries `value` in its environment or arguments."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and value.encode() in (
-                (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
-            ):
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return found
+    """Return the command of each process that carries `value` in its environment."""
+    return [command(folder) for folder in processes() if value in read(folder / "environ")]
+
+
+def titled(value: str) -> list[str]:
+    """Return the command of each process that names `value` in it: a kept ssh hides the rest."""
+    return [line for folder in processes() if value in (line := command(folder))]
+
+
+def runtime_folder(pid: int) -> str:
+    """Return where the commands that a process has started keep their connections."""
+    children = read(Path(f"/proc/{pid}/task/{pid}/children")).split()
+    names = (read(Path(f"/proc/{child}/environ")).split("\0") for child in children)
+    found = [word for words in names for word in words if word.startswith("XDG_RUNTIME_DIR=")]
+    return found[-1].partition("=")[2]
+
+
+def processes() -> Iterator[Path]:
+    return Path("/proc").glob("[0-9]*")
+
+
+def command(folder: Path) -> str:
+    return read(folder / "cmdline").replace("\0", " ")
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -289,10 +309,13 @@ def test_a_demo_that_is_stopped_leaves_nothing_running(
             break
     else:
         pytest.fail("".join(said))
+    sockets = runtime_folder(demo.pid)
+    commands = " ".join([*marked(str(tmp_path)), *titled(sockets)])
+    assert all(word in commands for word in ("cvl run", "sleep 60", "[mux]")), commands
     demo.send_signal(number)
     demo.communicate(timeout=60)
     assert demo.returncode == code
     deadline = time.monotonic() + 10
-    while (left := marked(str(tmp_path))) and time.monotonic() < deadline:
+    while (left := [*marked(str(tmp_path)), *titled(sockets)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
