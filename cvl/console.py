@@ -27,6 +27,13 @@ SHOWN = frozenset(
 """Phases worth a line of their own where no status line can stand."""
 
 
+def complain(message: str, hint: str = "") -> None:
+    """Say on stderr what went wrong, in one sentence, and what to do now."""
+    print(f"cvl: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr, flush=True)
+
+
 class Console:
     """The `Observer` of the command line."""
 

@@ -6,7 +6,6 @@ Only here do errors become exit codes and text.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
@@ -118,7 +117,7 @@ def _usage(error: click.ClickException) -> int:
 
 
 def _said(message: str, hint: str, code: int) -> int:
-    print(f"cvl: {message}", file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+    from cvl.console import complain
+
+    complain(message, hint)
     return code

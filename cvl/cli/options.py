@@ -99,6 +99,32 @@ def _help(default: object) -> str:
     return "" if default in {None, (), ""} else f"default: {default}"
 
 
+class Duration(click.ParamType[float]):
+    """2h, 90m, 45s, 1h30m: seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        from cvl.errors import UsageError
+        from cvl.units import duration
+
+        try:
+            return value if isinstance(value, float) else duration(str(value))
+        except UsageError as error:
+            self.fail(f"{error}. {error.hint}" if error.hint else str(error), param, ctx)
+
+
+class Grace(Duration):
+    """A duration that may be 0."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        return 0.0 if value in {"0", "0s"} else super().convert(value, param, ctx)
+
+
 class DecimalType(click.ParamType[Decimal]):
     """An amount of money or another exact number."""
 

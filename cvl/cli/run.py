@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from cvl import config
-from cvl.cli.options import DecimalType, entry, parameters
+from cvl.cli.options import DecimalType, Duration, Grace, entry, parameters
 from cvl.console import Console
 from cvl.errors import CvlError, UsageError
 from cvl.runners import BUILT_IN, Runner, load
@@ -31,7 +31,10 @@ class RunCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse with the options of the runner that the words seem to choose; then make sure."""
         ctx.meta["cvl.runner"] = guessed(args)
-        rest = super().parse_args(ctx, list(args))
+        try:
+            rest = super().parse_args(ctx, list(args))
+        except click.NoSuchOption as error:
+            raise elsewhere(error) or error from None
         chosen = chosen_runner(ctx.params)
         if chosen != ctx.meta["cvl.runner"]:
             ctx.meta["cvl.runner"] = chosen
@@ -53,6 +56,19 @@ class RunCommand(click.Command):
             if found := [row for row in rows if row]:
                 with formatter.section(f"Only with {flag_of(name)}"):
                     formatter.write_dl(found)
+
+
+def elsewhere(error: click.NoSuchOption) -> click.UsageError | None:
+    """Return a better error for an option that another runner has."""
+    owners = [
+        flag_of(name)
+        for name in BUILT_IN
+        for each in parameters(load(name))
+        if error.option_name in {*each.option.opts, *each.option.secondary_opts}
+    ]
+    if not owners:
+        return None
+    return click.UsageError(f"{error.option_name} goes with {' or '.join(owners)}", error.ctx)
 
 
 def guessed(args: Sequence[str]) -> str:
@@ -80,7 +96,8 @@ def chosen_runner(params: Mapping[str, object]) -> str:
     named = [name for name in (*HOST_FLAGS, *PLAIN_FLAGS) if params.get(name)]
     named += [str(params[key]) for key in ("runner", "remote") if params.get(key)]
     if len(set(named)) > 1:
-        raise click.UsageError(f"one place to run, please: {' and '.join(sorted(set(named)))}")
+        both = " and ".join(sorted(set(named)))
+        raise UsageError(f"a run has one place: {both} are two", "name one of them")
     return named[0] if named else str(settings().text("runner") or "local")
 
 
@@ -89,20 +106,6 @@ def flag_of(name: str) -> str:
     if name in HOST_FLAGS:
         return f"--{name} HOST"
     return f"--{name}" if name in PLAIN_FLAGS else f"--remote {name}"
-
-
-class Duration(click.ParamType[float]):
-    """2h, 90m, 45s, 1h30m: seconds."""
-
-    name = "duration"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            return value if isinstance(value, float) else duration(str(value))
-        except UsageError as error:
-            self.fail(f"{error}. {error.hint}" if error.hint else str(error), param, ctx)
 
 
 @click.command(
@@ -120,7 +123,7 @@ class Duration(click.ParamType[float]):
 @click.option("--root", type=click.Path(path_type=Path), help="The folder that holds examples/.")
 @click.option("--timeout", type=Duration(), metavar="2h|90m|45s", help="Stop the job after this.")
 @click.option("--timeout-minutes", type=float, metavar="N", help="The same, in minutes.")
-@click.option("--grace", type=Duration(), metavar="10s", help="Between TERM and KILL.")
+@click.option("--grace", type=Grace(), metavar="10s", help="Between TERM and KILL.")
 @click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Forward a variable.")
 @click.option("--env-file", multiple=True, type=click.Path(path_type=Path), metavar="FILE")
 @click.option(
@@ -270,7 +273,9 @@ def environment(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
         try:
             text = file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{file} cannot be read: {error}") from error
+            raise UsageError(
+                f"{file} cannot be read: {reason(error)}", "one NAME=VALUE a line, in UTF-8"
+            ) from error
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip() and not line.lstrip().startswith("#"):
                 found.update(variable(line.strip().removeprefix("export "), f"{file}:{number}: "))
@@ -279,11 +284,18 @@ def environment(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
     return found
 
 
+def reason(error: OSError | UnicodeDecodeError) -> str:
+    """Return an error's words without what it could not read."""
+    return error.strerror or "" if isinstance(error, OSError) else "it is not UTF-8"
+
+
 def variable(word: str, place: str) -> dict[str, str]:
     """Return one `NAME=VALUE`; a bare `NAME` takes its value from our own environment."""
     name, equals, value = word.partition("=")
     if not name.isidentifier() or not name.isascii():
-        raise UsageError(f"{place}not NAME or NAME=VALUE (a name has letters, digits and _)")
+        raise UsageError(
+            f"{place}not NAME or NAME=VALUE", "a name has letters, digits and _, no digit first"
+        )
     if equals:
         return {name: value}
     if name not in os.environ:

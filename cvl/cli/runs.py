@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from cvl import engine
-from cvl.console import Console
+from cvl.cli.options import Grace
+from cvl.console import Console, complain
 from cvl.errors import CvlError
 from cvl.ledger import Ledger, Run, RunState, ps_json
 from cvl.paths import ledger_file
@@ -94,9 +95,7 @@ def attach(run_id: str, quiet: bool) -> int:
 
 @click.command()
 @click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
-@click.option(
-    "--grace", type=float, default=GRACE, metavar="SECONDS", help="Between TERM and KILL."
-)
+@click.option("--grace", type=Grace(), default=GRACE, metavar="10s", help="Between TERM and KILL.")
 def stop(run_ids: tuple[str, ...], grace: float) -> int:
     """Stop runs, wherever they are, whoever follows them."""
     ledger, console, worst = Ledger(ledger_file()), Console(), 0
@@ -108,7 +107,7 @@ def stop(run_ids: tuple[str, ...], grace: float) -> int:
                 continue
             stop_one(run, ledger, grace, console)
         except CvlError as error:
-            console.say(f"{run_id}: {error}" + (f" ({error.hint})" if error.hint else ""))
+            complain(str(error), error.hint)
             worst = max(worst, error.exit_code)
     return worst
 

@@ -74,7 +74,10 @@ def provider_at(
     base: str = "",
     accept_new: bool = False,
 ) -> HostProvider:
-    """Return the provider for a machine that the user names."""
+    """Return the provider for a machine that the user names.
+
+    Raises `MissingTool` and `UsageError`, before anything is noted or started.
+    """
     config = os.environ.get("CVL_SSH_CONFIG", "")
     address = {
         "host": host,
@@ -82,6 +85,7 @@ def provider_at(
         "config": str(Path(config).absolute()) if config else "",
     }
     transport = OpenSSH(host, key=key, accept_new=accept_new)
+    transport.check()
     return HostProvider(name, transport, base=base, setup=setup, address=address)
 
 

@@ -7,7 +7,6 @@ line or two that says how it is called.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,6 @@ RUNNERS = {
     "ssh": ("--ssh", "testhost"),
     "docker": ("--docker", "testhost"),
 }
-
-
-@pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with Sshd(tmp_path_factory.mktemp("host")) as sshd:
-        yield sshd
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
