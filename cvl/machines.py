@@ -229,7 +229,7 @@ class Machines:
         attempt = 0
         while True:
             try:
-                far.ask("runs", ())
+                far.ask("status", [("id", "none")])
                 return
             except HostError as error:
                 scope.tell("booting", str(error))
