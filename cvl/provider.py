@@ -40,6 +40,14 @@ class Owner(Protocol):
         ...
 
 
+class Reapable(Owner, Protocol):
+    """An owner whose resources `cvl reap` may judge by their tags."""
+
+    def now(self) -> float:
+        """Return UTC epoch seconds by the provider's own clock (its HTTP `Date`)."""
+        ...
+
+
 class Execution(Protocol):
     """One job, running or ended. Closing lets go of it; it does not stop the job."""
 
@@ -170,7 +178,7 @@ class Machine:
     words: str = ""
 
 
-class Cloud(Owner, Protocol):
+class Cloud(Reapable, Protocol):
     """Rents machines; `machines.Machines` makes a `Provider` of it."""
 
     user: str
@@ -195,10 +203,6 @@ class Cloud(Owner, Protocol):
 
     def look(self, resource: Resource) -> Machine:
         """Return the machine's state and address now. Raises `ProviderError`."""
-        ...
-
-    def now(self) -> float:
-        """Return UTC epoch seconds by the provider's own clock (its HTTP `Date`)."""
         ...
 
 

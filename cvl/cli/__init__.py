@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "attach": ("cvl.cli.runs:attach", "Follow a run to its end; gives its exit code."),
         "stop": ("cvl.cli.runs:stop", "Stop runs, wherever they are."),
         "fetch": ("cvl.cli.runs:fetch", "Bring a run's results here."),
+        "reap": ("cvl.cli.reap:reap", "End what should be over and still costs money."),
         "offers": ("cvl.cli.offers:offers", "Show what can be rented now, and for how much."),
         "doctor": ("cvl.cli.doctor:doctor", "Check what the runners need, here and on a host."),
     }

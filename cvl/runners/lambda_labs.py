@@ -18,7 +18,7 @@ from typing import Unpack, cast
 from cvl.errors import CvlError, UsageError
 from cvl.leases import Leases
 from cvl.machines import KIND, Machines, machine_name
-from cvl.provider import Machine, Offer, Order, Provider
+from cvl.provider import Machine, Offer, Order, Provider, Reapable
 from cvl.remote.launch import Setup
 from cvl.runners import frontdoor
 from cvl.runners.frontdoor import Common
@@ -108,6 +108,11 @@ class LambdaLabsRunner:
         )
         common["keep_rented"] = keep_on_fetch_failure
         return frontdoor.run(provider, spec, common)
+
+    @classmethod
+    def reapable(cls) -> Reapable | None:
+        """Return what `cvl reap` asks, None without a key."""
+        return LambdaCloud(api()) if os.environ.get("LAMBDA_API_KEY") else None
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:

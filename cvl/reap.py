@@ -1,0 +1,208 @@
+"""Finds what should be over and still costs money, and ends it: from any machine with the key.
+
+Two ways to know. By our ledger: a run whose driver and guardian are dead. By tags alone: what is
+past the deadline that it carries, or belongs to a run that our ledger says is over. Never
+anything that is not provably ours, never another owner's live machine; time is the provider's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from cvl import engine
+from cvl.errors import CvlError, StillOpen
+from cvl.leases import PASSING, PAUSES, UNSEEN
+from cvl.ledger import Ledger, Orphan, Run, RunState
+from cvl.provider import Observer, Provider, Reapable
+from cvl.scope import DeadlineExceeded, Scope
+from cvl.spec import Cause, Resource
+
+T = TypeVar("T")
+
+RELEASE_LIMIT = 600.0
+"""Seconds in which what was asked to end has to be seen gone."""
+UNTAGGED_AGE = 7200.0
+"""Seconds after which something that carries no deadline (a key), and no machine, is stray."""
+STAMP = re.compile(r"-(\d{4})-(\d{6})-[0-9a-f]{10}\Z")
+"""When a run id was made: month and day, time, UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that should be over: a run that nobody drives, or a resource out there."""
+
+    provider: str
+    name: str
+    why: str
+    kind: str = "run"
+    id: str = ""
+    run_id: str = ""
+    price_per_hour: Decimal | None = None
+    orphan: Orphan | None = None
+    resource: Resource | None = None
+
+
+def abandoned(ledger: Ledger) -> list[Finding]:
+    """Return the runs of this machine's ledger that hold something and that nobody drives."""
+    return [
+        Finding(
+            provider=orphan.run.runner,
+            name=orphan.run.id,
+            run_id=orphan.run.id,
+            why="its driver is dead",
+            price_per_hour=price(lease.price_per_hour for lease in orphan.leases),
+            orphan=orphan,
+        )
+        for orphan in ledger.orphans()
+        if orphan.leases
+    ]
+
+
+def overdue(owner: Reapable, ledger: Ledger) -> list[Finding]:
+    """Return what carries our tag out there and should be over. Raises what `owned` raises."""
+    listed = [each for each in owner.owned() if each.alive]
+    here, now = ledger.id(), owner.now()
+    looked_after = {each.run_id for each in listed if each.deadline is not None}
+    found = []
+    for each in listed:
+        run = known(ledger, each.run_id)
+        if why := reason(each, run, here, now, alone=each.run_id not in looked_after):
+            found.append(
+                Finding(
+                    provider=owner.name,
+                    kind=each.kind,
+                    name=each.name,
+                    id=each.id,
+                    run_id=each.run_id,
+                    why=why,
+                    price_per_hour=each.price_per_hour,
+                    resource=each,
+                )
+            )
+    return found
+
+
+def reason(each: Resource, run: Run | None, here: str, now: float, *, alone: bool) -> str:
+    """Return why a resource should be over, "" if it may live."""
+    if each.deadline is not None and now >= each.deadline:
+        return f"its deadline was {moment(each.deadline)}"
+    if run is not None and (not each.owner or each.owner == here):
+        return f"{run.id} has ended" if run.state is RunState.ENDED else ""
+    made = stamp(each.run_id, now)
+    if each.deadline is None and alone and made is not None and now - made > UNTAGGED_AGE:
+        return "its run has no machine"
+    return ""
+
+
+def finish(
+    finding: Finding, ledger: Ledger, observer: Observer, reopen: Callable[[Run], Provider]
+) -> None:
+    """Bring an abandoned run to its end: stop its job, fetch, release. Raises `CvlError`."""
+    assert finding.orphan is not None
+    run = finding.orphan.run
+    if run.state is RunState.ENDED:
+        scope = Scope(seconds=RELEASE_LIMIT, tell=observer.phase)
+        provider = reopen(run)
+        end(provider, [lease.resource for lease in finding.orphan.leases], scope)
+        for lease in finding.orphan.leases:
+            ledger.released(lease)
+        return
+    if not engine.adopt(run, ledger):
+        return  # somebody was faster
+    options = engine.Options(
+        observer=observer,
+        results=Path(run.results),
+        release_limit=RELEASE_LIMIT,
+        guarded=False,
+    )
+    engine.recover(ledger.run(run.id), reopen(run), ledger, options, cause=Cause.STOPPED)
+
+
+def end(owner: Reapable | Provider, resources: Iterable[Resource], scope: Scope) -> None:
+    """Destroy resources and see them gone. Raises `StillOpen` when the scope ends before that."""
+    left = {(each.kind, each.id): each for each in resources}
+    unseen = dict.fromkeys(left, 0)
+    attempt = 0
+    while left:
+        for each in left.values():
+            passing(scope, partial(owner.destroy, each))
+        listed = passing(scope, lambda: {(e.kind, e.id) for e in owner.owned() if e.alive})
+        for key in [] if listed is None else list(left):
+            unseen[key] = 0 if key in listed else unseen[key] + 1
+            if unseen[key] >= UNSEEN:
+                del left[key]
+        if left:
+            try:
+                scope.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+            except DeadlineExceeded:
+                names = ", ".join(f"{each.kind} {each.name}" for each in left.values())
+                raise StillOpen(
+                    f"not seen gone: {names}", "it may still cost money; run `cvl reap` again"
+                ) from None
+        attempt += 1
+
+
+def passing(scope: Scope, call: Callable[[], T]) -> T | None:
+    """Return what `call` returns, None when the provider does not answer just now."""
+    try:
+        return call()
+    except PASSING as error:
+        scope.tell("waiting", str(error))
+        return None
+
+
+def known(ledger: Ledger, run_id: str) -> Run | None:
+    """Return the run of that id if our ledger has it."""
+    try:
+        found = ledger.find(run_id) if run_id else None
+    except CvlError:
+        return None
+    return found if found and found.id == run_id else None
+
+
+def stamp(run_id: str, now: float) -> float | None:
+    """Return when a run id was made, in UTC epoch seconds: the latest such day before `now`."""
+    found = STAMP.search(run_id)
+    if not found:
+        return None
+    for year in (0, 1):
+        text = f"{datetime.fromtimestamp(now, UTC).year - year}{found[1]}{found[2]}+0000"
+        try:
+            made = datetime.strptime(text, "%Y%m%d%H%M%S%z").timestamp()
+        except ValueError:
+            continue
+        if made <= now:
+            return made
+    return None
+
+
+def price(prices: Iterable[Decimal | None]) -> Decimal | None:
+    """Return the sum of the prices that are known, None if none is."""
+    found = [each for each in prices if each is not None]
+    return sum(found, Decimal(0)) if found else None
+
+
+def moment(seconds: float) -> str:
+    """Return a point in time for a person."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def shown(finding: Finding) -> Mapping[str, object]:
+    """Return a finding for `--json`; money as a decimal string."""
+    rate = finding.price_per_hour
+    return {
+        "provider": finding.provider,
+        "kind": finding.kind,
+        "name": finding.name,
+        "id": finding.id,
+        "run": finding.run_id,
+        "why": finding.why,
+        "price_per_hour": None if rate is None else format(rate, "f"),
+    }
