@@ -58,9 +58,9 @@ def run(spec: JobSpec, provider: Provider, ledger: Ledger, options: Options) -> 
     if spec.nodes > 1 and not provider.many_nodes:
         raise UsageError(f"{provider.name} runs on one node", "leave --nodes out")
     plan = provider.plan(spec)
-    options.agree(plan)
     for warning in plan.warnings:
         options.observer.warn(warning)
+    options.agree(plan)
     record = noted(spec, provider, plan, options)
     ledger.begin(record)
     drive = Drive(record, provider, ledger, options)

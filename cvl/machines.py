@@ -82,7 +82,6 @@ class Machines:
         self,
         cloud: Cloud,
         *,
-        layers: tuple[str, ...],
         kind: str | None = None,
         region: str | None = None,
         patience: float = 0.0,
@@ -90,7 +89,7 @@ class Machines:
     ) -> None:
         """`kind` None: the cheapest that will do. `patience`: seconds to wait for capacity."""
         self.name, self.settle = cloud.name, cloud.settle
-        self._cloud, self._layers, self._setup = cloud, layers, setup
+        self._cloud, self._setup = cloud, setup
         self._kind, self._region, self._patience = kind, region, patience
         self._chosen: tuple[Offer, str] | None = None
 
@@ -112,7 +111,8 @@ class Machines:
                 max_cost=cost(offer.price_per_hour, limit.seconds),
                 note=f"ends at the latest after {limit.seconds / 3600:.1f} h: {limit.why}",
             ),
-            layers=self._layers,
+            layers=self._cloud.layers,
+            warnings=self._cloud.warnings,
         )
 
     def handle(self, spec: JobSpec) -> Mapping[str, str]:

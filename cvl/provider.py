@@ -183,6 +183,8 @@ class Cloud(Reapable, Protocol):
 
     user: str
     boot_limit: float
+    layers: tuple[str, ...]
+    warnings: tuple[str, ...]
     secrets: Mapping[str, str]
 
     def offers(self) -> Sequence[Offer]:

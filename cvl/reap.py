@@ -135,7 +135,7 @@ def end(owner: Reapable | Provider, resources: Iterable[Resource], scope: Scope)
             passing(scope, partial(owner.destroy, each))
         listed = passing(scope, lambda: {(e.kind, e.id) for e in owner.owned() if e.alive})
         for key in [] if listed is None else list(left):
-            unseen[key] = 0 if key in listed else unseen[key] + 1
+            unseen[key] = 0 if listed and key in listed else unseen[key] + 1
             if unseen[key] >= UNSEEN:
                 del left[key]
         if left:

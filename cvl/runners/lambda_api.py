@@ -63,7 +63,7 @@ class LambdaAPI:
         read_limit: float = READ_LIMIT,
     ) -> None:
         """`interval` and `launch_interval`: seconds between two requests, two launches."""
-        self._key, self._base, self._read_limit = key, base.rstrip("/"), read_limit
+        self._key, self.base, self._read_limit = key, base.rstrip("/"), read_limit
         account = blake2b(f"{base}{key}".encode(), digest_size=6).hexdigest()
         self._pace = Pace(f"lambda-{account}", interval)
         self._launch_pace = Pace(f"lambda-launch-{account}", launch_interval)
@@ -115,7 +115,7 @@ class LambdaAPI:
         try:
             response = self._opened().request(
                 method,
-                self._base + path,
+                self.base + path,
                 body=None if body is None else json.dumps(body).encode(),
                 headers={
                     "Authorization": f"Bearer {self._key}",

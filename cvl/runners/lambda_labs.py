@@ -20,7 +20,7 @@ from cvl.leases import Leases
 from cvl.machines import KIND, Machines, machine_name
 from cvl.provider import Machine, Offer, Order, Provider, Reapable
 from cvl.remote.launch import Setup
-from cvl.runners import frontdoor
+from cvl.runners import frontdoor, lambda_deadline
 from cvl.runners.frontdoor import Common
 from cvl.runners.lambda_api import BASE, LAUNCH, TERMINATE, Gone, Json, LambdaAPI
 from cvl.scope import Scope
@@ -74,6 +74,7 @@ class LambdaLabsRunner:
         wait_capacity: str | None = None,
         timeout_action: str | None = None,
         install_cvl: bool = False,
+        self_terminate: bool = False,
         keep_on_fetch_failure: bool = False,
         accept_unguarded: bool = False,
         **common: Unpack[Common],
@@ -92,15 +93,14 @@ class LambdaLabsRunner:
             timeout_minutes=timeout_minutes,
             timeout_action=timeout_action,
         )
-        if spec.detach and not accept_unguarded:
+        if spec.detach and not (accept_unguarded or self_terminate or reap_installed()):
             raise UsageError(
                 "-d on Lambda leaves only the guardian on this machine to end the rent",
-                "agree to that with --accept-unguarded, or run `cvl reap --install` elsewhere",
+                "add --self-terminate, or `cvl reap --install`, or agree with --accept-unguarded",
             )
-        cloud = LambdaCloud(api(self._key), self._key or "")
+        cloud = LambdaCloud(api(self._key), self._key or "", self_terminate=self_terminate)
         provider = Machines(
             cloud,
-            layers=LAYERS,
             kind=gpu_type,
             region=region,
             patience=duration(wait_capacity) if wait_capacity else 0.0,
@@ -118,7 +118,7 @@ class LambdaLabsRunner:
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
         del handle
         key = secrets.get("api_key")
-        return Machines(LambdaCloud(api(key), key or ""), layers=LAYERS)
+        return Machines(LambdaCloud(api(key), key or ""))
 
 
 def api(key: str | None = None) -> LambdaAPI:
@@ -146,9 +146,11 @@ class LambdaCloud:
     user = "ubuntu"
     boot_limit = BOOT_LIMIT
 
-    def __init__(self, api: LambdaAPI, key: str = "") -> None:
+    def __init__(self, api: LambdaAPI, key: str = "", *, self_terminate: bool = False) -> None:
         """`key` is handed to the guardian where the environment has it not."""
-        self._api = api
+        self._api, self._self_terminate = api, self_terminate
+        self.layers = (*LAYERS, lambda_deadline.LAYER) if self_terminate else LAYERS
+        self.warnings = (lambda_deadline.WARNING,) if self_terminate else ()
         self.settle = float(os.environ.get("LAMBDA_SETTLE", SETTLE))
         self.secrets: Mapping[str, str] = {"api_key": key or os.environ.get("LAMBDA_API_KEY", "")}
 
@@ -171,8 +173,14 @@ class LambdaCloud:
                 {"key": "cvl-owner", "value": order.owner},
                 {"key": "cvl-deadline", "value": str(int(order.deadline))},
             ],
-            "user_data": user_data(order),
+            "user_data": user_data(order, self._timer(order, shown=True)),
         }
+
+    def _timer(self, order: Order, *, shown: bool) -> Mapping[str, object]:
+        if not self._self_terminate:
+            return {}
+        key = lambda_deadline.REDACTED if shown else self.secrets["api_key"]
+        return lambda_deadline.cloud_config(order, self._api.base, key)
 
     def rent(self, order: Order, leases: Leases, scope: Scope) -> Resource:
         name = machine_name(order.run_id)
@@ -190,7 +198,7 @@ class LambdaCloud:
                 deadline=order.deadline,
                 price_per_hour=order.offer.price_per_hour,
             ),
-            partial(self._launch, self.request(order)),
+            partial(self._launch, self._body(order)),
             in_doubt=partial(self._forget_key, key),
         )
 
@@ -235,6 +243,13 @@ class LambdaCloud:
     def _add_key(self, name: str, public_key: str) -> str:
         made = self._api.once("/ssh-keys", {"name": name, "public_key": public_key})
         return str(cast("Json", made)["id"])
+
+    def _body(self, order: Order) -> Json:
+        """Return the request with its secrets in it: only for the wire."""
+        return {
+            **self.request(order),
+            "user_data": user_data(order, self._timer(order, shown=False)),
+        }
 
     def _launch(self, request: Json) -> str:
         made = cast("Json", self._api.once(LAUNCH, request))
@@ -292,7 +307,14 @@ def host_name(run_id: str) -> str:
     return machine_name(run_id)[:63]
 
 
-def user_data(order: Order) -> str:
+def reap_installed() -> bool:
+    """Return whether `cvl reap --install` was done on this machine."""
+    from cvl.cli.reap_install import installed
+
+    return installed(os.environ)
+
+
+def user_data(order: Order, more: Mapping[str, object] = EMPTY) -> str:
     """Return the cloud-config that gives the machine the host key that we made and pin."""
     import yaml
 
@@ -303,5 +325,6 @@ def user_data(order: Order) -> str:
             "ed25519_public": order.host_public_key,
         },
         "ssh_authorized_keys": [order.public_key],
+        **more,
     }
     return "#cloud-config\n" + yaml.safe_dump(config, sort_keys=False)
