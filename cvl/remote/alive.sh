@@ -94,7 +94,7 @@ claim() {
     _held=$1/lock.$((_top + 1))
     _last=$_top
     set -C
-    { : >"$_held"; } 2>/dev/null
+    { true >"$_held"; } 2>/dev/null
     _made=$?
     set +C
     [ "$_made" = 0 ] || return 1

@@ -31,7 +31,7 @@ workspace() {
     try mkdir -p -m 700 "$_base/cache" "$_folder"
     lock "$_folder" 300 || fail internal "the cache $_folder stays locked"
     update
-    : >"$_folder/used"
+    true >"$_folder/used"
     try mkdir "$_fresh/ws"
     copy "$_folder/tree" "$_fresh/ws"
     unlock
@@ -42,7 +42,7 @@ update() {
     held
     [ "$_id_held" != "$_tree" ] || return 0
     [ "$_from" = - ] || [ "$_id_held" = "$_from" ] || { unlock; refit; }
-    : >"$_folder/id"
+    true >"$_folder/id"
     if [ "$_from" = - ]; then
         try rm -rf "$_folder/tree"
         [ -d "$_new/tree" ] || try mkdir "$_new/tree"

@@ -53,10 +53,10 @@ list_by_stat() {
         { if (n) name[n] = name[n] "\n" $0; else closed[m] = closed[m] "\n" $0 }
         function target(path,    command, line, all, first) {
             gsub(/\047/, "\047\\\047\047", path)
-            command = "readlink -n -- \047" path "\047"
+            command = "readlink -n -- \047" path "\047; echo ."
             for (first = 1; (command | getline line) > 0; first = 0) all = all (first ? "" : "\n") line
             close(command)
-            return all
+            return substr(all, 1, length(all) - 1)
         }
         function cut(i,    rest) {
             rest = name[i]
@@ -75,7 +75,7 @@ list_by_stat() {
                 if (name[i] in unreadable) type = "u"
                 if (type == "d" && name[i] in full) continue
                 stamp = ctime[i]; gsub(/[^0-9]/, "", stamp)
-                printf "%s\t%d:%s\t%s\t%s%c", type, type ~ /[fu]/ ? size[i] : 0, stamp, area, substr(name[i], 3), 0
+                printf "%s\t%d:%s\t%s\t%s%c", type, kind[i] ~ /^regular/ ? size[i] : 0, stamp, area, substr(name[i], 3), 0
                 if (type == "l") printf "%s%c", target(name[i]), 0
             }
         }'

@@ -6,7 +6,7 @@ clean() {
     state
     [ "$_state" != running ] || fail usage "$_id is still running"
     if [ -n "$_keep" ]; then
-        : >"$_run/keep"
+        true >"$_run/keep"
         return
     fi
     empty result
@@ -63,6 +63,6 @@ empty() {
 leftovers() {
     [ "${_help:-}" = needed ] || return 0
     _help=
-    find "$_run" ! -type d ! -path "$_run/result" 2>/dev/null | head -n 20 |
+    find "$_run" -mindepth 1 ! -name result 2>/dev/null | head -n 20 |
         while IFS= read -r _file; do say warn "cannot remove $_file"; done
 }

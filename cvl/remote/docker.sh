@@ -4,7 +4,7 @@
 
 _own=${0%/*}
 _run=${_own%/*}
-: >"$_run/docker-used"
+true >"$_run/docker-used"
 
 # The next docker on the PATH behind our folder: so two shims, one run within another, end too.
 _path=$PATH:

@@ -58,18 +58,19 @@ furnish() {
     try mkfifo "$_fresh/alive"
     exec 8<>"$_fresh/alive"
     set -- "${_grace:-1000}" "${_timeout:--}" "${_build_timeout:--}" "${_tty:-0}" "${_docker:-0}"
-    { printf '%s\n' "$*" >"$_fresh/options" && printf '%-99s\n' '' >"$_fresh/reserve"; } || no_space
+    { printf '%s\n' "$*" "$_base/runs/$_id" >"$_fresh/options" && printf '%-99s\n' '' >"$_fresh/reserve"; } || no_space
     _placeholder=$_me # until the supervisor has written its own name
     printf '%s\n' "$_placeholder" >"$_fresh/supervisor" || no_space
-    { : >"$_fresh/open" && : >"$_fresh/output" && : >"$_fresh/marker"; } || no_space
+    { true >"$_fresh/open" && true >"$_fresh/output" && true >"$_fresh/marker"; } || no_space
 }
 
-# A rename, so that the run is there whole or not at all. If somebody was faster, it lands inside.
+# A rename, so that the run is there whole or not at all. If somebody was faster, it lands inside
+# of theirs, or fails: whose name stands in it has won.
 publish() {
     _run=$_base/runs/$_id
-    [ -d "$_run" ] || try mv "$_fresh" "$_run"
-    if [ -d "$_run/run" ] || [ -d "$_fresh" ]; then
-        rm -rf "$_run/run"
-        return 1
-    fi
+    [ -d "$_run" ] || mv "$_fresh" "$_run" 2>/dev/null || [ -d "$_run" ] || try mv "$_fresh" "$_run"
+    read -r _owner <"$_run/supervisor"
+    [ "$_owner" = "$_placeholder" ] && return
+    rm -rf "$_run/run"
+    return 1
 }

@@ -87,19 +87,31 @@ conclude() {
     mv "$_run/reserve" "$_run/result"
 }
 
-# scan -> _found: `pid:start` of each living process of the run; never ourselves.
+# scan -> _found: `pid:start` of each living process of the run; never ourselves. The work folder
+# tells it from a run of the same id below another base. Whom we have seen once is found again, also
+# when its parent is dead and nothing else tells.
 scan() {
+    { read -r _rest && IFS= read -r _spelled; } <"$_run/options"
     _session='- -'
     { read -r _session <"$_run/session"; } 2>/dev/null
     read -r _stat </proc/self/stat
     _found=$(
         tail -v -c +1 /proc/[0-9]*/environ /proc/[0-9]*/stat 2>/dev/null | tr '\0' '\n' |
-            LC_ALL=C awk -v id="$_id" -v session="$_session" -v ours="$$ ${_stat%% *}" '
-                BEGIN { split(session, leader, " "); split(ours, o, " "); skip[o[1]]; skip[o[2]] }
+            LC_ALL=C work="CVL_WORK_DIR=$_spelled/work" seen="$_run/seen" awk -v id="$_id" -v session="$_session" -v ours="$$ ${_stat%% *}" '
+                BEGIN {
+                    split(session, leader, " "); split(ours, o, " "); skip[o[1]]; skip[o[2]]
+                    tail = "/runs/" id "/work"; length_ = length(tail)
+                    while ((getline line <ENVIRON["seen"]) > 0) known[line]
+                }
                 /^==> \/proc\/[0-9]+\/(environ|stat) <==$/ {
                     split($2, path, "/"); pid = path[3]; stat = path[4] == "stat"; next
                 }
-                !stat { if ($0 == "CVL_RUN_ID=" id) marked[pid]; next }
+                !stat {
+                    if ($0 == "CVL_RUN_ID=" id) marked[pid]
+                    if (/^CVL_WORK_DIR=/ && $0 != ENVIRON["work"] &&
+                        substr($0, length($0) - length_ + 1) == tail) other[pid]
+                    next
+                }
                 sub(/^[0-9]+ \(.*\) /, "") && $1 != "Z" && $1 != "X" {
                     pids[++n] = pid; parent[pid] = $2; group[pid] = $3; sid[pid] = $4; start[pid] = $20
                 }
@@ -109,7 +121,8 @@ scan() {
                     led = !(l in start) || start[l] == leader[2]
                     for (i = 1; i <= n; i++) {
                         p = pids[i]
-                        if (p in marked || led && (sid[p] == l || group[p] == l)) take(p)
+                        if (p in marked && !(p in other) || led && (sid[p] == l || group[p] == l) ||
+                            (p ":" start[p]) in known) take(p)
                     }
                     while (more) {
                         more = 0
@@ -119,6 +132,10 @@ scan() {
                 }'
     )
     reachable
+    [ "$_found" != "${_noted:-}" ] || return 0
+    _noted=$_found
+    # shellcheck disable=SC2086 # one a line
+    printf '%s\n' $_found >>"$_run/seen"
 }
 
 # reachable: leave out what we may not signal: it runs as somebody else.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
@@ -10,12 +11,14 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+Content = bytes | tarfile.TarInfo
+Files = Mapping[str, Content] | Mapping[bytes, Content]
 LIB = Path(__file__).parents[1] / "remote"
 NONCE = "0123abcd"
 COMMAND = (
@@ -24,7 +27,8 @@ COMMAND = (
     'echo "cvl:$_nonce need lib $_lib" >&2; exit 1'
 )
 LIMIT = 30.0
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+SHELLS = ("dash", "bash", "busybox")
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def wait_for(what: Callable[[], T], limit: float = LIMIT) -> T:
@@ -36,7 +40,7 @@ def wait_for(what: Callable[[], T], limit: float = LIMIT) -> T:
     return value
 
 
-def payload(files: Mapping[str | bytes, bytes | tarfile.TarInfo], *, end: bool = True) -> bytes:
+def payload(files: Files, *, end: bool = True) -> bytes:
     """Return the tar of a start request: name -> content, or a ready member."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
@@ -106,7 +110,7 @@ class Host:
         self,
         run: str,
         job: str | bytes,
-        files: Mapping[str | bytes, bytes | tarfile.TarInfo] | None = None,
+        files: Files | None = None,
         **headers: object,
     ) -> Reply:
         """Start a job; with `follow=1` also wait for its end."""
@@ -125,12 +129,12 @@ class Host:
         return (self.run(run) / "output").read_bytes()
 
 
-def script(
-    job: str | bytes, files: Mapping[str | bytes, bytes | tarfile.TarInfo] | None = None
-) -> bytes:
+def script(job: str | bytes, files: Files | None = None) -> bytes:
     """Return a start request's payload for this job.sh."""
     body = job if isinstance(job, bytes) else job.encode()
-    return payload({"run/job.sh": body, "run/env.sh": b"", "run/place": b"", **(files or {})})
+    own = {"run/job.sh": body, "run/env.sh": b"", "run/place": b""}
+    sent = {os.fsdecode(name): content for name, content in (files or {}).items()}
+    return payload({**own, **sent})
 
 
 def finish(process: subprocess.Popen[bytes]) -> Reply:
@@ -138,7 +142,7 @@ def finish(process: subprocess.Popen[bytes]) -> Reply:
     try:
         out, err = process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         out, err = process.communicate()
         raise AssertionError(f"no end of it: {out!r} {err!r}") from None
     mark = f"cvl:{NONCE}".encode()
@@ -163,20 +167,23 @@ def read_until(process: subprocess.Popen[bytes], what: bytes, limit: float = LIM
     return seen
 
 
-def processes(run: str) -> list[int]:
-    """Return every living process with this run's id in its environment or command line."""
+def processes(host: Host, run: str = "") -> list[int]:
+    """Return every living process that names this host's base, and the run if one is given."""
     found = []
-    marks = (f"CVL_RUN_ID={run}".encode(), run.encode())
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            stat = (entry / "stat").read_text()
-            words = (entry / "environ").read_bytes().split(b"\0")
-            words += (entry / "cmdline").read_bytes().split(b"\0")
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            words = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
         except OSError:
             continue
-        if stat.rpartition(")")[2].split()[0] != "Z" and any(mark in words for mark in marks):
+        named = (
+            not run
+            or f"runs/{run}/" in (text := words.decode(errors="replace"))
+            or (f"\0{run}\0" in text)
+        )
+        if state != "Z" and os.fsencode(host.base) in words and named:
             found.append(int(entry.name))
     return found
 
@@ -198,35 +205,29 @@ def install(base: Path) -> None:
         (lib / file.name).chmod(0o700)
 
 
-def applets(folder: Path) -> str:
-    """Fill `folder` with links to busybox, one an applet; return it as a PATH."""
-    folder.mkdir()
-    names = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True)
-    for name in names.stdout.split():
-        (folder / name).symlink_to(shutil.which("busybox") or "")
-    return str(folder)
-
-
-def shell_path(folder: Path, shell: str) -> str:
-    """Return a PATH on which `sh` is that shell."""
-    if shell == "busybox":
-        return applets(folder)
-    folder.mkdir()
-    (folder / "sh").symlink_to(shutil.which(shell) or "")
-    return f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-def make_host(tmp_path: Path, shell: str = "dash", base: str = "base") -> Host:
+def make_host(tmp_path: Path, shell: str = "dash") -> Host:
     """Return a host whose `sh` is `shell`; with busybox nothing else is on its PATH."""
-    folder = tmp_path / f"{shell}-bin"
-    path = f"{folder}" if folder.exists() else shell_path(folder, shell)
-    if folder.exists() and shell != "busybox" and ":" not in path:
-        path = f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    install(tmp_path / base)
-    home = tmp_path / "home"
-    home.mkdir(exist_ok=True)
-    return Host(
-        base=tmp_path / base,
-        env={"PATH": path, "HOME": str(home), "LANG": "C.UTF-8"},
-        sh=str(folder / "sh"),
-    )
+    tmp_path.mkdir(exist_ok=True)
+    bin_, home = tmp_path / "bin", tmp_path / "home"
+    home.mkdir()
+    bin_.mkdir()
+    if shell == "busybox":
+        names = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True)
+        for name in names.stdout.split():
+            (bin_ / name).symlink_to(shutil.which("busybox") or "")
+        path = str(bin_)
+    else:
+        (bin_ / "sh").symlink_to(shutil.which(shell) or "")
+        path = f"{bin_}:{SYSTEM_PATH}"
+    install(tmp_path / "base")
+    env = {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8"}
+    return Host(base=tmp_path / "base", env=env, sh=str(bin_ / "sh"))
+
+
+def hosted(tmp_path: Path, shell: str) -> Iterator[Host]:
+    """Yield a host; end what its runs have left behind, so that a failed test leaves nothing."""
+    host = make_host(tmp_path, shell)
+    yield host
+    for pid in processes(host):
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid)
