@@ -33,7 +33,7 @@ REQUEST = (
 )
 """What every request is. No user data is in it; no single quote and no newline either."""
 INSTALL = (
-    "umask 077; read -r lib base; base=${base:-$HOME/.cvl}; new=$base/lib/.$lib.$$; "
+    "umask 077; export LC_ALL=C; read -r lib base; base=${base:-$HOME/.cvl}; new=$base/lib/.$lib.$$; "
     'mkdir -p "$new" && tar -xof - -C "$new" || exit 1; '
     'test -d "$base/lib/$lib" || mv "$new" "$base/lib/$lib"; rm -rf "$new"; '
     'test -d "$base/lib/$lib"'
@@ -231,9 +231,11 @@ class FarSide:
             pass
         failure = stream.finish(ASK_LIMIT)
         if failure or process.poll():
+            words = stream.words()
+            why = next((why for mark, why in WHY.items() if mark in words), "")
             raise failure or NotReady(
-                f"cannot install into {self.shown} on {self.transport.where}: {stream.words()}",
-                "is the home folder writable, and is there space on the disk?",
+                f"cannot write to {self.shown} on {self.transport.where}: {words}",
+                HINTS.get(why, "is the home folder writable, and is there space on the disk?"),
             )
 
     def check(self, stream: Stream, answers: Sequence[Answer], failure: Exception | None) -> None:
@@ -261,11 +263,19 @@ class FarSide:
 
 
 HINTS = {
-    "space": "free some space there, or choose another disk with --remote-workdir",
-    "readonly": "choose a folder that can be written with --remote-workdir",
+    "space": "free some space there, or name another disk: --docker HOST --remote-workdir DIR",
+    "readonly": "name a folder that can be written: --docker HOST --remote-workdir DIR",
     "docker": "start Docker there, or let your user use it (group docker)",
 }
 
+
+WHY = {
+    "o space": "space",
+    "uota": "space",
+    "ead-only": "readonly",
+    "ermission denied": "readonly",
+}
+"""What the host's own words stand for; INSTALL has it speak C."""
 
 SHELL_FILES = (
     "alive.sh",

@@ -8,7 +8,7 @@ from cvl.errors import NotReady, UsageError
 from cvl.leases import Leases
 from cvl.provider import Transport
 from cvl.remote import launch
-from cvl.remote.far import FarSide
+from cvl.remote.far import ASK_LIMIT, FarSide
 from cvl.remote.job import RemoteJob
 from cvl.remote.launch import Setup
 from cvl.scope import Scope
@@ -94,7 +94,8 @@ class HostProvider:
         looking = 'command -v cvl >/dev/null 2>&1 || test -x "${1:-$HOME/.cvl}/bin/cvl"'
         process = transport.start(("sh", "-c", looking))
         process.stdin.close()
-        words, code = process.stderr.read(), process.wait(60)
+        with process.stdout, process.stderr as stderr:
+            words, code = stderr.read(), process.wait(ASK_LIMIT)
         if failure := transport.failure(code, words):
             raise failure
         if code:

@@ -96,14 +96,14 @@ def results_on_success(desk: Desk) -> None:
     done = desk.sh('mkdir -p out; echo a >out/a; echo b >"$CVL_WORK_DIR/b"; : >out/empty')
     assert done.code == 0
     assert (desk.result("a"), desk.result("b"), desk.result("empty")) == (b"a\n", b"b\n", b"")
-    landed = {path.name for path in (desk.folder / "cvl-runs").rglob("*") if path.is_file()}
+    landed = {path.name for path in (desk.repo / "cvl-runs").rglob("*") if path.is_file()}
     assert landed == {"a", "b", "empty"}
 
 
 def results_on_failure(desk: Desk) -> None:
     """Results come back after a failure too, to the folder that `-o` names."""
     assert desk.sh("echo a >result; exit 3", "-o", "there").code == 3
-    assert [path.read_text() for path in (desk.folder / "there").rglob("result")] == ["a\n"]
+    assert [path.read_text() for path in (desk.repo / "there").rglob("result")] == ["a\n"]
 
 
 def timeout_is_ours(desk: Desk) -> None:

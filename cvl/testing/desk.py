@@ -79,13 +79,19 @@ class Desk:
     left: Callable[[str], Sequence[str]] = processes_of
 
     def __post_init__(self) -> None:
-        example = self.folder / FOLDER
+        example = self.repo / FOLDER
         example.mkdir(parents=True, exist_ok=True)
-        (self.folder / "home").mkdir(exist_ok=True)
+        for name in ("home", "clients"):
+            (self.folder / name).mkdir(exist_ok=True)
         (example / "example.yaml").write_text(EXAMPLE)
         for name, text in SCRIPTS.items():
             (example / name).write_text(text)
             (example / name).chmod(0o755)
+
+    @property
+    def repo(self) -> Path:
+        """The repository with the example, which is also where every command is called."""
+        return self.folder / "repo"
 
     @property
     def state(self) -> Path:
@@ -134,7 +140,7 @@ class Desk:
 
     def result(self, name: str, run_id: str = "") -> bytes:
         """Return a file that a run left in its example's folder or its work folder."""
-        there = self.folder / "cvl-runs" / (run_id or self.runs()[0])
+        there = self.repo / "cvl-runs" / (run_id or self.runs()[0])
         return next(there.rglob(name)).read_bytes()
 
 
@@ -143,7 +149,7 @@ class Client:
 
     def __init__(self, desk: Desk, words: Sequence[str], env: Mapping[str, str]) -> None:
         self._desk = desk
-        stem = desk.folder / f"client-{time.monotonic_ns()}"
+        stem = desk.folder / "clients" / str(time.monotonic_ns())
         self._out, self._err = stem.with_suffix(".out"), stem.with_suffix(".err")
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
@@ -152,7 +158,7 @@ class Client:
                 stdout=out,
                 stderr=err,
                 env=dict(env),
-                cwd=desk.folder,
+                cwd=desk.repo,
                 start_new_session=True,
             )
 

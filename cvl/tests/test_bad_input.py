@@ -88,7 +88,7 @@ def test_secrets_are_in_no_error(desk: Desk) -> None:
     done = desk.cvl("run", "-e", "BAD-NAME=s3cret", "one", "sh")
     refused(done, 2)
     assert "s3cret" not in done.err
-    (desk.folder / "env").write_text("also bad=s3cret\n")
+    (desk.repo / "env").write_text("also bad=s3cret\n")
     done = desk.cvl("run", "--env-file", "env", "one", "sh")
     refused(done, 2, "env:1")
     assert "s3cret" not in done.err
@@ -142,7 +142,7 @@ def test_the_wrong_key(tmp_path: Path) -> None:
 
 
 def test_a_key_that_others_can_read(desk: Desk, host: Sshd) -> None:
-    key = desk.folder / "key"
+    key = desk.repo / "key"
     key.write_bytes(host.key.read_bytes())
     key.chmod(0o644)
     code = (
@@ -151,7 +151,7 @@ def test_a_key_that_others_can_read(desk: Desk, host: Sshd) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=desk.environment,
-        cwd=desk.folder,
+        cwd=desk.repo,
         capture_output=True,
         check=False,
     )
@@ -189,10 +189,10 @@ def test_an_unreadable_ledger_is_kept_aside_and_said(desk: Desk) -> None:
 
 
 def test_results_that_cannot_land_here_stay_there(desk: Desk) -> None:
-    (desk.folder / "file").write_text("")
+    (desk.repo / "file").write_text("")
     done = desk.sh("echo a >result", "-o", "file/x")
     assert done.code == 125
     assert "file" in done.err
     assert f"cvl fetch {desk.runs()[0]}" in done.err
     assert desk.cvl("fetch", desk.runs()[0], "-o", "there").code == 0
-    assert [path.read_text() for path in (desk.folder / "there").rglob("result")] == ["a\n"]
+    assert [path.read_text() for path in (desk.repo / "there").rglob("result")] == ["a\n"]
