@@ -344,8 +344,6 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
         click.echo(json.dumps(plan.request, indent=2, ensure_ascii=False))
     for line in price_lines(plan) if plan.quote.price_per_hour else [f"price: {plan.quote.note}"]:
         click.echo(line)
-    for warning in plan.warnings:
-        click.echo(f"warning: {warning}", err=True)
 
 
 def plan_json(plan: Plan) -> dict[str, object]:

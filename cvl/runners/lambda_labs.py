@@ -149,8 +149,9 @@ class LambdaCloud:
     def __init__(self, api: LambdaAPI, key: str = "", *, self_terminate: bool = False) -> None:
         """`key` is handed to the guardian where the environment has it not."""
         self._api, self._self_terminate = api, self_terminate
-        self.layers = (*LAYERS, lambda_deadline.LAYER) if self_terminate else LAYERS
-        self.warnings = (lambda_deadline.WARNING,) if self_terminate else ()
+        more = (lambda_deadline.LAYER,) if self_terminate else ()
+        self.layers: tuple[str, ...] = (*LAYERS, *more)
+        self.warnings: tuple[str, ...] = (lambda_deadline.WARNING,) if self_terminate else ()
         self.settle = float(os.environ.get("LAMBDA_SETTLE", SETTLE))
         self.secrets: Mapping[str, str] = {"api_key": key or os.environ.get("LAMBDA_API_KEY", "")}
 
