@@ -73,12 +73,18 @@ class LazyGroup(click.Group):
     "`cvl COMMAND --help` says more.",
 )
 @click.version_option(__version__, message="cvl %(version)s")
-def cvl() -> None:
+@click.pass_context
+def cvl(ctx: click.Context) -> None:
     """Run an ML example on somebody else's machine as if it were this one.
 
     One command: live output, the script's own exit code, results back on disk. Whatever dies
     (script, network, this machine), no rented machine is left running and nothing is lost.
     """
+    if ctx.invoked_subcommand != "reap":
+        from cvl.cli.notice import open_leases
+
+        if notice := open_leases():
+            print(f"cvl: {notice}", file=sys.stderr)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -21,7 +21,8 @@ done
 say python-version "$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
 say docker-says "$(docker info --format '{{.ServerVersion}}' 2>&1 | tail -n 1)"
 say docker-works "$(docker info >/dev/null 2>&1 && echo yes)"
-say gpu "$(nvidia-smi --query-gpu=name,memory.total --format=csv,noheader 2>/dev/null | tr '\\n' ';')"
+query="--query-gpu=name,memory.total --format=csv,noheader"
+say gpu "$(nvidia-smi $query 2>/dev/null | tr '\\n' ';')"
 say home "$(test -w "$HOME" && echo writable)"
 say free-mb "$(df -Pm "$HOME" 2>/dev/null | awk 'END { print $4 }')"
 login=org.freedesktop.login1

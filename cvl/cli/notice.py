@@ -1,0 +1,44 @@
+"""What every command says first: machines of dead runs that nobody looks after any more."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from cvl.paths import ledger_file
+
+QUERY = "SELECT 1 FROM leases WHERE state <> 'released' LIMIT 1"
+
+
+def open_leases() -> str:
+    """Return one line if something rented belongs to a dead run, else "".
+
+    One query of a file that is there; the ledger itself is loaded only when that finds something.
+    A ledger that cannot be read is for the command itself to report.
+    """
+    path = ledger_file()
+    if not path.exists() or not _any_open(str(path)):
+        return ""
+    from cvl.errors import LedgerError
+    from cvl.ledger import Ledger
+    from cvl.reap import price
+
+    with suppress(LedgerError):
+        orphans = [each for each in Ledger(path).orphans() if each.leases]
+        rates = price(lease.price_per_hour for each in orphans for lease in each.leases)
+        cost = f", {rates} USD an hour" if rates is not None else ""
+        if orphans:
+            runs = ", ".join(each.run.id for each in orphans)
+            return f"nobody looks after {runs} any more{cost}: `cvl reap` ends it"
+    return ""
+
+
+def _any_open(path: str) -> bool:
+    import sqlite3
+
+    with suppress(sqlite3.Error):
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.2)
+        try:
+            return db.execute(QUERY).fetchone() is not None
+        finally:
+            db.close()
+    return True
