@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Self, Unpack
 
 from cvl.errors import CvlError, FetchError, LostContact, StillOpen, Unreachable, UsageError
-from cvl.guardian import Guardian
-from cvl.leases import RELEASE_LIMIT, Leases
+from cvl.leases import RELEASE_LIMIT, Guard, Leases
 from cvl.ledger import Facts, Ledger, Run, RunState
 from cvl.process import Life, life, me
 from cvl.provider import Execution, Observer, Provider
@@ -319,7 +318,9 @@ class Drive:
             self._tell("cost", f"${cost}")
         return status
 
-    def _guard(self) -> Guardian:
+    def _guard(self) -> Guard:
+        from cvl.guardian import Guardian
+
         folder = run_folder(self.record.id)
         return Guardian(self.record.id, self.provider.secrets, folder)
 

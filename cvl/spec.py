@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -236,6 +235,8 @@ def new_run_id(example: str = "", *, now: float | None = None) -> str:
     It starts with the example's folder name so that `cvl ps` can be read, and ends with 40
     random bits. Valid as a DNS label (RFC 1123) and as a SageMaker or Lambda name.
     """
+    import secrets
+
     words = re.findall(r"[a-z0-9]+", example.rsplit("/", 1)[-1].lower())
     stem = "-".join(words)[:18].strip("-") or "run"
     stamp = time.strftime("%m%d-%H%M%S", time.gmtime(now))

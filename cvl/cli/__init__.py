@@ -6,6 +6,7 @@ Only here do errors become exit codes and text.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType

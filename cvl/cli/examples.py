@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from cvl.catalog import Lookup, described, find, find_root, listed, load
-from cvl.cli.run import configured_root, settings
+from cvl.cli.settings import configured_root, settings
 
 ROOT = click.option(
     "--root", type=click.Path(path_type=Path), help="The folder that holds examples/."

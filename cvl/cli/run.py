@@ -14,6 +14,7 @@ import click
 
 from cvl import config
 from cvl.cli.options import DecimalType, Duration, Grace, entry, parameters
+from cvl.cli.settings import configured_root, settings
 from cvl.console import Console
 from cvl.errors import CvlError, UsageError
 from cvl.runners import BUILT_IN, Runner, load
@@ -250,12 +251,6 @@ def common(params: Mapping[str, Any], console: Console) -> Common:
     return given
 
 
-def configured_root(found: config.Config) -> Path | None:
-    """Return the root that a configuration file names; the environment comes before it."""
-    setting = found.configured("root")
-    return setting.base / Path(str(setting.value)).expanduser() if setting else None
-
-
 def seconds(params: Mapping[str, Any], found: config.Config) -> float | None:
     """Return the timeout in seconds. Raises `UsageError`."""
     if params["timeout"] is not None:
@@ -373,14 +368,3 @@ def final(status: Any) -> dict[str, object]:
     from cvl.paths import ledger_file
 
     return ps_json(Ledger(ledger_file()).find(status.run_id))
-
-
-def settings() -> config.Config:
-    """Return the configuration; read once for each command."""
-    global _settings  # noqa: PLW0603 - one command line, one configuration
-    if _settings is None:
-        _settings = config.load(Path.cwd(), os.environ)
-    return _settings
-
-
-_settings: config.Config | None = None
