@@ -9,6 +9,7 @@
     ├── MissingTool              a program or an extra is not installed here
     ├── HostError                a machine that we were given
     │   ├── Unreachable          no connection: may pass, worth a retry
+    │   │   └── NotConnected     there never was one: nothing can have been started
     │   ├── HostKeyError         unknown or changed host key: never connect
     │   ├── AuthError            the host or the provider does not accept who we are
     │   └── NotReady             reached, but it lacks something (sh, space, Docker, Python)
@@ -61,6 +62,10 @@ class HostError(CvlError):
 
 class Unreachable(HostError):
     """No connection, or it broke. The only host error that is worth a retry."""
+
+
+class NotConnected(Unreachable):
+    """There never was a connection, so nothing can have arrived over there."""
 
 
 class HostKeyError(HostError):

@@ -19,12 +19,15 @@ from typing import IO
 
 from cvl.errors import CvlError, NotReady, Unreachable, UsageError
 from cvl.provider import Process, Transport
+from cvl.scope import Scope
 from cvl.spec import Cause, ExitStatus
 
 CHUNK = 1 << 18
 ASK_LIMIT = 120.0
 """Seconds that a request without a stream may take."""
 KILL_LIMIT = 5.0
+LOOK = 0.2
+"""Seconds between two looks at whether somebody has asked to stop."""
 
 REQUEST = (
     "read -r lib base; base=${base:-$HOME/.cvl}; file=$base/lib/$lib/supervisor.sh; "
@@ -33,7 +36,8 @@ REQUEST = (
 )
 """What every request is. No user data is in it; no single quote and no newline either."""
 INSTALL = (
-    "umask 077; export LC_ALL=C; read -r lib base; base=${base:-$HOME/.cvl}; new=$base/lib/.$lib.$$; "
+    "umask 077; export LC_ALL=C; read -r lib base; base=${base:-$HOME/.cvl}; "
+    "new=$base/lib/.$lib.$$; "
     'mkdir -p "$new" && tar -xof - -C "$new" || exit 1; '
     'test -d "$base/lib/$lib" || mv "$new" "$base/lib/$lib"; rm -rf "$new"; '
     'test -d "$base/lib/$lib"'
@@ -85,8 +89,11 @@ class Stream:
             while data := _read(read):
                 yield data
 
-    def answer(self, *words: str) -> Answer | None:
-        """Wait for the first answer with one of `words`, or None when the stream has ended."""
+    def answer(self, *words: str, scope: Scope) -> Answer | None:
+        """Wait for the first answer with one of `words`, or None when the stream has ended.
+
+        Raises as `scope.checkpoint`.
+        """
         with self._news:
             while True:
                 for answer in self._answers:
@@ -94,7 +101,8 @@ class Stream:
                         return answer
                 if self._done:
                     return None
-                self._news.wait(1.0)
+                scope.checkpoint()
+                self._news.wait(LOOK)
 
     def answers(self) -> list[Answer]:
         """Return what has been answered so far."""

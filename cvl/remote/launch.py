@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from cvl.errors import LostContact, Unreachable
-from cvl.remote.far import Answer, FarSide, Headers
+from cvl.errors import LostContact, NotConnected, Unreachable
+from cvl.remote.far import Answer, FarSide, Headers, Stream
 from cvl.remote.job import RemoteJob
 from cvl.remote.sync import TreeSync
-from cvl.scope import Scope
+from cvl.scope import Cancelled, Scope
 from cvl.spec import Build, JobSpec
 from cvl.units import size
 
-ATTEMPTS = 6
+ATTEMPTS = 12
 """Requests that one start may take: install, bundle, tree, and connections that break."""
+PAUSES = (0.0, 0.2, 1.0, 3.0, 8.0, 15.0)
+"""Seconds before each, by how often the connection has broken; the last one repeats."""
+FINISH_LIMIT = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,29 +41,32 @@ def start(
 ) -> RemoteJob:
     """Start the job; return it with the stream that already follows it.
 
-    A connection that breaks is tried again: the far side starts a run id only once. Raises
-    `HostError` when nothing was started, `LostContact` when nobody can say.
+    A connection that breaks is tried again: the far side starts a run id only once. When
+    somebody asks to stop while nobody can say whether it was started, the job is returned as if
+    it was: stopping it then finds out. Raises `HostError` when nothing was started, `LostContact`
+    when nobody can say.
     """
-    cargo = Cargo(far, spec, setup)
-    touched = False
-    for attempt in range(ATTEMPTS):
-        scope.checkpoint()
-        stream = far.open("start", cargo.headers(), lambda out: cargo.write(out, scope))
-        answer = stream.answer("started", "fail", "need")
-        if answer and answer.word == "started":
-            cargo.arrived()
-            return RemoteJob(far, handle, started=stream, clock=scope.clock)
-        failure = stream.finish(10.0)
-        answers = stream.answers()
-        touched = touched or bool(answers)
-        if far.supply(answers) or cargo.supply(answers):
-            continue
+    cargo, broken, doubt = Cargo(far, spec, setup), 0, False
+    for _ in range(ATTEMPTS):
+        sent = False
         try:
-            far.check(stream, answers, failure)
-        except Unreachable:
-            if not touched and attempt == 0:
+            scope.sleep(PAUSES[min(broken, len(PAUSES) - 1)])
+            stream = far.open("start", cargo.headers(), lambda out: cargo.write(out, scope))
+            sent = True
+            answer = stream.answer("started", "fail", "need", scope=scope)
+            if answer and answer.word == "started":
+                cargo.arrived()
+                return RemoteJob(far, handle, started=stream, clock=scope.clock)
+            cargo.refused(stream)
+        except Unreachable as error:
+            doubt = doubt or not isinstance(error, NotConnected)
+            if not doubt:
                 raise
-            scope.sleep(min(2.0**attempt, 15.0))
+            broken += 1
+        except Cancelled:
+            if not (doubt or sent):
+                raise
+            return RemoteJob(far, handle, clock=scope.clock)
     raise LostContact(
         f"the connection to {far.transport.where} broke while {spec.run_id} was started",
         f"`cvl attach {spec.run_id}` tells whether it runs",
@@ -99,8 +105,19 @@ class Cargo:
         delta = self._sync.delta() if self._sync else None
         write_payload(Metered(out, scope), files, delta)
 
-    def supply(self, answers: list[Answer]) -> bool:
-        """Do what the answers ask for before another attempt; return whether they did."""
+    def refused(self, stream: Stream) -> None:
+        """Do what the answers ask for before another attempt; else raise what they say."""
+        failure = stream.finish(FINISH_LIMIT)
+        answers = stream.answers()
+        if not (self._far.supply(answers) or self._supply(answers)):
+            self._far.check(stream, answers, failure)
+
+    def arrived(self) -> None:
+        """Remember what the machine's cache holds now."""
+        if self._sync:
+            self._sync.arrived()
+
+    def _supply(self, answers: list[Answer]) -> bool:
         for answer in answers:
             what, _, value = answer.rest.partition(" ")
             if answer.word == "need" and what == "tree" and self._sync:
@@ -110,11 +127,6 @@ class Cargo:
                 install_bundle(self._far)
                 return True
         return False
-
-    def arrived(self) -> None:
-        """Remember what the machine's cache holds now."""
-        if self._sync:
-            self._sync.arrived()
 
 
 def run_files(spec: JobSpec, setup: Setup) -> dict[str, bytes | Path]:

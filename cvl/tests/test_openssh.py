@@ -24,6 +24,7 @@ from cvl.errors import (
     FetchError,
     HostKeyError,
     MissingTool,
+    NotConnected,
     NotReady,
     Unreachable,
     UsageError,
@@ -728,10 +729,10 @@ def test_no_ssh_here(ssh: OpenSSH, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("words", "kind", "message"),
     [
-        (b"ssh: connect to host h port 22: Connection refused", Unreachable, "refused"),
-        (b"ssh: connect to host h port 22: No route to host", Unreachable, "no route"),
-        (b"ssh: connect to host h port 22: Connection timed out", Unreachable, "not answer"),
-        (b"ssh: connect to host h port 22: Operation timed out", Unreachable, "not answer"),
+        (b"ssh: connect to host h port 22: Connection refused", NotConnected, "refused"),
+        (b"ssh: connect to host h port 22: No route to host", NotConnected, "no route"),
+        (b"ssh: connect to host h port 22: Connection timed out", NotConnected, "not answer"),
+        (b"ssh: connect to host h port 22: Operation timed out", NotConnected, "not answer"),
         (b"Timeout, server h not responding.", Unreachable, "not answer"),
         (b"kex_exchange_identification: read: Connection reset by peer", Unreachable, "cut"),
         (b"Connection closed by UNKNOWN port 65535", Unreachable, "cut"),

@@ -125,38 +125,40 @@ def test_cvl_that_has_to_be_there_and_is_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["--ssh", "--docker"])
 def test_a_home_that_cannot_be_written(flag: str, tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "-o", "ro") as home:
-        with Sshd(tmp_path / "host", home=home) as sshd:
-            desk = desk_at(sshd, tmp_path, flag)
-            refused(desk.sh("exit 0"), "testhost", "write")
+    with mounted(tmp_path / "disk", "-o", "ro") as home, Sshd(tmp_path / "host", home=home) as sshd:
+        desk = desk_at(sshd, tmp_path, flag)
+        refused(desk.sh("exit 0"), "testhost", "write")
     assert [run["cause"] for run in desk.ps()] == ["not-started"]
 
 
 def test_another_folder_where_the_home_cannot_be_written(tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "-o", "ro") as home:
-        with Sshd(tmp_path / "host", home=home) as sshd:
-            desk = desk_at(sshd, tmp_path, "--docker")
-            assert desk.sh("exit 3", "--remote-workdir", str(tmp_path / "there")).code == 3
+    with mounted(tmp_path / "disk", "-o", "ro") as home, Sshd(tmp_path / "host", home=home) as sshd:
+        desk = desk_at(sshd, tmp_path, "--docker")
+        assert desk.sh("exit 3", "--remote-workdir", str(tmp_path / "there")).code == 3
 
 
 @pytest.mark.parametrize("flag", ["--ssh", "--docker"])
 @pytest.mark.parametrize("free", ["4k", "200k"])
 def test_a_disk_without_room_for_us(flag: str, free: str, tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "-o", f"size={free}") as home:
-        with Sshd(tmp_path / "host", home=home) as sshd:
-            desk = desk_at(sshd, tmp_path, flag)
-            (desk.repo / "examples/conformance/one/big").write_bytes(os.urandom(400_000))
-            refused(desk.sh("exit 0"), "testhost", "space")
+    with (
+        mounted(tmp_path / "disk", "-o", f"size={free}") as home,
+        Sshd(tmp_path / "host", home=home) as sshd,
+    ):
+        desk = desk_at(sshd, tmp_path, flag)
+        (desk.repo / "examples/conformance/one/big").write_bytes(os.urandom(400_000))
+        refused(desk.sh("exit 0"), "testhost", "space")
 
 
 @pytest.mark.parametrize("flag", ["--ssh", "--docker"])
 def test_a_disk_that_the_job_fills(flag: str, tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "-o", "size=12m") as home:
-        with Sshd(tmp_path / "host", home=home) as sshd:
-            desk = desk_at(sshd, tmp_path, flag)
-            done = desk.sh("echo first; yes | head -c 30000000; exit 5")
-            assert done.code == 5, done.err
-            assert done.out.startswith(b"first\ny\ny\n")
-            assert "disk" in done.err
-            assert "full" in done.err
-            assert desk.sh("exit 3").code == 3
+    with (
+        mounted(tmp_path / "disk", "-o", "size=12m") as home,
+        Sshd(tmp_path / "host", home=home) as sshd,
+    ):
+        desk = desk_at(sshd, tmp_path, flag)
+        done = desk.sh("echo first; yes | head -c 30000000; exit 5")
+        assert done.code == 5, done.err
+        assert done.out.startswith(b"first\ny\ny\n")
+        assert "disk" in done.err
+        assert "full" in done.err
+        assert desk.sh("exit 3").code == 3

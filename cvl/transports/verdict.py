@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import re
 
-from cvl.errors import AuthError, CvlError, HostError, HostKeyError, Unreachable, UsageError
+from cvl.errors import (
+    AuthError,
+    CvlError,
+    HostError,
+    HostKeyError,
+    NotConnected,
+    Unreachable,
+    UsageError,
+)
 
 KNOWN_HOSTS_HINT = (
     "connect once with ssh and compare the fingerprint, or pass --accept-new-host-key"
@@ -76,27 +84,33 @@ RULES: tuple[Rule, ...] = (
     ),
     (
         r"Could not resolve hostname",
-        Unreachable,
+        NotConnected,
         "no such host: {where}",
         "check the spelling, your ssh_config and the network's name service",
     ),
     (
         r"Connection refused",
-        Unreachable,
+        NotConnected,
         "{where} refused the connection",
         "is sshd running there, and is this the right port?",
     ),
     (
         r"No route to host|Network is unreachable|Host is down",
-        Unreachable,
+        NotConnected,
         "no route to {where}",
         "check your network or VPN, and that the machine is on",
     ),
     (
         r"timed out during banner exchange|Timeout before authentication",
-        Unreachable,
+        NotConnected,
         "{where} takes connections but does not answer",
         "its sshd hangs, or something else listens on that port",
+    ),
+    (
+        r"connect to host .* [Tt]imed out",
+        NotConnected,
+        "{where} does not answer",
+        "check that the machine is on and that no firewall is in the way",
     ),
     (
         r"[Tt]imed out|Timeout, server .* not responding",
