@@ -13,6 +13,8 @@ from textwrap import dedent
 
 from cvl.provider import Order
 
+LOOK = 60
+"""Seconds between two looks at the clock."""
 REDACTED = "<redacted:api_key>"
 LAYER = "the machine itself, at its deadline (the account's API key is on it, readable by root)"
 WARNING = (
@@ -63,8 +65,8 @@ TIMER = dedent("""\
     [Unit]
     Description=End this rented machine at its deadline
     [Timer]
-    OnBootSec=60
-    OnUnitActiveSec=60
+    OnBootSec={seconds}
+    OnUnitActiveSec={seconds}
     [Install]
     WantedBy=timers.target
 """)
@@ -77,7 +79,7 @@ def cloud_config(order: Order, base: str, key: str) -> Mapping[str, object]:
         ("/etc/cvl/deadline.json", "0600", json.dumps(facts)),
         ("/usr/local/sbin/cvl-deadline", "0700", SCRIPT),
         ("/etc/systemd/system/cvl-deadline.service", "0644", SERVICE),
-        ("/etc/systemd/system/cvl-deadline.timer", "0644", TIMER),
+        ("/etc/systemd/system/cvl-deadline.timer", "0644", TIMER.format(seconds=LOOK)),
     )
     return {
         "write_files": [
