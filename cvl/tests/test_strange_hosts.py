@@ -20,16 +20,18 @@ WORDS = ["it's", 'a "b"', "$HOME", "", "é"]
 
 
 @contextmanager
-def mounted(place: Path, *options: str) -> Iterator[Path]:
-    """Mount a small disk; skips where that is not allowed."""
-    place.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", *options, "cvl-test", str(place)]
+def on_a_disk(folder: Path, options: str) -> Iterator[Sshd]:
+    """Give a host whose home is a disk of its own; skips where that is not allowed."""
+    disk = folder / "disk"
+    disk.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", options, "cvl-test", str(disk)]
     if os.getuid() or subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("only root can mount a small disk")
     try:
-        yield place
+        with Sshd(folder / "host", home=disk) as sshd:
+            yield sshd
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def desk_at(sshd: Sshd, folder: Path, flag: str) -> Desk:
@@ -125,14 +127,14 @@ def test_cvl_that_has_to_be_there_and_is_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["--ssh", "--docker"])
 def test_a_home_that_cannot_be_written(flag: str, tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "-o", "ro") as home, Sshd(tmp_path / "host", home=home) as sshd:
+    with on_a_disk(tmp_path, "ro") as sshd:
         desk = desk_at(sshd, tmp_path, flag)
         refused(desk.sh("exit 0"), "testhost", "write")
     assert [run["cause"] for run in desk.ps()] == ["not-started"]
 
 
 def test_another_folder_where_the_home_cannot_be_written(tmp_path: Path) -> None:
-    with mounted(tmp_path / "disk", "-o", "ro") as home, Sshd(tmp_path / "host", home=home) as sshd:
+    with on_a_disk(tmp_path, "ro") as sshd:
         desk = desk_at(sshd, tmp_path, "--docker")
         assert desk.sh("exit 3", "--remote-workdir", str(tmp_path / "there")).code == 3
 
@@ -140,10 +142,7 @@ def test_another_folder_where_the_home_cannot_be_written(tmp_path: Path) -> None
 @pytest.mark.parametrize("flag", ["--ssh", "--docker"])
 @pytest.mark.parametrize("free", ["4k", "200k"])
 def test_a_disk_without_room_for_us(flag: str, free: str, tmp_path: Path) -> None:
-    with (
-        mounted(tmp_path / "disk", "-o", f"size={free}") as home,
-        Sshd(tmp_path / "host", home=home) as sshd,
-    ):
+    with on_a_disk(tmp_path, f"size={free}") as sshd:
         desk = desk_at(sshd, tmp_path, flag)
         (desk.repo / "examples/conformance/one/big").write_bytes(os.urandom(400_000))
         refused(desk.sh("exit 0"), "testhost", "space")
@@ -151,10 +150,7 @@ def test_a_disk_without_room_for_us(flag: str, free: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("flag", ["--ssh", "--docker"])
 def test_a_disk_that_the_job_fills(flag: str, tmp_path: Path) -> None:
-    with (
-        mounted(tmp_path / "disk", "-o", "size=12m") as home,
-        Sshd(tmp_path / "host", home=home) as sshd,
-    ):
+    with on_a_disk(tmp_path, "size=12m") as sshd:
         desk = desk_at(sshd, tmp_path, flag)
         done = desk.sh("echo first; yes | head -c 30000000; exit 5")
         assert done.code == 5, done.err
