@@ -1,4 +1,4 @@
-"""`cvl reap`: what should be over is ended, from this machine or another; nothing else is touched."""
+"""`cvl reap`: what should be over is ended, from here or elsewhere; nothing else is touched."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_key_of_a_machine_that_lives_is_left_alone(fake: FakeCloud, tmp_path: 
 
 
 def test_our_own_ledger_says_that_a_run_is_over(fake: FakeCloud, tmp_path: Path) -> None:
-    """A line that was closed too early, or a machine that turned up late: it is over all the same."""
+    """A line closed too early, or a machine that turned up late: it is over all the same."""
     here = Ledger(ledger_file())
     run = rented(here, tmp_path)
     for lease in here.leases(run.id, open_only=True):

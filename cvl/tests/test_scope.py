@@ -101,7 +101,8 @@ def test_wait_hears_of_the_news_from_another_thread() -> None:
     ],
 )
 def test_a_signal_only_sets_the_flag(number: signal.Signals, cause: Cause) -> None:
-    scope, presses = Scope(), []
+    scope = Scope()
+    presses: list[int] = []
     before = signal.getsignal(number)
     with signals(scope, presses.append):
         os.kill(os.getpid(), number)
