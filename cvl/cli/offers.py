@@ -18,7 +18,7 @@ from cvl.provider import Offer
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def offers(keyword: str | None, gpus: int, everything: bool, as_json: bool) -> None:
     """Show what can be rented now, the cheapest first."""
-    from cvl.runners.lambda_labs import LambdaCloud, api
+    from cvl.runners.lambda_cloud import LambdaCloud, api
 
     found = [
         each

@@ -1,57 +1,20 @@
-"""LambdaLabsRunner: rent a Lambda Cloud machine for one run, and see it gone.
-
-Lambda enforces no deadline and an OS shutdown does not end billing: only `terminate` does. So a
-machine carries its deadline in a tag, and the guardian, `cvl reap`, or with `self_terminate` the
-machine itself, calls it.
-"""
+"""LambdaLabsRunner: rent a Lambda Cloud machine for one run, and see it gone."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from decimal import Decimal
-from functools import partial
-from typing import Unpack, cast
+from collections.abc import Mapping, Sequence
+from typing import Unpack
 
-from cvl.errors import CvlError, UsageError
-from cvl.leases import Leases
-from cvl.machines import KIND, Machines, machine_name
-from cvl.provider import Machine, Offer, Order, Provider, Reapable
+from cvl.errors import UsageError
+from cvl.machines import Machines
+from cvl.provider import Provider, Reapable
 from cvl.remote.launch import Setup
-from cvl.runners import frontdoor, lambda_deadline
+from cvl.runners import frontdoor
 from cvl.runners.frontdoor import Common
-from cvl.runners.lambda_api import BASE, LAUNCH, TERMINATE, Gone, Json, LambdaAPI
-from cvl.scope import Scope
-from cvl.spec import EMPTY, RUN_ID, ExitStatus, Resource
+from cvl.runners.lambda_cloud import LambdaCloud, api
+from cvl.spec import EMPTY, ExitStatus
 from cvl.units import duration
-
-BOOT_LIMIT = 1800.0
-"""Seconds: 8xH100 machines were seen to take 25 minutes."""
-SETTLE = 120.0
-"""Seconds after a launch in which it may not be listed yet; `LAMBDA_SETTLE`."""
-KEY_KIND = "ssh-key"
-STATES: Mapping[str, str] = {
-    "booting": "booting",
-    "active": "ready",
-    "unhealthy": "broken",
-    "preempted": "broken",
-    "terminating": "gone",
-    "terminated": "gone",
-}
-"""Lambda's status -> `Machine.state`; one that is not here is taken for booting, and billed."""
-OVER = frozenset({"terminated"})
-"""The only status that ends billing; an unknown one does not."""
-OURS = re.compile(r"cvl-(?P<run>[a-z0-9-]+-\d{4}-\d{6}-[0-9a-f]{10})\Z")
-"""Names of ours: they end in a run id's time and 40 random bits."""
-
-LAYERS = (
-    "cvl itself, on every ending",
-    "the guardian on this machine, if cvl dies",
-    "`cvl reap` from any machine with the key, past the deadline in the machine's tags",
-)
-CENTS = Decimal(100)
 
 
 class LambdaLabsRunner:
@@ -121,211 +84,8 @@ class LambdaLabsRunner:
         return Machines(LambdaCloud(api(key), key or ""))
 
 
-def api(key: str | None = None) -> LambdaAPI:
-    """Return the account's API, as the environment says. Raises `CvlError` without a key."""
-    found = key or os.environ.get("LAMBDA_API_KEY", "")
-    if not found:
-        raise CvlError(
-            "LAMBDA_API_KEY not set",
-            "make a key in the Lambda Cloud dashboard and export it as LAMBDA_API_KEY",
-        )
-    rate = float(os.environ.get("LAMBDA_API_RPS", "1"))
-    return LambdaAPI(
-        found,
-        os.environ.get("LAMBDA_API_BASE", BASE),
-        interval=1 / rate if rate > 0 else 0,
-        launch_interval=float(os.environ.get("LAMBDA_LAUNCH_INTERVAL", "12")),
-        read_limit=float(os.environ.get("LAMBDA_READ_LIMIT", "30")),
-    )
-
-
-class LambdaCloud:
-    """The `Cloud`: Lambda's machines and SSH keys, as far as they are ours."""
-
-    name = "lambda"
-    user = "ubuntu"
-    boot_limit = BOOT_LIMIT
-
-    def __init__(self, api: LambdaAPI, key: str = "", *, self_terminate: bool = False) -> None:
-        """`key` is handed to the guardian where the environment has it not."""
-        self._api, self._self_terminate = api, self_terminate
-        more = (lambda_deadline.LAYER,) if self_terminate else ()
-        self.layers: tuple[str, ...] = (*LAYERS, *more)
-        self.warnings: tuple[str, ...] = (lambda_deadline.WARNING,) if self_terminate else ()
-        self.settle = float(os.environ.get("LAMBDA_SETTLE", SETTLE))
-        self.secrets: Mapping[str, str] = {"api_key": key or os.environ.get("LAMBDA_API_KEY", "")}
-
-    def offers(self) -> list[Offer]:
-        found = cast("Mapping[str, Json]", self._api.get("/instance-types"))
-        return sorted(map(offer_of, found.values()), key=lambda each: each.price_per_hour)
-
-    def now(self) -> float:
-        return self._api.now()
-
-    def request(self, order: Order) -> Mapping[str, object]:
-        return {
-            "region_name": order.region,
-            "instance_type_name": order.offer.type,
-            "ssh_key_names": [machine_name(order.run_id)],
-            "name": machine_name(order.run_id),
-            "hostname": host_name(order.run_id),
-            "tags": [
-                {"key": "cvl-run", "value": order.run_id},
-                {"key": "cvl-owner", "value": order.owner},
-                {"key": "cvl-deadline", "value": str(int(order.deadline))},
-            ],
-            "user_data": user_data(order, self._timer(order, shown=True)),
-        }
-
-    def _timer(self, order: Order, *, shown: bool) -> Mapping[str, object]:
-        if not self._self_terminate:
-            return {}
-        key = lambda_deadline.REDACTED if shown else self.secrets["api_key"]
-        return lambda_deadline.cloud_config(order, self._api.base, key)
-
-    def rent(self, order: Order, leases: Leases, scope: Scope) -> Resource:
-        name = machine_name(order.run_id)
-        key = leases.acquire(
-            Resource(kind=KEY_KIND, name=name, run_id=order.run_id),
-            partial(self._add_key, name, order.public_key),
-        )
-        scope.checkpoint()
-        scope.tell("renting", f"{order.offer.type} in {order.region}")
-        return leases.acquire(
-            Resource(
-                kind=KIND,
-                name=name,
-                run_id=order.run_id,
-                deadline=order.deadline,
-                price_per_hour=order.offer.price_per_hour,
-            ),
-            partial(self._launch, self._body(order)),
-            in_doubt=partial(self._forget_key, key),
-        )
-
-    def admitted(self, leases: Leases) -> None:
-        leases.release(kind=KEY_KIND)
-
-    def look(self, resource: Resource) -> Machine:
-        try:
-            found = cast("Json", self._api.get(f"/instances/{resource.id}"))
-        except Gone as error:
-            return Machine(state="missing", words=str(error))
-        status, address = str(found["status"]), str(found.get("ip") or "")
-        state = STATES.get(status, "booting")
-        if state == "ready" and not address:
-            return Machine(state="booting", words="active, without an address yet")
-        return Machine(state=state, address=address, words=status)
-
-    def owned(self, kind: str = "") -> Iterable[Resource]:
-        if kind in {"", KIND}:
-            for each in cast("Sequence[Json]", self._api.get("/instances")):
-                if resource := machine_of(each):
-                    yield resource
-        if kind in {"", KEY_KIND}:
-            for each in cast("Sequence[Json]", self._api.get("/ssh-keys")):
-                if found := OURS.match(str(each["name"])):
-                    yield Resource(
-                        kind=KEY_KIND,
-                        name=str(each["name"]),
-                        id=str(each["id"]),
-                        run_id=found["run"],
-                    )
-
-    def destroy(self, resource: Resource) -> None:
-        try:
-            if resource.kind == KEY_KIND:
-                self._api.delete(f"/ssh-keys/{resource.id}")
-            else:
-                self._api.post(TERMINATE, {"instance_ids": [resource.id]})
-        except Gone:
-            return
-
-    def _add_key(self, name: str, public_key: str) -> str:
-        made = self._api.once("/ssh-keys", {"name": name, "public_key": public_key})
-        return str(cast("Json", made)["id"])
-
-    def _body(self, order: Order) -> Json:
-        """Return the request with its secrets in it: only for the wire."""
-        return {
-            **self.request(order),
-            "user_data": user_data(order, self._timer(order, shown=False)),
-        }
-
-    def _launch(self, request: Json) -> str:
-        made = cast("Json", self._api.once(LAUNCH, request))
-        return str(cast("Sequence[str]", made["instance_ids"])[0])
-
-    def _forget_key(self, key: Resource) -> None:
-        """Take the key away first: a launch that is still under way over there then fails."""
-        with suppress(CvlError):  # its line stays open: it is deleted with the rest
-            self.destroy(key)
-
-
-def offer_of(entry: Json) -> Offer:
-    """Return one entry of `GET /instance-types`."""
-    kind = cast("Json", entry["instance_type"])
-    specs = cast("Mapping[str, int]", kind["specs"])
-    regions = cast("Sequence[Json]", entry["regions_with_capacity_available"])
-    described = str(kind.get("gpu_description") or kind.get("description") or "")
-    memory = re.search(r"\((\d+) GB", described)
-    return Offer(
-        type=str(kind["name"]),
-        price_per_hour=Decimal(cast("int", kind["price_cents_per_hour"])) / CENTS,
-        gpus=specs["gpus"],
-        description=described,
-        vram_gib=float(memory[1]) if memory else 0,
-        cpus=specs["vcpus"],
-        ram_gib=specs["memory_gib"],
-        disk_gib=specs["storage_gib"],
-        regions=tuple(str(region["name"]) for region in regions),
-    )
-
-
-def machine_of(entry: Json) -> Resource | None:
-    """Return an entry of `GET /instances` if it is ours: it carries our tag, or a name of ours."""
-    tags = {str(t["key"]): str(t["value"]) for t in cast("Sequence[Json]", entry.get("tags") or ())}
-    run_id = tags.get("cvl-run", "")
-    if not RUN_ID.match(run_id):
-        return None
-    kind = cast("Json", entry["instance_type"])
-    deadline = tags.get("cvl-deadline", "")
-    return Resource(
-        kind=KIND,
-        name=str(entry.get("name") or machine_name(run_id)),
-        id=str(entry["id"]),
-        run_id=run_id,
-        owner=tags.get("cvl-owner", ""),
-        deadline=float(deadline) if deadline.isdigit() else None,
-        price_per_hour=Decimal(cast("int", kind["price_cents_per_hour"])) / CENTS,
-        alive=str(entry["status"]) not in OVER,
-        note=str(entry["status"]),
-    )
-
-
-def host_name(run_id: str) -> str:
-    """Return a host name: `^[a-z0-9][0-9a-z-]{0,62}$`."""
-    return machine_name(run_id)[:63]
-
-
 def reap_installed() -> bool:
     """Return whether `cvl reap --install` was done on this machine."""
     from cvl.cli.reap_install import installed
 
     return installed(os.environ)
-
-
-def user_data(order: Order, more: Mapping[str, object] = EMPTY) -> str:
-    """Return the cloud-config that gives the machine the host key that we made and pin."""
-    import yaml
-
-    config = {
-        "ssh_deletekeys": True,
-        "ssh_keys": {
-            "ed25519_private": order.host_key,
-            "ed25519_public": order.host_public_key,
-        },
-        "ssh_authorized_keys": [order.public_key],
-        **more,
-    }
-    return "#cloud-config\n" + yaml.safe_dump(config, sort_keys=False)

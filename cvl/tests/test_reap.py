@@ -21,7 +21,7 @@ from cvl.ledger import Ledger, Run, RunState
 from cvl.paths import ledger_file
 from cvl.process import me
 from cvl.provider import Offer, Order
-from cvl.runners.lambda_labs import LambdaCloud, api
+from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.scope import Scope
 from cvl.spec import Cause, Resource, ended, new_run_id
 from cvl.testing.lambda_cloud import FAULTS, Settings
