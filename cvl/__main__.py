@@ -12,9 +12,12 @@ def main() -> int:
 
         sys.stdout.write(f"cvl {__version__}\n")
         return 0
-    from cvl.cli import main as cli
+    try:
+        from cvl.cli import main as cli
 
-    return cli(sys.argv[1:])
+        return cli(sys.argv[1:])
+    except KeyboardInterrupt:  # while it loads
+        return 130
 
 
 if __name__ == "__main__":

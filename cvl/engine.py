@@ -21,6 +21,7 @@ from cvl.pump import Pump
 from cvl.runlog import RunLog, run_folder
 from cvl.scope import Cancelled, Clock, DeadlineExceeded, Scope, SystemClock, signals
 from cvl.spec import EXIT_CODES, FETCH_LIMIT, GRACE, Cause, ExitStatus, JobSpec, Plan, ended
+from cvl.units import elapsed
 
 STOP_LIMIT = 60.0
 """Seconds beyond the grace in which a stopped job has to be seen ended."""
@@ -164,7 +165,7 @@ class Drive:
             self._finish(ended(Cause.NOT_STARTED, run_id=spec.run_id, detail=str(error)))
             raise
         self._advance(RunState.RUNNING)
-        if spec.detach:
+        if spec.detach and self.scope.cause is None:
             execution.close()
             return self._left(Cause.DETACHED)
         return self.follow(execution, stoppable=True)
@@ -215,9 +216,8 @@ class Drive:
                 if not stoppable or cancelled.cause is Cause.HANGUP:
                     return self._left(cancelled.cause if stoppable else Cause.DETACHED)
                 status = self._stopped(execution, pump, cancelled.cause)
-            except LostContact:
-                self._leave()
-                raise
+            except CvlError as error:
+                raise self._lost(error) from error
             return status if self.watching else self._settle(execution, settled(status))
 
     def again(self, count: int) -> None:
@@ -238,7 +238,7 @@ class Drive:
             status = execution.poll()
         except Unreachable:
             status = ended(Cause.NOT_STARTED)
-        if status is None:
+        if status is None or status.cause not in {Cause.LOST, Cause.NOT_STARTED}:
             self._advance(RunState.RUNNING)
             return self.follow(execution, stoppable=True, cause=cause)
         execution.close()
@@ -252,13 +252,33 @@ class Drive:
         try:
             deliver(execution, self.options.grace, cause, scope)
             return pump.wait(scope)
-        except (DeadlineExceeded, Unreachable) as error:
+        except (DeadlineExceeded, CvlError) as error:
+            # whoever reads our output may have stopped reading: the pump is no witness then
+            if (status := self._asked(execution)) is not None:
+                return status
             self._leave()
+            said = f": {error}" if str(error) else ""
             raise LostContact(
-                f"could not see {self.record.id} end on {self.record.where}"
-                + (f": {error}" if str(error) else ""),
+                f"could not see {self.record.id} end on {self.record.where}{said}",
                 f"it may still run there; `cvl stop {self.record.id}` tries again",
             ) from error
+
+    def _asked(self, execution: Execution) -> ExitStatus | None:
+        try:
+            return execution.poll()
+        except CvlError:
+            return None
+
+    def _lost(self, error: CvlError) -> LostContact:
+        """Give up following: the job lives on, and is always named with what gets it back."""
+        run_id = self.record.id
+        self._leave()
+        back = f"the job lives on; `cvl attach {run_id}` follows it again"
+        if isinstance(error, LostContact) and run_id in error.hint:
+            back = error.hint
+        elif error.hint:
+            back = f"{error.hint}; {back}"
+        return LostContact(str(error), back)
 
     def _settle(self, execution: Execution, status: ExitStatus) -> ExitStatus:
         """Bring the results here, release what is rented, close the ledger."""
@@ -267,9 +287,11 @@ class Drive:
         try:
             if self.options.fetch and not self.record.fetched:
                 self._fetch(execution)
-        except FetchError:
-            kept = self.options.keep_on_fetch_failure and self._kept()
-            raise
+        except FetchError as error:
+            if status.cause is not Cause.LOST:
+                kept = self.options.keep_on_fetch_failure and self._kept()
+                raise
+            self.options.observer.warn(str(error))
         finally:
             if not kept:
                 self.leases.release(self._release_scope())
@@ -286,7 +308,14 @@ class Drive:
 
     def _fetch(self, execution: Execution) -> None:
         self._tell("fetching", str(self.options.results))
-        execution.fetch(self.options.results, self.scope.shielded(self.options.fetch_limit))
+        limit = self.options.fetch_limit
+        try:
+            execution.fetch(self.options.results, self.scope.shielded(limit))
+        except DeadlineExceeded as error:
+            raise FetchError(
+                f"the results of {self.record.id} did not arrive within {elapsed(limit)}",
+                f"what has arrived is whole; `cvl fetch {self.record.id}` gets the rest",
+            ) from error
         self._advance(RunState.RELEASING, fetched=True)
         if not self.options.keep:
             self._discard(execution)

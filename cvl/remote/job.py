@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from cvl.errors import FetchError, LostContact, NotReady, Unreachable
+from cvl.errors import CvlError, FetchError, LostContact, Unreachable
 from cvl.remote.far import Answer, FarSide, Stream, result_of
 from cvl.scope import Bell, Clock, Scope, SystemClock
 from cvl.spec import Cause, ExitStatus, LogChunk, ended
@@ -93,12 +93,13 @@ class RemoteJob:
 
         try:
             fetch(self._far, self._handle, into, scope)
-        except (Unreachable, NotReady, FetchError) as error:
+        except (CvlError, OSError) as error:
             where = self._far.transport.where
             hint = f"they are still on {where}; `cvl fetch {self.run_id}` gets them"
+            before = error.hint if isinstance(error, CvlError) else ""
             raise FetchError(
                 f"the results of {self.run_id} could not be fetched: {error}",
-                f"{error.hint}; {hint}" if error.hint else hint,
+                f"{before}; {hint}" if before else hint,
             ) from error
 
     def discard(self) -> None:
