@@ -56,6 +56,14 @@ supervised() {
     [ -n "$_owner" ] && [ "$_owner" != "${_placeholder:-}" ] && living $_owner
 }
 
+# here: refuse what only the machine can do that the run is on.
+here() {
+    { read -r _rest _rest _its_boot _its_host <"$_run/supervisor"; } 2>/dev/null
+    machine
+    [ "$_its_boot" = "$_boot" ] || [ "${_its_host:-$_host}" = "$_host" ] ||
+        fail unknown "this run is on $_its_host, not on $_host"
+}
+
 # state -> _state: `running` or `result ...`. Who finds the supervisor dead settles the run.
 state() {
     concluded && return

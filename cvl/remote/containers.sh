@@ -13,7 +13,7 @@ end_containers() {
         containers
         [ -n "$_containers" ] || return 0
         uptime
-        _left=$(((_deadline - _now) / 100))
+        _left=$(((_deadline - _now + 99) / 100))
         [ "$_left" -gt 0 ] || _left=0
         # shellcheck disable=SC2086 # ids
         [ "$_left" = 0 ] || engine $((_left + 3)) stop -t "$_left" $_containers

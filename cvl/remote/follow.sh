@@ -3,6 +3,7 @@
 follow() {
     known || { say unknown; return; }
     if ! concluded; then
+        here
         # Held open for writing too, the open cannot wait for a supervisor that is gone.
         exec 8<>"$_run/alive" 7<"$_run/alive" 8>&-
         watch
@@ -23,20 +24,23 @@ remains() {
 # reader wakes, without polling, when that process is gone, however it went.
 watch() {
     open_answer
+    _tail=
     trap ':' PIPE
     (
         while read -r _rest; do :; done <&7
         state
     ) 2>/dev/null >&2 &
     _witness=$!
+    trap 'kill "$_witness" $_tail 2>/dev/null' EXIT
+    trap 'exit 1' HUP INT TERM
     exec 7<&-
-    tail -c "+$((_offset + 1))" -s 0.02 --pid="$_witness" -f "$_run/output" 2>/dev/null
+    tail -c "+$((_offset + 1))" -s 0.02 --pid="$_witness" -f "$_run/output" 2>/dev/null &
+    _tail=$!
+    wait "$_tail"
     [ $? != 1 ] || pour
-    if concluded; then
-        say "$_state"
-    else
-        kill "$_witness" 2>/dev/null # nobody reads us any more
-    fi
+    concluded || exit 1 # nobody reads us any more
+    trap - EXIT
+    say "$_state"
 }
 
 # pour: for a tail that knows no --pid. The descriptor keeps the place between two calls of cat.

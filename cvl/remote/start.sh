@@ -2,6 +2,7 @@
 
 start() {
     known && { join; return; }
+    _won=
     for _h in $_need; do
         [ -e "$_base/lib/$_h" ] || { say need lib "$_h"; exit 1; }
     done
@@ -14,8 +15,9 @@ start() {
     workspace
     . "$_here/prepare.sh" && prepare
     furnish
-    publish || { exec 8>&-; join; return; }
+    publish && _won=yes
     rm -rf "$_new"
+    [ -n "$_won" ] || { exec 8>&-; join; return; }
     # Its standard output is a pipe to here, which it closes when it has put its name down.
     : "$(leave supervise)"
     say started

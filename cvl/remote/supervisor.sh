@@ -88,6 +88,7 @@ stop() {
     known || { say unknown; return; }
     state
     [ "$_state" = running ] || { say "$_state"; return; }
+    here
     unset CVL_RUN_ID # we may have been asked from within the run
     leave stop "$_cause" "$_grace" >/dev/null
     say stopping

@@ -320,6 +320,8 @@ def test_a_run_of_another_machine_is_not_called_dead(dash: Host) -> None:
     run.mkdir(parents=True)
     (run / "supervisor").write_text("1 2 another-boot another-host\n")
     assert dash.ask("status", id="far").last == "running"
+    for verb in ("follow", "stop"):
+        assert dash.ask(verb, id="far").last.startswith("fail unknown this run is on another-host")
 
 
 def test_git_takes_the_workspace_for_a_repository(host: Host) -> None:

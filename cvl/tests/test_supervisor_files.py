@@ -48,9 +48,9 @@ def listed(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def changed(host: Host, run: str = "one") -> dict[tuple[str, str, bytes], bytes]:
+def changed(host: Host, run: str = "one", image: str = "") -> dict[tuple[str, str, bytes], bytes]:
     """Return (type, area, path) -> size or link target."""
-    reply = host.ask("changed", id=run)
+    reply = host.ask("changed", id=run, image=image)
     assert reply.answers == [], reply
     records = iter(reply.body.split(b"\0")[:-1])
     found = {}
@@ -255,7 +255,7 @@ def test_what_may_not_be_read_is_told(tmp_path: Path) -> None:
     """As nobody, with files that root has left."""
     for shell in ("dash", "busybox"):
         for host in farside.hosted(tmp_path / shell, shell):
-            mine = _as_nobody(host)
+            mine = as_nobody(host)
             mine.start("one", "mkdir d; echo 1 >f\n", follow=1)
             workspace = host.run("one") / "ws"
             (workspace / "closed").write_bytes(b"12")
@@ -352,7 +352,7 @@ def test_sweep_removes_what_is_old(host: Host) -> None:
     assert host.ask("sweep", days=0).body.splitlines() == [b"new removed", b"cache/d removed"]
 
 
-def _as_nobody(host: Host) -> Host:
+def as_nobody(host: Host) -> Host:
     """Return the host as the user nobody sees it; all of it is nobody's."""
     for folder in (host.base.parent, *host.base.parent.rglob("*")):
         if not folder.is_symlink():
