@@ -333,6 +333,6 @@ def test_a_machine_ends_itself_at_its_deadline_when_everybody_else_is_dead(
         scope = Scope(seconds=20)
         lambda_cloud.rent(order, Leases(ledger, run_id, lambda_cloud, scope), scope)
         assert len(cloud.alive()) == 1
-        until(lambda: not cloud.alive(), 30)
+        until(lambda: not cloud.alive(), 90)
         (line,) = cloud.bill().lines
         assert line.seconds >= 3
