@@ -10,13 +10,24 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Self, Unpack
 
-from cvl.errors import CvlError, FetchError, LostContact, StillOpen, Unreachable, UsageError
+from cvl.errors import (
+    CvlError,
+    FetchError,
+    LedgerError,
+    LostContact,
+    ProviderError,
+    StillOpen,
+    Unreachable,
+    UsageError,
+)
 from cvl.leases import RELEASE_LIMIT, Guard, Leases
 from cvl.ledger import Facts, Ledger, Run, RunState
 from cvl.process import Life, life, me
 from cvl.provider import Execution, Observer, Provider
+from cvl.puller import Puller, bounded
 from cvl.pump import Pump
 from cvl.runlog import RunLog, run_folder
 from cvl.scope import Cancelled, Clock, DeadlineExceeded, Scope, SystemClock, signals
@@ -114,9 +125,12 @@ def noted(spec: JobSpec, provider: Provider, plan: Plan, options: Options) -> Ru
 
 
 def adopt(record: Run, ledger: Ledger) -> bool:
-    """Become the one who drives this run, unless somebody who may be alive does."""
-    idle = record.owner == "" or life(record.owner) is Life.DEAD
-    return record.owner == me() or (idle and ledger.take(record.id, me(), record.owner))
+    """Become the one who drives this run, unless somebody who may be alive does, or is about to."""
+    if record.owner and record.owner != me():
+        guarded = record.guardian not in {"", me()} and life(record.guardian) is not Life.DEAD
+        if guarded or life(record.owner) is not Life.DEAD:
+            return False
+    return record.owner == me() or ledger.take(record.id, me(), record.owner)
 
 
 class Drive:
@@ -135,6 +149,7 @@ class Drive:
         self.record, self.provider, self.ledger, self.options = record, provider, ledger, options
         self.watching = watching
         self.scope = Scope(options.clock, tell=self._tell)
+        self._unhurried = Scope(options.clock, tell=self._tell)
         self.leases = Leases(
             ledger,
             record.id,
@@ -158,13 +173,16 @@ class Drive:
             execution = self.provider.launch(spec, self.leases, self.scope)
         except Cancelled as cancelled:
             return self._launch_cancelled(cancelled.cause)
-        except LostContact:
-            self._leave()
-            raise
+        except DeadlineExceeded:
+            raise self._undone(
+                CvlError(f"the time of {spec.run_id} was up before its job had started")
+            ) from None
         except CvlError as error:
-            self._finish(ended(Cause.NOT_STARTED, run_id=spec.run_id, detail=str(error)))
-            raise
-        self._advance(RunState.RUNNING)
+            if isinstance(error, LostContact) and not self.leases.any_open():
+                self._leave()
+                raise
+            raise self._undone(error) from error
+        self._advance(RunState.RUNNING, handle=execution.handle)
         if spec.detach and self.scope.cause is None:
             execution.close()
             return self._left(Cause.DETACHED)
@@ -174,26 +192,39 @@ class Drive:
         """Go on with a run that was launched earlier, here or elsewhere."""
         if not self.watching and self.leases.any_open():
             self.leases.guarded()
+            if self.record.deadline is not None:
+                self.leases.until(max(self.record.deadline - self.options.clock.time(), 0.0))
         return self.follow(self.provider.attach(self.record.handle), stoppable=False)
 
     def recover(self, cause: Cause | None, *, at_once: bool) -> ExitStatus:
-        """As `resume`, but nothing that fails on the way keeps what is rented from its end."""
-        run_id = self.record.id
-        if self.record.state in {RunState.PLANNED, RunState.LAUNCHING}:
-            self.leases.release(self._release_scope())
+        """As `resume`, but nothing that fails on the way keeps what is rented from its end.
+
+        Without a `cause` to stop the job, what may pass (no network, no answer) is raised
+        instead: to be tried again.
+        """
+        state, known = self.record.state, self.record.status
+        if state in {RunState.PLANNED, RunState.LAUNCHING}:
             detail = "its driver was gone before the job had started"
-            return self._finish(ended(Cause.NOT_STARTED, run_id=run_id, detail=detail))
-        if at_once:
-            self.leases.release(self._release_scope())
-            return self._finish(ended(cause or Cause.STOPPED, run_id=run_id, detail="released"))
+            return self._over(known or self._status(Cause.NOT_STARTED, detail=detail))
+        if at_once or state is RunState.RELEASING:
+            return self._over(known or self._status(cause or Cause.STOPPED, detail="released"))
         try:
             execution = self.provider.attach(self.record.handle)
+            if known:
+                return self._settle(execution, known)
             return self.follow(execution, stoppable=True, cause=cause)
         except StillOpen:
             raise
         except CvlError as error:
-            self.leases.release(self._release_scope())
-            return self._finish(ended(Cause.LOST, run_id=self.record.id, detail=str(error)))
+            passing = isinstance(error, (LostContact, Unreachable, ProviderError))
+            if passing and not cause and not known and self.leases.any_open():
+                raise
+            return self._over(known or self._status(Cause.LOST, detail=str(error)))
+
+    def rush(self) -> None:
+        """Give up everything but the release. Safe in a signal handler."""
+        self._unhurried.cancel(Cause.STOPPED)
+        self.scope.cancel(Cause.STOPPED)
 
     def follow(
         self, execution: Execution, *, stoppable: bool, cause: Cause | None = None
@@ -204,15 +235,28 @@ class Drive:
         """
         log = RunLog(run_folder(self.record.id))
         observer = self.options.observer
-        with Pump(
-            execution, observer, log=None if self.watching else log, after=log.cursor()
-        ) as pump:
+        rented = not self.watching and self.leases.any_open()
+        with (
+            Puller(
+                execution,
+                self.options.results,
+                Scope(self.options.clock),
+                wanted=rented and self.options.fetch,
+            ),
+            Pump(
+                execution, observer, log=None if self.watching else log, after=log.cursor()
+            ) as pump,
+        ):
             try:
                 if cause:
                     raise Cancelled(cause)
                 self._tell("running", self.record.id)
-                status = pump.wait(self.scope)
+                status = pump.wait(self.scope.within(self.leases.left()))
+            except DeadlineExceeded:
+                status = self._stopped(execution, pump, Cause.TIMEOUT)
             except Cancelled as cancelled:
+                if self._unhurried.cause:
+                    return self._over(self._status(cancelled.cause, detail="released"))
                 if not stoppable or cancelled.cause is Cause.HANGUP:
                     return self._left(cancelled.cause if stoppable else Cause.DETACHED)
                 status = self._stopped(execution, pump, cancelled.cause)
@@ -221,7 +265,18 @@ class Drive:
             return status if self.watching else self._settle(execution, settled(status))
 
     def again(self, count: int) -> None:
-        """Answer the second and further signals."""
+        """Answer the second and further signals.
+
+        In a thread, and not for long: what the signal interrupts may hold the lock of a stream
+        or stand in the middle of a write.
+        """
+        told = Thread(target=self._told, args=(count,), daemon=True)
+        told.start()
+        told.join(1.0)
+        if count >= THIRD:
+            os._exit(EXIT_CODES[self.scope.cause or Cause.INTERRUPTED])
+
+    def _told(self, count: int) -> None:
         run_id, warn = self.record.id, self.options.observer.warn
         if count == SECOND:
             warn(f"{self.doing} {run_id}: once more leaves it as it is")
@@ -229,33 +284,48 @@ class Drive:
             warn(f"left {run_id} while {self.doing}: `cvl attach {run_id}` goes on")
             for line in self.leases.still_open():
                 warn(line)
-            os._exit(EXIT_CODES[self.scope.cause or Cause.INTERRUPTED])
 
     def _launch_cancelled(self, cause: Cause) -> ExitStatus:
         """Stop what an interrupted launch may have started; nobody knows until asked."""
+        if self.leases.any_open():
+            return self._over(self._status(cause))
         execution = self.provider.attach(self.record.handle)
         try:
             status = execution.poll()
         except Unreachable:
-            status = ended(Cause.NOT_STARTED)
+            status = self._status(Cause.NOT_STARTED)
         if status is None or status.cause not in {Cause.LOST, Cause.NOT_STARTED}:
             self._advance(RunState.RUNNING)
             return self.follow(execution, stoppable=True, cause=cause)
         execution.close()
+        return self._over(self._status(cause))
+
+    def _undone(self, error: CvlError) -> CvlError:
+        """End what a launch that failed has rented; return what to raise."""
+        try:
+            self._over(self._status(Cause.NOT_STARTED, detail=str(error)))
+        except StillOpen as still:
+            return StillOpen(f"{error}; {still}", still.hint)
+        return error
+
+    def _over(self, status: ExitStatus) -> ExitStatus:
+        """See everything gone, then close the run."""
         self.leases.release(self._release_scope())
-        return self._finish(ended(cause, run_id=self.record.id))
+        return self._finish(status)
 
     def _stopped(self, execution: Execution, pump: Pump, cause: Cause) -> ExitStatus:
         """Stop the job over there and follow it to its end."""
         self._tell("stopping", self.record.id)
-        scope = self.scope.shielded(self.options.grace + STOP_LIMIT)
+        scope = self._unhurried.within(self.options.grace + STOP_LIMIT)
         try:
             deliver(execution, self.options.grace, cause, scope)
             return pump.wait(scope)
-        except (DeadlineExceeded, CvlError) as error:
+        except (Cancelled, DeadlineExceeded, CvlError) as error:
             # whoever reads our output may have stopped reading: the pump is no witness then
             if (status := self._asked(execution)) is not None:
                 return status
+            if self.leases.any_open():
+                return self._status(cause, detail=f"not seen to end: {error}".rstrip(": "))
             self._leave()
             said = f": {error}" if str(error) else ""
             raise LostContact(
@@ -282,27 +352,34 @@ class Drive:
 
     def _settle(self, execution: Execution, status: ExitStatus) -> ExitStatus:
         """Bring the results here, release what is rented, close the ledger."""
+        if self._taken():
+            return status
         self._advance(RunState.FETCHING, status=status)
         kept = False
         try:
-            if self.options.fetch and not self.record.fetched:
+            if self.options.fetch and not self.record.fetched and not self._unhurried.cause:
                 self._fetch(execution)
         except FetchError as error:
             if status.cause is not Cause.LOST:
                 kept = self.options.keep_on_fetch_failure and self._kept()
                 raise
-            self.options.observer.warn(str(error))
+            self.options.observer.warn(str(error))  # that it is lost says more
         finally:
             if not kept:
-                self.leases.release(self._release_scope())
-                self._finish(status)
+                self._over(status)
         return status
+
+    def _taken(self) -> bool:
+        """Return whether somebody else brings this run to its end: the guardian, past a limit."""
+        try:
+            return self.ledger.run(self.record.id).owner not in {me(), ""}
+        except LedgerError:
+            return False
 
     def _kept(self) -> bool:
         """Leave what is rented for another `cvl fetch`, until its deadline."""
         for line in self.leases.still_open():
             self.options.observer.warn(line)
-        self.ledger.take(self.record.id, "", me())
         self.leases.keep()
         return True
 
@@ -310,7 +387,10 @@ class Drive:
         self._tell("fetching", str(self.options.results))
         limit = self.options.fetch_limit
         try:
-            execution.fetch(self.options.results, self.scope.shielded(limit))
+            scope = self._unhurried.within(limit)
+            bounded(lambda: execution.fetch(self.options.results, scope), scope)
+        except Cancelled:
+            return
         except DeadlineExceeded as error:
             raise FetchError(
                 f"the results of {self.record.id} did not arrive within {elapsed(limit)}",
@@ -330,15 +410,18 @@ class Drive:
 
     def _left(self, cause: Cause) -> ExitStatus:
         run_id, where = self.record.id, self.record.where
-        self._leave()
-        self._tell("left", f"{run_id} lives on, on {where}; `cvl attach {run_id}` follows it")
-        return ended(cause, run_id=self.record.id)
+        stop = cause is Cause.HANGUP and self.leases.any_open()
+        self._leave(stop=stop)
+        if stop:
+            self._tell("left", f"the guardian stops {run_id}, fetches, and ends the rent")
+        else:
+            self._tell("left", f"{run_id} lives on, on {where}; `cvl attach {run_id}` follows it")
+        return self._status(cause)
 
-    def _leave(self) -> None:
+    def _leave(self, *, stop: bool = False) -> None:
         """Give the run up to whoever attaches next, or to the guardian."""
         if not self.watching:
-            self.ledger.take(self.record.id, "", me())
-            self.leases.hand_over()
+            self.leases.hand_over(stop=stop)
 
     def _finish(self, status: ExitStatus) -> ExitStatus:
         cost = self.leases.cost()
@@ -353,12 +436,23 @@ class Drive:
         folder = run_folder(self.record.id)
         return Guardian(self.record.id, self.provider.secrets, folder)
 
+    def _status(self, cause: Cause, detail: str = "") -> ExitStatus:
+        return ended(cause, run_id=self.record.id, detail=detail)
+
     def _release_scope(self) -> Scope:
-        return self.scope.shielded(self.options.release_limit)
+        return self.scope.shielded(self.provider.settle + self.options.release_limit)
 
     def _advance(self, state: RunState, **facts: Unpack[Facts]) -> None:
-        """Note a step. Somebody may have noted it, or a later one, before: that stays."""
-        self.ledger.advance(self.record.id, state, **facts)
+        """Note a step. Somebody may have noted it, or a later one, before: that stays.
+
+        Once something may run, a ledger that cannot be written stops nothing.
+        """
+        try:
+            self.ledger.advance(self.record.id, state, **facts)
+        except LedgerError as error:
+            if state is RunState.LAUNCHING:
+                raise
+            self.options.observer.warn(f"{error}; going on without it")
 
     def _tell(self, phase: str, text: str) -> None:
         self.doing = phase

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from cvl.errors import (
     AuthError,
     CvlError,
+    LedgerError,
     MissingTool,
     NoCapacity,
     ProviderError,
@@ -32,10 +33,11 @@ T = TypeVar("T")
 
 PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between two looks; the last one repeats."""
-UNSEEN = 2
+UNSEEN = 3
 """Successful listings in a row that must lack a resource before it is gone."""
 RELEASE_LIMIT = 120.0
-"""Seconds that a release is tried in the foreground; then the guardian, or `reap`, goes on."""
+"""Seconds, beside the settling time, that a release is tried in the foreground; then the
+guardian, or `reap`, goes on."""
 
 HOUR, CENT = Decimal(3600), Decimal("0.01")
 
@@ -46,6 +48,17 @@ PASSING = (ProviderError, Unreachable, AuthError)
 class Guard(Protocol):
     """The process that outlives us, as seen from here."""
 
+    owner: str
+    """What the ledger knows it by."""
+
+    def alive(self) -> bool:
+        """Return whether it is on duty."""
+        ...
+
+    def limit(self, seconds: float) -> None:
+        """Bring the run to its end so many seconds from now, whoever drives it."""
+        ...
+
     def done(self) -> None:
         """Nothing is open any more."""
         ...
@@ -55,7 +68,11 @@ class Guard(Protocol):
         ...
 
     def keep(self) -> None:
-        """Let everything be until its deadline."""
+        """Let everything be until the limit."""
+        ...
+
+    def hang_up(self) -> None:
+        """Stop the job, and bring the run to its end."""
         ...
 
 
@@ -75,8 +92,21 @@ class Leases:
         self._ledger, self._run_id, self._owner, self._scope = ledger, run_id, owner, scope
         self._guard = guard
         self._guardian: Guard | None = None
+        self._ends: float | None = None
+        self._seen: set[int] = set()
         self._unseen: dict[int, int] = {}
         self._since: dict[int, float] = {}
+
+    def until(self, seconds: float) -> None:
+        """Let the run last so many seconds from now; the guardian counts them too."""
+        self._ends = self._scope.clock.monotonic() + seconds
+        self._ledger.note(self._run_id, deadline=self._scope.clock.time() + seconds)
+        if self._guardian:
+            self._guardian.limit(seconds)
+
+    def left(self) -> float | None:
+        """Return the seconds that the run may still last, None for any number of them."""
+        return None if self._ends is None else max(self._ends - self._scope.clock.monotonic(), 0.0)
 
     def acquire(
         self,
@@ -93,8 +123,6 @@ class Leases:
         raised when nothing was made, `StillOpen` when nobody can say.
         """
         self.guarded()
-        if resource.deadline is not None:
-            self._ledger.note(self._run_id, deadline=resource.deadline)
         lease = self._ledger.intend(self._run_id, resource, provider=self._owner.name, by=me())
         if lease is None:
             raise CvlError(f"{self._run_id} was ended by another process", "`cvl ps` shows it")
@@ -106,6 +134,7 @@ class Leases:
         except Exception as doubt:  # noqa: BLE001 - whatever it was, it may have been created
             in_doubt()
             found = self._settled(lease, doubt)
+        self._since[lease.key] = self._scope.clock.monotonic()
         if not self._ledger.confirm(lease, found):
             raise CvlError(f"{self._run_id} was ended by another process", "`cvl ps` shows it")
         return replace(resource, id=found)
@@ -113,37 +142,41 @@ class Leases:
     def release(self, scope: Scope | None = None, kind: str = "") -> None:
         """End everything of this run that is still open, last first, and see it gone.
 
-        Only that `kind`, if one is given. Raises `StillOpen` when the scope ends before that.
+        Only that `kind`, if one is given. Raises `StillOpen` when the scope ends before that,
+        and `LedgerError` when the ledger fails: then it was found by tag and is gone all the same.
         """
-        scope = scope or self._scope.shielded(RELEASE_LIMIT)
-        attempt = 0
-        while lines := self._open(kind):
-            self._asked(lines)
-            self._look(lines)
-            if not (lines := self._open(kind)):
-                return
-            try:
-                scope.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
-            except (DeadlineExceeded, Cancelled) as error:
-                raise StillOpen(
-                    f"not seen gone: {', '.join(map(shown, lines))}",
-                    "it may still cost money; `cvl reap` ends it",
-                ) from error
-            attempt += 1
+        scope = scope or self._scope.shielded(self._owner.settle + RELEASE_LIMIT)
+        try:
+            self._release(scope, kind)
+        except LedgerError as error:
+            self._sweep(scope, kind)
+            raise LedgerError(
+                f"{error}; what {self._run_id} had rented is gone all the same", error.hint
+            ) from error
 
     def guarded(self) -> None:
         """Start the guardian unless it is on duty. Raises `CvlError` if it does not start."""
-        if self._guard and self._guardian is None:
+        if self._guard and not (self._guardian and self._guardian.alive()):
             self._guardian = self._guard()
+            if (left := self.left()) is not None:
+                self._guardian.limit(left)
 
-    def hand_over(self) -> None:
-        """Leave the run to the guardian, which follows it to its end."""
-        if self._guardian:
+    def hand_over(self, *, stop: bool = False) -> None:
+        """Leave the run to the guardian: it brings it to its end, or to a `stop` first."""
+        if not self._guardian:
+            self._ledger.take(self._run_id, "", me())
+            return
+        self.guarded()
+        self._ledger.take(self._run_id, self._guardian.owner, me())
+        if stop:
+            self._guardian.hang_up()
+        else:
             self._guardian.follow()
-            self._guardian = None
+        self._guardian = None
 
     def keep(self) -> None:
         """Let everything stay until its deadline; the guardian sees to that."""
+        self._ledger.take(self._run_id, "", me())
         if self._guardian:
             self._guardian.keep()
             self._guardian = None
@@ -163,12 +196,16 @@ class Leases:
 
     def close(self) -> None:
         """Let the guardian go; what is still open it goes on with."""
-        if self._guardian and self._open(""):
-            self._ledger.take(self._run_id, "", me())
-            self.hand_over()
-        elif self._guardian:
-            self._guardian.done()
-            self._guardian = None
+        if not self._guardian:
+            return
+        try:
+            if self._open(""):
+                self.hand_over(stop=True)
+            else:
+                self._guardian.done()
+        except LedgerError:
+            self._guardian.hang_up()
+        self._guardian = None
 
     def any_open(self) -> bool:
         """Return whether anything of this run is open."""
@@ -182,10 +219,44 @@ class Leases:
         found = self._ledger.leases(self._run_id, open_only=True)
         return [line for line in reversed(found) if not kind or line.kind == kind]
 
+    def _release(self, scope: Scope, kind: str) -> None:
+        attempt = 0
+        while lines := self._open(kind):
+            self._asked(lines)
+            self._look(lines)
+            if lines := self._open(kind):
+                self._pause(scope, attempt, map(shown, lines))
+            attempt += 1
+
+    def _sweep(self, scope: Scope, kind: str) -> None:
+        """End what carries our run's tag: without the ledger, and as thoroughly as with it."""
+        clock = self._scope.clock
+        settled = clock.monotonic() + self._owner.settle
+        attempt = unseen = 0
+        while unseen < UNSEEN or clock.monotonic() < settled:
+            listed = self._listed({kind})
+            alive = [e for e in listed or () if e.alive and e.run_id == self._run_id]
+            for each in alive:
+                self._try(partial(self._owner.destroy, each))
+            unseen = 0 if alive or listed is None else unseen + 1
+            self._pause(scope, attempt, (f"{each.kind} {each.name}" for each in alive))
+            attempt += 1
+
+    def _pause(self, scope: Scope, attempt: int, left: Iterable[str]) -> None:
+        """Wait for the next look. Raises `StillOpen`, with what is `left`, when time is up."""
+        try:
+            scope.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+        except (DeadlineExceeded, Cancelled) as error:
+            raise StillOpen(
+                f"not seen gone: {', '.join(left) or self._run_id}",
+                "it may still cost money; `cvl reap` ends it",
+            ) from error
+
     def _asked(self, lines: Iterable[Lease]) -> None:
         """Ask for the end of each; a failure is as good as no answer."""
         for line in lines:
-            self._ledger.releasing(line)
+            if line.state is not LeaseState.RELEASING:
+                self._ledger.releasing(line)
             if line.id:
                 self._try(partial(self._owner.destroy, line.resource))
 
@@ -195,14 +266,18 @@ class Leases:
         if listed is None:
             return
         for line in lines:
-            alive = [each for each in listed if each.alive and same(each, line)]
+            shown_as = [each for each in listed if same(each, line)]
+            alive = [each for each in shown_as if each.alive]
             for each in alive:
                 if each.id != line.id:
                     self._ledger.confirm(line, each.id)
                     self._try(partial(self._owner.destroy, each))
+            if any(each.id == line.id for each in shown_as):
+                self._seen.add(line.key)
             self._unseen[line.key] = 0 if alive else self._unseen.get(line.key, 0) + 1
-            ended = any(not each.alive and each.id == line.id for each in listed)
-            if not alive and (ended or self._unseen[line.key] >= UNSEEN) and self._due(line):
+            over = any(not each.alive and each.id == line.id for each in shown_as)
+            missed = self._unseen[line.key] >= UNSEEN and self._due(line)
+            if not alive and (over or missed):
                 self._ledger.released(line)
 
     def _listed(self, kinds: set[str]) -> list[Resource] | None:
@@ -211,12 +286,15 @@ class Leases:
         return self._try(lambda: [each for kind in sorted(kinds) for each in owned(kind)])
 
     def _due(self, line: Lease) -> bool:
-        """Return whether something that was created before our first look would be listed by now.
+        """Return whether what is not listed would be, if it were there.
 
-        Counted from that look, on a clock that does not jump: not from the ledger's time.
+        That is, once it was listed before, or the settling time has passed: since its id became
+        known; where it has none, since our first look, on a clock that does not jump.
         """
-        now = self._scope.clock.monotonic()
-        return bool(line.id) or now - self._since.setdefault(line.key, now) > self._owner.settle
+        clock = self._scope.clock
+        age = clock.time() - line.created if line.id and line.created is not None else 0.0
+        since = self._since.setdefault(line.key, clock.monotonic() - max(age, 0.0))
+        return line.key in self._seen or clock.monotonic() - since > self._owner.settle
 
     def _settled(self, lease: Lease, doubt: Exception) -> str:
         """List for the name until the settling time has passed. Raises `doubt` if it is not."""
@@ -252,9 +330,9 @@ def cost(price: Decimal, seconds: float) -> Decimal:
 
 
 def same(resource: Resource, line: Lease) -> bool:
-    """Return whether a listed resource is the one of this line."""
+    """Return whether a listed resource is, or bears the name of, the one of this line."""
     return resource.kind == line.kind and (
-        resource.id == line.id if line.id else resource.name == line.name
+        resource.name == line.name or bool(line.id and resource.id == line.id)
     )
 
 

@@ -6,16 +6,15 @@ only the price, the deadline, the keys of one run, and the wait for a machine to
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from threading import Thread
 
-from cvl.errors import CvlError, HostError, NoCapacity, NotReady, Unreachable
+from cvl import rented
+from cvl.errors import CvlError, HostError, NoCapacity, NotReady
 from cvl.keys import RunKeys
-from cvl.leases import HOUR, UNSEEN, Leases, cost
+from cvl.leases import HOUR, Leases, cost
 from cvl.ledger import Ledger
 from cvl.offers import choose
 from cvl.paths import ledger_file
@@ -24,20 +23,10 @@ from cvl.remote import launch
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
 from cvl.remote.launch import Setup
+from cvl.rented import RentedJob
 from cvl.runlog import run_folder
 from cvl.scope import DeadlineExceeded, Scope
-from cvl.spec import (
-    Cause,
-    ExitStatus,
-    JobSpec,
-    Limits,
-    LogChunk,
-    Plan,
-    Quote,
-    Resource,
-    ended,
-)
-from cvl.transports.openssh import OpenSSH
+from cvl.spec import JobSpec, Limits, Plan, Quote, Resource
 
 BUILD_LIMIT = 3600.0
 """Seconds that building an image may take, when the deadline is reckoned."""
@@ -45,31 +34,43 @@ NO_LIMIT = 24 * 3600.0
 """Seconds after which a machine is ended when neither time nor money was limited."""
 CAPACITY_PAUSE = 20.0
 """Seconds between two looks for capacity."""
-LOOKS = (0.2, 0.5, 1.0, 2.0, 3.0, 5.0)
-"""Seconds between two looks at a booting machine; the last one repeats."""
+LOOKS = (0.2, 0.5, *(1.0,) * 60, 2.0)
+"""Seconds between two looks at a booting machine; the last one repeats. It costs from the moment
+that it is up: what we see late is paid for."""
+LOOK_AGAIN = 5
+"""Attempts to log in after which the machine itself is looked at again."""
+SHARE = 0.2
+"""The part of a bought time that is kept for fetching, at most."""
 KIND = "instance"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadline:
-    """How long a machine may live: seconds from its creation, and why just so long."""
+    """How long a machine may live: seconds from its creation, and why just so long.
+
+    `room` are the last of them: to stop the job, and to fetch.
+    """
 
     seconds: float
+    room: float
     why: str
 
 
 def deadline_of(limits: Limits, price: Decimal, boot: float, *, builds: bool) -> Deadline:
     """Return boot + build + timeout + grace + fetch, or what the money buys if that is less."""
+    room = limits.grace + limits.fetch
     if limits.timeout is None:
-        found = Deadline(seconds=NO_LIMIT, why="no --timeout was given")
+        found = Deadline(seconds=NO_LIMIT, room=room, why="no --timeout was given")
     else:
         build = BUILD_LIMIT if builds else 0.0
-        total = boot + build + limits.timeout + limits.grace + limits.fetch
-        found = Deadline(seconds=total, why="the timeout, with room to boot, build and fetch")
+        total = boot + build + limits.timeout + room
+        why = "the timeout, with room to boot, build and fetch"
+        found = Deadline(seconds=total, room=room, why=why)
     if limits.max_cost is not None and price > 0:
         bought = float(limits.max_cost / price * HOUR)
         if bought < found.seconds or limits.timeout is None:
-            found = Deadline(seconds=bought, why=f"--max-cost {limits.max_cost}")
+            kept, why = min(room, bought * SHARE), f"--max-cost {limits.max_cost}"
+            found = Deadline(seconds=bought, room=kept, why=why)
     return found
 
 
@@ -126,26 +127,26 @@ class Machines:
 
     def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> RentedJob:
         offer, _region = self._waited_for(spec, scope)
+        limit = self._deadline(spec, offer)
+        leases.until(limit.seconds - limit.room)
+        scope = scope.within(leases.left())
         keys = RunKeys.made(run_folder(spec.run_id) / "ssh")
-        machine = self._cloud.rent(
-            self._order(spec, keys, self._deadline(spec, offer)), leases, scope
-        )
-        address = self._booted(machine, scope)
-        far = FarSide(self._transport(spec.run_id, address))
-        self._let_in(far, scope)
+        machine = self._cloud.rent(self._order(spec, keys, limit), leases, scope)
+        far, address = self._up(machine, scope)
+        # beside the job's start, not before it: it takes some seconds of the rate limit
+        Thread(target=self._admitted, args=(leases, scope), daemon=True).start()
         handle = {**self.handle(spec), "id": machine.id, "address": address}
         job = launch.start(far, spec, handle, self._setup, scope)
-        # beside the job's output, not before it: it takes some seconds of the rate limit
-        Thread(target=self._admitted, args=(leases, scope), daemon=True).start()
-        return RentedJob(job, self._cloud, machine)
+        return RentedJob(job, far, self._cloud, machine)
 
     def attach(self, handle: Mapping[str, str]) -> RentedJob:
         machine = Resource(kind=KIND, name=handle["machine"], id=handle.get("id", ""))
         address = handle.get("address", "")
         if not address:
             machine, address = self._found(machine)
-        far = FarSide(self._transport(handle["run"], address))
-        return RentedJob(RemoteJob(far, handle), self._cloud, machine)
+        far = rented.reach(self._cloud.user, handle["run"], address)
+        job = RemoteJob(far, {**handle, "id": machine.id, "address": address})
+        return RentedJob(job, far, self._cloud, machine)
 
     def owned(self, kind: str = "") -> Iterable[Resource]:
         return self._cloud.owned(kind)
@@ -197,58 +198,49 @@ class Machines:
             public_key=keys.public_key,
         )
 
-    def _booted(self, machine: Resource, scope: Scope) -> str:
-        """Return the machine's address once it is ready. Raises `NotReady` if it never will be."""
+    def _up(self, machine: Resource, scope: Scope) -> tuple[FarSide, str]:
+        """Return the way to the machine, once it lets us in, and its address.
+
+        While it boots, another host key only means "not ready yet". Raises `NotReady` if it never
+        will be.
+        """
         scope = scope.within(self._cloud.boot_limit)
-        unseen = scope.clock.monotonic() + self._cloud.settle
-        attempt = 0
+        listed_by = scope.clock.monotonic() + self._cloud.settle
+        far, address, words, attempt = None, "", "", 0
         while True:
-            look = self._look(machine)
-            if look.state == "ready":
-                return look.address
-            late = look.state == "missing" and scope.clock.monotonic() > unseen
-            if look.state in {"broken", "gone"} or late:
-                raise NotReady(f"{machine.name} did not come up: it is {look.words}")
-            scope.tell("booting", f"{machine.name} is {look.words}")
+            if far is None or attempt % LOOK_AGAIN == 0:
+                look = self._look(machine)
+                late = look.state == "missing" and scope.clock.monotonic() > listed_by
+                if look.state in {"broken", "gone"} or late:
+                    raise NotReady(f"{machine.name} did not come up: it is {look.words}")
+                words = f"{machine.name} is {look.words}"
+                if look.state == "ready" and look.address != address:
+                    address = look.address
+                    far = rented.reach(self._cloud.user, machine.run_id, address)
+            if far and not (words := self._refused(far)):
+                return far, address
+            scope.tell("booting", words)
             try:
                 scope.sleep(LOOKS[min(attempt, len(LOOKS) - 1)])
             except DeadlineExceeded as error:
-                limit = self._cloud.boot_limit / 60
-                raise NotReady(f"{machine.name} did not come up in {limit:.0f} minutes") from error
+                minutes = self._cloud.boot_limit / 60
+                text = f"{machine.name} did not come up within {minutes:.0f} minutes: {words}"
+                raise NotReady(text) from error
             attempt += 1
+
+    def _refused(self, far: FarSide) -> str:
+        """Return why the machine does not let us in, "" if it does."""
+        try:
+            far.ask("status", [("id", "none")])
+        except HostError as error:
+            return str(error)
+        return ""
 
     def _look(self, machine: Resource) -> Machine:
         try:
             return self._cloud.look(machine)
         except CvlError as error:
             return Machine(state="booting", words=f"not to be seen ({error})")
-
-    def _let_in(self, far: FarSide, scope: Scope) -> None:
-        """Wait until SSH works. While it boots, another host key only means "not ready yet"."""
-        scope = scope.within(self._cloud.boot_limit)
-        attempt = 0
-        while True:
-            try:
-                far.ask("status", [("id", "none")])
-                return
-            except HostError as error:
-                scope.tell("booting", str(error))
-                try:
-                    scope.sleep(LOOKS[min(attempt, len(LOOKS) - 1)])
-                except DeadlineExceeded:
-                    raise error from None
-            attempt += 1
-
-    def _transport(self, run_id: str, address: str) -> OpenSSH:
-        keys = RunKeys.at(run_folder(run_id) / "ssh")
-        keys.pin(address)
-        return OpenSSH(
-            address,
-            user=self._cloud.user,
-            key=keys.path,
-            known_hosts=keys.known_hosts,
-            config=os.devnull,
-        )
 
     def _found(self, machine: Resource) -> tuple[Resource, str]:
         for each in self._cloud.owned(KIND):
@@ -257,56 +249,6 @@ class Machines:
                 if look.state == "ready":
                     return each, look.address
         raise NotReady(f"{machine.name} is not there, or not up")
-
-
-class RentedJob:
-    """A job on a machine that may itself go away: then nobody waits for it any longer."""
-
-    def __init__(self, job: RemoteJob, cloud: Cloud, machine: Resource) -> None:
-        self._job, self._cloud, self._machine = job, cloud, machine
-        self._missing = 0
-
-    @property
-    def handle(self) -> Mapping[str, str]:
-        return self._job.handle
-
-    def chunks(self, after: str = "") -> Iterator[LogChunk]:
-        self._job.while_away = self._check
-        return self._job.chunks(after)
-
-    def poll(self) -> ExitStatus | None:
-        try:
-            return self._job.poll()
-        except Unreachable:
-            if gone := self._gone():
-                return ended(Cause.LOST, run_id=self.handle["run"], detail=gone)
-            raise
-
-    def stop(self, grace: float, cause: Cause) -> None:
-        self._job.stop(grace, cause)
-
-    def fetch(self, into: Path, scope: Scope) -> None:
-        self._job.fetch(into, scope)
-
-    def discard(self) -> None:
-        """Nothing to tidy up: the machine itself goes."""
-
-    def close(self) -> None:
-        self._job.close()
-
-    def _check(self) -> None:
-        if gone := self._gone():
-            raise NotReady(f"{self._machine.name}: {gone}")
-
-    def _gone(self) -> str:
-        """Return what became of the machine if it is no longer of use, else ""."""
-        try:
-            look = self._cloud.look(self._machine)
-        except CvlError:
-            return ""
-        self._missing = self._missing + 1 if look.state == "missing" else 0
-        over = look.state in {"gone", "broken"} or self._missing >= UNSEEN
-        return f"the machine is {look.words}" if over else ""
 
 
 def machine_name(run_id: str) -> str:
