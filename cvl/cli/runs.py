@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -14,12 +15,15 @@ from cvl.cli.options import Grace
 from cvl.console import Console, complain
 from cvl.errors import CvlError
 from cvl.ledger import Ledger, Run, RunState, ps_json
+from cvl.news import latest
 from cvl.paths import ledger_file
+from cvl.process import Life, life
 from cvl.provider import Execution
+from cvl.remote.visitors import find, foreign, visitors
 from cvl.runlog import RunLog, run_folder
 from cvl.runners import reopen
-from cvl.scope import Scope
-from cvl.spec import GRACE, Cause
+from cvl.scope import Scope, signals
+from cvl.spec import GRACE, Cause, ExitStatus
 from cvl.units import elapsed
 
 CHUNK = 1 << 18
@@ -33,7 +37,7 @@ SHOWN = 20
 def ps(everything: bool, as_json: bool) -> None:
     """List runs, newest first: where they are, how they ended, what they cost."""
     ledger = Ledger(ledger_file())
-    found = ledger.runs(limit=None if everything else SHOWN)
+    found = listed(ledger, None if everything else SHOWN)
     if as_json:
         click.echo(json.dumps([ps_json(run, ledger.leases(run.id)) for run in found], indent=2))
         return
@@ -41,6 +45,22 @@ def ps(everything: bool, as_json: bool) -> None:
     widths = [max(len(cells[i]) for cells in [HEAD, *rows]) for i in range(len(HEAD))]
     for cells in [HEAD, *rows]:
         click.echo("  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip())
+    for run in found:
+        if unfetched(run):
+            complain(f"{run.id} has ended; `cvl attach {run.id}` brings its results")
+
+
+def listed(ledger: Ledger, limit: int | None) -> list[Run]:
+    """Return the newest runs and all that go on, our own and those from elsewhere."""
+    own = {run.id: run for run in [*ledger.runs(limit), *ledger.runs(active_only=True)]}
+    others = visitors(lambda: {run.id for run in ledger.runs()})
+    runs = [*latest([*own.values()], ledger), *others]
+    runs.sort(key=lambda run: run.started or 0.0, reverse=True)
+    return [
+        run
+        for place, run in enumerate(runs)
+        if limit is None or place < limit or run.state is not RunState.ENDED
+    ]
 
 
 HEAD = ("RUN", "EXAMPLE", "PRESET", "WHERE", "STATE", "TIME", "COST")
@@ -58,17 +78,45 @@ def row(run: Run) -> tuple[str, ...]:
     return run.id, run.example.rsplit("/", 1)[-1], run.preset, run.where, state, spent, cost
 
 
+def unfetched(run: Run) -> bool:
+    """Return whether a run is over and nobody is bringing its results here."""
+    return run.exit_code is not None and run.state is not RunState.ENDED and undriven(run)
+
+
+def undriven(run: Run) -> bool:
+    """Return whether nobody drives this run, so that its log here may lag behind."""
+    return run.owner == "" or life(run.owner) is Life.DEAD
+
+
 @click.command()
 @click.argument("run_id", metavar="RUN")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 def logs(run_id: str, follow: bool) -> None:
-    """Show what a run has written. Ctrl-C leaves the run alone."""
-    run = Ledger(ledger_file()).find(run_id)
+    """Show what a run has written so far. Ctrl-C leaves the run alone."""
+    run = found(run_id)
     log, console = RunLog(run_folder(run.id)), Console(quiet=True)
-    show(log.path)
-    if run.state in {RunState.ENDED, RunState.RELEASING} or not (run.handle and follow):
+    try:
+        show(log.path)
+        if run.state in {RunState.ENDED, RunState.RELEASING} and not foreign(run):
+            return
+        with execution_of(run) as execution:
+            if follow:
+                for chunk in execution.chunks(log.cursor()):
+                    console.output(chunk)
+            elif undriven(run):
+                so_far(execution, log.cursor(), console)
+    except KeyboardInterrupt:
         return
-    with_execution(run, lambda execution: forward(execution, log.cursor(), console))
+
+
+def so_far(execution: Execution, after: str, console: Console) -> None:
+    """Show what the run has written by now beyond what is here."""
+    written = getattr(execution, "written", None)  # what only follows has nothing to ask
+    if written is None:
+        console.say("the rest is still over there: `cvl logs -f` or `cvl attach` shows it")
+        return
+    for chunk in written(after):
+        console.output(chunk)
 
 
 @click.command()
@@ -79,14 +127,18 @@ def attach(run_id: str, quiet: bool) -> int:
 
     Ctrl-C only detaches.
     """
-    ledger, console = Ledger(ledger_file()), Console(quiet=quiet)
-    run = ledger.find(run_id)
+    console = Console(quiet=quiet)
+    run = found(run_id)
     if run.state is RunState.ENDED and run.status is not None:
-        console.say(f"{run.id} has ended; `cvl logs {run.id}` shows its output")
+        if not foreign(run):
+            console.say(f"{run.id} has ended; `cvl logs {run.id}` shows its output")
+        else:
+            with execution_of(run) as execution:
+                so_far(execution, "", console)
         console.ended(run.status)
         return int(run.status)
     try:
-        status = engine.attach(run, reopen(run.runner, run.handle), ledger, options(run, console))
+        status = watched(run, console) if foreign(run) else driven(run, console)
     finally:
         console.close()
     console.ended(status)
@@ -98,38 +150,42 @@ def attach(run_id: str, quiet: bool) -> int:
 @click.option("--grace", type=Grace(), default=GRACE, metavar="10s", help="Between TERM and KILL.")
 def stop(run_ids: tuple[str, ...], grace: float) -> int:
     """Stop runs, wherever they are, whoever follows them."""
-    ledger, console, worst = Ledger(ledger_file()), Console(), 0
+    console, worst = Console(), 0
     for run_id in run_ids:
         try:
-            run = ledger.find(run_id)
+            run = found(run_id)
             if run.state is RunState.ENDED:
                 console.say(f"{run.id} has already ended")
                 continue
-            stop_one(run, ledger, grace, console)
+            stop_one(run, grace, console)
         except CvlError as error:
             complain(str(error), error.hint)
             worst = max(worst, error.exit_code)
     return worst
 
 
-def stop_one(run: Run, ledger: Ledger, grace: float, console: Console) -> None:
+def stop_one(run: Run, grace: float, console: Console) -> None:
     """Stop one run; if nobody else drives it, bring it to its end as well."""
-    with_execution(run, lambda execution: execution.stop(grace, Cause.STOPPED))
-    if engine.adopt(run, ledger):
-        run = ledger.run(run.id)
-        engine.attach(
-            run, reopen(run.runner, run.handle), ledger, options(run, Console(output=False))
-        )
+    ledger = Ledger(ledger_file())
+    with execution_of(run) as execution:
+        execution.stop(grace, Cause.STOPPED)
+    if not foreign(run) and engine.adopt(run, ledger):
+        status = driven(ledger.run(run.id), Console(output=False))
     else:
         scope = Scope(seconds=grace + engine.STOP_LIMIT)
-        with_execution(run, lambda execution: until_ended(execution, scope))
-    console.say(f"{run.id} is stopped")
+        with execution_of(run) as execution:
+            status = until_ended(execution, scope)
+    if status.cause is Cause.STOPPED:
+        console.say(f"{run.id} is stopped")
+    else:
+        console.say(f"{run.id} had ended: {status.cause.value}, exit code {int(status)}")
 
 
-def until_ended(execution: Execution, scope: Scope) -> None:
+def until_ended(execution: Execution, scope: Scope) -> ExitStatus:
     """Wait until the job is seen ended."""
-    while execution.poll() is None:
+    while (status := execution.poll()) is None:
         scope.sleep(0.2)
+    return status
 
 
 @click.command()
@@ -137,12 +193,32 @@ def until_ended(execution: Execution, scope: Scope) -> None:
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), metavar="DIR")
 def fetch(run_id: str, output_dir: Path | None) -> None:
     """Bring a run's results here, now; also while it goes on, and more than once."""
-    ledger, console = Ledger(ledger_file()), Console()
-    run = ledger.find(run_id)
+    console = Console()
+    run = found(run_id)
     into = Path(output_dir or run.results).absolute()
     scope = Scope(tell=console.phase)
-    with_execution(run, lambda execution: execution.fetch(into, scope))
+    with execution_of(run) as execution:
+        execution.fetch(into, scope)
     console.close()
+
+
+def found(run_id: str) -> Run:
+    """Return the run that a person means. Raises `NotFound` and `Ambiguous`."""
+    return find(run_id, Ledger(ledger_file()))
+
+
+def driven(run: Run, console: Console) -> ExitStatus:
+    """Follow a run, and bring it to its end unless somebody else does."""
+    provider = reopen(run.runner, run.handle)
+    return engine.attach(run, provider, Ledger(ledger_file()), options(run, console))
+
+
+def watched(run: Run, console: Console) -> ExitStatus:
+    """Follow a run that somebody elsewhere will bring to its end."""
+    provider, ledger = reopen(run.runner, run.handle), Ledger(ledger_file())
+    drive = engine.Drive(run, provider, ledger, options(run, console), watching=True)
+    with signals(drive.scope, drive.again), drive:
+        return drive.resume()
 
 
 def options(run: Run, console: Console) -> engine.Options:
@@ -150,19 +226,14 @@ def options(run: Run, console: Console) -> engine.Options:
     return engine.Options(observer=console, results=Path(run.results))
 
 
-def with_execution(run: Run, use: Callable[[Execution], None]) -> None:
-    """Attach to a run, use it, let go of it."""
+@contextmanager
+def execution_of(run: Run) -> Iterator[Execution]:
+    """Attach to a run, and let go of it in the end."""
     execution = reopen(run.runner, run.handle).attach(run.handle)
     try:
-        use(execution)
+        yield execution
     finally:
         execution.close()
-
-
-def forward(execution: Execution, after: str, console: Console) -> None:
-    """Show the output that follows the cursor `after`."""
-    for chunk in execution.chunks(after):
-        console.output(chunk)
 
 
 def show(path: Path) -> None:

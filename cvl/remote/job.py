@@ -106,6 +106,24 @@ class RemoteJob:
         """Remove what the run left on the machine, except its result."""
         self._far.ask("clean", [*self._id(), *self._image()])
 
+    def written(self, after: str = "") -> Iterator[LogChunk]:
+        """Yield what the job has written by now after the cursor; does not wait for more."""
+        from cvl.remote.tarstream import TarReader
+
+        offset, seen = int(after or 0), 0
+        stream = self._far.open("pack", self._id(), b"output\0")
+        try:
+            reader = TarReader(stream.payload())
+            for _ in reader.members():
+                for data in reader.content():
+                    new = data[max(0, offset - seen) :]
+                    seen += len(data)
+                    if new:
+                        yield LogChunk(data=new, cursor=str(seen))
+            self._far.check(stream, stream.answers(), stream.finish(FINISH_LIMIT))
+        finally:
+            stream.close()
+
     def close(self) -> None:
         self._closed = True
         self._bell.ring()

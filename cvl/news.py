@@ -1,0 +1,82 @@
+"""What has become of the runs that nobody drives: asks where they are, all at once, briefly."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from cvl.errors import CvlError
+from cvl.ledger import Ledger, Run, RunState
+from cvl.process import Life, life
+from cvl.spec import ExitStatus
+
+LIMIT = 2.0
+"""Seconds that all questions together may take."""
+MOST = 16
+"""Runs that are asked about, the newest first."""
+
+Ask = Callable[[Run], ExitStatus | None]
+
+
+def latest(runs: Sequence[Run], ledger: Ledger, ask: Ask | None = None) -> list[Run]:
+    """Return `runs` with what is new about them, which the ledger then knows too.
+
+    A run whose driver is gone is asked about; what does not answer in time stays as it was.
+    """
+    silent = [run for run in runs if _undriven(run)][:MOST]
+    ends = _asked(silent, ask or asked) if silent else {}
+    for run_id, status in ends.items():
+        _note(ledger, run_id, status)
+    return [_ended(run, ends[run.id]) if run.id in ends else run for run in runs]
+
+
+def asked(run: Run) -> ExitStatus | None:
+    """Return how a run has ended, asking the machine that it is on."""
+    from cvl.runners import reopen
+
+    execution = reopen(run.runner, run.handle).attach(run.handle)
+    try:
+        return execution.poll()
+    finally:
+        execution.close()
+
+
+def _undriven(run: Run) -> bool:
+    going_on = run.state in {RunState.LAUNCHING, RunState.RUNNING} and run.exit_code is None
+    return going_on and all(
+        keeper == "" or life(keeper) is Life.DEAD for keeper in (run.owner, run.guardian)
+    )
+
+
+def _asked(runs: Sequence[Run], ask: Ask) -> dict[str, ExitStatus]:
+    found: dict[str, ExitStatus] = {}
+
+    def one(run: Run) -> None:
+        try:
+            status = ask(run)
+        except Exception:  # noqa: BLE001 - whatever it is, it is no news
+            return
+        if status is not None:
+            found[run.id] = status
+
+    threads = [threading.Thread(target=one, args=(run,), daemon=True) for run in runs]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + LIMIT
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return dict(found)
+
+
+def _ended(run: Run, status: ExitStatus) -> Run:
+    return replace(run, state=RunState.FETCHING, exit_code=int(status), cause=status.cause)
+
+
+def _note(ledger: Ledger, run_id: str, status: ExitStatus) -> None:
+    """Note that only the results are still to be fetched."""
+    try:
+        ledger.advance(run_id, RunState.FETCHING, status=status)
+    except CvlError:
+        return

@@ -1,0 +1,152 @@
+"""Runs that came to this machine from elsewhere: not in the ledger here, but in `~/.cvl/runs`.
+
+Whoever is logged in here sees, follows and stops them by the same commands as runs of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from cvl.errors import Ambiguous, CvlError, NotFound
+from cvl.ledger import Run, RunState
+from cvl.remote.far import Answer, FarSide, result_of
+from cvl.spec import RUN_ID, ExitStatus
+from cvl.transports.local import Local
+
+WHERE = "this machine, from elsewhere"
+
+
+class Known(Protocol):
+    """A ledger, as far as it is asked here."""
+
+    def find(self, prefix: str) -> Run: ...
+
+
+def base() -> Path:
+    """Return the folder that runs from elsewhere lie in."""
+    return Path("~/.cvl").expanduser()
+
+
+def find(prefix: str, ledger: Known) -> Run:
+    """Return the run that a person means, one of our own or from elsewhere.
+
+    Raises `NotFound` and `Ambiguous`.
+    """
+    foreign = [name for name in _names() if name.startswith(prefix)] if prefix else []
+    try:
+        own = ledger.find(prefix)
+    except NotFound:
+        if len(foreign) == 1 or prefix in foreign:
+            return _run(prefix if prefix in foreign else foreign[0])
+        if not foreign:
+            raise
+        own = None
+    others = sorted({*foreign, *([own.id] if own else [])})
+    if own and (own.id == prefix or others == [own.id]):
+        return own
+    hint = f"say which: {', '.join(others)}"
+    raise Ambiguous(f"more than one run begins with {prefix!r}", hint)
+
+
+def visitors(known: Callable[[], Collection[str]]) -> list[Run]:
+    """Return the runs from elsewhere: those that are not known here."""
+    names = _names()
+    ours = known() if names else ()
+    found = [_run(name) for name in names if name not in ours]
+    living = [run for run in found if run.exit_code is None]
+    ends = _ends(living) if living else {}
+    return [_ended(run, ends[run.id]) if run.id in ends else run for run in found]
+
+
+def foreign(run: Run) -> bool:
+    """Return whether this run came from elsewhere."""
+    return run.where == WHERE
+
+
+def _names() -> list[str]:
+    try:
+        return [path.name for path in (base() / "runs").iterdir() if RUN_ID.match(path.name)]
+    except OSError:
+        return []
+
+
+def _run(name: str) -> Run:
+    folder = base() / "runs" / name
+    about = _about(folder / "meta.json")
+    run = Run(
+        id=name,
+        example=_text(about.get("example")),
+        preset=_text(about.get("preset")),
+        args=tuple(_text(word) for word in _list(about.get("args"))),
+        runner="local",
+        where=WHERE,
+        handle={"run": name, "base": str(base()), "place": _place(folder)},
+        state=RunState.RUNNING,
+        started=_time(folder / "options") or _time(folder),
+        results=str(Path("cvl-runs", name).absolute()),
+    )
+    status = _result(folder / "result", name)
+    return _ended(run, status, _time(folder / "result")) if status else run
+
+
+def _ended(run: Run, status: ExitStatus, when: float | None = None) -> Run:
+    from dataclasses import replace
+
+    return replace(run, state=RunState.ENDED, exit_code=int(status), cause=status.cause, ended=when)
+
+
+def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus]:
+    """Ask the shell files, which also settle what a crash has left unsettled."""
+    try:
+        _, listing = FarSide(Local(), str(base())).ask("runs", [])
+    except CvlError:
+        return {}
+    found = {}
+    for line in listing.decode(errors="replace").splitlines():
+        name, _, state = line.partition(" ")
+        word, _, rest = state.partition(" ")
+        if status := result_of([Answer(word, rest)], name):
+            found[name] = status
+    return {run.id: found[run.id] for run in runs if run.id in found}
+
+
+def _result(file: Path, name: str) -> ExitStatus | None:
+    try:
+        return result_of([Answer("result", file.read_text().strip())], name)
+    except (OSError, ValueError):
+        return None
+
+
+def _place(folder: Path) -> str:
+    try:
+        return os.fsdecode((folder / "place").read_bytes())
+    except OSError:
+        return ""
+
+
+def _about(file: Path) -> dict[str, object]:
+    """Return what the run's sender has said of it: nothing that we rely on."""
+    try:
+        about = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _time(file: Path) -> float | None:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return None
