@@ -335,4 +335,4 @@ def test_a_machine_ends_itself_at_its_deadline_when_everybody_else_is_dead(
         assert len(cloud.alive()) == 1
         until(lambda: not cloud.alive(), 90)
         (line,) = cloud.bill().lines
-        assert line.seconds >= 3
+        assert line.seconds >= 1
