@@ -17,6 +17,7 @@ LIMIT = 2.0
 MOST = 16
 """Runs that are asked about, the newest first."""
 
+OPEN = frozenset({RunState.LAUNCHING, RunState.RUNNING})
 Ask = Callable[[Run], ExitStatus | None]
 
 
@@ -25,11 +26,17 @@ def latest(runs: Sequence[Run], ledger: Ledger, ask: Ask | None = None) -> list[
 
     A run whose driver is gone is asked about; what does not answer in time stays as it was.
     """
-    silent = [run for run in runs if _undriven(run)][:MOST]
+    unknown = [run for run in runs if run.state in OPEN and run.exit_code is None]
+    silent = [run for run in unknown if undriven(run)][:MOST]
     ends = _asked(silent, ask or asked) if silent else {}
     for run_id, status in ends.items():
         _note(ledger, run_id, status)
     return [_ended(run, ends[run.id]) if run.id in ends else run for run in runs]
+
+
+def undriven(run: Run) -> bool:
+    """Return whether nobody drives this run, so that what is known of it here may lag behind."""
+    return all(keeper == "" or life(keeper) is Life.DEAD for keeper in (run.owner, run.guardian))
 
 
 def asked(run: Run) -> ExitStatus | None:
@@ -41,13 +48,6 @@ def asked(run: Run) -> ExitStatus | None:
         return execution.poll()
     finally:
         execution.close()
-
-
-def _undriven(run: Run) -> bool:
-    going_on = run.state in {RunState.LAUNCHING, RunState.RUNNING} and run.exit_code is None
-    return going_on and all(
-        keeper == "" or life(keeper) is Life.DEAD for keeper in (run.owner, run.guardian)
-    )
 
 
 def _asked(runs: Sequence[Run], ask: Ask) -> dict[str, ExitStatus]:

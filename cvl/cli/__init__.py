@@ -21,7 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "list": ("cvl.cli.examples:list_", "List the examples that can be run."),
         "info": ("cvl.cli.examples:info", "Show one example: presets, resources, read-me."),
         "run": ("cvl.cli.run:run", "Run an example here, or on another machine."),
-        "ps": ("cvl.cli.runs:ps", "List runs and what they cost."),
+        "ps": ("cvl.cli.ps:ps", "List runs and what they cost."),
         "logs": ("cvl.cli.runs:logs", "Show what a run has written."),
         "attach": ("cvl.cli.runs:attach", "Follow a run to its end; gives its exit code."),
         "stop": ("cvl.cli.runs:stop", "Stop runs, wherever they are."),

@@ -13,9 +13,7 @@ from typing import Protocol
 
 from cvl.errors import Ambiguous, CvlError, NotFound
 from cvl.ledger import Run, RunState
-from cvl.remote.far import Answer, FarSide, result_of
 from cvl.spec import RUN_ID, ExitStatus
-from cvl.transports.local import Local
 
 WHERE = "this machine, from elsewhere"
 
@@ -101,6 +99,9 @@ def _ended(run: Run, status: ExitStatus, when: float | None = None) -> Run:
 
 def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus]:
     """Ask the shell files, which also settle what a crash has left unsettled."""
+    from cvl.remote.far import Answer, FarSide, result_of
+    from cvl.transports.local import Local
+
     try:
         _, listing = FarSide(Local(), str(base())).ask("runs", [])
     except CvlError:
@@ -115,6 +116,8 @@ def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus]:
 
 
 def _result(file: Path, name: str) -> ExitStatus | None:
+    from cvl.remote.far import Answer, result_of
+
     try:
         return result_of([Answer("result", file.read_text().strip())], name)
     except (OSError, ValueError):

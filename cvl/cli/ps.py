@@ -1,0 +1,68 @@
+"""`cvl ps`: runs, the newest first."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import click
+
+from cvl.console import complain
+from cvl.ledger import Ledger, Run, RunState, ps_json
+from cvl.news import latest, undriven
+from cvl.paths import ledger_file
+from cvl.remote.visitors import visitors
+from cvl.units import elapsed
+
+SHOWN = 20
+"""Runs that are shown without -a, beside those that are going on."""
+
+
+@click.command()
+@click.option("-a", "--all", "everything", is_flag=True, help="Ended runs too, all of them.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def ps(everything: bool, as_json: bool) -> None:
+    """List runs, newest first: where they are, how they ended, what they cost."""
+    ledger = Ledger(ledger_file())
+    found = listed(ledger, None if everything else SHOWN)
+    if as_json:
+        click.echo(json.dumps([ps_json(run, ledger.leases(run.id)) for run in found], indent=2))
+        return
+    rows = [row(run) for run in found]
+    widths = [max(len(cells[i]) for cells in [HEAD, *rows]) for i in range(len(HEAD))]
+    for cells in [HEAD, *rows]:
+        click.echo("  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip())
+    for run in found:
+        if unfetched(run):
+            complain(f"{run.id} has ended; `cvl attach {run.id}` brings its results")
+
+
+def listed(ledger: Ledger, limit: int | None) -> list[Run]:
+    """Return the newest runs and all that go on, our own and those from elsewhere."""
+    own = {run.id: run for run in [*ledger.runs(limit), *ledger.runs(active_only=True)]}
+    others = visitors(lambda: {run.id for run in ledger.runs()})
+    runs = [*latest([*own.values()], ledger), *others]
+    runs.sort(key=lambda run: run.started or 0.0, reverse=True)
+    return [
+        run
+        for place, run in enumerate(runs)
+        if limit is None or place < limit or run.state is not RunState.ENDED
+    ]
+
+
+HEAD = ("RUN", "EXAMPLE", "PRESET", "WHERE", "STATE", "TIME", "COST")
+
+
+def row(run: Run) -> tuple[str, ...]:
+    """Return one line of the table."""
+    spent = "" if run.started is None else elapsed((run.ended or time.time()) - run.started)
+    state = run.state.value
+    if run.exit_code is not None:
+        state = f"{run.cause or 'exited'} {run.exit_code}"
+    cost = "" if run.cost is None else f"${run.cost}"
+    return run.id, run.example.rsplit("/", 1)[-1], run.preset, run.where, state, spent, cost
+
+
+def unfetched(run: Run) -> bool:
+    """Return whether a run is over and nobody is bringing its results here."""
+    return run.exit_code is not None and run.state is not RunState.ENDED and undriven(run)
