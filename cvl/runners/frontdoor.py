@@ -44,8 +44,8 @@ class Common(TypedDict, total=False):
 
     root: the folder that holds `examples/`. env: variables for the job; kept secret.
     timeout, grace, fetch_limit: seconds. output_dir: where results land. detach: return as soon
-    as the job runs. keep: leave the workspace there.
-    keep_rented: a machine whose results could not be fetched stays until its deadline. build: `auto`, `always`, `never`.
+    as the job runs. keep: leave the workspace there. keep_rented: a machine whose results could
+    not be fetched stays until its deadline. build: `auto`, `always`, `never`.
     include: more paths of the repository to send. tty: give the job a terminal over there.
     agree: sees the plan before anything happens; raises to refuse. on_output, on_event: hear the
     job's output and the phases. observer: both in one.

@@ -87,11 +87,11 @@ def test_a_python_that_has_the_packages_is_used_as_it_is(tiny: Path, tmp_path: P
     done = run(
         tiny / "python.sh",
         "-c",
-        "import sys; print(sys.executable)",
+        "import sys; print(sys.prefix)",
         cwd=tmp_path,
         env=offline(tmp_path),
     )
-    assert (done.stdout, done.stderr) == (f"{sys.executable}\n", "")
+    assert (done.stdout, done.stderr) == (f"{sys.prefix}\n", "")
     assert not (tmp_path / "cache").exists()
 
 
