@@ -359,6 +359,8 @@ class Drive:
         try:
             if self.options.fetch and not self.record.fetched and not self._unhurried.cause:
                 self._fetch(execution)
+            elif not self.options.fetch:
+                self._tell("left", f"results on {self.record.where}; `cvl fetch {status.run_id}`")
         except FetchError as error:
             if status.cause is not Cause.LOST:
                 kept = self.options.keep_on_fetch_failure and self._kept()
