@@ -80,6 +80,22 @@ concluded() {
     _state="result $_cause $_code $_bytes${_flags:+ $_flags}"
 }
 
+# ended -> _outcome, _code, _deadline: somebody has claimed the ending.
+ended() {
+    set -- "$_run"/ending.*
+    [ -e "$1" ] || return 1
+    _outcome=${1##*/ending.}
+    _deadline=${_outcome##*.}
+    _outcome=${_outcome%.*}
+    case $_outcome in
+        timeout) _code=124 ;;
+        interrupted) _code=130 ;;
+        hangup) _code=129 ;;
+        stopped | terminated) _code=143 ;;
+        build-failed) _code=125 ;;
+    esac
+}
+
 # lock FOLDER SECONDS: be the only holder of FOLDER's lock, or give up. No fork if it is free.
 #
 # Its files lock.N are only ever counted up. The highest is held while it names a living process;

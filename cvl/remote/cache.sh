@@ -28,11 +28,10 @@ workspace() {
         return
     fi
     _folder=$_base/cache/$_cache
-    try mkdir -p -m 700 "$_base/cache" "$_folder"
+    [ -d "$_folder" ] || try mkdir -p -m 700 "$_base/cache" "$_folder"
     lock "$_folder" 300 || fail internal "the cache $_folder stays locked"
     update
     true >"$_folder/used"
-    try mkdir "$_fresh/ws"
     copy "$_folder/tree" "$_fresh/ws"
     unlock
 }
@@ -65,7 +64,9 @@ join_trees() { (cd "$_new/tree" && tar -cf - .) | tar -xpof - -C "$_folder/tree"
 
 # Where files can share blocks they do; they never share an inode.
 copy() {
-    cp -a --reflink=auto "$1/." "$2/" 2>/dev/null || try cp -a "$1/." "$2/"
+    cp -a --reflink=auto "$1" "$2" 2>/dev/null && return
+    try rm -rf "$2"
+    try cp -a "$1" "$2"
 }
 
 # git_root FOLDER: the least that `git rev-parse --show-toplevel` takes for a repository.

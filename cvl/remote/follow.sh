@@ -17,7 +17,11 @@ follow() {
 # remains: what a finished run has behind the offset, not a byte more than its result says.
 remains() {
     [ "$_offset" -lt "$_bytes" ] && [ -r "$_run/output" ] || return 0
-    tail -c "+$((_offset + 1))" "$_run/output" | head -c "$((_bytes - _offset))"
+    if [ "$_offset" = 0 ]; then
+        head -c "$_bytes" "$_run/output"
+    else
+        tail -c "+$((_offset + 1))" "$_run/output" | head -c "$((_bytes - _offset))"
+    fi
 }
 
 # watch: follow a living run. fd 7 reads the fifo that the supervisor holds open for writing, so a

@@ -6,7 +6,6 @@ prepare() {
     [ -z "$_docker" ] || docker_answers
     [ -z "$_disk" ] || disk_suffices
     [ -z "$_gpu" ] || gpus_suffice
-    shim
 }
 
 # Docker refuses to bind-mount a folder that is not there, and would have made it for root.
@@ -67,5 +66,5 @@ gpus_suffice() {
 
 # shim: what the job calls `docker` labels the containers that it starts.
 shim() {
-    ! command -v docker >/dev/null || try ln -s "$_here/docker.sh" "$_fresh/bin/docker"
+    ! command -v docker >/dev/null || ln -s "$_here/docker.sh" "$_fresh/bin/docker"
 }

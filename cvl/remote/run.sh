@@ -9,7 +9,6 @@ supervise() {
     printf '%s\n' "$_me" >"$_run/supervisor"
     exec >/dev/null
     options
-    . "$_here/sweep.sh" && . "$_here/containers.sh"
     settle
     _outcome=exited _code=0 _timer=
     enter || { _outcome=not-started _code=125; }
@@ -117,12 +116,14 @@ timer() {
         _idle=$!
         concluded && exit
     done
+    . "$_here/sweep.sh" && . "$_here/containers.sh"
     end_run "$2" "$_grace"
 }
 
 # finish: what the job left is ended, then the result is written. Whoever renames `open` first,
 # the job's own end or a stop, decides why the run ended.
 finish() {
+    . "$_here/sweep.sh" && . "$_here/containers.sh"
     uptime
     _mercy=$_grace
     [ "$_mercy" -lt 200 ] || _mercy=200

@@ -2,26 +2,29 @@
 
 start() {
     known && { join; return; }
-    _won=
     for _h in $_need; do
         [ -e "$_base/lib/$_h" ] || { say need lib "$_h"; exit 1; }
     done
-    . "$_here/cache.sh"
+    . "$_here/cache.sh" && . "$_here/prepare.sh"
     cache_fits
     trap ':' PIPE # we have to clean up when nobody hears us any more
     trap 'exit 1' HUP INT TERM
     trap 'rm -rf "${_new:-}"' EXIT
     unpack
     workspace
-    . "$_here/prepare.sh" && prepare
+    prepare
     furnish
-    publish && _won=yes
-    rm -rf "$_new"
-    [ -n "$_won" ] || { exec 8>&-; join; return; }
+    if ! publish; then
+        exec 8>&-
+        rm -rf "$_new"
+        join
+        return
+    fi
     # Its standard output is a pipe to here, which it closes when it has put its name down.
     : "$(leave supervise)"
     say started
     exec 7<"$_run/alive" 8>&-
+    rm -rf "$_new"
     [ -z "$_follow" ] || { . "$_here/follow.sh" && watch; }
 }
 
@@ -37,7 +40,10 @@ unpack() {
     _fresh=$_new/run
     [ -d "$_base" ] || try mkdir -p -m 700 "$_base"
     try mkdir -p -m 700 "$_base/runs" "$_base/new" "$_new" "$_fresh" "$_fresh/work" "$_fresh/bin"
+    { mkfifo "$_fresh/alive"; shim; } 2>/dev/null & # while the tar comes in
     try tar -xpof - -C "$_new"
+    wait "$!"
+    [ -p "$_fresh/alive" ] || fail tool "no named pipe can be made in $_base"
     [ -e "$_new/end" ] || fail internal 'what was sent broke off'
 }
 
@@ -57,12 +63,12 @@ no_space() { fail space "no space left for $_base"; }
 # What the supervisor needs, made while a refusal still costs nothing. The marker comes last:
 # whatever is changed after it was changed by the job.
 furnish() {
-    try mkfifo "$_fresh/alive"
     exec 8<>"$_fresh/alive"
     set -- "${_grace:-1000}" "${_timeout:--}" "${_build_timeout:--}" "${_tty:-0}" "${_docker:-0}"
-    { printf '%s\n' "$*" "$_base/runs/$_id" >"$_fresh/options" && printf '%-99s\n' '' >"$_fresh/reserve"; } || no_space
     _placeholder=$_me # until the supervisor has written its own name
+    printf '%s\n' "$*" "$_base/runs/$_id" >"$_fresh/options" || no_space
     printf '%s\n' "$_placeholder" >"$_fresh/supervisor" || no_space
+    printf '%-99s\n' '' >"$_fresh/reserve" || no_space
     { true >"$_fresh/open" && true >"$_fresh/output" && true >"$_fresh/marker"; } || no_space
 }
 

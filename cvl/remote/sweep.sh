@@ -25,22 +25,7 @@ end_run() {
         [ "$_now" -lt "$_deadline" ] || slay
         pause
     done
-}
-
-# ended -> _outcome, _code, _deadline: somebody has claimed the ending.
-ended() {
-    set -- "$_run"/ending.*
-    [ -e "$1" ] || return 1
-    _outcome=${1##*/ending.}
-    _deadline=${_outcome##*.}
-    _outcome=${_outcome%.*}
-    case $_outcome in
-        timeout) _code=124 ;;
-        interrupted) _code=130 ;;
-        hangup) _code=129 ;;
-        stopped | terminated) _code=143 ;;
-        build-failed) _code=125 ;;
-    esac
+    concluded || state # the supervisor has died over it: nobody else might ask
 }
 
 # clear_out TERM|CONT: end what is left, containers meanwhile; those that it may have started in

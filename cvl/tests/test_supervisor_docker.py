@@ -35,13 +35,17 @@ def shared_engine() -> Iterator[Engine]:
         yield running
 
 
+@pytest.fixture(params=("dash", "busybox"))
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
+    yield from farside.hosted(tmp_path, request.param)
+
+
 @pytest.fixture
-def docker_host(host: Host, engine: Engine) -> Host:
+def docker_host(either: Host, engine: Engine) -> Host:
     """Return a host with a docker that reaches the engine."""
-    tool = Path(host.sh).parent / "docker"
-    if not tool.exists():
-        tool.symlink_to(REAL_DOCKER)
-    return Host(base=host.base, env={**host.env, **engine.env}, sh=host.sh)
+    tool = Path(either.sh).parent / "docker"
+    tool.symlink_to(REAL_DOCKER)
+    return Host(base=either.base, env={**either.env, **engine.env}, sh=either.sh)
 
 
 @pytest.fixture
@@ -72,11 +76,9 @@ def without_docker(host: Host, tmp_path: Path) -> Host:
             if "docker" not in tool.name and not (tools / tool.name).exists():
                 (tools / tool.name).symlink_to(tool)
     path = host.env["PATH"].split(":")[0]
-    env = {
-        **host.env,
-        "PATH": path if "busybox" in str(Path(host.sh).readlink()) else f"{path}:{tools}",
-    }
-    return Host(base=host.base, env=env, sh=host.sh)
+    if "busybox" not in str(Path(host.sh).readlink()):
+        path += f":{tools}"
+    return Host(base=host.base, env={**host.env, "PATH": path}, sh=host.sh)
 
 
 # --- the shim, with a docker that shows its arguments
@@ -203,6 +205,7 @@ def test_folders_that_scripts_mount_are_made(host: Host) -> None:
 
 
 @pytest.mark.docker
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["exit", "stop", "timeout", "killed supervisor"])
 def test_no_container_outlives_its_run(
     docker_host: Host, engine: Engine, run_id: str, ending: str

@@ -51,6 +51,12 @@ def start_escaped(host: Host, how: str, then: str, **headers: float) -> list[int
     return [int(pid) for pid in pids.read_text().split()]
 
 
+def kill_supervisor(host: Host) -> None:
+    pid = supervisor(host, "one")
+    kill(pid)
+    wait_for(lambda: _is_gone(pid))
+
+
 def alive(pids: list[int]) -> list[int]:
     return [pid for pid in pids if not _is_gone(pid)]
 
@@ -186,7 +192,7 @@ def test_a_timeout_action_runs_afterwards(host: Host) -> None:
 @pytest.mark.parametrize("how", ["child", "daemon"])
 def test_a_killed_supervisor_is_a_lost_run(host: Host, how: str) -> None:
     pids = start_escaped(host, how, "wait; exec sleep 1000")
-    kill(supervisor(host, "one"))
+    kill_supervisor(host)
     assert host.ask("status", id="one").last == "result lost 125 3"
     assert alive(pids) == []
     wait_for(lambda: processes(host, "one") == [])
@@ -196,15 +202,23 @@ def test_a_follower_tells_that_the_supervisor_was_killed(host: Host) -> None:
     job = "echo up; exec sleep 1000\n"
     process = host.open("start", {"id": "one", "follow": 1}, script(job))
     wait_for(lambda: host.run("one").exists() and host.output("one"))
-    kill(supervisor(host, "one"))
+    kill_supervisor(host)
     reply = finish(process)
     assert reply.body == b"up\n"
     assert reply.answers == ["started", "result lost 125 3"]
 
 
+def test_a_timeout_holds_when_the_supervisor_was_killed(host: Host) -> None:
+    host.start("one", "echo up; exec sleep 1000\n", timeout=0.5, grace=0.5)
+    wait_for(lambda: host.output("one"))
+    kill_supervisor(host)
+    assert host.result("one") == ["lost", "125", "3"]
+    wait_for(lambda: processes(host, "one") == [])
+
+
 def test_after_a_reboot_a_run_is_lost(host: Host) -> None:
     host.start("one", "exec sleep 1000\n")
-    kill(supervisor(host, "one"))
+    kill_supervisor(host)
     name = host.run("one") / "supervisor"
     pid, start, _boot, machine = name.read_text().split()
     name.write_text(f"{os.getpid()} {start} another-boot {machine}\n")
@@ -214,7 +228,7 @@ def test_after_a_reboot_a_run_is_lost(host: Host) -> None:
 
 def test_a_reused_pid_is_not_taken_for_the_supervisor(dash: Host) -> None:
     dash.start("one", "exec sleep 1000\n")
-    kill(supervisor(dash, "one"))
+    kill_supervisor(dash)
     name = dash.run("one") / "supervisor"
     _, start, boot, machine = name.read_text().split()
     name.write_text(f"{os.getpid()} {start} {boot} {machine}\n")
