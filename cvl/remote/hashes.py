@@ -27,6 +27,10 @@ seconds. A file touched less than that before it was read may change and keep it
 ROWS = 200_000
 """How many rows are kept, of this and former selections."""
 
+HELD_LIMIT = 64 << 20
+"""Bytes of files that are held in memory after they were read, so that they can be sent as they
+were, without reading and hashing them again."""
+
 TEXT_LIMIT = 256 * 1024
 NAMES = rb"[\w.-]+(?:/[\w.-]+)*(?<!\.)"
 MENTION = re.compile(
@@ -61,16 +65,34 @@ Row = tuple[bytes, bytes, bytes]
 """Size, times and inode; content; mentions, NUL being no part of any."""
 
 
+class _Reading(NamedTuple):
+    """What came of reading a file: whether `row` may be kept, and all of it if it is small."""
+
+    size: int
+    row: Row
+    sure: bool
+    held: Held | None
+
+
+class Held(NamedTuple):
+    """A file's modification time in epoch seconds, and all of its content."""
+
+    mtime: int
+    content: bytes
+
+
 class Hashes:
     """Entries of the files below one root, kept between runs in one file of ours.
 
     `mentions` holds, of the files seen so far, what they name outside their own folders: `../x`,
-    or `/x` from the root, with blanks between.
+    or `/x` from the root, with blanks between. `held` holds small files that had to be read.
     """
 
     def __init__(self, root: Path, kept: Path | None = None) -> None:
         self.warnings: list[str] = []
         self.mentions: dict[bytes, bytes] = {}
+        self.held: dict[bytes, Held] = {}
+        self._holds = 0
         self._root = os.fsencode(root.absolute()) + b"/"
         self._kept = kept
         self._rows = _load(kept) if kept else {}
@@ -112,9 +134,12 @@ class Hashes:
         row = self._rows.get(path)
         size = found.st_size
         if row is None or row[0] != _stamp(found):
-            size, row, sure = _read(self._root + path)
+            size, row, sure, held = _read(self._root + path)
             if sure:
                 self._news[path] = row
+            if held and self._holds + size <= HELD_LIMIT:
+                self._holds += size
+                self.held[path] = held
         if row[2]:
             self.mentions[path] = row[2]
         return Entry("f", found.st_mode & 0o100 != 0, size, row[1])
@@ -149,21 +174,26 @@ def replace_file(path: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _read(path: bytes) -> tuple[int, Row, bool]:
-    """Return a file's size and row while nobody writes to it, and whether the row may be kept."""
+def _read(path: bytes) -> _Reading:
+    """Read a file while nobody writes to it."""
     for _ in range(TRIES):
         now = time.time_ns()
         fd = open_file(path)
         try:
             before = os.fstat(fd)
-            digest, mentions = _digest(fd, path, before.st_size)
+            digest, mentions, whole = _digest(fd, path, before.st_size)
             after = os.fstat(fd)
         finally:
             os.close(fd)
         if _stamp(before) == _stamp(after):
             touched = max(after.st_mtime_ns, after.st_ctime_ns)
             tick = TICK_NS if touched % SECOND_NS else COARSE_TICK_NS
-            return after.st_size, (_stamp(after), digest, mentions), touched < now - tick
+            return _Reading(
+                size=after.st_size,
+                row=(_stamp(after), digest, mentions),
+                sure=touched < now - tick,
+                held=None if whole is None else Held(int(after.st_mtime), whole),
+            )
     raise CvlError(
         f"{os.fsdecode(path)} changes while it is read",
         "wait until it is complete, or name it in .cvlignore",
@@ -179,14 +209,19 @@ def _stamp(found: os.stat_result) -> bytes:
     )
 
 
-def _digest(fd: int, path: bytes, size: int) -> tuple[bytes, bytes]:
-    """Return the hash of an open file, and what it mentions if it is a script or the like."""
+def _digest(fd: int, path: bytes, size: int) -> tuple[bytes, bytes, bytes | None]:
+    """Return an open file's hash, what it mentions, and all of it if it is no longer than a block.
+
+    Only scripts and the like mention anything.
+    """
     hasher = blake2b(digest_size=16)
-    first = b""
+    first, read = b"", 0
     for block in blocks(fd, size):
         hasher.update(block)
         first = first or block
-    return hasher.hexdigest().encode(), _mentions(path, first)
+        read += len(block)
+    whole = first if read == len(first) else None
+    return hasher.hexdigest().encode(), _mentions(path, first), whole
 
 
 def _mentions(path: bytes, text: bytes) -> bytes:

@@ -55,7 +55,8 @@ def select(source: Source, state: Path, without: Collection[Path] = ()) -> Selec
     hashes.save()
     prune(state, "files-*")
     return Selection(
-        tree=Tree(chooser.entries, source.root), warnings=(*listing.warnings, *hashes.warnings)
+        tree=Tree(chooser.entries, source.root, hashes.held),
+        warnings=(*listing.warnings, *hashes.warnings),
     )
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from cvl.errors import CvlError
-from cvl.remote.hashes import BLOCK, Entry, Hashes, blocks, open_file, replace_file
+from cvl.remote.hashes import BLOCK, Entry, Hashes, Held, blocks, open_file, replace_file
 from cvl.remote.listing import walk
 from cvl.remote.tarstream import END, FOLDER, LINK, Member, header, padding
 
@@ -26,12 +27,18 @@ class Tree:
     """Paths (bytes, relative, `/`-separated) and what lies there, sorted by path.
 
     Equal content gives an equal `id` (32 hex digits), wherever and whenever it was read.
-    `root` is the folder that the paths start from, if they were read here.
+    `root` is the folder that the paths start from, if they were read here; `held` is what some
+    of these files hold.
     """
 
-    def __init__(self, entries: Mapping[bytes, Entry], root: Path | None = None) -> None:
+    def __init__(
+        self,
+        entries: Mapping[bytes, Entry],
+        root: Path | None = None,
+        held: Mapping[bytes, Held] = MappingProxyType({}),
+    ) -> None:
         self.entries: Mapping[bytes, Entry] = dict(sorted(entries.items()))
-        self.root = root
+        self.root, self.held = root, held
 
     @cached_property
     def id(self) -> str:
@@ -65,6 +72,7 @@ class Delta:
     root: Path | None
     gone: tuple[bytes, ...]
     send: Mapping[bytes, Entry]
+    held: Mapping[bytes, Held] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -87,6 +95,7 @@ def delta(old: Tree | None, new: Tree) -> Delta:
         root=new.root,
         gone=tuple(_topmost(gone, _folders(new.entries))) if gone else (),
         send=send,
+        held=new.held,
     )
 
 
@@ -207,7 +216,10 @@ def _pieces(run_files: Mapping[str, bytes | Path], change: Delta | None) -> Iter
         assert change.root is not None, "this tree was not read here"
         root = os.fsencode(change.root.absolute()) + b"/"
         for path, entry in change.send.items():
-            yield from _member(b"tree/" + path, root + path, entry)
+            if held := change.held.get(path):
+                yield _whole(b"tree/" + path, entry, held)
+            else:
+                yield from _member(b"tree/" + path, root + path, entry)
     yield from _ours(b"end", b"")
     yield END
 
@@ -239,6 +251,14 @@ def _member(member: bytes, place: bytes, entry: Entry) -> Iterator[bytes]:
         yield from _file(member, place, entry)
 
 
+def _whole(member: bytes, entry: Entry, held: Held) -> bytes:
+    """Return a file that is held in memory, with its header, as it was when it was hashed."""
+    mode = 0o755 if entry.executable else 0o644
+    mtime = _mtime(held.mtime)
+    head = header(Member(name=member, size=entry.size, mode=mode, mtime=mtime))
+    return head + held.content + padding(entry.size)
+
+
 def _file(member: bytes, place: bytes, entry: Entry | None) -> Iterator[bytes]:
     """Yield one file; if `entry` is given, exactly the bytes that it names, or raise."""
     try:
@@ -249,7 +269,7 @@ def _file(member: bytes, place: bytes, entry: Entry | None) -> Iterator[bytes]:
         found = os.fstat(fd)
         size = entry.size if entry else found.st_size
         mode = 0o755 if (entry.executable if entry else found.st_mode & 0o100) else 0o644
-        head = header(Member(name=member, size=size, mode=mode, mtime=_mtime(found)))
+        head = header(Member(name=member, size=size, mode=mode, mtime=_mtime(found.st_mtime)))
         digest = blake2b(digest_size=16)
         sent = 0
         for block in blocks(fd, size):
@@ -266,9 +286,9 @@ def _file(member: bytes, place: bytes, entry: Entry | None) -> Iterator[bytes]:
         os.close(fd)
 
 
-def _mtime(found: os.stat_result) -> int:
+def _mtime(found: float) -> int:
     """Return a file's time, within what every unpacking tool and zip format can hold."""
-    return min(max(int(found.st_mtime), OLDEST), int(time.time()))
+    return min(max(int(found), OLDEST), int(time.time()))
 
 
 def _changed(place: bytes, why: str | None) -> CvlError:

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import time
 from collections.abc import Mapping
@@ -162,6 +163,36 @@ def test_what_changes_between_reading_and_sending_is_never_sent_as_what_was_read
         with pytest.raises(CvlError, match="b changed while it was sent"):
             write_payload(out, {}, change)
         assert b"end" not in out.getvalue()
+
+
+def test_what_was_read_just_now_is_sent_as_it_was_read(tmp_path: Path) -> None:
+    root = put(tmp_path, {"a": b"1", "gone": b"2"})
+    (root / "a").chmod(0o755)
+    hashes = Hashes(root)
+    entries = {path: entry for path in (b"a", b"gone") if (entry := hashes.entry(path))}
+    change = delta(None, Tree(entries, root, hashes.held))
+    (root / "a").write_bytes(b"changed")
+    (root / "gone").unlink()
+    out = io.BytesIO()
+    write_payload(out, {}, change)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive:
+        sent = archive.getmember("tree/a")
+        assert (archive.extractfile(sent) or io.BytesIO()).read() == b"1"
+        assert (sent.mode, sent.size) == (0o755, 1)
+        assert archive.getnames() == ["tree/a", "tree/gone", "end"]
+
+
+def test_only_so_much_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes_module, "HELD_LIMIT", 10)
+    monkeypatch.setattr(hashes_module, "BLOCK", 8)
+    root = put(tmp_path, {"a": b"1" * 6, "b": b"2" * 6, "c": b"3" * 4, "long": b"4" * 9})
+    hashes = Hashes(root)
+    for path in (b"a", b"b", b"c", b"long"):
+        hashes.entry(path)
+    assert {path: held.content for path, held in hashes.held.items()} == {
+        b"a": b"1" * 6,
+        b"c": b"3" * 4,
+    }
 
 
 def test_a_link_put_in_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
