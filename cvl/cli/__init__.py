@@ -34,6 +34,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 """Name -> (module:function, one line of help). A command's module is imported when it is used."""
 
 
+HIDDEN: Mapping[str, str] = MappingProxyType({"_resolve": "cvl.cli.resolve:resolve_"})
+"""What one cvl asks another, on another machine."""
+
+
 class LazyGroup(click.Group):
     """A group that imports a command only when it is called."""
 
@@ -43,9 +47,10 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        if cmd_name not in COMMANDS:
+        place = HIDDEN.get(cmd_name) or COMMANDS.get(cmd_name, ("",))[0]
+        if not place:
             return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        module, _, name = place.partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
 
@@ -58,7 +63,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; a mistyped one gets the nearest as a hint."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and args[0] not in {*COMMANDS, *HIDDEN} and not args[0].startswith("-"):
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], COMMANDS, 1, 0.5)

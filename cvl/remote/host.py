@@ -34,7 +34,7 @@ class HostProvider:
     ) -> None:
         """`base` is our folder there ("": `~/.cvl`); `address` makes the transport again."""
         self.name = name
-        self._far = FarSide(transport, base)
+        self.far = FarSide(transport, base)
         self._setup = setup
         self._address = dict(address or {})
 
@@ -46,8 +46,8 @@ class HostProvider:
         if spec.source is None:
             raise UsageError(f"{self.name} runs an example; none was named")
         request = {
-            "host": self._far.transport.where,
-            "folder": f"{self._far.shown}/runs/{spec.run_id}",
+            "host": self.far.transport.where,
+            "folder": f"{self.far.shown}/runs/{spec.run_id}",
             "argv": list(spec.argv),
             "env": {**spec.env, **{name: f"<redacted:{name}>" for name in spec.secrets}},
             "example": str(spec.source.root / spec.source.folder),
@@ -58,7 +58,7 @@ class HostProvider:
         }
         return Plan(
             runner=self.name,
-            where=self._far.transport.where,
+            where=self.far.transport.where,
             request=request,
             quote=FREE,
             layers=LAYERS,
@@ -67,7 +67,7 @@ class HostProvider:
     def handle(self, spec: JobSpec) -> Mapping[str, str]:
         return {
             "run": spec.run_id,
-            "base": self._far.base,
+            "base": self.far.base,
             "place": launch.place(spec, self._setup),
             "image": spec.image or "",
             **self._address,
@@ -77,10 +77,10 @@ class HostProvider:
         del leases  # nothing here costs money
         if self._setup.bundle == "require":
             self._require_cvl()
-        return launch.start(self._far, spec, self.handle(spec), self._setup, scope)
+        return launch.start(self.far, spec, self.handle(spec), self._setup, scope)
 
     def attach(self, handle: Mapping[str, str]) -> RemoteJob:
-        return RemoteJob(self._far, handle)
+        return RemoteJob(self.far, handle)
 
     def owned(self, kind: str = "") -> Iterable[Resource]:
         del kind
@@ -90,7 +90,7 @@ class HostProvider:
         raise UsageError(f"{self.name} rents nothing: {resource.name} is not ours to end")
 
     def _require_cvl(self) -> None:
-        transport = self._far.transport
+        transport = self.far.transport
         looking = 'command -v cvl >/dev/null 2>&1 || test -x "${1:-$HOME/.cvl}/bin/cvl"'
         process = transport.start(("sh", "-c", looking))
         process.stdin.close()

@@ -11,7 +11,6 @@ from typing import TypedDict
 
 from cvl import engine
 from cvl.catalog import (
-    Example,
     Lookup,
     build_of,
     find,
@@ -21,6 +20,7 @@ from cvl.catalog import (
     needs_of,
     resolve,
 )
+from cvl.errors import NotFound
 from cvl.ledger import Ledger
 from cvl.paths import ledger_file
 from cvl.provider import Observer, Provider
@@ -93,34 +93,55 @@ def job(
 
     `checked`: the runner executes the preset's script, so it has to be there.
     """
-    named, configured = common.get("root"), common.get("configured_root")
-    lookup = Lookup(named=Path(named) if named else None, configured=configured, env=os.environ)
-    found = find(example, lookup)
+    found = find(example, lookup(common))
     chosen = find_preset(found, preset)
     inputs = find_inputs(chosen, args, Path.cwd())
     command = resolve(found, chosen.name, inputs.args, check=checked)
-    return JobSpec(
+    bare = JobSpec(
         run_id=new_run_id(found.path or found.name),
         argv=command.argv,
         example=found.path,
         preset=chosen.name,
         args=tuple(args),
         env=command.env,
-        secrets=dict(common.get("env", {})),
         source=Source(root=found.root, folder=found.path, include=tuple(common.get("include", ()))),
         inputs=inputs.files,
         image=image_of(found) or None,
-        build=_build(found, chosen.name, common.get("build", "auto")),
+        build=build_of(found, chosen.name),
         needs=needs_of(found, chosen),
-        limits=limits(common, timeout_minutes, timeout_action),
+    )
+    return equipped(bare, common, limits(common, timeout_minutes, timeout_action))
+
+
+def known(example: str, common: Common) -> bool:
+    """Return whether the example is known here. Raises `UsageError` for a broken one."""
+    try:
+        find(example, lookup(common))
+    except NotFound:
+        return False
+    return True
+
+
+def lookup(common: Common) -> Lookup:
+    """Return what decides where examples are looked for."""
+    named, configured = common.get("root"), common.get("configured_root")
+    return Lookup(named=Path(named) if named else None, configured=configured, env=os.environ)
+
+
+def equipped(job: JobSpec, common: Common, bounds: Limits) -> JobSpec:
+    """Return a job that knows what it runs with all else that the caller wants of it."""
+    return replace(
+        job,
+        secrets=dict(common.get("env", {})),
+        build=_build(job.build, common.get("build", "auto")),
+        limits=bounds,
         nodes=common.get("nodes", 1),
         tty=common.get("tty", False),
         detach=common.get("detach", False),
     )
 
 
-def _build(example: Example, preset: str, when: str) -> Build | None:
-    build = build_of(example, preset)
+def _build(build: Build | None, when: str) -> Build | None:
     return None if build is None or when == "never" else replace(build, when=when)
 
 

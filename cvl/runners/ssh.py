@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
+from cvl.errors import NotFound
 from cvl.provider import Provider
+from cvl.remote import abroad
 from cvl.remote.host import HostProvider
 from cvl.remote.launch import Setup
 from cvl.runners import frontdoor
 from cvl.runners.frontdoor import Common
-from cvl.spec import EMPTY, ExitStatus
+from cvl.spec import EMPTY, ExitStatus, JobSpec
 from cvl.transports.openssh import OpenSSH
 
 
@@ -39,25 +42,45 @@ class SSHRunner:
         setup_cvl: bool = True,
         **common: Unpack[Common],
     ) -> ExitStatus:
-        """Run the example, as it is here now, on `host`.
+        """Run the example on `host`: as it is here now, or, if unknown here, the host's own.
 
         `timeout_action` is a command that runs on the host after a timeout. `setup_cvl` puts
         this very version of cvl there first, if it is not there yet. Returns the script's exit
         code; raises `CvlError`.
         """
-        spec = frontdoor.job(
-            example,
-            preset,
-            args,
-            common,
-            timeout_minutes=timeout_minutes,
-            timeout_action=timeout_action,
-        )
         setup = Setup(bundle="install" if setup_cvl else "require")
-        provider = provider_at(self.name, host, self._key, setup, accept_new=self._accept_new)
-        return frontdoor.run(provider, spec, common)
+        try:
+            spec = frontdoor.job(
+                example,
+                preset,
+                args,
+                common,
+                timeout_minutes=timeout_minutes,
+                timeout_action=timeout_action,
+            )
+        except NotFound as unknown:
+            if frontdoor.known(example, common):
+                raise
+            setup = replace(setup, in_place=True)
+            bare = self._known_there(host, setup, unknown, (example, preset, args))
+            bounds = frontdoor.limits(common, timeout_minutes, timeout_action)
+            spec = frontdoor.equipped(bare, common, bounds)
+        return frontdoor.run(self._provider(host, setup), spec, common)
 
     run = run_remote
+
+    def _known_there(
+        self, host: str, setup: Setup, unknown: NotFound, words: tuple[str, str, Sequence[str]]
+    ) -> JobSpec:
+        """Ask the host's own cvl for an example that is unknown here."""
+        try:
+            far = self._provider(host, setup).far
+            return abroad.job(far, *words, install=setup.bundle == "install")
+        except NotFound as error:
+            raise NotFound(f"{unknown}, and {host} says: {error}", unknown.hint) from error
+
+    def _provider(self, host: str, setup: Setup) -> HostProvider:
+        return provider_at(self.name, host, self._key, setup, accept_new=self._accept_new)
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
