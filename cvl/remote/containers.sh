@@ -2,7 +2,7 @@
 
 # may_have_containers: only then is Docker asked at all.
 may_have_containers() {
-    read -r _rest _rest _rest _rest _docker <"$_run/options"
+    read -r _rest _rest _rest _rest _docker _rest <"$_run/options"
     [ "$_docker" = 1 ] || [ -e "$_run/docker-used" ] || return 1
     command -v docker >/dev/null
 }

@@ -51,15 +51,21 @@ watch() {
 pour() {
     exec 5<"$_run/output"
     tail -c "+$((_offset + 1))" <&5
+    _naps=0
     while kill -0 "$_witness" 2>/dev/null; do
         cat <&5 && nap || return
     done
     cat <&5
 }
 
-# nap: a tenth of a second; false if nobody reads us any more, where the shell can tell: a `read`
-# with a limit returns at once, having waited for nothing, once the other end of the pipe is gone.
+# nap: a tenth of a second, less at first; false if nobody reads us any more, where the shell can
+# tell: there a `read` with a limit returns at once when the other end of our pipe is gone.
 nap() {
+    if [ "$_naps" -lt 10 ]; then
+        _naps=$((_naps + 1))
+        sleep 0.01
+        return
+    fi
     uptime
     _before=$_now
     # shellcheck disable=SC3045 # busybox has it, who has not says so

@@ -21,14 +21,13 @@ supervise() {
 }
 
 options() {
-    read -r _grace _limit _build_limit _tty _docker <"$_run/options"
+    read -r _grace _limit _build_limit _tty _docker _marked <"$_run/options"
 }
 
 # settle: wait until a file changed now is newer than the marker. Coarse clocks tick every 1-10 ms.
 settle() {
     uptime
-    _since=$_now
-    while printf '%-99s\n' '' 1<>"$_run/reserve" && ! newer && [ "$_now" -lt "$((_since + 2))" ]; do
+    while printf '%-99s\n' '' 1<>"$_run/reserve" && ! newer && [ "$_now" -lt "$((_marked + 2))" ]; do
         uptime
     done
 }

@@ -60,16 +60,17 @@ try() {
 
 no_space() { fail space "no space left for $_base"; }
 
-# What the supervisor needs, made while a refusal still costs nothing. The marker comes last:
-# whatever is changed after it was changed by the job.
+# What the supervisor needs, made while a refusal still costs nothing. Whatever is changed after
+# the marker was changed by the job.
 furnish() {
     exec 8<>"$_fresh/alive"
     set -- "${_grace:-1000}" "${_timeout:--}" "${_build_timeout:--}" "${_tty:-0}" "${_docker:-0}"
     _placeholder=$_me # until the supervisor has written its own name
-    printf '%s\n' "$*" "$_base/runs/$_id" >"$_fresh/options" || no_space
     printf '%s\n' "$_placeholder" >"$_fresh/supervisor" || no_space
     printf '%-99s\n' '' >"$_fresh/reserve" || no_space
     { true >"$_fresh/open" && true >"$_fresh/output" && true >"$_fresh/marker"; } || no_space
+    uptime
+    printf '%s\n' "$* $_now" "$_base/runs/$_id" >"$_fresh/options" || no_space
 }
 
 # A rename, so that the run is there whole or not at all. If somebody was faster, it lands inside
