@@ -30,7 +30,7 @@ from cvl.provider import Execution, Observer, Provider
 from cvl.puller import Puller, bounded
 from cvl.pump import Pump
 from cvl.runlog import RunLog, run_folder
-from cvl.scope import Cancelled, Clock, DeadlineExceeded, Scope, SystemClock, signals
+from cvl.scope import WARNING, Cancelled, Clock, DeadlineExceeded, Scope, SystemClock, signals
 from cvl.spec import EXIT_CODES, FETCH_LIMIT, GRACE, Cause, ExitStatus, JobSpec, Plan, ended
 from cvl.units import elapsed
 
@@ -457,8 +457,11 @@ class Drive:
             self.options.observer.warn(f"{error}; going on without it")
 
     def _tell(self, phase: str, text: str) -> None:
-        self.doing = phase
-        self.options.observer.phase(phase, text)
+        if phase == WARNING:
+            self.options.observer.warn(text)
+        else:
+            self.doing = phase
+            self.options.observer.phase(phase, text)
 
 
 def deliver(execution: Execution, grace: float, cause: Cause, scope: Scope) -> None:

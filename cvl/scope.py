@@ -72,6 +72,10 @@ class SystemClock:
         return bell.wait(seconds)
 
 
+WARNING = "warning"
+"""The phase that is none: what is told under it goes to `Observer.warn`."""
+
+
 class Cancelled(Exception):
     """Raised at a checkpoint after a signal or `Scope.cancel`."""
 
@@ -161,6 +165,10 @@ class Scope:
     def shielded(self, seconds: float) -> Scope:
         """Return a scope for clean-up: no cancel reaches it, only its own deadline."""
         return Scope(self.clock, seconds=seconds, tell=self._tell)
+
+    def warn(self, text: str) -> None:
+        """Pass on what the user should know, though all goes on."""
+        self.tell(WARNING, text)
 
     def tell(self, phase: str, text: str = "") -> None:
         """Report progress to whoever listens: a phase in one word, the rest for a person."""

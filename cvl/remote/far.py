@@ -109,6 +109,10 @@ class Stream:
         with self._news:
             return list(self._answers)
 
+    def warnings(self) -> list[str]:
+        """Return what the far side thinks that the user should know."""
+        return [answer.rest for answer in self.answers() if answer.word == "warn"]
+
     def finish(self, limit: float) -> Exception | None:
         """Wait for the end; return what broke the connection, or None if nothing did."""
         self._listener.join(limit)

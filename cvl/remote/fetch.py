@@ -96,9 +96,9 @@ def _tell(scope: Scope, landed: Landed, into: Path) -> None:
         "fetched", f"{count}, {size(landed.size)}, in {into}" if landed.files else "nothing new"
     )
     for each in landed.skipped[:SHOWN]:
-        scope.tell("skipped", str(each))
+        scope.warn(f"left there: {each}")
     if len(landed.skipped) > SHOWN:
-        scope.tell("skipped", f"{len(landed.skipped) - SHOWN} more")
+        scope.warn(f"left there: {len(landed.skipped) - SHOWN} more")
 
 
 def _notes(run_id: str) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from cvl.errors import CvlError, FetchError, LostContact, Unreachable
+from cvl.errors import CvlError, FetchError, LostContact, NotReady, Unreachable
 from cvl.remote.far import Answer, FarSide, Stream, result_of
 from cvl.scope import Bell, Clock, Scope, SystemClock
 from cvl.spec import Cause, ExitStatus, LogChunk, ended
@@ -103,8 +103,13 @@ class RemoteJob:
             ) from error
 
     def discard(self) -> None:
-        """Remove what the run left on the machine, except its result."""
-        self._far.ask("clean", [*self._id(), *self._image()])
+        """Remove what the run left on the machine, except its result.
+
+        Raises `NotReady` when something cannot be removed.
+        """
+        answers, _ = self._far.ask("clean", [*self._id(), *self._image()])
+        if left := [answer.rest for answer in answers if answer.word == "warn"]:
+            raise NotReady("; ".join(left), "remove it as root")
 
     def written(self, after: str = "") -> Iterator[LogChunk]:
         """Yield what the job has written by now after the cursor; does not wait for more."""

@@ -55,7 +55,7 @@ def start(
             sent = True
             answer = stream.answer("started", "fail", "need", scope=scope)
             if answer and answer.word == "started":
-                cargo.arrived()
+                cargo.arrived(stream, scope)
                 return RemoteJob(far, handle, started=stream, clock=scope.clock)
             cargo.refused(stream)
         except Unreachable as error:
@@ -112,10 +112,15 @@ class Cargo:
         if not (self._far.supply(answers) or self._supply(answers)):
             self._far.check(stream, answers, failure)
 
-    def arrived(self) -> None:
-        """Remember what the machine's cache holds now."""
+    def arrived(self, stream: Stream, scope: Scope) -> None:
+        """Remember what the machine's cache holds now; pass on what there is to know."""
+        where = self._far.transport.where
+        warnings = [f"{where}: {text}" for text in stream.warnings()]
         if self._sync:
             self._sync.arrived()
+            warnings += self._sync.warnings
+        for warning in warnings:
+            scope.warn(warning)
 
     def _supply(self, answers: list[Answer]) -> bool:
         for answer in answers:
