@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import click
 
 from cvl.runners import Runner
+from cvl.spec import EMPTY
 
 GIVEN = frozenset({"self", "example", "preset", "args", "command"})
 """Parameters that stand on the command line without an option."""
@@ -43,8 +44,9 @@ def entry(runner: type[Runner]) -> Callable[..., int]:
 @cache
 def parameters(runner: type[Runner]) -> tuple[Parameter, ...]:
     """Return the runner's own options, in the order of its signature."""
+    words: Mapping[str, str] = getattr(runner, "options_help", EMPTY)
     made = [
-        _parameter(parameter, hints, to_init=to_init)
+        _parameter(parameter, hints, words, to_init=to_init)
         for function, to_init in ((entry(runner), False), (runner.__init__, True))
         for hints in (get_type_hints(function),)
         for parameter in inspect.signature(function).parameters.values()
@@ -62,19 +64,24 @@ def _is_option(parameter: inspect.Parameter, hints: dict[str, object]) -> bool:
 
 
 def _parameter(
-    parameter: inspect.Parameter, hints: dict[str, object], *, to_init: bool
+    parameter: inspect.Parameter,
+    hints: Mapping[str, object],
+    words: Mapping[str, str],
+    *,
+    to_init: bool,
 ) -> Parameter:
     flag = "--" + parameter.name.replace("_", "-")
     required = parameter.default is parameter.empty
     default = None if required else parameter.default
     kind, multiple = _kind(hints[parameter.name])
-    names = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
+    names = [f"{flag}/--no-{flag[2:]}"] if kind is bool and default else [flag]
     option = click.Option(
         [*names, parameter.name],
         type=None if kind is bool else kind,
         default=None,
         multiple=multiple,
-        help=_help(default),
+        is_flag=kind is bool or None,
+        help=_help(words.get(parameter.name, ""), default),
         show_default=False,
     )
     return Parameter(name=parameter.name, option=option, to_init=to_init, required=required)
@@ -95,8 +102,9 @@ def _kind(hint: object) -> tuple[click.ParamType[Any] | type, bool]:
     return hint if isinstance(hint, type) else str, False
 
 
-def _help(default: object) -> str:
-    return "" if default in {None, (), ""} else f"default: {default}"
+def _help(words: str, default: object) -> str:
+    said = "" if default in {None, (), "", False} else f"default: {default}"
+    return "; ".join(part for part in (words, said) if part)
 
 
 class Duration(click.ParamType[float]):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from cvl.provider import Provider
 from cvl.remote.launch import Setup
 from cvl.runners import frontdoor
 from cvl.runners.frontdoor import Common
-from cvl.runners.ssh import provider_at, reopened
+from cvl.runners.ssh import ON_A_HOST, provider_at, reopened
 from cvl.spec import EMPTY, ExitStatus
 
 
@@ -18,6 +18,11 @@ class DockerContextRunner:
     """Runs examples on a machine with Docker and a shell: no Python, no cvl, no root there."""
 
     name = "docker"
+    options_help: ClassVar = {
+        **ON_A_HOST,
+        "remote_workdir": "the absolute folder for our files there (default: ~/.cvl)",
+        "sync_outputs": "bring the results here",
+    }
 
     def __init__(
         self, ssh_key_path: str | Path | None = None, accept_new_host_key: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from cvl.paths import state_dir
 from cvl.provider import Provider
@@ -19,6 +19,7 @@ class LocalRunner:
     """Runs examples here, under the same supervisor as anywhere else."""
 
     name = "local"
+    options_help: ClassVar = {"timeout_action": "a command that runs after a timeout"}
 
     def run(
         self,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from cvl.errors import NotFound
 from cvl.provider import Provider
@@ -18,11 +18,23 @@ from cvl.runners.frontdoor import Common
 from cvl.spec import EMPTY, ExitStatus, JobSpec
 from cvl.transports.openssh import OpenSSH
 
+ON_A_HOST = {
+    "host": "HOST, USER@HOST, HOST:PORT, or a name from your ssh_config",
+    "timeout_action": "a command that runs there after a timeout",
+    "ssh_key_path": "a private key to use beside those that ssh_config names",
+    "accept_new_host_key": "trust the host's key if it is unknown, never if it has changed",
+}
+"""What the options of every runner on a machine of the user's mean."""
+
 
 class SSHRunner:
     """Runs examples on a machine of yours; who is logged in there sees, follows, stops them."""
 
     name = "ssh"
+    options_help: ClassVar = {
+        **ON_A_HOST,
+        "setup_cvl": "put this very cvl there first if it is not there",
+    }
 
     def __init__(
         self, ssh_key_path: str | Path | None = None, accept_new_host_key: bool = False

@@ -1,0 +1,103 @@
+"""Which runner a command line means, and so which options it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import click
+
+from cvl.cli.options import parameters
+from cvl.cli.settings import settings
+from cvl.errors import UsageError
+from cvl.runners import BUILT_IN, load
+
+HOST_FLAGS = {"ssh": "ssh", "docker": "docker"}
+PLAIN_FLAGS = {"local": "local", "sagemaker": "sagemaker", "k8s": "k8s"}
+
+
+class RunCommand(click.Command):
+    """A command whose options are its own and those of the runner that is chosen."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse with the options of the runner that the words seem to choose; then make sure."""
+        ctx.meta["cvl.runner"] = guessed(args)
+        try:
+            rest = super().parse_args(ctx, list(args))
+        except click.NoSuchOption as error:
+            raise elsewhere(error) or error from None
+        chosen = chosen_runner(ctx.params)
+        if chosen != ctx.meta["cvl.runner"]:
+            ctx.meta["cvl.runner"] = chosen
+            ctx.params.clear()
+            rest = super().parse_args(ctx, list(args))
+        return rest
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        name = ctx.meta.get("cvl.runner")
+        own = [each.option for each in parameters(load(name))] if name else []
+        return [*super().get_params(ctx), *own]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Show the options for all, then those of each runner under its name."""
+        ctx.meta["cvl.runner"] = None
+        super().format_options(ctx, formatter)
+        for name in BUILT_IN:
+            own = [
+                each.option
+                for each in parameters(load(name))
+                if not (each.name == "host" and name in HOST_FLAGS)
+            ]
+            rows = [option.get_help_record(ctx) for option in own]
+            if found := [row for row in rows if row]:
+                with formatter.section(f"Only with {flag_of(name)}"):
+                    formatter.write_dl(found)
+
+
+def elsewhere(error: click.NoSuchOption) -> click.UsageError | None:
+    """Return a better error for an option that another runner has."""
+    owners = [
+        flag_of(name)
+        for name in BUILT_IN
+        for each in parameters(load(name))
+        if error.option_name in {*each.option.opts, *each.option.secondary_opts}
+    ]
+    if not owners:
+        return None
+    return click.UsageError(f"{error.option_name} goes with {' or '.join(owners)}", error.ctx)
+
+
+def guessed(args: Sequence[str]) -> str:
+    """Return the runner that the first word to name one names; parsing makes sure of it."""
+    for index, word in enumerate(args):
+        flag, equals, value = word.partition("=")
+        name = flag.removeprefix("--")
+        if flag.startswith("--") and (name in HOST_FLAGS or name in PLAIN_FLAGS):
+            return name if name in BUILT_IN else "local"
+        if flag in {"--runner", "--remote"}:
+            named = value if equals else next(iter(args[index + 1 :]), "")
+            return named if named in known(named) else "local"
+    return "local"
+
+
+def known(name: str) -> Sequence[str]:
+    """Return the runners among which `name` is looked for: entry points only on a miss."""
+    from cvl.runners import names
+
+    return list(BUILT_IN) if name in BUILT_IN else names()
+
+
+def chosen_runner(params: Mapping[str, object]) -> str:
+    """Return the one runner that the options name. Raises `click.UsageError` for two."""
+    named = [name for name in (*HOST_FLAGS, *PLAIN_FLAGS) if params.get(name)]
+    named += [str(params[key]) for key in ("runner", "remote") if params.get(key)]
+    if len(set(named)) > 1:
+        both = " and ".join(sorted(set(named)))
+        raise UsageError(f"a run has one place: {both} are two", "name one of them")
+    return named[0] if named else str(settings().text("runner") or "local")
+
+
+def flag_of(name: str) -> str:
+    """Return how a runner is chosen on the command line."""
+    if name in HOST_FLAGS:
+        return f"--{name} HOST"
+    return f"--{name}" if name in PLAIN_FLAGS else f"--remote {name}"

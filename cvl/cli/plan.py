@@ -1,0 +1,89 @@
+"""The plan before a run: shown, agreed to, or all that `--dry-run` prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import click
+
+from cvl.console import Console
+from cvl.errors import CvlError, UsageError
+from cvl.spec import Plan
+from cvl.units import dollars
+
+
+class Planned(Exception):
+    """Raised by `--dry-run` once the plan is made."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+
+
+def agreement(params: Mapping[str, Any], console: Console) -> Any:
+    """Return what sees the plan before anything happens: it shows, asks, or refuses."""
+
+    def agree(plan: Plan) -> None:
+        if params["dry_run"]:
+            raise Planned(plan)
+        if not plan.quote.price_per_hour:
+            return
+        for line in price_lines(plan):
+            console.say(line)
+        if params["yes"]:
+            return
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise UsageError("this costs money, and nobody is there to ask", "agree with -y")
+        if not click.confirm("cvl: go ahead?", default=False, err=True):
+            raise CvlError("not agreed; nothing was rented")
+
+    return agree
+
+
+def price_lines(plan: Plan) -> list[str]:
+    """Return the price and what would end the run, for a person."""
+    quote = plan.quote
+    price = f"price: {quote.note}"
+    if quote.price_per_hour:
+        worst = f", at most {dollars(quote.max_cost)}" if quote.max_cost is not None else ""
+        price = f"price: {dollars(quote.price_per_hour)} an hour{worst}"
+        price += f" ({quote.note or plan.where})"
+    return [price, *(f"ends it: {layer}" for layer in plan.layers)]
+
+
+def show_plan(plan: Plan, *, as_json: bool) -> None:
+    """Print the plan on stdout."""
+    if as_json:
+        click.echo(json.dumps(plan_json(plan), indent=2))
+        return
+    request = plan.request
+    shown = request if isinstance(request, str) else json.dumps(request, indent=2)
+    for line in (f"runner: {plan.runner}", f"where: {plan.where}", shown, *price_lines(plan)):
+        click.echo(line)
+    for warning in plan.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def plan_json(plan: Plan) -> dict[str, object]:
+    """Return `--dry-run --json`: money as decimal strings, null where it cannot be had."""
+    quote = plan.quote
+
+    def text(amount: Decimal | None) -> str | None:
+        return None if amount is None else format(amount, "f")
+
+    return {
+        "runner": plan.runner,
+        "request": plan.request,
+        "quote": {
+            "price_per_hour": text(quote.price_per_hour),
+            "max_hours": text(quote.max_hours),
+            "max_cost": text(quote.max_cost),
+            "currency": quote.currency,
+            "note": quote.note,
+        },
+        "layers": list(plan.layers),
+    }

@@ -1,0 +1,46 @@
+"""`-e` and `--env-file`: the variables that are forwarded. No message ever holds a value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cvl.errors import UsageError
+
+
+def environment(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
+    """Return the variables to forward. Raises `UsageError`, never with a value in it."""
+    found: dict[str, str] = {}
+    for file in files:
+        try:
+            text = file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"{file} cannot be read: {reason(error)}", "one NAME=VALUE a line, in UTF-8"
+            ) from error
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip() and not line.lstrip().startswith("#"):
+                found.update(variable(line.strip().removeprefix("export "), f"{file}:{number}: "))
+    for word in words:
+        found.update(variable(word, "-e "))
+    return found
+
+
+def reason(error: OSError | UnicodeDecodeError) -> str:
+    """Return an error's words without what it could not read."""
+    return error.strerror or "" if isinstance(error, OSError) else "it is not UTF-8"
+
+
+def variable(word: str, place: str) -> dict[str, str]:
+    """Return one `NAME=VALUE`; a bare `NAME` takes its value from our own environment."""
+    name, equals, value = word.partition("=")
+    if not name.isidentifier() or not name.isascii():
+        raise UsageError(
+            f"{place}not NAME or NAME=VALUE", "a name has letters, digits and _, no digit first"
+        )
+    if equals:
+        return {name: value}
+    if name not in os.environ:
+        raise UsageError(f"{place}{name} is not set here", f"set it, or give {name}=VALUE")
+    return {name: os.environ[name]}
