@@ -40,7 +40,7 @@ class RunKeys:
         """Make both keys, ed25519, without passphrase, 0600. Raises `MissingTool`."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in ("login", "host"):
-            _generate(folder / name)
+            generate(folder / name)
         return cls.at(folder)
 
     @classmethod
@@ -75,7 +75,8 @@ class RunKeys:
         new.replace(self.known_hosts)
 
 
-def _generate(path: Path) -> None:
+def generate(path: Path) -> None:
+    """Make one key pair at `path` and `path`.pub. Raises `MissingTool` and `CvlError`."""
     from subprocess import run
 
     path.unlink(missing_ok=True)

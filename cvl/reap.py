@@ -50,7 +50,7 @@ class Finding:
 
 
 def abandoned(ledger: Ledger) -> list[Finding]:
-    """Return the runs of this machine's ledger that hold something and that nobody drives."""
+    """Return the runs that nobody drives and that hold something, or came to nothing."""
     return [
         Finding(
             provider=orphan.run.runner,
@@ -61,8 +61,19 @@ def abandoned(ledger: Ledger) -> list[Finding]:
             orphan=orphan,
         )
         for orphan in ledger.orphans()
-        if orphan.leases
+        if orphan.leases or is_over(orphan.run)
     ]
+
+
+def is_over(run: Run) -> bool:
+    """Return whether nothing of a run that holds nothing can be out there.
+
+    Whatever is rented for a run is noted before; on a machine of the user's own its job may live.
+    """
+    from cvl.runners import load
+
+    never_was_or_cleaned_up = run.state in {RunState.PLANNED, RunState.RELEASING}
+    return never_was_or_cleaned_up or hasattr(load(run.runner), "reapable")
 
 
 def overdue(owner: Reapable, ledger: Ledger) -> list[Finding]:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 BASE = "https://cloud.lambda.ai/api/v1"
 ATTEMPTS = 4
-"""Times that a request which changes nothing is made."""
+"""Times that a request which may be repeated is made."""
+PAUSE = 0.3
+"""Seconds before the second of them; each further pause is twice as long."""
 CONNECT_LIMIT, READ_LIMIT = 10.0, 30.0
 LAUNCH = "/instance-operations/launch"
 TERMINATE = "/instance-operations/terminate"
@@ -105,7 +107,7 @@ class LambdaAPI:
             except Ambiguity:
                 if attempt == ATTEMPTS - 1:
                     raise
-                time.sleep(0.3 * 2**attempt)
+                time.sleep(PAUSE * 2**attempt)
         raise AssertionError
 
     def _send(self, method: str, path: str, body: Json | None) -> object:

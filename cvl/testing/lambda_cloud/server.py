@@ -147,11 +147,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         length = min(int(self.headers.get("Content-Length") or 0), BODY_LIMIT)
+        body = self.rfile.read(length)
+        if len(body) < length:  # the client died while it was sending: that is no request
+            self.close_connection = True
+            return
         request = Request(
             method=self.command,
             path=self.path,
             authorization=self.headers.get("Authorization", ""),
-            body=self.rfile.read(length),
+            body=body,
             port=self.client_address[1],
         )
         try:

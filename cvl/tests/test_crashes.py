@@ -1,0 +1,106 @@
+"""cvl dies at every point of its life, and no machine, key or open line outlives it.
+
+After the guardian, or else one `cvl reap`: nothing alive at the cloud, the ledger closed.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from cvl.testing.crashes import Bench, Kill, Outcome, Point, mixed, points
+from cvl.testing.lambda_cloud import FAULTS
+
+SHARES = 4
+"""Parts that the points are dealt into: tests run side by side."""
+AT_ONCE = 2
+"""Trials at once in each: most of a trial is waiting."""
+MIXED = 100
+"""Points drawn by lot in each part."""
+COUNTS = {
+    "client": {"request": 24, "write": 15},
+    "guardian": {"request": 8, "write": 8},
+}
+"""Requests and writes of one run: what `test_these_are_all_the_points` measures."""
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Bench(tmp_path / "bench") as bench:
+        yield bench
+
+
+def tried(trials: Sequence[Point], folder: Path) -> list[Outcome]:
+    """Go through all these points, some at once; return what they came to."""
+    with ExitStack() as stack:
+        benches = [stack.enter_context(Bench(folder / str(i))) for i in range(AT_ONCE)]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            parts = pool.map(
+                lambda i: [benches[i].tried(point) for point in trials[i::AT_ONCE]],
+                range(AT_ONCE),
+            )
+            return [outcome for part in parts for outcome in part]
+
+
+def leaks(outcomes: Sequence[Outcome]) -> list[str]:
+    return [f"{each.point}: {'; '.join(each.leaks)}" for each in outcomes if each.leaks]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("share", range(SHARES))
+def test_nothing_is_left_wherever_the_client_is_killed(share: int, tmp_path: Path) -> None:
+    outcomes = tried(points(COUNTS["client"])[share::SHARES], tmp_path)
+    assert not leaks(outcomes)
+    killed = [each for each in outcomes if each.status == -signal.SIGKILL]
+    assert len(killed) > len(outcomes) * 0.6, "points that no run reaches prove nothing"
+    assert not [str(each.point) for each in killed if each.reaped and later(each)]
+    assert max(each.to_terminate or 0 for each in outcomes) < 2
+
+
+def later(outcome: Outcome) -> bool:
+    """Return whether the guardian was on duty, so that no `reap` ought to have been needed."""
+    return outcome.counts["guardian"]["write"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("share", range(SHARES))
+def test_nothing_is_left_whatever_else_goes_wrong(share: int, tmp_path: Path) -> None:
+    """Kills of the client, of both, at any time, while the cloud misbehaves in every known way."""
+    outcomes = tried(mixed(COUNTS, MIXED, seed=1000 + share), tmp_path)
+    assert not leaks(outcomes)
+    assert {each.point.fault for each in outcomes} > set(list(FAULTS)[:10])
+
+
+def test_these_are_all_the_points(bench: Bench) -> None:
+    """The matrix covers a whole run: to its last request and its last write."""
+    outcome = bench.tried(Point())
+    assert (outcome.status, outcome.leaks) == (0, ())
+    assert outcome.counts["client"]["write"] == COUNTS["client"]["write"]
+    assert outcome.counts["client"]["request"] >= 10
+    assert outcome.billed < 3
+
+
+@pytest.mark.slow
+def test_nothing_is_left_by_a_fault_alone(tmp_path: Path) -> None:
+    outcomes = tried([Point(fault=name) for name in sorted(FAULTS)], tmp_path)
+    assert not leaks(outcomes)
+
+
+def test_detached_the_guardian_follows_to_the_end(bench: Bench) -> None:
+    outcome = bench.tried(Point(detach=True), job="sleep 0.5; echo a >out; exit 3")
+    assert (outcome.status, outcome.leaks, outcome.reaped) == (0, (), False)
+
+
+def test_a_kill_while_the_job_runs_loses_no_result(bench: Bench) -> None:
+    """The guardian stops the job, and fetches before it terminates."""
+    script = "echo a >out; trap 'echo b >late; exit 0' TERM; while :; do sleep 0.05; done"
+    outcome = bench.tried(Point(client=Kill(at="time", n=1.5)), job=script)
+    assert (outcome.status, outcome.leaks, outcome.reaped) == (-signal.SIGALRM, (), False)
+    assert sorted(outcome.results) == ["late", "out"]
