@@ -1,0 +1,61 @@
+"""The examples that ship, through every way of running them on a machine of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cvl.testing.desk import Desk
+from cvl.testing.sshd import Sshd
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+"""What the examples install, once, is as good for a test as for anybody."""
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def host_with_cache(tmp_path: Path) -> Iterator[Sshd]:
+    with Sshd(tmp_path / "host", env={"XDG_CACHE_HOME": str(CACHE)}) as sshd:
+        yield sshd
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_digits_learns_to_read_wherever_it_runs(host_with_cache: Sshd, tmp_path: Path) -> None:
+    env = {**host_with_cache.env, "XDG_CACHE_HOME": str(CACHE)}
+    for where in (("--local",), ("--ssh", "testhost"), ("--docker", "testhost")):
+        desk = Desk(folder=tmp_path / where[0].strip("-"), options=where, env=env)
+        words = ("--root", str(ROOT), "digits", "train", "--epochs", "3")
+        with desk.start("run", *where, "-o", "out", *words) as client:
+            done = client.ended(300)
+        assert done.code == 0, done.err
+        assert b"epoch 3/3" in done.out
+        (metrics,) = (desk.repo / "out").rglob("metrics.json")
+        assert json.loads(metrics.read_text())["test"]["accuracy"] > 0.8
+        assert {"model.npz", "confusion_matrix.png"} <= {p.name for p in metrics.parent.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_usage_example_works(host_with_cache: Sshd, tmp_path: Path) -> None:
+    env = {**Desk(folder=tmp_path, options=()).environment, **host_with_cache.env}
+    command = [sys.executable, "-m", "cvl.runners.example_usage"]
+    call = subprocess.run(
+        [*command, "ssh", "testhost"],
+        cwd=tmp_path,
+        env={**env, "CVL_ROOT": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert call.returncode == 0, call.stderr
+    assert "epoch 3/3" in call.stdout
+    assert "exited, exit code 0" in call.stderr
+    wrong = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
