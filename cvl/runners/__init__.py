@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cvl.runners.docker_context import DockerContextRunner
     from cvl.runners.lambda_labs import LambdaLabsRunner
     from cvl.runners.local import LocalRunner
+    from cvl.runners.sagemaker import SageMakerRunner
     from cvl.runners.ssh import SSHRunner
 
 BUILT_IN: Mapping[str, str] = MappingProxyType(
@@ -27,6 +28,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "ssh": "cvl.runners.ssh:SSHRunner",
         "lambda": "cvl.runners.lambda_labs:LambdaLabsRunner",
         "docker": "cvl.runners.docker_context:DockerContextRunner",
+        "sagemaker": "cvl.runners.sagemaker:SageMakerRunner",
     }
 )
 """Name -> module:class. The name is what `--runner` takes and what the ledger keeps."""
@@ -38,6 +40,7 @@ __all__ = [
     "LocalRunner",
     "Runner",
     "SSHRunner",
+    "SageMakerRunner",
     "load",
     "names",
     "reopen",

@@ -1,0 +1,126 @@
+"""The user's own Docker CLI: commands whose output is heard line by line, and that a stop ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import IO
+
+from cvl.errors import CvlError, MissingTool
+from cvl.scope import Bell, Scope
+
+TAIL = 12
+"""Last lines of a failed command that are told."""
+KILL_LIMIT = 10.0
+ASK_LIMIT = 30.0
+
+Feed = Callable[[IO[bytes]], None]
+
+
+class Docker:
+    """Commands to one engine. `env` is added to the environment; its values are not shown."""
+
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        """Raise `MissingTool` where there is no `docker`."""
+        if shutil.which("docker") is None:
+            raise MissingTool(
+                "docker is not installed",
+                "the image is built here: install Docker, or give --image-uri",
+            )
+        self._env = {**os.environ, **(env or {})}
+
+    def check(self) -> None:
+        """Raise `CvlError` where no engine answers."""
+        try:
+            done = subprocess.run(
+                ["docker", "version", "--format", "{{.Server.Version}}"],
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=ASK_LIMIT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            done = None
+        if done is None or done.returncode:
+            said = done.stderr.decode(errors="replace").strip() if done else "no answer"
+            raise CvlError(
+                f"the Docker engine does not answer: {said}",
+                "start it, or set DOCKER_HOST, or give --image-uri",
+            )
+
+    def run(
+        self, words: Sequence[str], phase: str, scope: Scope, feed: Feed = lambda _stdin: None
+    ) -> None:
+        """Run `docker WORDS`, with `feed` on its stdin; each line of output is told as `phase`.
+
+        Raises `CvlError` with its last lines when it fails, and as `scope.checkpoint` does.
+        """
+        last: deque[str] = deque(maxlen=TAIL)
+        bell = Bell()
+        with subprocess.Popen(
+            ["docker", *words],
+            env=self._env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process:
+            errors: list[CvlError] = []
+            threads = (
+                threading.Thread(target=_hear, args=(process, phase, scope, last, bell)),
+                threading.Thread(target=_feed, args=(process, feed, errors)),
+            )
+            for thread in threads:
+                thread.start()
+            try:
+                scope.wait(lambda: process.poll() is not None, bell, pause=0.5)
+            finally:
+                _end(process)
+                for thread in threads:
+                    thread.join(KILL_LIMIT)
+        if errors:
+            raise errors[0]
+        if process.returncode:
+            raise CvlError(f"docker {words[0]} failed: {chr(10).join(last)}")
+
+
+def _hear(
+    process: subprocess.Popen[bytes], phase: str, scope: Scope, last: deque[str], bell: Bell
+) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        text = line.decode(errors="replace").rstrip()
+        if text:
+            last.append(text)
+            scope.tell(phase, text)
+    process.wait()
+    bell.ring()
+
+
+def _feed(process: subprocess.Popen[bytes], feed: Feed, errors: list[CvlError]) -> None:
+    assert process.stdin is not None
+    try:
+        feed(process.stdin)
+    except CvlError as error:
+        errors.append(error)
+        process.kill()
+    except BrokenPipeError:
+        pass  # it has failed; its own words say why
+    finally:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(KILL_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()

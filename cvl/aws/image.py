@@ -1,0 +1,73 @@
+"""A training image: the example's own, and on top its files and our entry script.
+
+The tag says what is in it. So an unchanged example is neither built nor pushed a second time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from cvl.aws.contents import ENTRY_FILE, REPO, WORKSPACE, Contents, write_tar
+from cvl.aws.docker import Docker
+from cvl.aws.registry import Registry
+from cvl.errors import UsageError
+from cvl.scope import Scope
+
+BUILD_LIMIT = 4 * 3600.0
+PLATFORM = "linux/amd64"
+ENTRY = "/opt/cvl/entry.sh"
+
+
+def check(contents: Contents, base: str, name: str) -> None:
+    """Raise `UsageError` where nobody says what image an example runs in."""
+    if not contents.dockerfile and not base:
+        raise UsageError(
+            f"{name} has no Dockerfile and names no image",
+            "give --image-uri with an image that has all it needs",
+        )
+
+
+def provide(
+    contents: Contents,
+    root: Path,
+    registry: Registry,
+    tag: str,
+    base: str,
+    build_args: Sequence[str],
+    scope: Scope,
+) -> None:
+    """Build the image and push it. Raises `CvlError`."""
+    docker = Docker()
+    docker.check()
+    limited = scope.within(BUILD_LIMIT)
+    if contents.dockerfile:
+        base = f"cvl-base:{tag}"
+        scope.tell("building", f"the example's own image, for {PLATFORM}")
+        words = build(base, [word for arg in build_args for word in ("--build-arg", arg)])
+        feed = partial(write_tar, root=root, files=contents.example(), ours={})
+        docker.run(words, "building", limited, feed)
+    image = f"{registry.uri}:{tag}"
+    scope.tell("building", f"{image}, with the example's files")
+    ours = {"Dockerfile": layer(base).encode(), "entry.sh": ENTRY_FILE.read_bytes()}
+    ours |= {f"{folder}/": b"" for folder in (WORKSPACE, REPO)}  # COPY wants them there
+    feed = partial(write_tar, root=root, files=contents.placed(), ours=ours)
+    docker.run(build(image, []), "building", limited, feed)
+    registry.push(image, limited)
+
+
+def build(image: str, more: Sequence[str]) -> tuple[str, ...]:
+    """Return the command that builds from a tar on stdin."""
+    return ("build", "--platform", PLATFORM, "--tag", image, *more, "--file", "Dockerfile", "-")
+
+
+def layer(base: str) -> str:
+    """Return the Dockerfile of the thin layer. Root, for /opt/ml belongs to it."""
+    entry = json.dumps(["/bin/sh", ENTRY])
+    return (
+        f"FROM {base}\nUSER 0:0\nCOPY entry.sh {ENTRY}\n"
+        f"COPY {WORKSPACE} /{WORKSPACE}\nCOPY {REPO} /{REPO}\n"
+        f"WORKDIR /{WORKSPACE}\nENTRYPOINT {entry}\nCMD []\n"
+    )

@@ -1,0 +1,135 @@
+"""Brings a job's artifacts here and unpacks them: in their folder only, links and all checked."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from cvl.aws.place import Place
+from cvl.aws.session import Account, Missing, errors, understood
+from cvl.errors import CvlError, FetchError
+from cvl.remote.incoming import FULL, incoming, no_room
+from cvl.remote.landing import Landed, land_tar
+from cvl.remote.results import Changed, Results, arrange
+from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member, TarReader
+from cvl.scope import Scope
+from cvl.units import size
+
+BLOCK = 1 << 20
+ATTEMPTS = 3
+KINDS = {FILE: "f", HARD: "f", LINK: "l", FOLDER: "d"}
+ARCHIVES = (("output.tar.gz", b""), ("model.tar.gz", b"model/"))
+"""What SageMaker leaves, and where below the results folder it lands."""
+SHOWN = 5
+
+
+def fetch(account: Account, place: Place, into: Path, scope: Scope) -> None:
+    """Bring and unpack what there is. Raises `FetchError`; may be repeated."""
+    files, total = 0, 0
+    for name, below in ARCHIVES:
+        landed = _one(account, place, name, below, into, scope)
+        if landed is None:
+            continue
+        files, total = files + landed.files, total + landed.size
+        for each in landed.skipped[:SHOWN]:
+            scope.tell("skipped", str(each))
+    some = f"{files} file{'' if files == 1 else 's'}, {size(total)}, in {into}"
+    scope.tell("fetched", some if files else "nothing new")
+
+
+def _one(
+    account: Account, place: Place, name: str, below: bytes, into: Path, scope: Scope
+) -> Landed | None:
+    try:
+        head = account.call("s3", "head_object", Bucket=place.bucket, Key=(place / name).prefix)
+    except Missing:
+        return None  # a failed job has no model, one that never began has neither
+    except CvlError as error:
+        raise _kept(place, error) from error
+    scope.tell("fetching", f"{name}, {size(int(head['ContentLength']))}")
+    with incoming(into) as folder:
+        archive = folder / name
+        _download(account, place / name, archive, scope)
+        results = _contents(archive, below)
+        return land_tar(_plain(archive), results, into)
+
+
+def _download(account: Account, place: Place, file: Path, scope: Scope) -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        scope.checkpoint()
+        try:
+            with file.open("wb") as out:
+                _stream(account, place, out, scope)
+            return
+        except CvlError as error:
+            if attempt == ATTEMPTS:
+                raise _kept(place, error) from error
+            scope.tell("waiting", str(error))
+        except OSError as error:
+            if error.errno in FULL:
+                raise no_room(file.parent.parent, error) from error
+            raise _kept(place, error) from error
+
+
+def _stream(account: Account, place: Place, out: IO[bytes], scope: Scope) -> None:
+    reply = account.call("s3", "get_object", Bucket=place.bucket, Key=place.prefix)
+    try:
+        for block in reply["Body"].iter_chunks(BLOCK):
+            out.write(block)
+            scope.checkpoint()
+    except errors().BotoCoreError as error:  # a connection that breaks off, a length that is wrong
+        raise understood(error, "s3") from error
+    finally:
+        reply["Body"].close()
+
+
+def _contents(archive: Path, below: bytes) -> Results:
+    """Return what an archive holds and where each of it lands."""
+    changed = []
+    for member in TarReader(_plain(archive)).members():
+        name = _plain_name(member)
+        if not name:
+            continue
+        changed.append(
+            Changed(
+                kind=KINDS.get(member.kind, "o"),
+                size=member.size,
+                area="w",
+                path=below + name,
+                link=member.link,
+            )
+        )
+    results = arrange(changed, b"")
+    skip = len(b"work/" + below)
+    pieces = tuple(replace(piece, source=piece.source[skip:]) for piece in results.pieces)
+    return Results(pieces=pieces, skipped=results.skipped)
+
+
+def _plain_name(member: Member) -> bytes:
+    name = member.name.removeprefix(b"./")
+    return name.rstrip(b"/") if member.kind == FOLDER else name
+
+
+def _plain(archive: Path) -> Iterator[bytes]:
+    """Yield the content of a gzip file. Raises `FetchError` when it is none, or broken off."""
+    gunzip = zlib.decompressobj(wbits=31)
+    with archive.open("rb") as packed:
+        try:
+            while block := packed.read(BLOCK):
+                while block:
+                    yield gunzip.decompress(block, BLOCK)
+                    block = gunzip.unconsumed_tail
+        except zlib.error as error:
+            raise FetchError(f"{archive.name} is no gzip file: {error}") from error
+    if not gunzip.eof:
+        raise FetchError(f"{archive.name} broke off before its end")
+
+
+def _kept(place: Place, error: Exception) -> FetchError:
+    return FetchError(
+        f"the results could not be fetched: {error}",
+        f"they are still in {place}; `cvl fetch RUN` gets them",
+    )

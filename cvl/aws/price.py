@@ -1,0 +1,61 @@
+"""What a training instance costs, by the AWS Price List; remembered for a day."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
+from hashlib import blake2b
+
+from cvl.aws.session import Account
+from cvl.errors import CvlError
+from cvl.paths import private, state_dir
+
+SERVICE = "AmazonSageMaker"
+PLACES = {"eu": "eu-central-1", "ap": "ap-south-1"}
+"""Where the Price List answers, by the first part of a region; us-east-1 for all others."""
+KEPT = 86400.0
+
+
+def hourly(account: Account, instance_type: str) -> Decimal:
+    """Return the on-demand price of one instance, in USD an hour. Raises `CvlError`."""
+    region = account.region
+    key = "\0".join((instance_type, *account.address.values()))
+    note = state_dir() / "prices" / blake2b(key.encode(), digest_size=8).hexdigest()
+    with suppress(OSError, InvalidOperation):
+        if time.time() - note.stat().st_mtime < KEPT:
+            return Decimal(note.read_text())
+    price = _asked(account, region, instance_type)
+    private(note.parent)
+    note.write_text(str(price))
+    return price
+
+
+def _asked(account: Account, region: str, instance_type: str) -> Decimal:
+    # An instance has a product for each use of it: without the component, any of them is found.
+    wanted = {"regionCode": region, "instanceName": instance_type, "component": "Training"}
+    filters = [{"Type": "TERM_MATCH", "Field": f, "Value": v} for f, v in wanted.items()]
+    reply = account.once(
+        "pricing",
+        "get_products",
+        region=PLACES.get(region.partition("-")[0], "us-east-1"),
+        ServiceCode=SERVICE,
+        Filters=filters,
+    )
+    prices = {price for text in reply["PriceList"] for price in _prices(json.loads(text))}
+    if len(prices) != 1:
+        many = "several prices" if prices else "no price"
+        raise CvlError(f"the AWS Price List has {many} for {instance_type} in {region}")
+    return prices.pop()
+
+
+def _prices(product: dict[str, object]) -> Iterator[Decimal]:
+    terms = product.get("terms")
+    offers = terms.get("OnDemand", {}) if isinstance(terms, dict) else {}
+    for offer in offers.values():
+        for dimension in offer["priceDimensions"].values():
+            price = Decimal(dimension["pricePerUnit"].get("USD", "0"))
+            if price > 0:
+                yield price

@@ -1,0 +1,150 @@
+"""The image registry: one ECR repository for all our images, asked and filled."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from cvl.aws.docker import Docker
+from cvl.aws.session import Account, Missing, Taken
+from cvl.errors import CvlError
+from cvl.scope import Scope
+
+REPOSITORY = "cvl"
+MANIFESTS = (
+    "application/vnd.docker.distribution.manifest.v2+json, "
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json"
+)
+ASK_LIMIT = 5.0
+OK = 200
+SHARED = ("contexts", "cli-plugins", "buildx")
+"""What of the user's Docker configuration the commands that push still need."""
+KEYS = ("currentContext", "cliPluginsExtraDirs", "proxies", "HttpHeaders")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """A repository that we may push to for the next hours."""
+
+    uri: str
+    password: str = field(repr=False)
+    user: str = "AWS"
+
+    @property
+    def host(self) -> str:
+        """Host and port."""
+        return self.uri.partition("/")[0]
+
+    def has(self, tag: str) -> bool:
+        """Ask the registry itself, by its HTTP API v2; False also where it does not say."""
+        name = self.uri.partition("/")[2]
+        return any(
+            _answers(f"{scheme}://{self.host}/v2/{name}/manifests/{tag}", self._basic())
+            for scheme in schemes(self.host)
+        )
+
+    def push(self, image: str, scope: Scope) -> None:
+        """Push a local image that bears our URI. Raises `CvlError`."""
+        with _private_config() as env:
+            docker = Docker(env)
+            login = ("login", "--username", self.user, "--password-stdin", self.host)
+            try:
+                docker.run(login, "login", scope, self._say_password)
+                docker.run(("push", image), "pushing", scope)
+            except CvlError as error:
+                raise CvlError(
+                    f"ECR push failed: {error}",
+                    "these credentials need ecr:PutImage and the layer uploads; trying again "
+                    "sends only what is missing",
+                ) from error
+
+    def _say_password(self, stdin: IO[bytes]) -> None:
+        stdin.write(self.password.encode())
+
+    def _basic(self) -> str:
+        return base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+
+def opened(account: Account) -> Registry:
+    """Return our repository, made if it is missing. Raises `CvlError`."""
+    reply = account.call("ecr", "get_authorization_token")
+    token = reply["authorizationData"][0]["authorizationToken"]
+    user, _, password = base64.b64decode(token).decode().partition(":")
+    return Registry(uri=_uri(account), user=user, password=password)
+
+
+def uri(account: str, region: str, partition: str) -> str:
+    """Return what the repository's URI will be, without asking."""
+    suffix = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
+    return f"{account}.dkr.ecr.{region}.{suffix}/{REPOSITORY}"
+
+
+def schemes(host: str) -> tuple[str, ...]:
+    """Return how a registry is spoken to: as Docker does, without TLS on loopback only."""
+    try:
+        address = ipaddress.ip_address(socket.gethostbyname(host.partition(":")[0]))
+    except (OSError, ValueError):
+        return ("https",)
+    return ("https", "http") if address.is_loopback else ("https",)
+
+
+def _uri(account: Account) -> str:
+    try:
+        return _found(account)
+    except Missing:
+        try:
+            made = account.call("ecr", "create_repository", repositoryName=REPOSITORY)
+            return str(made["repository"]["repositoryUri"])
+        except Taken:
+            return _found(account)
+
+
+def _found(account: Account) -> str:
+    reply = account.call("ecr", "describe_repositories", repositoryNames=[REPOSITORY])
+    return str(reply["repositories"][0]["repositoryUri"])
+
+
+def _answers(url: str, basic: str) -> bool:
+    import urllib3
+
+    headers = {"Authorization": f"Basic {basic}", "Accept": MANIFESTS}
+    try:
+        with urllib3.PoolManager() as pool:
+            reply = pool.request("HEAD", url, headers=headers, timeout=ASK_LIMIT, retries=False)
+    except urllib3.exceptions.HTTPError:
+        return False
+    return reply.status == OK
+
+
+@contextmanager
+def _private_config() -> Iterator[Mapping[str, str]]:
+    """Keep the login out of the user's own Docker configuration, and from other users."""
+    own = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    folder = Path(tempfile.mkdtemp(prefix="cvl-docker-"))
+    try:
+        for name in SHARED:
+            if (own / name).exists():
+                (folder / name).symlink_to((own / name).absolute())
+        (folder / "config.json").write_text(json.dumps(_settings(own / "config.json")))
+        yield {"DOCKER_CONFIG": str(folder)}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settings(file: Path) -> dict[str, object]:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {key: found[key] for key in KEYS if key in found}

@@ -1,0 +1,195 @@
+#!/bin/sh
+# Runs one job inside a training container, for POSIX sh and the usual small tools; no Python.
+#
+# job.sh (variables, then `set -- ARGV`) comes through the input channel `cvl`, so that arguments
+# are of any length and secrets stand in no description of the job. What the job leaves in
+# /workspace and in $CVL_WORK_DIR goes to /opt/ml/output/data on every ending. The last line that
+# is written tells the exit code: whoever reads the log knows by it that nothing is missing.
+set -u
+exec 2>&1
+
+ml=${CVL_ML:-/opt/ml}
+root=${CVL_ROOT_DIR:-}
+home=$root/workspace
+repo=$root/cvlization_repo
+input=$ml/input/data/cvl
+data=$ml/output/data
+newer=$ml/output/cvl-started
+pid= killer= stopped= interrupted= code=0
+
+# --- one sentence each ---------------------------------------------------------------------------
+
+say() { printf 'cvl: %s\n' "$*"; }
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Signal everything in this container but ourselves. Where we are not its first process, we are in
+# no container of our own, and only the job itself is ours to signal.
+signal_all() {
+    if [ "$$" = 1 ]; then kill -s "$1" -1; else kill -s "$1" "$pid"; fi 2>/dev/null
+}
+
+# SageMaker sends TERM and, 120 s later, KILL. The job has $CVL_GRACE of that; the rest is for us.
+end_job() {
+    interrupted=1
+    [ -z "$stopped" ] || return 0
+    stopped=1
+    [ -n "$pid" ] || return 0
+    signal_all TERM
+    (sleep "$CVL_GRACE"; signal_all KILL) &
+    killer=$!
+}
+
+# Take one value out of resourceconfig.json: `"key": "value"` or `"key": [list]`.
+config() {
+    tr -d '\n\r\t ' <"$ml/input/config/resourceconfig.json" 2>/dev/null | sed -n "$1"
+}
+
+know_nodes() {
+    current=$(config 's/.*"current_host":"\([^"]*\)".*/\1/p')
+    hosts=$(config 's/^\(.*\)"instance_groups":.*/\1/;s/.*"hosts":\[\([^]]*\)\].*/\1/p' | tr -d '"' | tr ',' ' ')
+    WORLD_SIZE=0 NODE_RANK=0 MASTER_ADDR=${current:-localhost}
+    for host in $hosts; do
+        [ "$host" != "$current" ] || NODE_RANK=$WORLD_SIZE
+        [ "$WORLD_SIZE" != 0 ] || MASTER_ADDR=$host
+        WORLD_SIZE=$((WORLD_SIZE + 1))
+    done
+    [ "$WORLD_SIZE" != 0 ] || WORLD_SIZE=1
+    # Hosts are listed as text is sorted (algo-1, algo-10, algo-2); their numbers are the ranks.
+    case $current in
+        algo-*[!0-9]* | algo-) ;;
+        algo-*) NODE_RANK=$((${current#algo-} - 1)) MASTER_ADDR=algo-1 ;;
+    esac
+    export WORLD_SIZE NODE_RANK MASTER_ADDR MASTER_PORT="${MASTER_PORT:-29500}"
+}
+
+# Lay out what came with the job: the example, unless the image has it, and the user's own files.
+unpack() {
+    mkdir -p "$home" "$data" || return 1
+    if [ -f "$input/code.tar" ]; then
+        have tar || { say "this image has no tar to unpack the example with"; return 1; }
+        tar -xf "$input/code.tar" -C "$root/" || return 1
+    fi
+    if [ -d "$input/work" ]; then
+        cp -R "$input/work/." "$CVL_WORK_DIR/" || return 1
+    fi
+}
+
+# What is changed from now on is newer than this file: wait until the file system's clock ticks.
+# Busybox compares whole seconds.
+mark_start() {
+    : >"$newer"
+    tries=0
+    : >"$newer.tick"
+    until [ -n "$(find "$newer.tick" -newer "$newer" 2>/dev/null)" ] || [ "$tries" -ge 20 ]; do
+        [ "$tries" -lt 5 ] || sleep 1
+        : >"$newer.tick"
+        tries=$((tries + 1))
+    done
+    rm -f "$newer.tick"
+    test=-newer
+    if find "$newer" -cnewer "$newer" >/dev/null 2>&1; then test=-cnewer; fi
+}
+
+# Move what is new or changed below $1 to $2. A file is moved, not copied: there may be no room.
+keep() {
+    (
+        cd "$1" 2>/dev/null || exit 0
+        target=$2
+        export target
+        find . \( -name __pycache__ -o -name .git -o -name .venv \) -prune -o \
+            \( -type f -o -type l \) "$test" "$newer" -exec sh -c '
+            for file; do
+                place=$target/${file#./}
+                if [ -e "$place" ] || [ -L "$place" ]; then place=$target/_repo/${file#./}; fi
+                mkdir -p "${place%/*}" && mv -f "$file" "$place"
+            done' sh {} +
+    )
+}
+
+# What came with the job and was not changed is no result.
+drop_inputs() {
+    [ -d "$input/work" ] || return 0
+    (
+        cd "$input/work" || exit 0
+        old=$newer how=$test
+        export old how CVL_WORK_DIR
+        find . -type f -exec sh -c '
+            for file; do
+                there=$CVL_WORK_DIR/${file#./}
+                [ -n "$(find "$there" "$how" "$old" 2>/dev/null)" ] || rm -f "$there"
+            done' sh {} +
+    )
+}
+
+keep_results() {
+    if ! have find; then
+        say "this image has no find: only what is in CVL_WORK_DIR comes back"
+        return
+    fi
+    drop_inputs
+    keep "$home" "$CVL_WORK_DIR"
+    keep "$repo" "$CVL_WORK_DIR/_repo"
+}
+
+# The service shows the first 1024 characters of this file as the reason.
+tell_failure() {
+    [ "$code" != 0 ] || return 0
+    own=$(head -c 900 "$ml/output/failure" 2>/dev/null)
+    printf 'cvl: exit code %s on node %s. %s' "$code" "$NODE_RANK" "$own" >"$ml/output/failure"
+}
+
+finish() {
+    tell_failure
+    printf '[cvl] %s: exit code %s\n' "${CVL_RUN_ID:-run}" "$code"
+    exit "$code"
+}
+
+# The interpreter that a preset names is not in every image, another that will do may be.
+start() {
+    cd "$home" || exit 125
+    . "$input/job.sh"
+    case $1 in
+        bash) have bash || { shift; set -- sh "$@"; } ;;
+        python) have python || { shift; set -- python3 "$@"; } ;;
+        python3) have python3 || { shift; set -- python "$@"; } ;;
+    esac
+    exec "$@"
+}
+
+# --- the life of a job ---------------------------------------------------------------------------
+
+trap end_job TERM
+know_nodes
+CVL_GRACE=${CVL_GRACE:-100}
+CVL_WORK_DIR=$data
+[ "$NODE_RANK" = 0 ] || CVL_WORK_DIR=$data/node-$NODE_RANK
+mkdir -p "$CVL_WORK_DIR"
+if ! unpack || [ ! -f "$input/job.sh" ]; then
+    say "the job's own files are not there"
+    code=125
+    finish
+fi
+export CVL_WORK_DIR CVL_INPUTS="$CVL_WORK_DIR" CVL_OUTPUTS="$CVL_WORK_DIR"
+export CVL_CHECKPOINT_DIR="$ml/checkpoints" CVL_NO_DOCKER=1 PYTHONUNBUFFERED=1
+if [ -d "$repo" ]; then export PYTHONPATH="$repo${PYTHONPATH:+:$PYTHONPATH}"; fi
+if have find; then mark_start; fi
+
+if [ -z "$stopped" ]; then
+    start &
+    pid=$!
+    wait "$pid"
+    code=$?
+    # A signal that came during `wait` cut it short: ask again for the job's own exit code.
+    while [ -n "$interrupted" ]; do
+        interrupted=
+        wait "$pid" 2>/dev/null
+        again=$?
+        [ "$again" = 127 ] || code=$again
+    done
+else
+    code=143
+fi
+[ -z "$killer" ] || kill "$killer" 2>/dev/null
+keep_results
+finish
