@@ -1,0 +1,276 @@
+"""The guardian as a real process: what it weighs, what it hears, and what it does then."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from cvl.guardian import MARGIN, Guardian, environment
+from cvl.leases import Leases
+from cvl.ledger import Ledger, Run, RunState
+from cvl.paths import ledger_file
+from cvl.process import me, owner_of
+from cvl.runlog import run_folder
+from cvl.runners.lambda_cloud import LambdaCloud, api
+from cvl.scope import Scope
+from cvl.spec import ExitStatus, Resource, new_run_id
+from cvl.testing.desk import wait_for
+from cvl.testing.lambda_cloud import FAULTS, Settings
+from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
+
+MIB = 2**20
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCloud]:
+    settings = Settings(
+        request_interval=0, launch_interval=0, boot_seconds=0, terminate_seconds=0.05
+    )
+    with FakeCloud(settings) as cloud:
+        given = {
+            **cloud.env,
+            "CVL_STATE_DIR": str(tmp_path / "state"),
+            "LAMBDA_API_RPS": "0",
+            "LAMBDA_SETTLE": "0.3",
+        }
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        yield cloud
+
+
+@pytest.fixture
+def guard(fake: FakeCloud) -> Iterator[Guardian]:
+    run = rented(fake)
+    guardian = Guardian(run, {"api_key": fake.key}, run_folder(run))
+    try:
+        yield guardian
+    finally:
+        guardian.hang_up()
+        guardian._process.terminate()
+        wait_for(lambda: ended(guardian), 30)
+
+
+def rented(fake: FakeCloud, owner: str = "") -> str:
+    """Begin a run of ours, or of `owner`, that has a key and a machine; return its id."""
+    run_id, ledger = new_run_id("guarded"), Ledger(ledger_file())
+    ledger.begin(Run(id=run_id, runner="lambda", owner=owner or me(), handle={"run": run_id}))
+    ledger.advance(run_id, RunState.LAUNCHING)
+    cloud, name = LambdaCloud(api()), f"cvl-{run_id}"
+    key = Resource(kind="ssh-key", name=name, run_id=run_id)
+    machine = Resource(kind="instance", name=name, run_id=run_id, price_per_hour=Decimal(1))
+    body = {
+        "region_name": "us-west-1",
+        "instance_type_name": "gpu_1x_a10",
+        "ssh_key_names": [name],
+        "name": name,
+        "tags": [{"key": "cvl-run", "value": run_id}],
+    }
+    line = ledger.intend(run_id, key, provider="lambda")
+    assert line
+    ledger.confirm(line, cloud._add_key(name, PUBLIC))
+    line = ledger.intend(run_id, machine, provider="lambda")
+    assert line
+    ledger.confirm(line, cloud._launch(body))
+    return run_id
+
+
+PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICN+lJwsONkwrdsSnQsu1ydUkIuIg5oOC+Eslvmtt60T"
+
+
+def only() -> Run:
+    return Ledger(ledger_file()).runs()[0]
+
+
+def ended(guardian: Guardian) -> bool:
+    return not guardian.alive()
+
+
+def nothing_left(fake: FakeCloud) -> bool:
+    return not fake.alive() and not fake.keys() and only().state is RunState.ENDED
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def test_it_weighs_little_and_stands_alone(fake: FakeCloud, guard: Guardian) -> None:
+    assert int(status(guard.pid)["VmRSS"].split()[0]) * 1024 <= 30 * MIB
+    assert os.getsid(guard.pid) == guard.pid
+    assert Path(f"/proc/{guard.pid}/cwd").readlink() == Path("/")
+    environ = Path(f"/proc/{guard.pid}/environ").read_bytes()
+    argv = Path(f"/proc/{guard.pid}/cmdline").read_bytes()
+    assert fake.key.encode() not in environ + argv
+    files = {str(each.readlink()) for each in Path(f"/proc/{guard.pid}/fd").iterdir()}
+    assert not [each for each in files if each.startswith(("/dev/pts", "/dev/tty", "socket"))]
+    assert "Max core file size        0" in Path(f"/proc/{guard.pid}/limits").read_text()
+    assert only().guardian == owner_of(guard.pid) == guard.owner
+
+
+def test_done_ends_it_and_touches_nothing(fake: FakeCloud, guard: Guardian) -> None:
+    guard.done()
+    wait_for(lambda: ended(guard), 10)
+    assert len(fake.alive()) == 1
+
+
+def test_sigterm_releases_at_once(fake: FakeCloud, guard: Guardian) -> None:
+    """Though its client lives, and drives the run."""
+    before = time.monotonic()
+    os.kill(guard.pid, signal.SIGTERM)
+    wait_for(lambda: nothing_left(fake), 20)
+    assert time.monotonic() - before < 10
+    wait_for(lambda: ended(guard), 10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_closed_terminal_is_nothing_to_it(fake: FakeCloud, guard: Guardian, number: int) -> None:
+    os.kill(guard.pid, number)
+    time.sleep(0.2)
+    assert not ended(guard)
+    assert len(fake.alive()) == 1
+
+
+def test_hanging_up_while_we_live_is_no_reason_to_take_over(
+    fake: FakeCloud, guard: Guardian
+) -> None:
+    """Only a dead owner is replaced; one that lives gives the run away, or is past its limit."""
+    guard.hang_up()
+    time.sleep(0.5)
+    assert len(fake.alive()) == 1
+    Ledger(ledger_file()).take(only().id, guard.owner, me())
+    wait_for(lambda: nothing_left(fake), 20)
+
+
+def test_past_the_limit_it_takes_over_from_a_client_that_lives(
+    fake: FakeCloud, guard: Guardian
+) -> None:
+    guard.limit(0.5 - MARGIN)
+    assert len(fake.alive()) == 1
+    wait_for(lambda: nothing_left(fake), 20)
+
+
+def test_told_to_keep_it_waits_for_the_limit(fake: FakeCloud, guard: Guardian) -> None:
+    guard.limit(1.5 - MARGIN)
+    Ledger(ledger_file()).take(only().id, "", me())
+    guard.keep()
+    time.sleep(0.5)
+    assert len(fake.alive()) == 1
+    wait_for(lambda: nothing_left(fake), 20)
+
+
+def test_told_to_keep_it_ends_when_somebody_else_has_ended_the_run(
+    fake: FakeCloud, guard: Guardian
+) -> None:
+    guard.keep()
+    ledger = Ledger(ledger_file())
+    Leases(ledger, only().id, LambdaCloud(api()), Scope()).release()
+    assert ledger.finish(only().id, ExitStatus(0))
+    wait_for(lambda: ended(guard), 10)
+
+
+def test_it_goes_on_until_the_cloud_answers_again(fake: FakeCloud, guard: Guardian) -> None:
+    fake.inject(FAULTS["outage"])
+    Ledger(ledger_file()).take(only().id, guard.owner, me())
+    guard.hang_up()
+    wait_for(lambda: nothing_left(fake), 40)
+    assert "cannot be reached" in (run_folder(only().id) / "guardian.log").read_text()
+
+
+def test_without_the_ledger_it_goes_by_tags(fake: FakeCloud, guard: Guardian) -> None:
+    ledger_file().write_bytes(b"no database" * 1000)
+    guard.hang_up()
+    wait_for(lambda: not fake.alive() and not fake.keys(), 30)
+    wait_for(lambda: ended(guard), 10)
+
+
+CLIENT = """
+import os, sys, time
+from cvl.guardian import Guardian
+from cvl.ledger import Ledger
+from cvl.paths import ledger_file
+from cvl.process import me
+from cvl.runlog import run_folder
+run = sys.argv[1]
+assert Ledger(ledger_file()).take(run, me(), "somebody")
+guardian = Guardian(run, {"api_key": os.environ["LAMBDA_API_KEY"]}, run_folder(run))
+print(guardian.pid, flush=True)
+if not os.fork():
+    os.close(1)
+    time.sleep(30)  # a worker of the caller's, which holds the pipe open
+time.sleep(60)
+"""
+
+
+def test_kill_9_of_the_client_is_acted_upon_within_two_seconds(fake: FakeCloud) -> None:
+    """Also when a child of the client's keeps the pipe open."""
+    run = rented(fake, "somebody")
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, run], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert client.stdout
+    with client.stdout:
+        pid = int(client.stdout.readline())
+        time.sleep(0.1)
+        requests = len(fake.log)
+        client.kill()
+        client.wait()
+        before = time.monotonic()
+        wait_for(lambda: len(fake.log) > requests, 10)
+        acted = time.monotonic() - before
+        wait_for(lambda: nothing_left(fake), 20)
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), 10)
+    os.killpg(client.pid, signal.SIGKILL)
+    assert acted < 2
+
+
+def test_the_same_cvl_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing relative and nothing empty on the path, no secret in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CVL_STATE_DIR", "state")
+    monkeypatch.setenv("LAMBDA_API_KEY", "s3cret")
+    monkeypatch.setenv("EMPTY", "")
+    monkeypatch.setattr(sys, "path", ["", "lib", "/usr/lib/python3", "/odd:name"])
+    found = environment({"api_key": "s3cret", "none": ""})
+    assert found["PYTHONPATH"] == f"{tmp_path}:{tmp_path}/lib:/usr/lib/python3"
+    assert found["CVL_STATE_DIR"] == f"{tmp_path}/state"
+    assert "LAMBDA_API_KEY" not in found
+    assert found["EMPTY"] == ""
+
+
+def test_it_starts_from_a_zipapp(
+    fake: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import zipfile
+
+    import cvl
+
+    package = Path(cvl.__file__).parent
+    archive = tmp_path / "cvl.pyz"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for file in sorted(package.rglob("*")):
+            inner = file.relative_to(package.parent)
+            if file.suffix in {".py", ".sh"} and "tests" not in inner.parts:
+                zipped.write(file, str(inner))
+    run = rented(fake, "somebody")
+    script = CLIENT.partition("print(")[0] + "print(Guardian.__module__, guardian.alive())"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, 'cvl.pyz'){script}", run],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "cvl.guardian True\n", done.stderr
+    wait_for(lambda: nothing_left(fake), 20)
