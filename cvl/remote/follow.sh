@@ -32,7 +32,7 @@ watch() {
     trap ':' PIPE
     (
         while read -r _rest; do :; done <&7
-        state
+        settled
     ) 2>/dev/null >&2 &
     _witness=$!
     trap 'kill "$_witness" $_tail 2>/dev/null' EXIT
@@ -45,6 +45,16 @@ watch() {
     concluded || exit 1 # nobody reads us any more
     trap - EXIT
     say "$_state"
+}
+
+# settled: a process that is killed lets go of its files a moment before it is gone.
+settled() {
+    _looks=0
+    until concluded || ! supervised || [ "$_looks" -ge 250 ]; do
+        _looks=$((_looks + 1))
+        sleep 0.02
+    done
+    state
 }
 
 # pour: for a tail that knows no --pid. The descriptor keeps the place between two calls of cat.
