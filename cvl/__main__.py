@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -12,12 +13,22 @@ def main() -> int:
 
         sys.stdout.write(f"cvl {__version__}\n")
         return 0
+    _open_standard_files()
     try:
         from cvl.cli import main as cli
 
         return cli(sys.argv[1:])
     except KeyboardInterrupt:  # while it loads
         return 130
+
+
+def _open_standard_files() -> None:
+    """See that 0, 1 and 2 are taken: else the ledger may be opened as 1, and output go there."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free is this one
 
 
 if __name__ == "__main__":

@@ -11,8 +11,12 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
+from errno import EIO, EPIPE
+from select import select
 from typing import TYPE_CHECKING
 
+from cvl.scope import WARNING
 from cvl.spec import ExitStatus, LogChunk
 from cvl.units import elapsed, size
 
@@ -29,9 +33,19 @@ SHOWN = frozenset(
 
 def complain(message: str, hint: str = "") -> None:
     """Say on stderr what went wrong, in one sentence, and what to do now."""
-    print(f"cvl: {message}", file=sys.stderr)
+    _print(f"cvl: {message}")
     if hint:
-        print(f"hint: {hint}", file=sys.stderr, flush=True)
+        _print(f"hint: {hint}")
+
+
+def _print(line: str) -> None:
+    """Write to stderr; that nobody can read it, as after a hang-up, is no reason to stop."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+LASTING = frozenset({"fetched", "left", "cost"})
+"""Those worth a line of their own even where one stands: they are still true afterwards."""
 
 
 class Console:
@@ -48,9 +62,12 @@ class Console:
         self._status = StatusLine() if live else None
 
     def phase(self, name: str, text: str) -> None:
+        if name == WARNING:
+            self.warn(text)
+            return
         if self._status:
             self._status.phase(name, text)
-        if not self._quiet and name in SHOWN and not (self._status and name != "fetched"):
+        if not self._quiet and name in (LASTING if self._status else SHOWN):
             self.say(f"{name}: {text}" if text else name)
 
     def output(self, chunk: LogChunk) -> None:
@@ -70,14 +87,15 @@ class Console:
         if self._status:
             self._status.aside(b"\n")
         with self._lock:
-            print(f"cvl: {text}", file=sys.stderr, flush=True)
+            _print(f"cvl: {text}")
 
     def ended(self, status: ExitStatus) -> None:
         """Say how the run ended, unless it simply succeeded."""
         self.close()
         if status and not self._quiet:
             detail = f" ({status.detail})" if status.detail else ""
-            self.say(f"{status.run_id}: {status.cause.value}, exit code {int(status)}{detail}")
+            cause = status.cause.value.replace("-", " ")
+            self.say(f"{status.run_id}: {cause}, exit code {int(status)}{detail}")
 
     def close(self) -> None:
         """Take the status line away; idempotent."""
@@ -96,9 +114,15 @@ class Console:
         while left and not self._out_closed:
             try:
                 left = left[os.write(1, left) :]
-            except BrokenPipeError:
+            except BlockingIOError:  # somebody else has made it so
+                select([], [1], [])
+            except OSError as error:
                 # whoever read us has gone; the run goes on, its log is complete
                 self._out_closed = True
+                if error.errno not in {EPIPE, EIO}:
+                    _print(
+                        f"cvl: cannot write the output here: {error.strerror}; `cvl logs` has it"
+                    )
 
 
 class StatusLine:
