@@ -310,6 +310,7 @@ class Drive:
 
     def _over(self, status: ExitStatus) -> ExitStatus:
         """See everything gone, then close the run."""
+        self._tell("releasing", self.record.id)
         self.leases.release(self._release_scope())
         return self._finish(status)
 
@@ -360,7 +361,9 @@ class Drive:
             if self.options.fetch and not self.record.fetched and not self._unhurried.cause:
                 self._fetch(execution)
             elif not self.options.fetch:
-                self._tell("left", f"results on {self.record.where}; `cvl fetch {status.run_id}`")
+                self._tell(
+                    "left", f"results {self._there()}; `cvl fetch {self.record.id}` gets them"
+                )
         except FetchError as error:
             if status.cause is not Cause.LOST:
                 kept = self.options.keep_on_fetch_failure and self._kept()
@@ -370,6 +373,11 @@ class Drive:
             if not kept:
                 self._over(status)
         return status
+
+    def _there(self) -> str:
+        """Say where a run's files are over there."""
+        folder = self.record.handle.get("folder", "")
+        return f"in {folder} on {self.record.where}" if folder else f"on {self.record.where}"
 
     def _taken(self) -> bool:
         """Return whether somebody else brings this run to its end: the guardian, past a limit."""
@@ -414,10 +422,13 @@ class Drive:
         run_id, where = self.record.id, self.record.where
         stop = cause is Cause.HANGUP and self.leases.any_open()
         self._leave(stop=stop)
+        text = f"{run_id} lives on, on {where}; `cvl attach {run_id}` follows it"
         if stop:
-            self._tell("left", f"the guardian stops {run_id}, fetches, and ends the rent")
+            text = f"the guardian stops {run_id}, fetches, and ends the rent"
+        if cause is Cause.HANGUP:
+            self.options.observer.warn(text)
         else:
-            self._tell("left", f"{run_id} lives on, on {where}; `cvl attach {run_id}` follows it")
+            self._tell("left", text)
         return self._status(cause)
 
     def _leave(self, *, stop: bool = False) -> None:

@@ -198,6 +198,7 @@ def client(request: Json) -> int:
     options = engine.Options(
         observer=observer,
         results=folder / "results",
+        agree=lambda _plan: observer.phase("planning", ""),
         grace=0.2,
         fetch_limit=5.0,
         release_limit=float(cast("float", request.get("release_limit", 20.0))),
