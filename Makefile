@@ -2,7 +2,7 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test chaos lint clean
 
 demo:
 	@scripts/setup demo
@@ -11,6 +11,11 @@ demo:
 test:
 	@scripts/setup test
 	@$(PYTHON) -m pytest -n 2 -p no:cacheprovider $(ARGS)
+
+# Kills cvl at points drawn by lot for MINUTES, and reports what was left: nothing.
+chaos:
+	@scripts/setup test
+	@$(PYTHON) -m cvl.testing.chaos --minutes $(or $(MINUTES),30)
 
 lint:
 	@scripts/setup lint

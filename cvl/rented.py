@@ -67,14 +67,14 @@ class RentedJob:
                 return
             except (NotReady, HostKeyError, AuthError):
                 # not our machine any more, or not at this address
-                if not self._fate and not self._moved():
+                if not self._explained():
                     raise
 
     def poll(self) -> ExitStatus | None:
         try:
             return self._lost() if self._fate else self._job.poll()
         except HostError:
-            if not self._moved() and not self._fate:
+            if not self._explained():
                 raise
         return self._lost() if self._fate else self._job.poll()
 
@@ -105,6 +105,10 @@ class RentedJob:
         self._moved()
         if self._fate:
             raise NotReady(f"{self._machine.name}: {self._fate}")
+
+    def _explained(self) -> bool:
+        """Return whether the machine has ended or moved: then that was why."""
+        return self._moved() or bool(self._fate)
 
     def _moved(self) -> bool:
         """Look at the machine: follow it to another address, note its end. Tell if it moved."""
