@@ -139,17 +139,24 @@ class Leases:
             raise CvlError(f"{self._run_id} was ended by another process", "`cvl ps` shows it")
         return replace(resource, id=found)
 
-    def release(self, scope: Scope | None = None, kind: str = "") -> None:
+    def ask(self, kind: str) -> None:
+        """Ask once for the end of everything of that kind; `release` sees it gone.
+
+        One request each: whoever is in a hurry shares the provider's rate limit with us.
+        """
+        self._asked(self._open(kind))
+
+    def release(self, scope: Scope | None = None) -> None:
         """End everything of this run that is still open, last first, and see it gone.
 
-        Only that `kind`, if one is given. Raises `StillOpen` when the scope ends before that,
+        Raises `StillOpen` when the scope ends before that,
         and `LedgerError` when the ledger fails: then it was found by tag and is gone all the same.
         """
         scope = scope or self._scope.shielded(self._owner.settle + RELEASE_LIMIT)
         try:
-            self._release(scope, kind)
+            self._release(scope)
         except LedgerError as error:
-            self._sweep(scope, kind)
+            self._sweep(scope)
             raise LedgerError(
                 f"{error}; what {self._run_id} had rented is gone all the same", error.hint
             ) from error
@@ -199,7 +206,7 @@ class Leases:
         if not self._guardian:
             return
         try:
-            if self._open(""):
+            if self._open():
                 self.hand_over(stop=True)
             else:
                 self._guardian.done()
@@ -209,32 +216,32 @@ class Leases:
 
     def any_open(self) -> bool:
         """Return whether anything of this run is open."""
-        return bool(self._open(""))
+        return bool(self._open())
 
     def still_open(self) -> list[str]:
         """Return what is not seen gone, one line each."""
-        return [f"still open: {shown(line)}; `cvl reap` ends it" for line in self._open("")]
+        return [f"still open: {shown(line)}; `cvl reap` ends it" for line in self._open()]
 
-    def _open(self, kind: str) -> list[Lease]:
+    def _open(self, kind: str = "") -> list[Lease]:
         found = self._ledger.leases(self._run_id, open_only=True)
         return [line for line in reversed(found) if not kind or line.kind == kind]
 
-    def _release(self, scope: Scope, kind: str) -> None:
+    def _release(self, scope: Scope) -> None:
         attempt = 0
-        while lines := self._open(kind):
+        while lines := self._open():
             self._asked(lines)
             self._look(lines)
-            if lines := self._open(kind):
+            if lines := self._open():
                 self._pause(scope, attempt, map(shown, lines))
             attempt += 1
 
-    def _sweep(self, scope: Scope, kind: str) -> None:
+    def _sweep(self, scope: Scope) -> None:
         """End what carries our run's tag: without the ledger, and as thoroughly as with it."""
         clock = self._scope.clock
         settled = clock.monotonic() + self._owner.settle
         attempt = unseen = 0
         while unseen < UNSEEN or clock.monotonic() < settled:
-            listed = self._listed({kind})
+            listed = self._listed({""})
             alive = [e for e in listed or () if e.alive and e.run_id == self._run_id]
             for each in alive:
                 self._try(partial(self._owner.destroy, each))
@@ -257,7 +264,9 @@ class Leases:
         for line in lines:
             if line.state is not LeaseState.RELEASING:
                 self._ledger.releasing(line)
-            if line.id:
+            # what costs nothing is told again only while it is listed: requests are few
+            again = line.price_per_hour is not None or not self._unseen.get(line.key)
+            if line.id and again:
                 self._try(partial(self._owner.destroy, line.resource))
 
     def _look(self, lines: Iterable[Lease]) -> None:

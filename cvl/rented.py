@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cvl.errors import AuthError, CvlError, HostError, HostKeyError, NotReady
@@ -79,7 +79,16 @@ class RentedJob:
         return self._lost() if self._fate else self._job.poll()
 
     def stop(self, grace: float, cause: Cause) -> None:
-        self._there(lambda: self._job.stop(grace, cause))
+        """As every execution's. Raises `NotReady` when there is no machine to stop anything on."""
+        try:
+            if not self._fate:
+                return self._job.stop(grace, cause)
+        except HostError:
+            if self._moved():
+                return self._job.stop(grace, cause)
+            if not self._fate:
+                raise
+        raise NotReady(self._fate)
 
     def fetch(self, into: Path, scope: Scope) -> None:
         self._job.fetch(into, scope)
@@ -89,16 +98,6 @@ class RentedJob:
 
     def close(self) -> None:
         self._job.close()
-
-    def _there(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except HostError:
-            if self._moved():
-                return call()
-            if self._fate:
-                raise NotReady(self._fate) from None
-            raise
 
     def _check(self) -> None:
         """Between two attempts to get back: raise `NotReady` if that makes no sense any more."""

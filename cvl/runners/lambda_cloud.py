@@ -115,7 +115,7 @@ class LambdaCloud:
         )
 
     def admitted(self, leases: Leases) -> None:
-        leases.release(kind=KEY_KIND)
+        leases.ask(KEY_KIND)
 
     def look(self, resource: Resource) -> Machine:
         try:

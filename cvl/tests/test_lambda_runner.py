@@ -1,0 +1,209 @@
+"""`cvl run --remote lambda` as a process, on machines with a real sshd, and killed for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cvl.testing.desk import Client, Desk, wait_for
+from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Moment, Settings
+from cvl.testing.lambda_cloud.api import Entry
+from cvl.testing.machine import possible
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(bool(possible()), reason=possible()),
+]
+LAMBDA = ("-y", "--remote", "lambda", "--gpu-type", "gpu_1x_a10", "--timeout", "5m")
+JOB = 'echo ready; trap "echo b >late; exit 0" TERM; echo a >out; sleep 60 & wait'
+
+
+@pytest.fixture(scope="module")
+def rental() -> Iterator[LambdaCloud]:
+    settings = Settings(
+        request_interval=0, launch_interval=0, boot_seconds=0.5, hosts="machine", hang_seconds=5
+    )
+    with LambdaCloud(settings) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(rental: LambdaCloud) -> Iterator[LambdaCloud]:
+    rental.reset()
+    yield rental
+    assert not rental.violations
+
+
+@pytest.fixture
+def desk(cloud: LambdaCloud, tmp_path: Path) -> Desk:
+    env = {
+        **cloud.env,
+        "LAMBDA_API_RPS": "1000",
+        "LAMBDA_LAUNCH_INTERVAL": "0",
+        "LAMBDA_SETTLE": "2",
+        "LAMBDA_READ_LIMIT": "1",
+    }
+    return Desk(folder=tmp_path, options=LAMBDA, env=env, left=lambda _run: ())
+
+
+def state(desk: Desk) -> str:
+    return str(desk.ps()[0]["state"])
+
+
+def all_over(desk: Desk, cloud: LambdaCloud, limit: float = 40.0) -> None:
+    """Wait until no machine, no key and no open line is left."""
+    wait_for(lambda: not cloud.alive() and not cloud.keys(), limit)
+    wait_for(lambda: state(desk) == "ended", limit)
+
+
+def test_rent_run_fetch_terminate(desk: Desk, cloud: LambdaCloud) -> None:
+    done = desk.sh('echo hello; echo a >"$CVL_WORK_DIR/a"; exit 3', "--json")
+    assert (done.code, done.out) == (3, b"hello\n")
+    assert desk.result("a") == b"a\n"
+    assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
+    text = json.dumps(desk.ps()) + done.err + log_of(desk)
+    assert cloud.key not in text
+    assert cloud.key.encode() not in (desk.state / "ledger.db").read_bytes()
+
+
+def test_little_is_billed_beyond_the_job(desk: Desk, cloud: LambdaCloud) -> None:
+    """At the API's real pace: boot seen, SSH, start, fetch and terminate take 3 s at most."""
+    env = {"LAMBDA_API_RPS": "1"}
+    extra = []
+    for _ in range(3):
+        done = desk.sh("sleep 1; echo a >out", env=env)
+        assert done.code == 0, done.err
+        extra.append(cloud.bill().lines[-1].seconds - 1)
+    assert sorted(extra)[1] <= 3, extra
+
+
+def test_kill_9_while_the_job_runs(desk: Desk, cloud: LambdaCloud) -> None:
+    with desk.running(JOB) as client:
+        client.shows(b"ready")
+        client.signal(signal.SIGKILL)
+        client.process.wait()
+        died = time.monotonic()
+        all_over(desk, cloud)
+    ended = cloud.bill().lines[0].ended
+    assert ended is not None
+    assert ended - died < 5
+    assert (desk.result("out"), desk.result("late")) == (b"a\n", b"b\n")
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+@pytest.mark.parametrize("moment", [Moment.RECEIVED, Moment.DONE, Moment.ANSWERED])
+def test_kill_9_in_the_middle_of_every_request(
+    desk: Desk, cloud: LambdaCloud, n: int, moment: Moment
+) -> None:
+    """The cloud goes on with a request whose client died; nothing is left of it in the end."""
+    victim: list[Client] = []
+
+    def kill(entry: Entry, now: Moment) -> None:
+        if (entry.number, now) == (n, moment):
+            wait_for(lambda: victim)
+            os.kill(victim[0].process.pid, signal.SIGKILL)
+
+    cloud.on_request(kill)
+    with desk.start("run", *desk.options, "one", "sh", JOB) as client:
+        victim.append(client)
+        client.process.wait(60)
+    if desk.ps():
+        for _ in range(2):
+            try:
+                all_over(desk, cloud, 20)
+                break
+            except AssertionError:
+                assert desk.cvl("reap", "-y").code == 0
+    assert (cloud.alive(), cloud.keys()) == ([], [])
+    assert not desk.ps() or state(desk) == "ended"
+
+
+def test_detached_the_guardian_fetches_and_terminates(desk: Desk, cloud: LambdaCloud) -> None:
+    done = desk.sh("sleep 2; echo a >out; exit 4", "-d", "--accept-unguarded")
+    run = done.out.decode().strip()
+    assert (done.code, state(desk)) == (0, "running")
+    assert desk.cvl("attach", run).code == 4, "watches: the guardian drives"
+    all_over(desk, cloud)
+    assert desk.result("out") == b"a\n"
+    assert desk.ps()[0]["exit_code"] == 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("boot-unhealthy", "did not come up: it is unhealthy"),
+        ("launch-no-capacity", "Lambda: "),
+        ("launch-quota", "Lambda: "),
+    ],
+)
+def test_what_never_comes_up_is_one_clear_error(
+    desk: Desk, cloud: LambdaCloud, fault: str, said: str
+) -> None:
+    cloud.inject(FAULTS[fault])
+    done = desk.sh("echo never")
+    assert (done.code, done.out) == (125, b"")
+    assert said in done.err
+    assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
+
+
+@pytest.mark.parametrize("fault", ["boot-other-host-key", "boot-late-ssh", "boot-no-ip"])
+def test_what_comes_up_late_is_waited_for(desk: Desk, cloud: LambdaCloud, fault: str) -> None:
+    cloud.inject(replace(FAULTS[fault], delay=1.5))
+    done = desk.sh("echo hello")
+    assert (done.code, done.out) == (0, b"hello\n"), done.err
+    assert (cloud.alive(), cloud.keys()) == ([], [])
+
+
+@pytest.mark.parametrize("what", ["shutdown", "cut"])
+def test_a_machine_that_dies_under_the_job_ends_the_run(
+    desk: Desk, cloud: LambdaCloud, what: str
+) -> None:
+    with desk.running("echo ready; sleep 100") as client:
+        client.shows(b"ready")
+        host = cloud.alive()[0].host
+        host.power_cut()
+        before = time.monotonic()
+        done = client.ended()
+    assert done.code == 125
+    assert "the machine is unhealthy" in done.err
+    assert time.monotonic() - before < 45, what
+    assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
+
+
+def test_an_outage_at_release_is_loud_and_the_guardian_goes_on(
+    desk: Desk, cloud: LambdaCloud, tmp_path: Path
+) -> None:
+    """The whole API is down when the job ends: here for longer than we wait in the foreground."""
+    with desk.running("echo ready; sleep 1") as client:
+        client.shows(b"ready")
+        cloud.inject(replace(FAULTS["outage"], delay=5.0))
+        client.ended(200)
+        assert state(desk) == "ended"
+    all_over(desk, cloud)
+
+
+def log_of(desk: Desk) -> str:
+    return "".join(
+        path.read_text(errors="replace") for path in (desk.state / "runs").rglob("*.log")
+    )
+
+
+def test_a_closed_line_is_never_all_that_is_said(desk: Desk, cloud: LambdaCloud) -> None:
+    """Ctrl-C while it boots: terminated before the prompt is back, and so told."""
+    cloud.inject(FAULTS["boot-for-ever"])
+    with desk.start("run", *desk.options, "one", "sh", "echo never") as client:
+        client.says("booting")
+        client.signal(signal.SIGINT)
+        done = client.ended()
+    assert done.code == 130
+    assert re.search("interrupted", done.err)
+    assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
