@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cvl.errors import AuthError, CvlError, HostError, HostKeyError, NotReady
+from cvl.errors import AuthError, CvlError, FetchError, HostError, HostKeyError, NotReady
 from cvl.keys import RunKeys
 from cvl.leases import UNSEEN
 from cvl.provider import Cloud
@@ -91,6 +91,9 @@ class RentedJob:
         raise NotReady(self._fate)
 
     def fetch(self, into: Path, scope: Scope) -> None:
+        """As every execution's; where there is no machine any more it does not wait for one."""
+        if self._fate:
+            raise FetchError(f"the last results of {self._job.run_id} are lost: {self._fate}")
         self._job.fetch(into, scope)
 
     def discard(self) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from cvl.testing.crashes import Bench, Outcome, Point, mixed, summary
 from cvl.testing.lambda_cloud import FAULTS
 
-JOBS = ("echo a >out", "sleep 0.2; echo a >out", "echo hello; sleep 30", "exit 3")
+JOBS = ("echo a >out", "sleep 0.2; echo a >out", "echo hello; sleep 1; echo b >late", "exit 3")
 GUARDIAN = {"request": 10, "write": 10}
 PLENTY = 100_000
 SLOW = 10.0

@@ -163,19 +163,15 @@ def test_what_comes_up_late_is_waited_for(desk: Desk, cloud: LambdaCloud, fault:
     assert (cloud.alive(), cloud.keys()) == ([], [])
 
 
-@pytest.mark.parametrize("what", ["shutdown", "cut"])
-def test_a_machine_that_dies_under_the_job_ends_the_run(
-    desk: Desk, cloud: LambdaCloud, what: str
-) -> None:
+def test_a_machine_that_dies_under_the_job_ends_the_run(desk: Desk, cloud: LambdaCloud) -> None:
     with desk.running("echo ready; sleep 100") as client:
         client.shows(b"ready")
-        host = cloud.alive()[0].host
-        host.power_cut()
+        cloud.alive()[0].host.power_cut()
         before = time.monotonic()
         done = client.ended()
     assert done.code == 125
     assert "the machine is unhealthy" in done.err
-    assert time.monotonic() - before < 45, what
+    assert time.monotonic() - before < 45
     assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
 
 

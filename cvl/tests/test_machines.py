@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from cvl import machines, rented
-from cvl.errors import AuthError, CvlError, HostKeyError, NotReady, ProviderError, Unreachable
+from cvl.errors import (
+    AuthError,
+    CvlError,
+    FetchError,
+    HostKeyError,
+    NotReady,
+    ProviderError,
+    Unreachable,
+)
 from cvl.machines import Machines, deadline_of
 from cvl.provider import Machine, Process
 from cvl.remote.far import FarSide
@@ -205,6 +213,8 @@ def test_a_machine_that_is_gone_ends_the_run_with_its_own_words(
     assert (status.cause, status.detail) == (Cause.LOST, f"the machine is {fate.words}")
     with pytest.raises(NotReady):
         job.stop(1.0, Cause.STOPPED)
+    with pytest.raises(FetchError, match="are lost"):
+        job.fetch(tmp_path, Scope())
 
 
 def test_a_machine_that_moved_is_followed_without_a_gap(
