@@ -23,7 +23,7 @@ AT_ONCE = 2
 MIXED = 100
 """Points drawn by lot in each part."""
 COUNTS = {
-    "client": {"request": 24, "write": 15},
+    "client": {"request": 20, "write": 15},
     "guardian": {"request": 8, "write": 8},
 }
 """Requests and writes of one run: what `test_these_are_all_the_points` measures."""
@@ -75,7 +75,7 @@ def test_nothing_is_left_whatever_else_goes_wrong(share: int, tmp_path: Path) ->
     """Kills of the client, of both, at any time, while the cloud misbehaves in every known way."""
     outcomes = tried(mixed(COUNTS, MIXED, seed=1000 + share), tmp_path)
     assert not leaks(outcomes)
-    assert {each.point.fault for each in outcomes} > set(list(FAULTS)[:10])
+    assert len({each.point.fault for each in outcomes}) > len(FAULTS) / 2
 
 
 def test_these_are_all_the_points(bench: Bench) -> None:
