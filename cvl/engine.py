@@ -23,12 +23,13 @@ from cvl.errors import (
     Unreachable,
     UsageError,
 )
-from cvl.leases import RELEASE_LIMIT, Guard, Leases
+from cvl.leases import Guard, Leases
 from cvl.ledger import Facts, Ledger, Run, RunState
 from cvl.process import Life, life, me
 from cvl.provider import Execution, Observer, Provider
 from cvl.puller import Puller, bounded
 from cvl.pump import Pump
+from cvl.release import RELEASE_LIMIT
 from cvl.runlog import RunLog, run_folder
 from cvl.scope import WARNING, Cancelled, Clock, DeadlineExceeded, Scope, SystemClock, signals
 from cvl.spec import EXIT_CODES, FETCH_LIMIT, GRACE, Cause, ExitStatus, JobSpec, Plan, ended

@@ -1,4 +1,4 @@
-"""Acquire, release, reap: clean-up, said once for all providers.
+"""Acquire and release: clean-up, said once for all providers.
 
 A resource is noted before it is created (write-ahead), an unclear reply is settled by listing
 for our name, and a line is closed only when the provider was seen to list it no more.
@@ -6,43 +6,20 @@ for our name, and a line is closed only when the provider was seen to list it no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal
-from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from cvl.errors import (
-    AuthError,
-    CvlError,
-    LedgerError,
-    MissingTool,
-    NoCapacity,
-    ProviderError,
-    Rejected,
-    StillOpen,
-    Unreachable,
-)
-from cvl.ledger import Lease, LeaseState, Ledger
+from cvl.errors import AuthError, CvlError, LedgerError, MissingTool, NoCapacity, Rejected
+from cvl.ledger import Ledger
 from cvl.process import me
 from cvl.provider import Owner
-from cvl.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.release import RELEASE_LIMIT, Release, shown
+from cvl.scope import Scope
 from cvl.spec import Resource
 
-T = TypeVar("T")
-
-PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between two looks; the last one repeats."""
-UNSEEN = 3
-"""Successful listings in a row that must lack a resource before it is gone."""
-RELEASE_LIMIT = 120.0
-"""Seconds, beside the settling time, that a release is tried in the foreground; then the
-guardian, or `reap`, goes on."""
-
 HOUR, CENT = Decimal(3600), Decimal("0.01")
-
-PASSING = (ProviderError, Unreachable, AuthError)
-"""What a provider may answer today and not tomorrow: no reason to forget anything."""
 
 
 class Guard(Protocol):
@@ -93,9 +70,7 @@ class Leases:
         self._guard = guard
         self._guardian: Guard | None = None
         self._ends: float | None = None
-        self._seen: set[int] = set()
-        self._unseen: dict[int, int] = {}
-        self._since: dict[int, float] = {}
+        self._release = Release(ledger, run_id, owner, scope)
 
     def until(self, seconds: float) -> None:
         """Let the run last so many seconds from now; the guardian counts them too."""
@@ -133,8 +108,8 @@ class Leases:
             raise
         except Exception as doubt:  # noqa: BLE001 - whatever it was, it may have been created
             in_doubt()
-            found = self._settled(lease, doubt)
-        self._since[lease.key] = self._scope.clock.monotonic()
+            found = self._release.settle(lease, doubt)
+        self._release.made(lease)
         if not self._ledger.confirm(lease, found):
             raise CvlError(f"{self._run_id} was ended by another process", "`cvl ps` shows it")
         return replace(resource, id=found)
@@ -144,7 +119,7 @@ class Leases:
 
         One request each: whoever is in a hurry shares the provider's rate limit with us.
         """
-        self._asked(self._open(kind))
+        self._release.ask(self._release.open(kind))
 
     def release(self, scope: Scope | None = None) -> None:
         """End everything of this run that is still open, last first, and see it gone.
@@ -154,9 +129,9 @@ class Leases:
         """
         scope = scope or self._scope.shielded(self._owner.settle + RELEASE_LIMIT)
         try:
-            self._release(scope)
+            self._release.until_gone(scope)
         except LedgerError as error:
-            self._sweep(scope)
+            self._release.sweep(scope)
             raise LedgerError(
                 f"{error}; what {self._run_id} had rented is gone all the same", error.hint
             ) from error
@@ -206,7 +181,7 @@ class Leases:
         if not self._guardian:
             return
         try:
-            if self._open():
+            if self._release.open():
                 self.hand_over(stop=True)
             else:
                 self._guardian.done()
@@ -216,137 +191,13 @@ class Leases:
 
     def any_open(self) -> bool:
         """Return whether anything of this run is open."""
-        return bool(self._open())
+        return bool(self._release.open())
 
     def still_open(self) -> list[str]:
         """Return what is not seen gone, one line each."""
-        return [f"still open: {shown(line)}; `cvl reap` ends it" for line in self._open()]
-
-    def _open(self, kind: str = "") -> list[Lease]:
-        found = self._ledger.leases(self._run_id, open_only=True)
-        return [line for line in reversed(found) if not kind or line.kind == kind]
-
-    def _release(self, scope: Scope) -> None:
-        attempt = 0
-        while lines := self._open():
-            self._asked(lines)
-            self._look(lines)
-            if lines := self._open():
-                self._pause(scope, attempt, map(shown, lines))
-            attempt += 1
-
-    def _sweep(self, scope: Scope) -> None:
-        """End what carries our run's tag: without the ledger, and as thoroughly as with it."""
-        clock = self._scope.clock
-        settled = clock.monotonic() + self._owner.settle
-        attempt = unseen = 0
-        while unseen < UNSEEN or clock.monotonic() < settled:
-            listed = self._listed({""})
-            alive = [e for e in listed or () if e.alive and e.run_id == self._run_id]
-            for each in alive:
-                self._try(partial(self._owner.destroy, each))
-            unseen = 0 if alive or listed is None else unseen + 1
-            self._pause(scope, attempt, (f"{each.kind} {each.name}" for each in alive))
-            attempt += 1
-
-    def _pause(self, scope: Scope, attempt: int, left: Iterable[str]) -> None:
-        """Wait for the next look. Raises `StillOpen`, with what is `left`, when time is up."""
-        try:
-            scope.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
-        except (DeadlineExceeded, Cancelled) as error:
-            raise StillOpen(
-                f"not seen gone: {', '.join(left) or self._run_id}",
-                "it may still cost money; `cvl reap` ends it",
-            ) from error
-
-    def _asked(self, lines: Iterable[Lease]) -> None:
-        """Ask for the end of each; a failure is as good as no answer."""
-        for line in lines:
-            if line.state is not LeaseState.RELEASING:
-                self._ledger.releasing(line)
-            # what costs nothing is told again only while it is listed: requests are few
-            again = line.price_per_hour is not None or not self._unseen.get(line.key)
-            if line.id and again:
-                self._try(partial(self._owner.destroy, line.resource))
-
-    def _look(self, lines: Iterable[Lease]) -> None:
-        """Close the lines of what is not there any more; destroy what carries their names."""
-        listed = self._listed({line.kind for line in lines})
-        if listed is None:
-            return
-        for line in lines:
-            shown_as = [each for each in listed if same(each, line)]
-            alive = [each for each in shown_as if each.alive]
-            for each in alive:
-                if each.id != line.id:
-                    self._ledger.confirm(line, each.id)
-                    self._try(partial(self._owner.destroy, each))
-            if any(each.id == line.id for each in shown_as):
-                self._seen.add(line.key)
-            self._unseen[line.key] = 0 if alive else self._unseen.get(line.key, 0) + 1
-            over = any(not each.alive and each.id == line.id for each in shown_as)
-            missed = self._unseen[line.key] >= UNSEEN and self._due(line)
-            if not alive and (over or missed):
-                self._ledger.released(line)
-
-    def _listed(self, kinds: set[str]) -> list[Resource] | None:
-        """Return what the provider lists of these kinds, None if it does not answer."""
-        owned = self._owner.owned
-        return self._try(lambda: [each for kind in sorted(kinds) for each in owned(kind)])
-
-    def _due(self, line: Lease) -> bool:
-        """Return whether what is not listed would be, if it were there.
-
-        That is, once it was listed before, or the settling time has passed: since its id became
-        known; where it has none, since our first look, on a clock that does not jump.
-        """
-        clock = self._scope.clock
-        age = clock.time() - line.created if line.id and line.created is not None else 0.0
-        since = self._since.setdefault(line.key, clock.monotonic() - max(age, 0.0))
-        return line.key in self._seen or clock.monotonic() - since > self._owner.settle
-
-    def _settled(self, lease: Lease, doubt: Exception) -> str:
-        """List for the name until the settling time has passed. Raises `doubt` if it is not."""
-        scope = self._scope.shielded(self._owner.settle + RELEASE_LIMIT)
-        seen_none = 0
-        while not (self._due(lease) and seen_none >= UNSEEN):
-            listed = self._listed({lease.kind})
-            for each in listed or ():
-                if each.alive and same(each, lease):
-                    return each.id
-            seen_none = 0 if listed is None else seen_none + 1
-            try:
-                scope.sleep(PAUSES[2])
-            except DeadlineExceeded as error:
-                raise StillOpen(
-                    f"nobody can say whether {shown(lease)} exists: {doubt}",
-                    "it may cost money; `cvl reap` looks again",
-                ) from error
-        self._ledger.released(lease)
-        raise doubt
-
-    def _try(self, call: Callable[[], T]) -> T | None:
-        try:
-            return call()
-        except PASSING as error:
-            self._scope.tell("waiting", str(error))
-            return None
+        return [f"still open: {shown(line)}; `cvl reap` ends it" for line in self._release.open()]
 
 
 def cost(price: Decimal, seconds: float) -> Decimal:
     """Return what `seconds` at `price` an hour come to, in cents, rounded up."""
     return (price * Decimal(str(max(seconds, 0.0))) / HOUR).quantize(CENT, ROUND_UP)
-
-
-def same(resource: Resource, line: Lease) -> bool:
-    """Return whether a listed resource is, or bears the name of, the one of this line."""
-    return resource.kind == line.kind and (
-        resource.name == line.name or bool(line.id and resource.id == line.id)
-    )
-
-
-def shown(line: Lease) -> str:
-    """Return a line of the ledger for a person: what it is and what it costs."""
-    price = f" at ${line.price_per_hour}/h" if line.price_per_hour else ""
-    unsure = " (if it exists)" if line.state is LeaseState.INTENDED else ""
-    return f"{line.kind} {line.name}{' ' + line.id if line.id else ''}{price}{unsure}"

@@ -18,9 +18,9 @@ from typing import TypeVar
 
 from cvl import engine
 from cvl.errors import CvlError, StillOpen
-from cvl.leases import PASSING, PAUSES, UNSEEN
 from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.provider import Observer, Provider, Reapable
+from cvl.release import PASSING, PAUSES, UNSEEN
 from cvl.scope import DeadlineExceeded, Scope
 from cvl.spec import Cause, Resource
 

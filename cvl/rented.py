@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cvl.errors import AuthError, CvlError, FetchError, HostError, HostKeyError, NotReady
 from cvl.keys import RunKeys
-from cvl.leases import UNSEEN
 from cvl.provider import Cloud
+from cvl.release import UNSEEN
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
 from cvl.runlog import run_folder

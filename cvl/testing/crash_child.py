@@ -23,7 +23,7 @@ from typing import IO, cast
 import urllib3.connection
 import yaml  # noqa: F401 - warm
 
-from cvl import engine, guardian, keys, leases, machines, rented, watch
+from cvl import engine, guardian, keys, machines, release, rented, watch
 from cvl.cli import main as command_line
 from cvl.cli import reap as _reap  # noqa: F401 - warm
 from cvl.errors import CvlError
@@ -237,7 +237,7 @@ def _replace(folder: Path) -> None:
 
     put(rented, "reach", here)
     put(machines, "LOOKS", (0.01, 0.02, 0.05))
-    put(leases, "PAUSES", (0.0, 0.02, 0.05, 0.1, 0.2))
+    put(release, "PAUSES", (0.0, 0.02, 0.05, 0.1, 0.2))
     put(lambda_api, "PAUSE", 0.02)
     put(LambdaCloud, "boot_limit", BOOT_LIMIT)
     put(keys, "generate", _made)

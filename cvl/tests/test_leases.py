@@ -18,9 +18,10 @@ from cvl.errors import (
     Rejected,
     StillOpen,
 )
-from cvl.leases import UNSEEN, Leases, cost
+from cvl.leases import Leases, cost
 from cvl.ledger import LeaseState, Ledger, Run, RunState
 from cvl.process import me
+from cvl.release import UNSEEN
 from cvl.scope import Scope
 from cvl.spec import Cause, Resource, ended
 from cvl.tests.fakes import FakeClock
@@ -218,7 +219,7 @@ def test_one_look_is_not_enough(ledger: Ledger, shop: Shop, clock: FakeClock) ->
     leases.acquire(WANTED, shop.make)
     list(shop.owned())
     clock.now += 1000
-    shop.deaf, shop.hidden = 1, UNSEEN - 1
+    shop.deaf, shop.hidden = 2, 2
     leases.release()
     assert shop.things == {}
 
