@@ -10,7 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from cvl.aws.order import Order
-from cvl.aws.session import Account, Denied, Missing
+from cvl.aws.refusals import Denied, Missing
+from cvl.aws.session import Account
 from cvl.errors import CvlError, Rejected, UsageError
 from cvl.scope import Scope
 

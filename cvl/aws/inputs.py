@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import IO
 
 from cvl.aws.place import Place
-from cvl.aws.session import Account, Missing
+from cvl.aws.refusals import Missing
+from cvl.aws.session import Account
 from cvl.errors import UsageError
 from cvl.spec import RUN_ID, JobSpec, Resource
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from cvl.aws.logs import Ending, LogReader
 from cvl.aws.place import Place
-from cvl.aws.session import Account, Missing, Reply
+from cvl.aws.refusals import Denied, Missing
+from cvl.aws.session import Account, Reply
 from cvl.errors import AuthError, CvlError, LostContact, Rejected, Unreachable
 from cvl.leases import cost
 from cvl.scope import Scope
@@ -79,13 +80,15 @@ class TrainingJob:
                 since = time.monotonic()
                 if over and (reader.complete(self._nodes) or self._drained(news)):
                     return
-            except (Unreachable, AuthError) as error:
+            except Missing:
+                return  # there is no such job: `poll` says so
+            except Denied as error:
+                self._tell("waiting", f"the output cannot be read: {error}")
+                if self._end is not None:
+                    return
+            except (Unreachable, AuthError, Rejected) as error:
                 self._wait_on(error, since)
                 news = time.monotonic()
-            except Rejected as error:
-                self._tell("waiting", f"the output cannot be read: {error}")
-                if self._over():
-                    return
             self._closed.wait(pause)
             pause = min(pause * 1.3, LOOK * SLOWEST)
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cvl.aws.session import Account, Missing
+from cvl.aws.refusals import Missing
+from cvl.aws.session import Account
 from cvl.errors import Rejected
 from cvl.spec import LogChunk
 

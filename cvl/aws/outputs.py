@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from cvl.aws.place import Place
-from cvl.aws.session import Account, Missing, errors, understood
+from cvl.aws.refusals import Missing, boto_errors, understood
+from cvl.aws.session import Account
 from cvl.errors import CvlError, FetchError
 from cvl.remote.incoming import FULL, incoming, no_room
 from cvl.remote.landing import Landed, land_tar
@@ -80,7 +81,9 @@ def _stream(account: Account, place: Place, out: IO[bytes], scope: Scope) -> Non
         for block in reply["Body"].iter_chunks(BLOCK):
             out.write(block)
             scope.checkpoint()
-    except errors().BotoCoreError as error:  # a connection that breaks off, a length that is wrong
+    except (
+        boto_errors().BotoCoreError
+    ) as error:  # a connection that breaks off, a length that is wrong
         raise understood(error, "s3") from error
     finally:
         reply["Body"].close()

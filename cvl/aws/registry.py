@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO
 
 from cvl.aws.docker import Docker
-from cvl.aws.session import Account, Missing, Taken
+from cvl.aws.refusals import Missing, Taken
+from cvl.aws.session import Account
 from cvl.errors import CvlError
 from cvl.scope import Scope
 

@@ -1,7 +1,7 @@
-"""One AWS account in one region: its services, and what their errors let one conclude.
+"""One AWS account in one region, and its services.
 
 botocore's own retries are off: here a request is repeated only where that is safe, and whoever
-waits can say so. No error text ever holds a credential; botocore's do not either.
+waits can say so.
 """
 
 from __future__ import annotations
@@ -15,14 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from cvl.errors import (
-    AuthError,
-    CvlError,
-    MissingTool,
-    Rejected,
-    Unreachable,
-    UsageError,
-)
+from cvl.aws.refusals import boto_errors, understood
+from cvl.errors import MissingTool, Unreachable, UsageError
 from cvl.scope import Bell, Clock, SystemClock
 
 Reply = Mapping[str, Any]
@@ -30,73 +24,7 @@ Reply = Mapping[str, Any]
 PAUSES = (0.3, 1.0, 2.0)
 """Seconds between the attempts of a request that may be repeated."""
 CONNECT_LIMIT, READ_LIMIT = 10.0, 60.0
-BUSY = 429
-SERVER = 500
-
-PASSING = frozenset(
-    [
-        "Throttling",
-        "ThrottlingException",
-        "ThrottledException",
-        "TooManyRequestsException",
-        "SlowDown",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "InternalFailure",
-        "InternalServerError",
-        "InternalServerException",
-        "InternalError",
-        "ServiceUnavailable",
-        "ServiceUnavailableException",
-        "PriorRequestNotComplete",
-        "BandwidthLimitExceeded",
-    ]
-)
-CREDENTIALS = frozenset(
-    [
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "RequestExpired",
-        "InvalidClientTokenId",
-        "InvalidAccessKeyId",
-        "UnrecognizedClientException",
-        "InvalidSignatureException",
-        "SignatureDoesNotMatch",
-        "AuthFailure",
-        "MissingAuthenticationToken",
-        "IncompleteSignature",
-        "TokenRefreshRequired",
-    ]
-)
-DENIED = frozenset(["AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"])
-MISSING = frozenset(
-    [
-        "ResourceNotFound",
-        "ResourceNotFoundException",
-        "NoSuchEntity",
-        "NoSuchBucket",
-        "NoSuchKey",
-        "404",
-        "RepositoryNotFoundException",
-    ]
-)
-TAKEN = frozenset(["ResourceInUse", "RepositoryAlreadyExistsException"])
-LOGIN = "log in again (`aws sso login`), or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
 GIVEN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
-
-
-class Missing(Rejected):
-    """AWS knows no such thing."""
-
-
-class Taken(Rejected):
-    """The name is in use."""
-
-
-class Denied(Rejected):
-    """These credentials may not do that."""
 
 
 class Client(Protocol):
@@ -153,7 +81,7 @@ class Account:
         return self._opened().get_credentials() is not None
 
     def call(self, service: str, operation: str, /, **parameters: Any) -> Reply:
-        """Make a request that may be repeated. Raises `CvlError` as `understood` says."""
+        """Make a request that may be repeated. Raises `CvlError` as `refusals.understood` says."""
         for pause in (*PAUSES, None):
             try:
                 return self.once(service, operation, **parameters)
@@ -168,7 +96,7 @@ class Account:
     ) -> Reply:
         """Make a request once: `Unreachable` then leaves open whether anything came of it."""
         client = self.client(service, region)
-        boto = errors()
+        boto = boto_errors()
         try:
             reply: Reply = getattr(client, operation)(**parameters)
         except (boto.BotoCoreError, boto.ClientError) as error:
@@ -191,7 +119,7 @@ class Account:
             read_timeout=READ_LIMIT,
             max_pool_connections=20,
         )
-        made: Client = self._session.client(
+        made: Client = self._opened().client(
             service, region_name=region, endpoint_url=self._endpoint, config=config
         )
         return made
@@ -201,7 +129,7 @@ class Account:
             boto3 = loaded()
             try:
                 self._session = boto3.session.Session(profile_name=self._profile)
-            except errors().BotoCoreError as error:
+            except boto_errors().BotoCoreError as error:
                 raise understood(error, "") from error
         return self._session
 
@@ -219,76 +147,9 @@ def loaded() -> Any:
         raise MissingTool("boto3 not installed", "pip install 'cvl[aws]'") from None
 
 
-def errors() -> Any:
-    """Return botocore's exceptions; to be asked for after `loaded`."""
-    return import_module("botocore.exceptions")
-
-
 def configured() -> bool:
     """Return whether anything on this machine speaks of AWS; loads nothing."""
     named = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
     config = os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")
     files = any(Path(name).expanduser().exists() for name in (named, config))
     return files or any(os.environ.get(name) for name in GIVEN)
-
-
-def understood(error: Exception, service: str) -> CvlError:
-    """Return what an error of botocore means to us.
-
-    `Unreachable`: no answer, or one that may be another next time; `AuthError`: log in again;
-    `Missing`, `Taken`, `Denied` and other `Rejected`: refused, and nothing has changed.
-    """
-    boto = errors()
-    place = f"{service}: " if service else ""
-    if isinstance(error, boto.ClientError):
-        return _answered(error, place)
-    text = f"{place}{_line(error)}"
-    if isinstance(error, boto.ProfileNotFound):
-        return AuthError(text, "`aws configure list-profiles` names those there are")
-    if isinstance(error, boto.ParamValidationError):
-        return Rejected(text)
-    if isinstance(error, credential_errors(boto)):
-        return AuthError(text, LOGIN)
-    return Unreachable(text)
-
-
-def credential_errors(boto: Any) -> tuple[type[Exception], ...]:
-    """Return botocore's errors about credentials; ours for a missing region comes first."""
-    return (
-        boto.NoCredentialsError,
-        boto.PartialCredentialsError,
-        boto.CredentialRetrievalError,
-        boto.TokenRetrievalError,
-        boto.SSOError,
-        boto.NoAuthTokenError,
-        boto.UnauthorizedSSOTokenError,
-    )
-
-
-def _answered(error: Any, place: str) -> CvlError:
-    details = error.response.get("Error", {})
-    code, message = str(details.get("Code", "")), str(details.get("Message", "")).strip()
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    text = f"{place}{code}: {message}" if message else f"{place}{code}"
-    if code in PASSING or status == BUSY or status >= SERVER:
-        return Unreachable(text)
-    if code in CREDENTIALS:
-        return AuthError(text, LOGIN)
-    if code in MISSING or "not found" in message.lower():
-        return Missing(text)
-    if code in TAKEN:
-        return Taken(text)
-    if code in DENIED:
-        return Denied(text, "ask for that permission, or use other credentials")
-    return Rejected(text, HINTS.get(code, ""))
-
-
-HINTS: Mapping[str, str] = {
-    "ResourceLimitExceeded": "ask for more under Service Quotas, SageMaker, in the AWS console; "
-    "or take another --instance-type",
-}
-"""What to do now, by the code of a refusal."""
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -14,7 +14,7 @@ home=$root/workspace
 repo=$root/cvlization_repo
 input=$ml/input/data/cvl
 data=$ml/output/data
-newer=$ml/output/cvl-started
+old=$ml/output/cvl-old newest=$ml/output/cvl-newest before=$ml/output/cvl-before
 pid= killer= stopped= interrupted= code=0
 
 # --- one sentence each ---------------------------------------------------------------------------
@@ -42,7 +42,8 @@ end_job() {
 
 # Take one value out of resourceconfig.json: `"key": "value"` or `"key": [list]`.
 config() {
-    tr -d '\n\r\t ' <"$ml/input/config/resourceconfig.json" 2>/dev/null | sed -n "$1"
+    file=$ml/input/config/resourceconfig.json
+    [ ! -r "$file" ] || tr -d '\n\r\t ' <"$file" | sed -n "$1"
 }
 
 know_nodes() {
@@ -72,54 +73,50 @@ unpack() {
     fi
     if [ -d "$input/work" ]; then
         cp -R "$input/work/." "$CVL_WORK_DIR/" || return 1
+        find "$CVL_WORK_DIR" -type f -exec touch -t 198001010000 {} +
     fi
 }
 
-# What is changed from now on is newer than this file: wait until the file system's clock ticks.
-# Busybox compares whole seconds.
+# Tell old files from new ones, for whatever `find` there is (busybox compares whole seconds, and
+# what is unpacked or copied may bear any time). What came with the job bears a time of 1980. What
+# else the image has in the job's folders is listed, and the newest time of all of it kept.
 mark_start() {
-    : >"$newer"
-    tries=0
-    : >"$newer.tick"
-    until [ -n "$(find "$newer.tick" -newer "$newer" 2>/dev/null)" ] || [ "$tries" -ge 20 ]; do
-        [ "$tries" -lt 5 ] || sleep 1
-        : >"$newer.tick"
-        tries=$((tries + 1))
-    done
-    rm -f "$newer.tick"
-    test=-newer
-    if find "$newer" -cnewer "$newer" >/dev/null 2>&1; then test=-cnewer; fi
+    touch -t 198001020000 "$old"
+    touch -r "$old" "$newest"
+    find "$home" "$repo" -type f -newer "$old" >"$before" 2>/dev/null
+    find "$home" "$repo" -type l >"$before.links" 2>/dev/null
+    while IFS= read -r file; do
+        if [ "$file" -nt "$newest" ]; then touch -r "$file" "$newest"; fi
+    done <"$before"
 }
 
 # Move what is new or changed below $1 to $2. A file is moved, not copied: there may be no room.
 keep() {
-    (
-        cd "$1" 2>/dev/null || exit 0
-        target=$2
-        export target
-        find . \( -name __pycache__ -o -name .git -o -name .venv \) -prune -o \
-            \( -type f -o -type l \) "$test" "$newer" -exec sh -c '
-            for file; do
-                place=$target/${file#./}
-                if [ -e "$place" ] || [ -L "$place" ]; then place=$target/_repo/${file#./}; fi
-                mkdir -p "${place%/*}" && mv -f "$file" "$place"
-            done' sh {} +
-    )
+    target=$2
+    export target before newest
+    find "$1" \( -name __pycache__ -o -name .git -o -name .venv \) -prune -o \
+        \( -type l -o -type f -newer "$old" \) -exec sh -c '
+        top=$1
+        shift
+        for file; do
+            if [ ! -L "$file" ] && [ ! "$file" -nt "$newest" ] &&
+                grep -Fxq -- "$file" "$before"; then continue; fi
+            if [ -L "$file" ] && grep -Fxq -- "$file" "$before.links"; then continue; fi
+            place=$target/${file#"$top"/}
+            if [ -e "$place" ] || [ -L "$place" ]; then place=$target/_repo/${file#"$top"/}; fi
+            mkdir -p "${place%/*}" && mv -f "$file" "$place"
+        done' sh "$1" {} +
 }
 
 # What came with the job and was not changed is no result.
 drop_inputs() {
     [ -d "$input/work" ] || return 0
-    (
-        cd "$input/work" || exit 0
-        old=$newer how=$test
-        export old how CVL_WORK_DIR
-        find . -type f -exec sh -c '
-            for file; do
-                there=$CVL_WORK_DIR/${file#./}
-                [ -n "$(find "$there" "$how" "$old" 2>/dev/null)" ] || rm -f "$there"
-            done' sh {} +
-    )
+    export old input CVL_WORK_DIR
+    find "$input/work" -type f -exec sh -c '
+        for file; do
+            there=$CVL_WORK_DIR/${file#"$input"/work/}
+            [ "$there" -nt "$old" ] || rm -f "$there"
+        done' sh {} +
 }
 
 keep_results() {
@@ -129,7 +126,7 @@ keep_results() {
     fi
     drop_inputs
     keep "$home" "$CVL_WORK_DIR"
-    keep "$repo" "$CVL_WORK_DIR/_repo"
+    if [ -d "$repo" ]; then keep "$repo" "$CVL_WORK_DIR/_repo"; fi
 }
 
 # The service shows the first 1024 characters of this file as the reason.

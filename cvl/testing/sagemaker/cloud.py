@@ -6,6 +6,7 @@ import os
 import subprocess
 import tempfile
 import threading
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -66,6 +67,8 @@ class AwsCloud:
         host = registry.host if registry else ""
         self.wire = Wire(_moto(), host, self._faults)
         self._server: Any = None
+        self._clients: dict[str, Any] = {}
+        self._storage: WireStorage | None = None
 
     def __enter__(self) -> Self:
         make_server = import_module("werkzeug.serving").make_server
@@ -133,10 +136,12 @@ class AwsCloud:
 
     def client(self, service: str) -> Any:
         """Return a client of our own; its requests are logged as anybody's."""
-        session = import_module("boto3").session.Session(
-            aws_access_key_id="x", aws_secret_access_key="y", region_name=self.settings.region
-        )
-        return session.client(service, endpoint_url=self.url)
+        if service not in self._clients:
+            session = import_module("boto3").session.Session(
+                aws_access_key_id="x", aws_secret_access_key="y", region_name=self.settings.region
+            )
+            self._clients[service] = session.client(service, endpoint_url=self.url)
+        return self._clients[service]
 
     def objects(self) -> list[str]:
         """Return the keys of everything in the bucket."""
@@ -153,11 +158,12 @@ class AwsCloud:
             self.wire.jobs.close()
         self.settings = settings or self.settings
         self._faults.clear()
-        import_module("moto.core.model_instances").reset_model_data()
-        storage = WireStorage(self.url, self.settings.region)
+        urllib.request.urlopen(f"{self.url}/moto-api/reset", data=b"", timeout=30).close()
         s = self.settings
+        self._storage = self._storage or WireStorage(self.url, s.region)
+        self._storage.forget()
         delays = Delays(start=s.start, upload=s.upload, stop=s.stop, interrupt=s.interrupt)
-        self.wire.jobs = TrainingJobs(s.region, storage, delays, self._docker_env())
+        self.wire.jobs = TrainingJobs(s.region, self._storage, delays, self._docker_env())
         self.client("s3").create_bucket(Bucket=BUCKET)
         self.client("iam").create_role(RoleName=ROLE, AssumeRolePolicyDocument=TRUST)
         self.wire.log.clear()

@@ -44,13 +44,13 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "create-refused": Fault(operation="CreateTrainingJob", code="ResourceLimitExceeded"),
     "describe-throttled": Fault(
-        operation="DescribeTrainingJob", code="ThrottlingException", times=6, skip=1
+        operation="DescribeTrainingJob", code="ThrottlingException", times=5, skip=1
     ),
     "describe-expired": Fault(
         operation="DescribeTrainingJob", code="ExpiredTokenException", times=3, skip=2
     ),
-    "logs-throttled": Fault(operation="GetLogEvents", code="ThrottlingException", times=12, skip=2),
-    "streams-reset": Fault(operation="DescribeLogStreams", times=6, skip=1),
+    "logs-throttled": Fault(operation="GetLogEvents", code="ThrottlingException", times=5, skip=2),
+    "streams-reset": Fault(operation="DescribeLogStreams", times=5, skip=1),
     "stop-reset-after": Fault(operation="StopTrainingJob", when=AFTER),
     "stop-throttled": Fault(operation="StopTrainingJob", code="ThrottlingException", times=5),
     "get-object-reset": Fault(operation="GetObject", times=1),

@@ -26,6 +26,10 @@ class WireStorage:
         self._logs: Any = session.client("logs", endpoint_url=url, config=config)
         self._streams: set[str] = set()
 
+    def forget(self) -> None:
+        """Begin anew: nothing is there any more."""
+        self._streams.clear()
+
     def download(self, uri: str, into: Path) -> None:
         """Bring every object below a prefix, as a File channel does."""
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -61,11 +62,11 @@ class Wire:
         fault = self._faults.due(operation)
         self.hook(operation, BEFORE)
         if fault and fault.when == BEFORE:
-            return _broken(fault, start)
+            return _broken(fault, environ, start)
         status, headers, answer = self._answer(operation, body, environ)
         self.hook(operation, AFTER)
         if fault:
-            return _broken(fault, start)
+            return _broken(fault, environ, start)
         start(status, headers)
         return [answer]
 
@@ -76,6 +77,9 @@ class Wire:
         for prefix, service in PREFIXES.items():
             if target.startswith(prefix):
                 return self._ours(service, operation, body)
+        if body.get("nextToken") == EMPTY:
+            data = json.dumps({k: v for k, v in body.items() if k != "nextToken"}).encode()
+            environ |= {"wsgi.input": BytesIO(data), "CONTENT_LENGTH": str(len(data))}
         status, headers, answer = _called(self._moto, environ)
         if "ContainerRegistry" in target and self._registry:
             answer = _with_registry(answer, self._registry)
@@ -106,16 +110,14 @@ class Wire:
         """Give, now and then, a page without events before the one that has them."""
         found = json.loads(answer)
         with self._lock:
-            if not self.empty_pages or not found.get("events"):
+            if not self.empty_pages or not found.get("events") or "nextToken" in body:
                 return answer
             self.empty_pages -= 1
-        found |= {"events": [], "nextForwardToken": body.get("nextToken", FIRST)}
-        if "nextToken" in body:  # its own token again would mean the end
-            return answer
-        return json.dumps(found).encode()
+        return json.dumps({**found, "events": [], "nextForwardToken": EMPTY}).encode()
 
 
-FIRST = "f/00000000000000000000000000000000000000000000000000000000"
+EMPTY = "f/an-empty-page"
+"""The token of a page that had no events though there are some."""
 
 
 def _whole_body(environ: dict[str, Any]) -> bytes:
@@ -180,8 +182,9 @@ def _headers() -> list[tuple[str, str]]:
     return [("Content-Type", "application/x-amz-json-1.1"), ("Date", formatdate(usegmt=True))]
 
 
-def _broken(fault: Fault, start: StartResponse) -> Iterable[bytes]:
+def _broken(fault: Fault, environ: Mapping[str, Any], start: StartResponse) -> Iterable[bytes]:
     if not fault.code:
-        raise ConnectionResetError("injected")  # the server then closes without an answer
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        raise ConnectionResetError("injected")  # which the server takes without a word
     start(f"{fault.status} Injected", _headers())
     return [fault.body()]

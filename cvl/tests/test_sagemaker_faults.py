@@ -1,0 +1,201 @@
+"""Whatever breaks while a training job is asked for, followed and stopped: none is forgotten."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cvl.testing.desk import Client, wait_for
+from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings
+from cvl.testing.sagemaker.cloud import missing
+from cvl.tests.clouds import desk
+
+LONG = Settings(start=300.0)
+"""Jobs wait for an instance until they are stopped."""
+CREATE = [name for name in FAULTS if name.startswith("create-") and name != "create-refused"]
+
+
+@pytest.fixture(scope="module")
+def clouds() -> Iterator[AwsCloud]:
+    if why := missing():
+        pytest.skip(why)
+    with AwsCloud() as running:
+        yield running
+
+
+@pytest.fixture
+def cloud(clouds: AwsCloud) -> AwsCloud:
+    clouds.reset(Settings())
+    return clouds
+
+
+def inputs(cloud: AwsCloud) -> list[str]:
+    return [key for key in cloud.objects() if "cvl-input" in key]
+
+
+@pytest.mark.parametrize("name", CREATE)
+def test_a_lost_reply_makes_one_job_and_follows_it(
+    name: str, cloud: AwsCloud, tmp_path: Path
+) -> None:
+    cloud.inject(FAULTS[name])
+    done = desk(tmp_path, cloud).sh("true")
+    assert (done.code, len(cloud.jobs)) == (0, 1), done.err
+    assert not cloud.going_on()
+    assert not inputs(cloud)
+
+
+def test_a_refusal_is_told_and_leaves_nothing(cloud: AwsCloud, tmp_path: Path) -> None:
+    cloud.inject(FAULTS["create-refused"])
+    done = desk(tmp_path, cloud).sh("true")
+    assert (done.code, cloud.jobs) == (125, {})
+    assert "ResourceLimitExceeded" in done.err
+    assert "Service Quotas" in done.err
+    assert not inputs(cloud)
+
+
+@pytest.mark.parametrize(
+    ("operation", "number"),
+    [
+        ("PutObject", 1),
+        ("PutObject", 3),
+        ("CreateTrainingJob", 1),
+        ("DescribeTrainingJob", 1),
+        ("DescribeLogStreams", 2),
+    ],
+)
+def test_nothing_goes_on_after_kill_9_and_reap(
+    operation: str, number: int, cloud: AwsCloud, tmp_path: Path
+) -> None:
+    """Killed when a request has taken effect and its reply is not sent: the worst moment.
+
+    Between these nothing is made over there.
+    """
+    cloud.reset(LONG)
+    calling = desk(tmp_path, cloud)
+    seen: list[str] = []
+    running: list[Client] = []
+
+    def hook(now: str, moment: str) -> None:
+        if (now, moment) == (operation, "after"):
+            seen.append(now)
+            if len(seen) == number:
+                running[0].process.kill()
+                running[0].process.wait(10)
+
+    cloud.wire.hook = hook
+    client = calling.start("run", *calling.options, "one", "sh", "true")
+    with client:
+        running.append(client)
+        wait_for(lambda: client.process.poll() is not None)
+    assert len(seen) == number, client.err
+    assert calling.cvl("reap", "-y").code == 0
+    assert not cloud.going_on()
+    assert not inputs(cloud)
+    assert calling.ps()[0]["state"] == "ended"
+
+
+def test_a_machine_without_any_state_reaps_what_is_past_its_deadline(
+    cloud: AwsCloud, tmp_path: Path
+) -> None:
+    cloud.reset(LONG)
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (here, elsewhere):
+        folder.mkdir()
+    done = desk(here, cloud).sh("true", "-d")
+    assert done.code == 0
+    other = desk(elsewhere, cloud)
+    assert other.cvl("reap", "-y").code == 0
+    assert len(cloud.going_on()) == 1  # not over, and another's
+    job = cloud.going_on()[0]
+    job.tags["cvl-deadline"] = "1"
+    foreign = cloud.client("sagemaker")
+    asked = {key: value for key, value in job.asked.items() if key != "Tags"}
+    foreign.create_training_job(**{**asked, "TrainingJobName": "cvl-not-ours-at-all"})
+    assert other.cvl("reap", "-y").code == 0
+    assert [each.name for each in cloud.going_on()] == ["cvl-not-ours-at-all"]
+    foreign.stop_training_job(TrainingJobName="cvl-not-ours-at-all")
+
+
+def test_detach_leaves_it_running_and_stop_ends_it(cloud: AwsCloud, tmp_path: Path) -> None:
+    cloud.reset(LONG)
+    calling = desk(tmp_path, cloud)
+    run = calling.sh("true", "-d").out.decode().strip()
+    assert calling.cvl("reap", "-y").code == 0
+    assert len(cloud.going_on()) == 1
+    assert calling.cvl("stop", run).code == 0
+    assert not cloud.going_on()
+    assert calling.ps()[0]["cause"] == "stopped"
+    assert not inputs(cloud)
+
+
+def test_ctrl_c_before_there_is_a_job_leaves_nothing(cloud: AwsCloud, tmp_path: Path) -> None:
+    calling = desk(tmp_path, cloud)
+    running: list[Client] = []
+
+    def hook(operation: str, moment: str) -> None:
+        if operation == "PutObject" and moment == "after" and running:
+            running.pop().signal(signal.SIGINT)
+
+    cloud.wire.hook = hook
+    with calling.start("run", *calling.options, "one", "sh", "true") as client:
+        running.append(client)
+        assert client.ended().code == 130
+    assert cloud.jobs == {}
+    assert not inputs(cloud)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--role-arn", "arn:aws:iam::123456789012:role/none"), "does not exist"),
+        (("--role-arn", "arn:aws:iam::999999999999:role/x"), "of account 999999999999"),
+        (("--role-arn", "me"), "is no role"),
+        (("--output-path", "s3://no-such-bucket-anywhere/x"), "does not exist"),
+        (("--output-path", "bucket"), "is no place in S3"),
+        (("--instance-type", "g5.xlarge"), "is no instance type"),
+        (("--region", "eu-west-1"), "is in us-east-1, and the job would run in eu-west-1"),
+        (("--timeout", "40d"), "cannot run for"),
+        (("--max-wait-minutes", "5"), "goes with --spot"),
+        (("--spot", "--timeout", "2h", "--max-wait-minutes", "5"), "less than the 7200 s"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_work_is_said_before_anything_is_made(
+    words: tuple[str, ...], told: str, cloud: AwsCloud, tmp_path: Path
+) -> None:
+    calling = desk(tmp_path, cloud)
+    done = calling.cvl("run", *calling.options, *words, "one", "sh", "true")
+    assert done.code == 2, done.err
+    assert told in done.err
+    assert "hint: " in done.err
+    assert (cloud.jobs, cloud.objects()) == ({}, [])
+
+
+def test_without_credentials_it_says_so_and_a_dry_run_still_plans(
+    cloud: AwsCloud, tmp_path: Path
+) -> None:
+    calling = desk(tmp_path, cloud)
+    none = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    done = calling.sh("true", env=none)
+    assert done.code == 125
+    assert "Unable to locate credentials" in done.err
+    assert "aws sso login" in done.err
+    planned = calling.sh("true", "--dry-run", "--json", env=none)
+    assert planned.code == 0
+    assert b'"price_per_hour": null' in planned.out
+
+
+def test_an_example_without_a_dockerfile_needs_an_image(cloud: AwsCloud, tmp_path: Path) -> None:
+    done = desk(tmp_path, cloud, "").sh("true")
+    assert (done.code, cloud.objects()) == (2, [])
+    assert "has no Dockerfile" in done.err
+
+
+def test_max_cost_becomes_a_limit_that_aws_keeps(cloud: AwsCloud, tmp_path: Path) -> None:
+    done = desk(tmp_path, cloud).sh("true", "--max-cost", "1.408", "--timeout", "9h")
+    assert done.code == 0
+    asked = next(iter(cloud.jobs.values())).asked
+    assert asked["StoppingCondition"] == {"MaxRuntimeInSeconds": 3480}

@@ -1,0 +1,394 @@
+"""The parts of the SageMaker runner that need no engine: request, entry script, logs, outputs."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cvl.aws.contents import ENTRY_FILE
+from cvl.aws.inputs import script
+from cvl.aws.job import code_in, first_failure
+from cvl.aws.logs import Ending, LogReader
+from cvl.aws.order import Order, job_name, request, runtime
+from cvl.aws.outputs import fetch
+from cvl.aws.place import Place
+from cvl.aws.refusals import Denied, Missing, Taken, understood
+from cvl.aws.session import Account
+from cvl.errors import AuthError, FetchError, Rejected, Unreachable, UsageError
+from cvl.runners.sagemaker import command
+from cvl.scope import Scope
+from cvl.spec import JobSpec, Limits, Needs, Source, new_run_id
+from cvl.testing.sagemaker import FAULTS, AwsCloud
+from cvl.testing.sagemaker.cloud import BUCKET, missing
+from cvl.testing.sagemaker.model import faults_of_request
+
+SHELLS = [shell for shell in (["dash"], ["bash"], ["busybox", "sh"]) if shutil.which(shell[0])]
+LIMIT = 30.0
+ROLE = "arn:aws:iam::123456789012:role/service-role/cvl"
+
+
+@pytest.fixture(scope="module")
+def clouds() -> Iterator[AwsCloud]:
+    if why := missing():
+        pytest.skip(why)
+    with AwsCloud() as running:
+        yield running
+
+
+@pytest.fixture
+def cloud(clouds: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsCloud:
+    clouds.reset()
+    for name, value in clouds.env.items():
+        monkeypatch.setenv(name, value)
+    return clouds
+
+
+def order(**more: object) -> Order:
+    given = {
+        "role_arn": ROLE,
+        "instance_type": "ml.g5.xlarge",
+        "output": Place.parse("s3://bucket/some/where/"),
+    }
+    return Order(**{**given, **more})  # type: ignore[arg-type]
+
+
+NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,40}", fullmatch=True)
+
+
+@settings(deadline=None)
+@given(
+    example=st.text(max_size=80),
+    secrets=st.dictionaries(NAMES, st.text(), max_size=120),
+    spot=st.booleans(),
+    seconds=st.floats(0.001, 28 * 86400),
+    nodes=st.integers(1, 20),
+)
+def test_every_request_is_one_that_aws_takes(
+    example: str, secrets: Mapping[str, str], spot: bool, seconds: float, nodes: int
+) -> None:
+    pytest.importorskip("botocore")
+    limits = Limits(timeout=seconds)
+    spec = JobSpec(
+        run_id=new_run_id(example), argv=("true",), secrets=secrets, nodes=nodes, limits=limits
+    )
+    run = runtime(limits, None)
+    asked = request(order(spot=spot), spec, run, image="i", owner="o" * 32, deadline=1.8e9)
+    assert faults_of_request("sagemaker", "CreateTrainingJob", asked) == []
+    assert asked["TrainingJobName"] == job_name(spec.run_id)
+    shown = asked["Environment"]
+    assert isinstance(shown, dict)
+    assert all(value == f"<redacted:{name}>" for name, value in shown.items() if name in secrets)
+
+
+def test_money_and_time_limit_a_job() -> None:
+    assert runtime(Limits(), None).seconds == 86400
+    assert runtime(Limits(timeout=90.2), None).seconds == 91
+    assert runtime(Limits(timeout=9000, max_cost=Decimal(1)), Decimal(2)).seconds == 1680
+    with pytest.raises(UsageError, match="--max-cost needs a price"):
+        runtime(Limits(max_cost=Decimal(1)), None)
+    with pytest.raises(UsageError, match="cannot run for"):
+        runtime(Limits(max_cost=Decimal("0.01")), Decimal(100))
+
+
+WORDS = st.lists(st.binary(max_size=30).filter(lambda word: b"\0" not in word), max_size=6)
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(words=WORDS, value=st.binary(max_size=30).filter(lambda word: b"\0" not in word))
+def test_any_bytes_reach_the_script(
+    shell: list[str], words: list[bytes], value: bytes, tmp_path: Path
+) -> None:
+    argv = tuple(os.fsdecode(word) for word in words)
+    spec = JobSpec(run_id="r", argv=("env", *argv), secrets={"V": os.fsdecode(value)})
+    (tmp_path / "job.sh").write_bytes(script(spec))
+    show = '. "$0"; shift; printf "%s\\0" "$V" "$@"'
+    done = subprocess.run(
+        [*shell, "-c", show, str(tmp_path / "job.sh")],
+        capture_output=True,
+        check=True,
+        timeout=LIMIT,
+    )
+    assert done.stdout == b"".join(word + b"\0" for word in (value, *words))
+
+
+def test_a_nul_in_an_argument_is_refused() -> None:
+    with pytest.raises(UsageError, match="NUL"):
+        script(JobSpec(run_id="r", argv=("echo", "a\0b")))
+
+
+class Container:
+    """The entry script in a folder that looks like a container's file system."""
+
+    def __init__(self, shell: list[str], folder: Path) -> None:
+        self.shell, self.folder, self.ml = shell, folder, folder / "ml"
+        for name in ("input/config", "input/data/cvl", "output/data", "model"):
+            (self.ml / name).mkdir(parents=True)
+        for name in ("workspace", "cvlization_repo"):
+            (folder / name).mkdir()
+
+    def start(self, *argv: str, **env: str) -> subprocess.Popen[bytes]:
+        spec = JobSpec(run_id="r", argv=argv)
+        (self.ml / "input/data/cvl/job.sh").write_bytes(script(spec))
+        ours = {"CVL_ML": str(self.ml), "CVL_ROOT_DIR": str(self.folder), "CVL_RUN_ID": "r"}
+        return subprocess.Popen(
+            [*self.shell, str(ENTRY_FILE)],
+            env={"PATH": os.environ["PATH"], **ours, **env},
+            stdout=subprocess.PIPE,
+        )
+
+    def run(self, *argv: str, **env: str) -> tuple[int, bytes]:
+        with self.start(*argv, **env) as process:
+            out, _ = process.communicate(timeout=LIMIT)
+            return process.returncode, out
+
+    def results(self) -> set[str]:
+        data = self.ml / "output/data"
+        return {str(each.relative_to(data)) for each in data.rglob("*") if not each.is_dir()}
+
+
+@pytest.fixture(params=SHELLS, ids=lambda shell: shell[0])
+def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
+    return Container(request.param, tmp_path)
+
+
+def test_what_is_new_or_changed_is_kept_on_any_ending(container: Container) -> None:
+    home = container.folder / "workspace"
+    for name in ("same", "changed"):
+        (home / name).write_text("old")
+        os.utime(home / name, (1.7e9, 1.7e9))
+    script_text = (
+        "echo new >changed; mkdir -p 'a b/c'; echo x >'a b/c/-d'; ln -s changed link; "
+        'touch -t 200001010000 ancient; echo w >"$CVL_WORK_DIR/w"; mkdir __pycache__; '
+        "echo >__pycache__/x; echo r >../cvlization_repo/r; echo out; echo err >&2; exit 42"
+    )
+    code, out = container.run("sh", "-c", script_text)
+    assert (code, out) == (42, b"out\nerr\n[cvl] r: exit code 42\n")
+    kept = {"changed", "a b/c/-d", "link", "ancient", "w", "_repo/r"}
+    assert container.results() == kept
+    assert code_in((container.ml / "output/failure").read_text()) == 42
+
+
+def test_inputs_that_were_not_changed_are_no_results(container: Container) -> None:
+    work = container.ml / "input/data/cvl/work/sub"
+    work.mkdir(parents=True)
+    for name in ("read", "written"):
+        (work / name).write_text(name)
+    line = 'cat "$CVL_WORK_DIR/sub/read"; echo more >>"$CVL_WORK_DIR/sub/written"'
+    assert container.run("sh", "-c", line)[1].startswith(b"read")
+    assert container.results() == {"sub/written"}
+
+
+def test_term_reaches_the_job_and_its_results_are_kept(container: Container) -> None:
+    line = "trap 'echo saved >saved; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+    with container.start("sh", "-c", line, CVL_GRACE="20") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.terminate()
+        assert process.stdout.readline() == b"[cvl] r: exit code 9\n"
+        assert process.wait(LIMIT) == 9
+    assert container.results() == {"saved"}
+
+
+def test_a_job_that_does_not_end_is_killed_in_time(container: Container) -> None:
+    line = "trap '' TERM; echo x >x; echo ready; while :; do sleep 0.05; done"
+    with container.start("sh", "-c", line, CVL_GRACE="0") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.terminate()
+        assert process.stdout.readline() == b"[cvl] r: exit code 137\n"
+        assert process.wait(LIMIT) == 137
+    assert container.results() == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ('{"current_host":"algo-2","hosts":["algo-1","algo-2"]}', "1 2 algo-1"),
+        ('{\n "hosts": ["a", "b", "c"],\n "current_host": "c"\n}', "2 3 a"),
+        (
+            '{"current_host":"algo-10","hosts":["algo-1","algo-10","algo-2"],"instance_groups":[{}]}',
+            "9 3 algo-1",
+        ),
+        ("", "0 1 localhost"),
+    ],
+)
+def test_nodes_are_told_apart(config: str, told: str, container: Container) -> None:
+    if config:
+        (container.ml / "input/config/resourceconfig.json").write_text(config)
+    _, out = container.run("sh", "-c", 'echo "$NODE_RANK $WORLD_SIZE $MASTER_ADDR"')
+    assert out.splitlines()[0].decode() == told
+
+
+def test_an_interpreter_of_another_name_will_do(container: Container) -> None:
+    bin_folder = container.folder / "bin"
+    bin_folder.mkdir()
+    for name in ("sh", "mkdir", "find", "touch", "tr", "sed", "head", "grep", "mv", "rm"):
+        (bin_folder / name).symlink_to(shutil.which(name) or "")
+    shell = shutil.which(container.shell[0]) or ""
+    container.shell = [shell, *container.shell[1:]]
+    code, out = container.run("bash", "-c", "echo $0", "name", PATH=str(bin_folder))
+    assert (code, out.splitlines()[0]) == (0, b"name")
+
+
+def log(cloud: AwsCloud, stream: str, *messages: str) -> None:
+    assert cloud.wire.jobs is not None
+    cloud.wire.jobs._storage.write(stream, messages)
+
+
+def read(cursor: str = "") -> tuple[bytes, str, LogReader]:
+    reader = LogReader(Account(), "job", "r", cursor)
+    chunks = list(reader.look())
+    cursor = chunks[-1].cursor if chunks else cursor
+    return b"".join(chunk.data for chunk in chunks), cursor, reader
+
+
+def test_the_log_is_read_on_from_its_cursor(cloud: AwsCloud) -> None:
+    log(cloud, "job/algo-1-100", *(f"line {n}" for n in range(500)))
+    data, cursor, reader = read()
+    assert data == b"".join(b"line %d\n" % n for n in range(500))
+    assert not reader.complete(1)
+    assert read(cursor)[:2] == (b"", cursor)
+    log(cloud, "job/algo-1-100", "half[cvl] other: exit code 1", "no end[cvl] r: exit code 3")
+    data, _, reader = read(cursor)
+    assert data == b"half[cvl] other: exit code 1\nno end"
+    assert reader.complete(1)
+    assert not reader.complete(2)
+    assert [each.code for each in reader.endings.values()] == [3]
+
+
+def test_a_token_that_is_too_old_repeats_nothing(cloud: AwsCloud) -> None:
+    log(cloud, "job/algo-1-100", *(f"line {n}" for n in range(10)))
+    cursor = '{"job/algo-1-100": ["not-a-token", 7]}'
+    data, cursor, _ = read(cursor)
+    assert data == b"line 7\nline 8\nline 9\n"
+    assert '",10]' in cursor
+
+
+def test_a_restarted_node_is_complete_by_its_latest_stream(cloud: AwsCloud) -> None:
+    log(cloud, "job/algo-1-100", "[cvl] r: exit code 143")
+    log(cloud, "job/algo-1-200", "again")
+    assert not read()[2].complete(1)
+    log(cloud, "job/algo-1-200", "[cvl] r: exit code 0")
+    assert read()[2].complete(1)
+
+
+def test_the_first_node_that_fails_gives_the_exit_code() -> None:
+    endings = (
+        Ending(node=0, code=143, time=30),
+        Ending(node=1, code=4, time=20),
+        Ending(node=2, code=0, time=10),
+    )
+    assert first_failure(endings) == 4
+    assert first_failure(endings[2:]) == 0
+    assert code_in("AlgorithmError: cvl: exit code 7 on node 0. , exit code: 1") == 7
+    assert code_in("AlgorithmError: , exit code: 137") == 137
+    assert code_in("ClientError: no image") == 0
+
+
+def packed(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for member, data in members:
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+def test_a_hostile_archive_writes_nothing_outside(cloud: AwsCloud, tmp_path: Path) -> None:
+    archive = packed(
+        (member("good/file"), b"good"),
+        (member("../outside"), b"bad"),
+        (member("/absolute"), b"bad"),
+        (member("out", tarfile.SYMTYPE, "../.."), b""),
+        (member("out/through"), b"bad"),
+        (member("device", tarfile.CHRTYPE), b""),
+        (member("hard", tarfile.LNKTYPE, "/etc/passwd"), b""),
+        (member(".git/config"), b"[core]"),
+    )
+    cloud.client("s3").put_object(Bucket=BUCKET, Key="j/output/output.tar.gz", Body=archive)
+    into = tmp_path / "deep/into"
+    fetch(Account(), Place.parse(f"s3://{BUCKET}/j/output"), into, Scope())
+    found = {str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*") if each.is_file()}
+    assert found == {"deep/into/good/file", "deep/into/_git/config"}
+
+
+def test_a_broken_archive_is_an_error_and_can_be_fetched_again(
+    cloud: AwsCloud, tmp_path: Path
+) -> None:
+    archive = packed((member("file"), os.urandom(100_000)))
+    place = Place.parse(f"s3://{BUCKET}/j/output")
+    for body, told in ((archive[:-5000], "broke off"), (b"no gzip", "no gzip")):
+        cloud.client("s3").put_object(Bucket=BUCKET, Key="j/output/output.tar.gz", Body=body)
+        with pytest.raises(FetchError, match=told):
+            fetch(Account(), place, tmp_path / "into", Scope())
+    cloud.client("s3").put_object(Bucket=BUCKET, Key="j/output/output.tar.gz", Body=archive)
+    cloud.inject(FAULTS["get-object-reset"])
+    fetch(Account(), place, tmp_path / "into", Scope())
+    assert [each.name for each in (tmp_path / "into").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("ThrottlingException", 400, Unreachable),
+        ("SlowDown", 503, Unreachable),
+        ("Whatever", 500, Unreachable),
+        ("ExpiredTokenException", 400, AuthError),
+        ("AccessDenied", 403, Denied),
+        ("ResourceInUse", 400, Taken),
+        ("ResourceNotFoundException", 400, Missing),
+        ("ValidationException", 400, Rejected),
+    ],
+)
+def test_an_error_says_what_may_be_concluded(code: str, status: int, kind: type) -> None:
+    boto = pytest.importorskip("botocore.exceptions")
+    answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    assert type(understood(boto.ClientError(answer, "X"), "s")) is kind
+
+
+def spec_of(folder: Path, argv: tuple[str, ...], preset: str = "train") -> JobSpec:
+    return JobSpec(
+        run_id="r",
+        argv=argv,
+        example="e",
+        preset=preset,
+        args=argv[len(argv) :],
+        source=Source(root=folder, folder=""),
+        needs=Needs(docker=True),
+    )
+
+
+def test_what_runs_is_the_command_the_script_or_the_python_file(tmp_path: Path) -> None:
+    line = ("bash", "-c", 'echo "$@"', "train", "a")
+    assert command(spec_of(tmp_path, line), None) == line
+    (tmp_path / "train.sh").write_text("# docker is not needed\npython train.py\n")
+    argv = ("bash", "train.sh", "config.py", "a b")
+    assert command(spec_of(tmp_path, argv), None) == argv
+    (tmp_path / "train.sh").write_text("exec docker run image\n")
+    with pytest.raises(UsageError, match="starts Docker itself"):
+        command(spec_of(tmp_path, argv), None)
+    (tmp_path / "train.py").write_text("")
+    assert command(spec_of(tmp_path, argv), None) == ("python", "train.py", "config.py", "a b")
+    (tmp_path / "predict.sh").write_text("docker run image\n")
+    with pytest.raises(UsageError, match="'predict' of e starts Docker"):
+        command(spec_of(tmp_path, ("bash", "predict.sh"), "predict"), None)
+    assert command(spec_of(tmp_path, argv), "x 'y z'") == ("sh", "-c", "x 'y z' \"$@\"", "entry")
