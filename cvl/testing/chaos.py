@@ -40,6 +40,7 @@ class Report:
             self.outcomes.append(outcome)
             if seconds > SLOW:
                 self.slow.append(f"{outcome.point}: {seconds:.1f} s")
+                sys.stdout.write(f"SLOW {self.slow[-1]}\n{outcome.notes}\n")
             for leak in outcome.leaks:
                 sys.stdout.write(f"LEAK {outcome.point}: {leak}\n")
             if len(self.outcomes) % 500 == 0:

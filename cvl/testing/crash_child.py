@@ -8,6 +8,7 @@ replaced: the machine (a folder here), pauses, and the one call at which the chi
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import os
 import signal
@@ -43,6 +44,8 @@ SUBREAPER = 36
 LIMIT = 40.0
 """Seconds in which client and guardian have to end; after that they are stuck."""
 BOOT_LIMIT = 3.0
+STUCK = 6.0
+"""Seconds after which a client says where it stands."""
 SEND, WRITING = vars(lambda_api.LambdaAPI)["_send"], vars(Store)["writing"]
 REPLY = urllib3.connection.HTTPConnection.getresponse
 KEY_PAIR: dict[str, str] = {}
@@ -193,6 +196,7 @@ def client(request: Json) -> int:
     STATE["folder"] = folder
     _replace(folder)
     signals = cast("Mapping[str, Sequence[int]]", request.get("signals", {}))
+    faulthandler.dump_traceback_later(STUCK, file=2)
     observer: Observer = Notes(folder / "client.notes", signals)
     Killer(PLAN.get("client", {}), folder / "client.counts").install()
     options = engine.Options(

@@ -176,7 +176,7 @@ class Bench:
             reaped=reaped,
             counts={who: _counts(folder / f"{who}.counts") for who in ("client", "guardian")},
             results=tuple(e.name for e in (folder / "results").rglob("*") if e.is_file()),
-            notes=_text(folder / "client.notes"),
+            notes=_text(folder / "client.notes") + _text(folder / "client.err"),
         )
 
     def _left(self, ledger: Ledger, run_id: str) -> list[str]:

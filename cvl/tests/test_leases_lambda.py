@@ -1,0 +1,164 @@
+"""Leases over Lambda's API: what each reply lets us conclude, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from cvl.errors import Ambiguity, AuthError, CvlError, NoCapacity, Rejected
+from cvl.keys import RunKeys
+from cvl.leases import Leases
+from cvl.ledger import Ledger, Run, RunState
+from cvl.paths import ledger_file
+from cvl.process import me
+from cvl.provider import Offer, Order
+from cvl.runners.lambda_cloud import LambdaCloud, api
+from cvl.scope import Scope
+from cvl.spec import Resource, new_run_id
+from cvl.testing.lambda_cloud import FAULTS, Settings
+from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
+
+OFFER = Offer(type="gpu_1x_a10", price_per_hour=Decimal("0.75"), gpus=1)
+AMBIGUOUS = sorted(
+    name for name in FAULTS if name.startswith("launch-") and name.endswith(("-before", "-after"))
+)
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCloud]:
+    settings = Settings(
+        request_interval=0, launch_interval=0, boot_seconds=0, terminate_seconds=0, hang_seconds=2
+    )
+    with FakeCloud(settings) as cloud:
+        given = {
+            **cloud.env,
+            "CVL_STATE_DIR": str(tmp_path / "state"),
+            "LAMBDA_API_RPS": "0",
+            "LAMBDA_LAUNCH_INTERVAL": "0",
+            "LAMBDA_SETTLE": "0.6",
+            "LAMBDA_READ_LIMIT": "0.3",
+        }
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+        yield cloud
+        assert not cloud.violations
+
+
+def begun() -> tuple[LambdaCloud, Leases, Order]:
+    run_id, ledger = new_run_id("leased"), Ledger(ledger_file())
+    ledger.begin(Run(id=run_id, runner="lambda", owner=me()))
+    ledger.advance(run_id, RunState.LAUNCHING)
+    cloud = LambdaCloud(api())
+    keys = RunKeys.made(ledger_file().parent / run_id)
+    order = Order(
+        run_id=run_id,
+        owner=ledger.id(),
+        offer=OFFER,
+        region="us-west-1",
+        deadline=cloud.now() + 3600,
+        host_key=keys.host_key,
+        host_public_key=keys.host_public_key,
+        public_key=keys.public_key,
+    )
+    return cloud, Leases(ledger, run_id, cloud, Scope()), order
+
+
+def rented(cloud: LambdaCloud, leases: Leases, order: Order) -> Resource | CvlError:
+    try:
+        return cloud.rent(order, leases, Scope(seconds=30))
+    except CvlError as error:
+        return error
+
+
+@pytest.mark.parametrize("fault", [*AMBIGUOUS, "launch-late", "launch-hidden"])
+def test_a_launch_is_sent_once_and_settled(fake: FakeCloud, fault: str) -> None:
+    delay = 0.3 if fault == "launch-late" else 0.0
+    fake.inject(replace(FAULTS[fault], delay=delay))
+    cloud, leases, order = begun()
+    found = rented(cloud, leases, order)
+    operations = [entry.operation for entry in fake.log]
+    assert operations.count("launchInstance") == 1
+    if isinstance(found, CvlError):
+        assert isinstance(found, Ambiguity)
+        assert not fake.alive()
+    else:
+        assert [each.id for each in fake.alive()] == [found.id]
+    if fault != "launch-hidden":
+        after = operations[operations.index("launchInstance") + 1 :]
+        assert after[0] == "deleteSSHKey", "first: a late launch then fails"
+    leases.release()
+    assert (fake.alive(), fake.keys(), leases.any_open()) == ([], [], False)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("launch-no-capacity", NoCapacity),
+        ("launch-quota", Rejected),
+        ("launch-object-missing", Rejected),
+        ("launch-bad-address", Rejected),
+        ("inactive", Rejected),
+    ],
+)
+def test_a_refusal_is_believed(fake: FakeCloud, fault: str, error: type[CvlError]) -> None:
+    cloud, leases, order = begun()
+    fake.inject(replace(FAULTS[fault], on="launchInstance"))
+    assert isinstance(rented(cloud, leases, order), error)
+    leases.release()
+    assert (fake.alive(), fake.keys(), leases.any_open()) == ([], [], False)
+
+
+def test_a_wrong_key_is_one_clear_sentence(fake: FakeCloud) -> None:
+    with pytest.raises(AuthError, match="does not accept this API key") as caught:
+        LambdaCloud(api("wrong")).offers()
+    assert "wrong" not in str(caught.value) + caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "fault",
+    sorted(
+        name for name in FAULTS if name.startswith(("terminate-", "list-", "key-delete-", "get-"))
+    ),
+)
+def test_it_is_released_when_it_is_gone_and_not_before(fake: FakeCloud, fault: str) -> None:
+    cloud, leases, order = begun()
+    assert isinstance(rented(cloud, leases, order), Resource)
+    fake.inject(replace(FAULTS[fault], times=2, delay=0.3))
+    leases.release()
+    assert (fake.alive(), fake.keys(), leases.any_open()) == ([], [], False)
+
+
+def test_terminate_that_is_heard_and_ignored_again_and_again(fake: FakeCloud) -> None:
+    """While lists leave out what is there: two hundred and an empty list prove nothing."""
+    cloud, leases, order = begun()
+    assert isinstance(rented(cloud, leases, order), Resource)
+    fake.inject(replace(FAULTS["terminate-ignored"], times=2))
+    fake.inject(replace(FAULTS["list-stale"], times=2))
+    leases.release()
+    assert (fake.alive(), leases.any_open()) == ([], False)
+
+
+def test_an_unknown_status_costs_money(fake: FakeCloud) -> None:
+    cloud, leases, order = begun()
+    made = rented(cloud, leases, order)
+    assert isinstance(made, Resource)
+    fake.inject(replace(FAULTS["list-unknown-status"], times=1))
+    assert [(each.id, each.alive) for each in cloud.owned("instance")] == [(made.id, True)]
+    fake.inject(replace(FAULTS["get-unknown-status"], times=1))
+    assert cloud.look(made).state == "booting"
+    leases.release()
+
+
+def test_terminating_costs_until_it_is_terminated(fake: FakeCloud) -> None:
+    cloud, leases, order = begun()
+    made = rented(cloud, leases, order)
+    assert isinstance(made, Resource)
+    fake.inject(replace(FAULTS["terminate-slow"], delay=0.5))
+    cloud.destroy(made)
+    assert [each.alive for each in cloud.owned("instance")] == [True]
+    leases.release()
+    assert [each.alive for each in cloud.owned("instance")] == [False]
