@@ -99,7 +99,8 @@ class LogReader:
             count = mark.count + len(events)
             end = page["nextForwardToken"] == mark.token
             mark = Mark(token=page["nextForwardToken"], count=count)
-            self._marks[stream] = mark
+            if count:  # a token of a stream that was still empty may be good for nothing
+                self._marks[stream] = mark
             if data := self._data(stream, fresh):
                 yield LogChunk(data=data, cursor=self._cursor(), node=node_of(stream))
             if end:

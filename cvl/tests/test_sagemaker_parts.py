@@ -269,6 +269,17 @@ def test_the_log_is_read_on_from_its_cursor(cloud: AwsCloud) -> None:
     assert [each.code for each in reader.endings.values()] == [3]
 
 
+def test_a_stream_that_was_empty_at_first_loses_nothing(cloud: AwsCloud) -> None:
+    log(cloud, "job/algo-2-100", "elsewhere")
+    cloud.client("logs").create_log_stream(
+        logGroupName="/aws/sagemaker/TrainingJobs", logStreamName="job/algo-1-100"
+    )
+    reader = LogReader(Account(), "job", "r", "")
+    assert [chunk.node for chunk in reader.look()] == [1]
+    log(cloud, "job/algo-1-100", "the first line")
+    assert [chunk.data for chunk in reader.look()] == [b"the first line\n"]
+
+
 def test_a_token_that_is_too_old_repeats_nothing(cloud: AwsCloud) -> None:
     log(cloud, "job/algo-1-100", *(f"line {n}" for n in range(10)))
     cursor = '{"job/algo-1-100": ["not-a-token", 7]}'
