@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cvl import engine
 from cvl.guardian import MARGIN, Guardian, environment
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
@@ -274,3 +275,27 @@ def test_it_starts_from_a_zipapp(
     )
     assert done.stdout == "cvl.guardian True\n", done.stderr
     wait_for(lambda: nothing_left(fake), 20)
+
+
+@pytest.mark.parametrize(
+    ("owner", "guarded", "adopts"),
+    [("", True, True), ("dead", True, False), ("dead", False, True), ("alive", True, False)],
+)
+def test_who_attaches_drives_only_what_nobody_else_does_or_will(
+    fake: FakeCloud, guard: Guardian, owner: str, guarded: bool, adopts: bool
+) -> None:
+    """A live guardian is about to take over from a dead owner; given away is given away."""
+    ledger, run = Ledger(ledger_file()), only()
+    child = subprocess.Popen(["sleep", "30"])
+    keeper = {"": "", "dead": owner_of(child.pid), "alive": owner_of(child.pid)}[owner]
+    try:
+        ledger.take(run.id, keeper, me())
+        if not guarded:
+            ledger.note(run.id, guardian="")
+        if owner == "dead":
+            child.kill()
+            child.wait()
+        assert engine.adopt(only(), ledger) is adopts
+    finally:
+        child.kill()
+        child.wait()

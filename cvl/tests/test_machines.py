@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from cvl import machines, rented
+from cvl import machines, puller, rented
 from cvl.errors import (
     AuthError,
     CvlError,
@@ -22,7 +23,7 @@ from cvl.machines import Machines, deadline_of
 from cvl.provider import Machine, Process
 from cvl.remote.far import FarSide
 from cvl.rented import RentedJob
-from cvl.scope import Scope
+from cvl.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.spec import Cause, ExitStatus, Limits, LogChunk, Resource
 from cvl.tests.fakes import FakeClock
 from cvl.transports.local import Local
@@ -235,3 +236,52 @@ def test_a_machine_that_is_well_but_not_reached_is_an_error_of_the_connection(
         list(job.chunks())
     with pytest.raises(AuthError):
         job.poll()
+
+
+class Results:
+    """What a `Puller` sees of an execution: every fetch is written down, some fail."""
+
+    def __init__(self) -> None:
+        self.fetched = threading.Semaphore(0)
+        self.times = 0
+
+    def fetch(self, *_: object) -> None:
+        self.times += 1
+        self.fetched.release()
+        if self.times == 1:
+            raise FetchError("not just now")
+
+
+def test_results_are_pulled_while_the_job_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(puller, "EVERY", 0.01)
+    results = Results()
+    with puller.Puller(results, tmp_path, Scope(), wanted=True):  # type: ignore[arg-type]
+        for _ in range(3):
+            assert results.fetched.acquire(timeout=10)
+    after = results.times
+    assert not results.fetched.acquire(timeout=0.1) or results.times == after
+    with puller.Puller(results, tmp_path, Scope(), wanted=False):  # type: ignore[arg-type]
+        pass
+    assert results.times == after
+
+
+def test_a_call_that_hangs_is_waited_for_no_longer_than_its_scope() -> None:
+    hang = threading.Event()
+    try:
+        with pytest.raises(DeadlineExceeded):
+            puller.bounded(lambda: hang.wait(30), Scope(seconds=0.05))
+        scope = Scope()
+        scope.cancel(Cause.STOPPED)
+        with pytest.raises(Cancelled):
+            puller.bounded(lambda: hang.wait(30), scope)
+        assert puller.bounded(lambda: 7, Scope(seconds=10)) == 7
+        with pytest.raises(FetchError):
+            puller.bounded(failing, Scope(seconds=10))
+    finally:
+        hang.set()
+
+
+def failing() -> None:
+    raise FetchError("no")
