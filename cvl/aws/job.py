@@ -32,7 +32,7 @@ CAUSE_TAG = "cvl-cause"
 LOOK = float(os.environ.get("SAGEMAKER_LOOK", "1"))
 """Seconds between two looks at a job's output; five times that when nothing happens."""
 SLOWEST = 5
-DRAIN = 20.0
+DRAIN = float(os.environ.get("SAGEMAKER_DRAIN", "20"))
 """Seconds without news after the end after which the output is taken for complete, where a
 stream lacks its last line: CloudWatch delivers late."""
 PATIENCE = 1800.0
@@ -181,8 +181,8 @@ class TrainingJob:
         code = first_failure(self._endings) or code_in(reason)
         if code:
             return self._exited(code)
-        began = found.get("TrainingStartTime") is not None
-        return ended(Cause.LOST if began else Cause.NOT_STARTED, run_id=self.run_id, detail=reason)
+        cause = Cause.NOT_STARTED if found.get("TrainingStartTime") is None else Cause.LOST
+        return ended(cause, run_id=self.run_id, detail=f"SageMaker training job failed: {reason}")
 
     def _exited(self, code: int) -> ExitStatus:
         return ExitStatus(code, cause=Cause.EXITED, run_id=self.run_id)

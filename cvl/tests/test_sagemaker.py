@@ -267,5 +267,5 @@ def test_an_image_that_cannot_be_pulled_is_no_exit_code(there: Desk, cloud: AwsC
     )
     done = calling.sh("exit 3")
     assert done.code == 125
-    assert "Cannot pull" in done.err
+    assert "SageMaker training job failed: ClientError: Cannot pull" in done.err
     wait_for(lambda: not cloud.going_on())

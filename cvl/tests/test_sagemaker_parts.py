@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -24,7 +25,7 @@ from cvl.aws.outputs import fetch
 from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing, Taken, understood
 from cvl.aws.session import Account
-from cvl.errors import AuthError, FetchError, Rejected, Unreachable, UsageError
+from cvl.errors import AuthError, FetchError, MissingTool, Rejected, Unreachable, UsageError
 from cvl.runners.sagemaker import command
 from cvl.scope import Scope
 from cvl.spec import JobSpec, Limits, Needs, Source, new_run_id
@@ -374,6 +375,13 @@ def test_an_error_says_what_may_be_concluded(code: str, status: int, kind: type)
     boto = pytest.importorskip("botocore.exceptions")
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
     assert type(understood(boto.ClientError(answer, "X"), "s")) is kind
+
+
+def test_without_boto3_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(MissingTool, match="boto3 not installed") as caught:
+        Account("us-east-1").call("sts", "get_caller_identity")
+    assert caught.value.hint == "pip install 'cvl[aws]'"
 
 
 def spec_of(folder: Path, argv: tuple[str, ...], preset: str = "train") -> JobSpec:

@@ -114,6 +114,7 @@ class AwsCloud:
             "AWS_SHARED_CREDENTIALS_FILE": str(self._folder / "credentials"),
             "SAGEMAKER_LOOK": "0.1",
             "SAGEMAKER_SETTLE": "1",
+            "SAGEMAKER_DRAIN": "2",
         }
 
     @property
