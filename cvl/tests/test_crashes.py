@@ -22,6 +22,8 @@ AT_ONCE = 2
 """Trials at once in each: most of a trial is waiting."""
 MIXED = 100
 """Points drawn by lot in each part."""
+HAND_OVER = 10
+"""The write by which a detached run becomes the guardian's."""
 COUNTS = {
     "client": {"request": 20, "write": 15},
     "guardian": {"request": 8, "write": 8},
@@ -85,12 +87,33 @@ def test_these_are_all_the_points(bench: Bench) -> None:
     assert outcome.counts["client"]["write"] == COUNTS["client"]["write"]
     assert outcome.counts["client"]["request"] >= 10
     assert outcome.billed < 3
+    fetched = next(line for line in outcome.notes.splitlines() if " fetched: " in line)
+    ended = bench.cloud.bill().lines[0].ended
+    assert ended is not None
+    assert float(fetched.split()[0]) <= ended, "first the results, then the machine"
+    assert outcome.counts["guardian"]["request"] == 0
 
 
 @pytest.mark.slow
 def test_nothing_is_left_by_a_fault_alone(tmp_path: Path) -> None:
     outcomes = tried([Point(fault=name) for name in sorted(FAULTS)], tmp_path)
     assert not leaks(outcomes)
+
+
+@pytest.mark.parametrize("fault", ["boot-unhealthy", "boot-for-ever", "launch-quota"])
+def test_who_fails_to_launch_leaves_nothing_to_the_guardian(bench: Bench, fault: str) -> None:
+    outcome = bench.tried(Point(fault=fault))
+    assert (outcome.status, outcome.leaks) == (125, ())
+    assert outcome.counts["guardian"]["request"] == 0
+
+
+def test_killed_before_it_was_told_the_guardian_lets_a_detached_job_finish(bench: Bench) -> None:
+    """The job runs, and cvl dies in the very step in which it would hand the run over."""
+    kill = Kill(at="write", n=HAND_OVER, when="before")
+    job = "trap 'echo stopped >late; exit 1' TERM; sleep 1 & wait; echo a >out"
+    outcome = bench.tried(Point(client=kill, detach=True), job=job)
+    assert (outcome.status, outcome.leaks, outcome.reaped) == (-signal.SIGKILL, (), False)
+    assert outcome.results == ("out",)
 
 
 def test_detached_the_guardian_follows_to_the_end(bench: Bench) -> None:

@@ -35,6 +35,8 @@ def test_a_signal_is_answered_and_nothing_is_left(
             left = times == 3 or phase in BEFORE
             assert outcome.status == (SIGNALS[number] if left else 0), outcome.notes
             assert not outcome.leaks
+            if times < 3 and (phase, number) != ("output", signal.SIGHUP):
+                assert outcome.counts["guardian"]["request"] == 0, "we clean up ourselves"
             # before the first request there is neither a guardian nor anything to guard
             assert not outcome.reaped or (phase, times) == ("starting", 3)
             said = {2: "once more leaves it as it is", 3: "`cvl attach"}
