@@ -99,7 +99,7 @@ def test_kill_9_while_the_job_runs(desk: Desk, cloud: LambdaCloud) -> None:
     assert (desk.result("out"), desk.result("late")) == (b"a\n", b"b\n")
 
 
-@pytest.mark.parametrize("n", range(1, 9))
+@pytest.mark.parametrize("n", range(1, 7))
 @pytest.mark.parametrize("moment", [Moment.RECEIVED, Moment.DONE, Moment.ANSWERED])
 def test_kill_9_in_the_middle_of_every_request(
     desk: Desk, cloud: LambdaCloud, n: int, moment: Moment
@@ -113,7 +113,7 @@ def test_kill_9_in_the_middle_of_every_request(
             os.kill(victim[0].process.pid, signal.SIGKILL)
 
     cloud.on_request(kill)
-    with desk.start("run", *desk.options, "one", "sh", JOB) as client:
+    with desk.start("run", *desk.options, "one", "sh", JOB.replace("60", "3")) as client:
         victim.append(client)
         client.process.wait(60)
     if desk.ps():
