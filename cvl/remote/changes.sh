@@ -6,6 +6,7 @@ changed() {
     place
     [ -d "$_place" ] || _place=$_run/work
     [ -z "$_image" ] || unlock_files
+    say base "$_base"
     open_answer
     list w "$_run/work" ''
     [ "$_place" = "$_run/work" ] || list e "$_place" "$_run/ws/.git"

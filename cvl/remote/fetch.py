@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from cvl.errors import FetchError, NotReady
+from cvl.errors import FetchError, NotReady, Unreachable
+from cvl.provider import Transport
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.incoming import incoming
 from cvl.remote.landing import Landed, land_staged, land_tar
@@ -16,10 +21,27 @@ from cvl.runlog import run_folder
 from cvl.scope import Scope
 from cvl.units import size
 
+T = TypeVar("T")
 SMALL = 16_000_000
 """Bytes up to which one tar stream is used: one round trip, no second program."""
 SHOWN = 5
 """Skipped results that are named one by one."""
+PATIENCE = 60.0
+"""Seconds without a connection after which a fetch gives up."""
+CONTACT = 5.0
+"""Seconds after which a connection that broke had been a good one."""
+PAUSES = (0.0, 0.3, 1.0, 3.0)
+"""Seconds between attempts; the last one repeats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Load:
+    """What is to come from a run's `folder`; `arrived` notes what has landed."""
+
+    new: Results
+    folder: str
+    into: Path
+    arrived: Callable[[Landed], None]
 
 
 def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> Landed:
@@ -29,29 +51,48 @@ def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> 
     """
     run_id = handle["run"]
     headers = [("id", run_id), *([("image", handle["image"])] if handle.get("image") else [])]
-    answers, listing = far.ask("changed", headers)
-    place = next((answer.rest for answer in answers if answer.word == "place"), "")
-    results = arrange(parse_changed(listing), os.fsencode(handle.get("place", place)))
+    answers, listing = steadily(scope, lambda: far.ask("changed", headers))
+    results = arrange(parse_changed(listing), os.fsencode(handle.get("place", "")))
     seen = _seen(run_id, into)
     new = fresh(results, into, seen)
     scope.tell("fetching", f"{len(new.files)} files, {size(new.size)}")
-    landed = _carried(far, headers, run_id, new, into, scope)
-    _remember(run_id, into, {**seen, **landed.seen})
+    base = next((answer.rest for answer in answers if answer.word == "base"), "")
+
+    def arrived(landed: Landed) -> None:
+        _remember(run_id, into, {**seen, **landed.seen})
+
+    load = _Load(new=new, folder=f"{far.base or base}/runs/{run_id}", into=into, arrived=arrived)
+    landed = _carried(load, far, headers, scope)
+    arrived(landed)
     _tell(scope, landed, into)
     return landed
 
 
-def _carried(
-    far: FarSide, headers: Headers, run_id: str, new: Results, into: Path, scope: Scope
-) -> Landed:
-    if not new.files:
-        return _without_files(new, into)
-    if new.size <= SMALL:
-        return _by_tar(far, headers, new, into)
-    try:
-        return _by_rsync(far, run_id, new, into, scope)
-    except NotReady:  # no rsync over there
-        return _by_tar(far, headers, new, into)
+def steadily(scope: Scope, step: Callable[[], T]) -> T:
+    """Do `step`, again whenever the connection broke, until there is none for `PATIENCE`."""
+    clock, attempt = scope.clock, 0
+    since = clock.monotonic()
+    while True:
+        began = clock.monotonic()
+        try:
+            return step()
+        except Unreachable:
+            now = clock.monotonic()
+            if now - began > CONTACT:
+                attempt, since = 0, now
+            if now - since > PATIENCE:
+                raise
+            scope.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+            attempt += 1
+
+
+def _carried(load: _Load, far: FarSide, headers: Headers, scope: Scope) -> Landed:
+    if not load.new.files:
+        return _without_files(load.new, load.into)
+    if load.new.size > SMALL:
+        with suppress(NotReady):  # no rsync over there
+            return _by_rsync(load, far.transport, scope)
+    return steadily(scope, lambda: _by_tar(far, headers, load.new, load.into))
 
 
 def _by_tar(far: FarSide, headers: Headers, new: Results, into: Path) -> Landed:
@@ -76,18 +117,19 @@ def _without_files(new: Results, into: Path) -> Landed:
         return land_staged(staging, new, into)
 
 
-def _by_rsync(far: FarSide, run_id: str, new: Results, into: Path, scope: Scope) -> Landed:
-    in_place = any(piece.source.startswith(b"/") for piece in new.files)
-    runs = f"{far.base or '.cvl'}/runs/{run_id}"
-    with incoming(into) as staging:
-        for source, files in (
-            ("/", [p.source for p in new.files if p.source.startswith(b"/")] if in_place else []),
-            (runs, [p.source for p in new.files if not p.source.startswith(b"/")]),
-        ):
-            if files:
-                names = [name.lstrip(b"/") for name in files]
-                far.transport.pull(source, names, staging, scope)
-        return land_staged(staging, new, into)
+def _by_rsync(load: _Load, transport: Transport, scope: Scope) -> Landed:
+    """Let rsync fill a private folder, then land it; if that ends early, what is there whole."""
+    sources = [piece.source for piece in load.new.files]
+    with incoming(load.into) as staging:
+        try:
+            for folder, absolute in (("/", True), (load.folder, False)):
+                names = [s.lstrip(b"/") for s in sources if s.startswith(b"/") is absolute]
+                if names:
+                    steadily(scope, partial(transport.pull, folder, names, staging, scope))
+        except BaseException:
+            load.arrived(land_staged(staging, load.new, load.into))
+            raise
+        return land_staged(staging, load.new, load.into)
 
 
 def _tell(scope: Scope, landed: Landed, into: Path) -> None:

@@ -68,6 +68,7 @@ class HostProvider:
         return {
             "run": spec.run_id,
             "base": self.far.base,
+            "folder": f"{self.far.shown}/runs/{spec.run_id}",
             "place": launch.place(spec, self._setup),
             "image": spec.image or "",
             **self._address,

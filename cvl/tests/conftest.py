@@ -6,10 +6,28 @@ from collections.abc import Iterator
 
 import pytest
 
+from cvl.testing import docker_engine
+from cvl.testing.docker_engine import Engine
 from cvl.testing.sshd import Sshd
 
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     with Sshd(tmp_path_factory.mktemp("host")) as sshd:
+        yield sshd
+
+
+@pytest.fixture(scope="session")
+def shared_engine() -> Iterator[Engine]:
+    """One Docker engine of our own for the whole of a worker's tests."""
+    if why := docker_engine.missing():
+        pytest.skip(why)
+    with docker_engine.engine() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def docker_host(shared_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A host whose sessions reach that engine."""
+    with Sshd(tmp_path_factory.mktemp("dockerhost"), env=shared_engine.env) as sshd:
         yield sshd

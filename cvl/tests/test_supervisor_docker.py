@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing import docker_engine
 from cvl.testing.docker_engine import Engine
 from cvl.tests import farside
 from cvl.tests.farside import LIB, Host, wait_for
@@ -25,14 +24,6 @@ numbers = itertools.count()
 @pytest.fixture(params=farside.SHELLS)
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
     yield from farside.hosted(tmp_path, request.param)
-
-
-@pytest.fixture(scope="session")
-def shared_engine() -> Iterator[Engine]:
-    if why := docker_engine.missing():
-        pytest.skip(why)
-    with docker_engine.engine() as running:
-        yield running
 
 
 @pytest.fixture(params=("dash", "busybox"))
@@ -220,7 +211,7 @@ def test_no_container_outlives_its_run(
             {engine.image} sleep 1000
         {"exit 3" if ending == "exit" else f"exec docker run --rm {engine.image} sleep 1000"}
     """
-    limit = {"timeout": 4} if ending == "timeout" else {}
+    limit = {"timeout": 8} if ending == "timeout" else {}
     docker_host.start(run_id, job, None, grace=1, docker=1, **limit)
     count = 4 if ending == "exit" else 5
     wait_for(lambda: docker_host.output(run_id).count(b"\n") >= 4)

@@ -51,7 +51,7 @@ def listed(folder: Path) -> list[str]:
 def changed(host: Host, run: str = "one", image: str = "") -> dict[tuple[str, str, bytes], bytes]:
     """Return (type, area, path) -> size or link target."""
     reply = host.ask("changed", id=run, image=image)
-    assert reply.answers == [], reply
+    assert reply.answers == [f"base {host.base}"], reply
     records = iter(reply.body.split(b"\0")[:-1])
     found = {}
     for record in records:
