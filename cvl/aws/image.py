@@ -19,6 +19,8 @@ from cvl.scope import Scope
 BUILD_LIMIT = 4 * 3600.0
 PLATFORM = "linux/amd64"
 ENTRY = "/opt/cvl/entry.sh"
+ROOT = "root"
+"""The folder of the build context that is copied to `/`: in one step, for one thin layer."""
 
 
 def check(contents: Contents, base: str, name: str) -> None:
@@ -51,9 +53,13 @@ def provide(
         docker.run(words, "building", limited, feed)
     image = f"{registry.uri}:{tag}"
     scope.tell("building", f"{image}, with the example's files")
-    ours = {"Dockerfile": layer(base).encode(), "entry.sh": ENTRY_FILE.read_bytes()}
-    ours |= {f"{folder}/": b"" for folder in (WORKSPACE, REPO)}  # COPY wants them there
-    feed = partial(write_tar, root=root, files=contents.placed(), ours=ours)
+    ours = {
+        "Dockerfile": layer(base).encode(),
+        f"{ROOT}{ENTRY}": ENTRY_FILE.read_bytes(),
+        **{f"{ROOT}/{folder}/": b"" for folder in (WORKSPACE, REPO)},
+    }
+    files = ((f"{ROOT}/{name}", path, entry) for name, path, entry in contents.placed())
+    feed = partial(write_tar, root=root, files=files, ours=ours)
     docker.run(build(image, []), "building", limited, feed)
     registry.push(image, limited)
 
@@ -67,7 +73,5 @@ def layer(base: str) -> str:
     """Return the Dockerfile of the thin layer. Root, for /opt/ml belongs to it."""
     entry = json.dumps(["/bin/sh", ENTRY])
     return (
-        f"FROM {base}\nUSER 0:0\nCOPY entry.sh {ENTRY}\n"
-        f"COPY {WORKSPACE} /{WORKSPACE}\nCOPY {REPO} /{REPO}\n"
-        f"WORKDIR /{WORKSPACE}\nENTRYPOINT {entry}\nCMD []\n"
+        f"FROM {base}\nUSER 0:0\nCOPY {ROOT} /\nWORKDIR /{WORKSPACE}\nENTRYPOINT {entry}\nCMD []\n"
     )

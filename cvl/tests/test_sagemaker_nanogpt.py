@@ -1,0 +1,108 @@
+"""nanogpt trained as a SageMaker training job. PyTorch makes its image gigabytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cvl.testing.docker_engine import Engine
+from cvl.testing.sagemaker import AwsCloud, Settings
+from cvl.testing.sagemaker.cloud import missing
+from cvl.tests.clouds import desk
+from cvl.tests.scripts import NANOGPT
+from cvl.tests.test_nanogpt import environment_of
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1800)]
+BASE = "cvl-test/torch"
+TOOLS = (
+    *("bash", "sh", "env", "find", "grep", "sed", "tr", "head", "cat", "tar", "timeout"),
+    *("mv", "rm", "cp", "mkdir", "touch", "dirname", "basename", "sleep"),
+)
+SMALL = (
+    *("--n_layer", "2", "--n_head", "2", "--n_embd", "32", "--block_size", "32"),
+    *("--batch_size", "8", "--max_iters", "20", "--eval_interval", "10", "--eval_iters", "2"),
+)
+
+
+@pytest.fixture(scope="module")
+def torch(shared_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image with this Python, PyTorch, and the few programs that scripts need."""
+    environment = environment_of(NANOGPT)
+    venv = environment.cache_folder(environment.read_pins())
+    if os.environ.get("CVL_TEST_TORCH") != "1" or not (venv / "ready").exists():
+        pytest.skip("CVL_TEST_TORCH=1 tries this, where PyTorch is installed for nanogpt")
+    root = tmp_path_factory.mktemp("torch")
+    packages = next((venv / "venv/lib").glob("python3*/site-packages"))
+    put_python(root, packages)
+    put_programs(root)
+    for name in ("tmp", "root"):
+        (root / name).mkdir(exist_ok=True)
+    with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as pack:
+        subprocess.run(
+            ["docker", "import", "--change", f"ENV PATH={sys.base_prefix}/bin:/bin", "-", BASE],
+            stdin=pack.stdout,
+            env={**os.environ, **shared_engine.env},
+            check=True,
+            timeout=900,
+        )
+    shutil.rmtree(root)
+    return BASE
+
+
+def put_python(root: Path, packages: Path) -> None:
+    """Put this Python at the very place where it is here: its libraries are looked for there."""
+    base, place = Path(sys.base_prefix), root / sys.base_prefix[1:]
+    inner = Path(sysconfig.get_path("stdlib")).relative_to(base)
+    skip = shutil.ignore_patterns("site-packages", "test", "__pycache__", "*.a")
+    shutil.copytree(base / inner, place / inner, ignore=skip, symlinks=True)
+    shutil.copytree(packages, place / inner / "site-packages", symlinks=True)
+    (place / "bin").mkdir()
+    shutil.copy(base / "bin/python3", place / "bin/python3")
+    for library in (base / "lib").glob("libpython*.so*"):
+        shutil.copy(library, place / "lib")
+
+
+def put_programs(root: Path) -> None:
+    (root / "bin").mkdir()
+    (root / "usr").mkdir()
+    (root / "usr/bin").symlink_to("../bin")
+    files = [shutil.which(name) or name for name in TOOLS]
+    for file in files:
+        shutil.copy(file, root / "bin" / Path(file).name)
+    extensions = [str(each) for each in root.rglob("*.so*") if each.is_file()]
+    everything = [*files, str(root / sys.base_prefix[1:] / "bin/python3"), *extensions]
+    told = subprocess.run(
+        ["ldd", *everything], capture_output=True, text=True, check=False, timeout=300
+    )
+    for word in set(told.stdout.split()):
+        if word.startswith(("/lib", "/usr/lib")) and not (root / word[1:]).exists():
+            (root / word[1:]).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(word, root / word[1:])
+
+
+@pytest.fixture(scope="module")
+def cloud(torch: str, shared_engine: Engine) -> Iterator[AwsCloud]:
+    del torch
+    if why := missing():
+        pytest.skip(why)
+    with AwsCloud(Settings(), engine=shared_engine) as running:
+        yield running
+
+
+def test_nanogpt_trains(cloud: AwsCloud, torch: str, shared_engine: Engine, tmp_path: Path) -> None:
+    calling = desk(tmp_path, cloud, torch, engine=shared_engine)
+    there = calling.repo / "examples/generative/llm/nanogpt"
+    shutil.copytree(NANOGPT, there, ignore=shutil.ignore_patterns("outputs", "__pycache__"))
+    with calling.start("run", *calling.options, "nanogpt", "train", *SMALL) as client:
+        done = client.ended(1500)
+    assert done.code == 0, (done.out[-2000:], done.err[-2000:])
+    run = calling.repo / "cvl-runs" / calling.runs()[0]
+    found = [path.name for path in run.rglob("*") if path.is_file()]
+    assert any(name.endswith((".pt", ".json")) for name in found), (found, done.out)
