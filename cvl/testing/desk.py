@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeVar
 
+from cvl.ledger import Ledger
+
 T = TypeVar("T")
 LIMIT = 60.0
 """Seconds that anything may take before a check gives up on it."""
@@ -135,8 +137,8 @@ class Desk:
         return found
 
     def runs(self) -> list[str]:
-        """Return the ids of all runs, the newest first."""
-        return [str(run["id"]) for run in self.ps()]
+        """Return the ids of all runs, the newest first, as the ledger has them."""
+        return [run.id for run in Ledger(self.state / "ledger.db").runs()]
 
     def result(self, name: str, run_id: str = "") -> bytes:
         """Return a file that a run left in its example's folder or its work folder."""

@@ -52,7 +52,7 @@ def test_any_arguments(
         monkeypatch.setenv(name, value)
 
     @settings(
-        max_examples=12,
+        max_examples=10,
         deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture],
