@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from pkgutil import get_data
+from select import POLLIN, poll
 from typing import IO
 
 from cvl.errors import CvlError, NotReady, Unreachable, UsageError
@@ -68,7 +69,7 @@ class Stream:
         self._noise: list[bytes] = []
         self._news = threading.Condition()
         self._done = False
-        self._payload_read = False
+        self._payload_read = self._closed = False
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -79,14 +80,14 @@ class Stream:
             read = stdout.fileno()
             head = b""
             mark = self._mark + b"\n"
-            while data := _read(read):
+            while data := self._some(read):
                 head += data
                 at = head.find(mark)
                 if at >= 0:
                     if rest := head[at + len(mark) :]:
                         yield rest
                     break
-            while data := _read(read):
+            while data := self._some(read):
                 yield data
 
     def answer(self, *words: str, scope: Scope) -> Answer | None:
@@ -134,9 +135,19 @@ class Stream:
 
     def close(self) -> None:
         """End the request on our side. What it started on the far side is not touched."""
+        self._closed = True
         self._process.kill()
         self._waited(KILL_LIMIT)
         self._let_go()
+
+    def _some(self, descriptor: int) -> bytes:
+        """Read; b"" at the end, or once closed: on this machine others may hold the pipe open."""
+        ready = poll()
+        ready.register(descriptor, POLLIN)
+        while not ready.poll(LOOK * 1000):
+            if self._closed:
+                return b""
+        return _read(descriptor)
 
     def _waited(self, limit: float) -> int | None:
         """Return the exit code, None if there is none within `limit` seconds."""

@@ -79,7 +79,9 @@ def test_ctrl_c_only_detaches(command: tuple[str, ...], desk: Desk, host: Sshd) 
     with desk.start(*command, run) as client:
         client.shows(b"one\n")
         client.signal(signal.SIGINT)
+        before = time.monotonic()
         assert client.ended().code == 0
+        assert time.monotonic() - before < 4, "the job is silent, and nobody waits for it"
     assert desk.left(run)
     go(desk, host, run)
     assert desk.cvl("attach", run).code == 3
