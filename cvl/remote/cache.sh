@@ -32,7 +32,12 @@ workspace() {
     lock "$_folder" 300 || fail internal "the cache $_folder stays locked"
     update
     true >"$_folder/used"
-    copy "$_folder/tree" "$_fresh/ws"
+    if [ -e "$_new/twin/end" ]; then
+        git_root "$_new/twin/tree"
+        try mv "$_new/twin/tree" "$_fresh/ws"
+    else
+        copy "$_folder/tree" "$_fresh/ws"
+    fi
     unlock
 }
 

@@ -134,7 +134,7 @@ class Hashes:
         row = self._rows.get(path)
         size = found.st_size
         if row is None or row[0] != _stamp(found):
-            size, row, sure, held = _read(self._root + path)
+            size, row, sure, held = _read(self._root + path, found)
             if sure:
                 self._news[path] = row
             if held and self._holds + size <= HELD_LIMIT:
@@ -174,26 +174,25 @@ def replace_file(path: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _read(path: bytes) -> _Reading:
-    """Read a file while nobody writes to it."""
+def _read(path: bytes, seen: os.stat_result) -> _Reading:
+    """Read a file while nobody writes to it; `seen` is what it was shortly before."""
+    before = _stamp(seen)
     for _ in range(TRIES):
         now = time.time_ns()
         fd = open_file(path)
         try:
-            before = os.fstat(fd)
-            digest, mentions, whole = _digest(fd, path, before.st_size)
-            after = os.fstat(fd)
+            digest, mentions, whole = _digest(fd, path, seen.st_size)
+            seen = os.fstat(fd)
         finally:
             os.close(fd)
-        if _stamp(before) == _stamp(after):
-            touched = max(after.st_mtime_ns, after.st_ctime_ns)
+        after = _stamp(seen)
+        if before == after:
+            touched = max(seen.st_mtime_ns, seen.st_ctime_ns)
             tick = TICK_NS if touched % SECOND_NS else COARSE_TICK_NS
-            return _Reading(
-                size=after.st_size,
-                row=(_stamp(after), digest, mentions),
-                sure=touched < now - tick,
-                held=None if whole is None else Held(int(after.st_mtime), whole),
-            )
+            held = None if whole is None else Held(int(seen.st_mtime), whole)
+            sure = touched < now - tick
+            return _Reading(seen.st_size, (after, digest, mentions), sure, held)
+        before = after
     raise CvlError(
         f"{os.fsdecode(path)} changes while it is read",
         "wait until it is complete, or name it in .cvlignore",
@@ -214,13 +213,13 @@ def _digest(fd: int, path: bytes, size: int) -> tuple[bytes, bytes, bytes | None
 
     Only scripts and the like mention anything.
     """
-    hasher = blake2b(digest_size=16)
-    first, read = b"", 0
-    for block in blocks(fd, size):
-        hasher.update(block)
-        first = first or block
-        read += len(block)
-    whole = first if read == len(first) else None
+    wanted = min(size + 1, BLOCK)
+    first = os.read(fd, wanted)
+    hasher = blake2b(first, digest_size=16)
+    whole = first if len(first) < wanted < BLOCK else None
+    if whole is None:
+        for block in blocks(fd, size):
+            hasher.update(block)
     return hasher.hexdigest().encode(), _mentions(path, first), whole
 
 

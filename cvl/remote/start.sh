@@ -41,10 +41,27 @@ unpack() {
     [ -d "$_base" ] || try mkdir -p -m 700 "$_base"
     try mkdir -p -m 700 "$_base/runs" "$_base/new" "$_new" "$_fresh" "$_fresh/work" "$_fresh/bin"
     { mkfifo "$_fresh/alive"; shim; } 2>/dev/null & # while the tar comes in
-    try tar -xpof - -C "$_new"
-    wait "$!"
+    _maker=$!
+    if [ -n "$_cache" ] && [ "$_from" = - ]; then
+        try twice
+    else
+        try tar -xpof - -C "$_new"
+    fi
+    wait "$_maker"
     [ -p "$_fresh/alive" ] || fail tool "no named pipe can be made in $_base"
     [ -e "$_new/end" ] || fail internal 'what was sent broke off'
+}
+
+# twice: unpack, and a whole tree into twin/ as well, as it comes in: the one becomes the cache, the
+# other the workspace. If the second fails alone, the first is copied later.
+twice() {
+    mkdir "$_new/twin" && mkfifo "$_new/pipe" || return
+    { tar -xpof - -C "$_new/twin" tree end || rm -f "$_new/twin/end"; cat; } <"$_new/pipe" >/dev/null 2>&1 &
+    _twin=$!
+    tee "$_new/pipe" | tar -xpof - -C "$_new"
+    _unpacked=$?
+    wait "$_twin"
+    return "$_unpacked"
 }
 
 # try COMMAND...: refuse the run, with the host's own words on stderr, if it fails.

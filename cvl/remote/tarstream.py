@@ -14,6 +14,8 @@ from cvl.errors import FetchError
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
+MAGIC = b"ustar  \0" + bytes(247)
+CONSTANT = sum(MAGIC) + 8 * ord(" ")
 NAME = 100
 OCTAL_LIMIT = 8**11
 META_LIMIT = 1 << 20
@@ -142,19 +144,24 @@ def _long(kind: bytes, text: bytes) -> bytes:
 
 
 def _block(member: Member) -> bytes:
-    size = member.size
-    block = b"%b%07o\0%07o\0%07o\0%b%011o\0        %b%bustar  \0%b" % (
-        member.name[:NAME].ljust(NAME, b"\0"),
+    """Return the header itself. Its checksum adds up all bytes, those of its own as blanks."""
+    size, name, link = member.size, member.name[:NAME], member.link[:NAME]
+    numbers = b"%07o\0%07o\0%07o\0%b%011o\0" % (
         member.mode,
         0,
         0,
         b"%011o\0" % size if size < OCTAL_LIMIT else b"\x80" + size.to_bytes(11, "big"),
         member.mtime,
-        member.kind,
-        member.link[:NAME].ljust(NAME, b"\0"),
-        bytes(247),
     )
-    return b"%b%06o\0 %b" % (block[:148], sum(block), block[156:])
+    checksum = sum(name) + sum(numbers) + sum(member.kind) + sum(link) + CONSTANT
+    return b"%b%b%06o\0 %b%b%b" % (
+        name.ljust(NAME, b"\0"),
+        numbers,
+        checksum,
+        member.kind,
+        link.ljust(NAME, b"\0"),
+        MAGIC,
+    )
 
 
 def _parse(block: bytes, extra: dict[bytes, bytes]) -> Member:
