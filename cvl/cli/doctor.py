@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 import click
 
@@ -163,9 +165,16 @@ def asked(transport: object) -> dict[str, str]:
 
     assert isinstance(transport, OpenSSH)
     process = transport.start(("sh", "-s"))
-    process.stdin.write(SEARCH.encode())
-    process.stdin.close()
-    out, words, code = process.stdout.read(), process.stderr.read(), process.wait(LIMIT)
+    late = Timer(LIMIT, process.kill)
+    late.start()
+    try:
+        with process.stdout as stdout, process.stderr as stderr:
+            with suppress(BrokenPipeError):  # no connection: its words say why
+                process.stdin.write(SEARCH.encode())
+                process.stdin.close()
+            out, words, code = stdout.read(), stderr.read(), process.wait(LIMIT)
+    finally:
+        late.cancel()
     if failure := transport.failure(code, words):
         raise failure
     rows = [row.partition("\t") for row in out.decode(errors="replace").splitlines()]

@@ -1,0 +1,118 @@
+"""The commands that start nothing: list, info, doctor, help; and what the command line is like."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cvl.cli import COMMANDS
+from cvl.testing.desk import FOLDER, Desk
+from cvl.testing.sshd import Sshd
+
+LISTED = ["name", "path", "capability", "stability", "tags", "description", "presets", "type"]
+
+
+@pytest.fixture
+def desk(host: Sshd, tmp_path: Path) -> Desk:
+    return Desk(folder=tmp_path, options=("--local",), env=host.env)
+
+
+def test_list(desk: Desk) -> None:
+    (row,) = json.loads(desk.cvl("list", "--json").out)
+    assert sorted(row) == sorted(LISTED)
+    assert (row["path"], row["presets"]) == (FOLDER, ["sh", "args", "gone"])
+    assert desk.cvl("list").out.decode() == f"{FOLDER}  sh, args, gone\n"
+    assert desk.cvl("list", "-k", "told").out != b""
+    assert desk.cvl("list", "-k", "nowhere").out == b""
+
+
+def test_a_broken_file_hides_no_other(desk: Desk) -> None:
+    broken = desk.repo / "examples/broken"
+    broken.mkdir()
+    (broken / "example.yaml").write_text("name: [")
+    done = desk.cvl("list")
+    assert (done.code, FOLDER in done.out.decode()) == (0, True)
+    assert "examples/broken/example.yaml" in done.err
+
+
+def test_info(desk: Desk) -> None:
+    facts = json.loads(desk.cvl("info", "one", "--json").out)
+    assert set(facts["presets"]) == {"sh", "args", "gone"}
+    assert set(facts["presets"]["sh"]) == {"script", "command", "args", "env", "description"}
+    assert "sh: sh.sh" in desk.cvl("info", "one").out.decode()
+
+
+def test_every_locale(desk: Desk) -> None:
+    example = desk.repo / FOLDER / "example.yaml"
+    example.write_text(example.read_text().replace("told", "told, ça va? 好"), "utf-8")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for command in (("list",), ("info", "one"), ("list", "--json"), ("info", "one", "--json")):
+        assert desk.cvl(*command, env=plain).code == 0
+    done = desk.cvl("run", "one", "args", "é好", env=plain)
+    assert (done.code, done.out) == (0, "é好\0".encode()), done.err
+    assert desk.cvl("ps", env=plain).code == 0
+
+
+def test_doctor_looks_here_and_there(desk: Desk, tmp_path: Path) -> None:
+    found = json.loads(desk.cvl("doctor", "--host", "testhost", "--json").out)
+    by_name = {each["what"]: each for each in found}
+    for what in ("ssh", "rsync", "state folder", "testhost", "home there", "python there"):
+        assert by_name[what]["ok"] is True, by_name[what]
+    text = desk.cvl("doctor").out.decode()
+    assert "LAMBDA_API_KEY" in text
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    done = desk.cvl("doctor", env={"PATH": str(tools)})
+    assert done.code == 125
+    assert "apt install openssh-client" in done.out.decode()
+    assert "apt install rsync" in done.out.decode()
+
+
+def test_doctor_says_what_is_wrong_with_a_host(desk: Desk) -> None:
+    done = desk.cvl("doctor", "--host", "nowhere.invalid")
+    assert done.code == 125
+    assert "no such host" in done.out.decode()
+    assert "spelling" in done.out.decode()
+
+
+def test_every_command_has_its_own_help(desk: Desk) -> None:
+    text = desk.cvl("--help").out.decode()
+    for name, (_, line) in COMMANDS.items():
+        assert f"  {name} " in text
+        assert line in text
+        own = desk.cvl(name, "--help")
+        assert (own.code, own.out.startswith(b"Usage: cvl " + name.encode())) == (0, True)
+    assert "_resolve" not in text
+
+
+def test_the_version_loads_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "cvl", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ},
+    )
+    assert done.stdout.startswith("cvl 0.")
+    assert "click" not in done.stderr
+    assert "subprocess" not in done.stderr
+
+
+def test_ps_loads_neither_engine_nor_transport(desk: Desk) -> None:
+    code = "import sys; from cvl.cli import main; main(['ps']); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=desk.environment,
+        cwd=desk.repo,
+    )
+    loaded = set(done.stdout.split())
+    assert "cvl.cli.ps" in loaded
+    assert not loaded & {"cvl.engine", "cvl.remote.far", "subprocess", "rich", "yaml", "asyncio"}
