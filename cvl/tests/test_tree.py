@@ -294,7 +294,11 @@ def test_names_of_every_kind_arrive(tmp_path: Path, tar: list[str]) -> None:
     assert read(far).id == read(root).id
 
 
-def test_a_payload_is_the_same_each_time_and_comes_in_large_pieces(tmp_path: Path) -> None:
+def test_a_payload_is_the_same_each_time_and_comes_in_large_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     root = put(tmp_path, {f"f{n}": b"x" * 5000 for n in range(1000)} | {"big": b"y" * 3_000_001})
     change = delta(None, read(root))
     assert payload({}, change) == payload({}, change)
