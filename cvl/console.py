@@ -16,8 +16,9 @@ from errno import EIO, EPIPE
 from select import select
 from typing import TYPE_CHECKING
 
+from cvl.errors import CvlError
 from cvl.scope import WARNING
-from cvl.spec import ExitStatus, LogChunk
+from cvl.spec import EXIT_CODES, ExitStatus, LogChunk
 from cvl.units import elapsed, size
 
 if TYPE_CHECKING:
@@ -90,9 +91,9 @@ class Console:
             _print(f"cvl: {text}")
 
     def ended(self, status: ExitStatus) -> None:
-        """Say how the run ended, unless it simply succeeded."""
+        """Say how the run ended, unless it simply succeeded; a failure of ours always."""
         self.close()
-        if status and not self._quiet:
+        if status and (not self._quiet or EXIT_CODES.get(status.cause) == CvlError.exit_code):
             detail = f" ({status.detail})" if status.detail else ""
             cause = status.cause.value.replace("-", " ")
             self.say(f"{status.run_id}: {cause}, exit code {int(status)}{detail}")

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 
 import click
@@ -118,6 +119,10 @@ def _explained(error: Exception) -> int:
         return _usage(error)
     if os.environ.get("CVL_DEBUG"):
         raise error
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return _said("the folder that you are in no longer exists", "cd to another one", 125)
     hint = "this is a defect in cvl; CVL_DEBUG=1 shows where"
     return _said(f"{type(error).__name__}: {error}", hint, 125)
 

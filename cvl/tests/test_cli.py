@@ -116,3 +116,17 @@ def test_ps_loads_neither_engine_nor_transport(desk: Desk) -> None:
     loaded = set(done.stdout.split())
     assert "cvl.cli.ps" in loaded
     assert not loaded & {"cvl.engine", "cvl.remote.far", "subprocess", "rich", "yaml", "asyncio"}
+
+
+def test_a_folder_that_is_gone(desk: Desk, tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone;"
+        f"{sys.executable} -m cvl run one sh",
+        shell=True,
+        env=desk.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith("cvl: the folder that you are in no longer exists\nhint: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -209,3 +210,28 @@ def test_the_cvl_that_was_put_there_does_all_that(ssh_desk: Desk, host: Sshd) ->
     stopped = cvl("stop", run)
     assert (stopped.returncode, "is stopped" in stopped.stderr) == (0, True)
     assert ssh_desk.cvl("attach", run).code == 143
+
+
+def test_a_supervisor_that_is_killed_loses_the_run_and_leaves_nothing(
+    ssh_desk: Desk, host: Sshd
+) -> None:
+    with ssh_desk.running("echo x >result; echo one; setsid sleep 1000 & sleep 1000", "-q") as it:
+        it.shows(b"one\n")
+        (run,) = ssh_desk.runs()
+        owner = (host.home / ".cvl/runs" / run / "supervisor").read_text()
+        os.kill(int(owner.split()[0]), signal.SIGKILL)
+        done = it.ended()
+    assert (done.code, ssh_desk.ps()[0]["cause"]) == (125, "lost")
+    assert f"{run}: lost" in done.err, "said even with -q: nothing else would say it"
+    assert ssh_desk.result("result") == b"x\n"
+    assert not ssh_desk.left(run)
+
+
+def test_a_host_that_has_forgotten_a_run(ssh_desk: Desk, host: Sshd) -> None:
+    run = detached(ssh_desk, "exit 3")
+    wait_for(lambda: ssh_desk.ps()[0]["exit_code"] == 3)
+    shutil.rmtree(host.home / ".cvl/runs" / run)
+    done = ssh_desk.cvl("attach", run)
+    assert done.code == 125
+    assert "no such run" in done.err
+    assert ssh_desk.ps()[0]["state"] == "ended"
