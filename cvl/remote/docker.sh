@@ -1,6 +1,6 @@
 #!/bin/sh
-# `docker` as the job sees it: labels what `run` and `create` make, and is the real one otherwise.
-# It lies at runs/<id>/bin/docker.
+# `docker` as the job sees it: labels what `run` and `create` make, makes the folders in our home
+# that they mount, and is the real one otherwise. It lies at runs/<id>/bin/docker.
 
 _own=${0%/*}
 _run=${_own%/*}
@@ -22,6 +22,23 @@ if [ -z "$_real" ]; then
     exit 127
 fi
 
+# mounted SPEC: make the source of a `--mount type=bind,...`, a cache mostly: Docker refuses one
+# that is not there. Not what looks like a file, nor anything outside of our home.
+mounted() {
+    case ,$1, in *,type=bind,*) ;; *) return ;; esac
+    case ,$1 in
+        *,src=*) _source=,$1 _source=${_source##*,src=} ;;
+        *,source=*) _source=,$1 _source=${_source##*,source=} ;;
+        *) return ;;
+    esac
+    _source=${_source%%,*}
+    case ${_source##*/} in ?*.*) return ;; esac
+    case $_source in
+        "$_run"/*) ;;
+        "${HOME:-/}"/*) [ -e "$_source" ] || mkdir -p "$_source" ;;
+    esac
+}
+
 _left=$# _expect=command
 while [ "$_left" -gt 0 ]; do
     _word=$1
@@ -32,13 +49,19 @@ while [ "$_left" -gt 0 ]; do
         value:*) _expect=command ;;
         command:run | command:create | container:run | container:create)
             set -- "$@" --label "cvl.run=${_run##*/}"
-            _expect=nothing
+            _expect=options
+            ;;
+        options:--mount) _expect=mount ;;
+        options:--mount=*) mounted "${_word#*=}" ;;
+        mount:*)
+            mounted "$_word"
+            _expect=options
             ;;
         command:container) _expect=container ;;
         command:-H | command:-c | command:-l | command:-D[Hcl]) _expect=value ;;
         command:--host | command:--context | command:--config | command:--log-level) _expect=value ;;
         command:--tlscacert | command:--tlscert | command:--tlskey) _expect=value ;;
-        command:-* | container:-* | nothing:*) ;;
+        command:-* | container:-* | options:* | nothing:*) ;;
         *) _expect=nothing ;;
     esac
 done

@@ -167,6 +167,24 @@ def test_what_scripts_mount_is_there(built: Box, docker_host: Sshd) -> None:
     assert cache.stat().st_uid == os.getuid()
 
 
+def test_other_folders_in_the_home_that_scripts_mount_are_made(
+    built: Box, docker_host: Sshd
+) -> None:
+    home = docker_host.home
+    for name in (".cache/models", ".weights"):
+        shutil.rmtree(home / name, ignore_errors=True)
+    done = built.run(
+        'docker run --rm --mount "type=bind,src=$HOME/.cache/models/a b,dst=/c/a" '
+        '--mount="type=bind,source=$HOME/.weights,target=/c/b,readonly" "$IMG" ls /c'
+    )
+    assert (done.code, done.out) == (0, b"a\nb\n")
+    for missing in ("$HOME/.kaggle/key.json", "$PWD/no-such-folder", "/no-such-folder"):
+        refused = built.run(f'docker run --rm --mount "type=bind,src={missing},dst=/c" "$IMG" true')
+        assert refused.code == 125
+        assert b"bind source path does not exist" in refused.out
+    assert not (home / ".kaggle").exists()
+
+
 def test_the_job_knows_its_run(built: Box) -> None:
     done = built.run(
         'echo "$CVL_RUN_ID $CVL_CONTAINER_NAME"; test -d "$CVL_WORK_DIR" && ls -A "$CVL_WORK_DIR"; '
