@@ -6,7 +6,7 @@
 from cvl.catalog.command import Command, build_of, find_preset, resolve
 from cvl.catalog.example import Example, Problem, needs_of
 from cvl.catalog.find import find
-from cvl.catalog.image import image_of
+from cvl.catalog.image import image_for, image_of
 from cvl.catalog.index import Catalog, load
 from cvl.catalog.inputs import Inputs, find_inputs
 from cvl.catalog.match import has_word, match, suggest
@@ -30,6 +30,7 @@ __all__ = [
     "find_preset",
     "find_root",
     "has_word",
+    "image_for",
     "image_of",
     "listed",
     "load",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cvl.catalog.example import Example
-from cvl.catalog.image import image_of
+from cvl.catalog.image import image_for
 from cvl.catalog.match import fold
 from cvl.catalog.preset import Preset
 from cvl.errors import NotFound, UsageError
@@ -65,7 +65,7 @@ def build_of(example: Example, preset: str) -> Build | None:
     command = resolve(example, "build")
     assignments = tuple(f"{name}={value}" for name, value in command.env.items())
     argv = ("env", *assignments, *command.argv) if assignments else command.argv
-    return Build(argv=argv, image=image_of(example))
+    return Build(argv=argv, image=image_for(example, wanted))
 
 
 def _shell(preset: Preset, args: tuple[str, ...]) -> tuple[str, ...]:

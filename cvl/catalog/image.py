@@ -1,4 +1,4 @@
-"""The name of an example's image: what its file says, else what its build script says.
+"""The name of an example's image: what a script asks for, the file says, or the build script says.
 
 A hint only: many examples build an image of another name than their file and their folder suggest.
 """
@@ -9,33 +9,59 @@ import re
 from collections.abc import Iterator, Mapping
 
 from cvl.catalog.example import Example
+from cvl.catalog.preset import Preset
 
 # Left uncompiled: most of the time nobody asks.
 _VARIABLE = r"^\s*(?:export |readonly )?([A-Za-z_]\w*)=(\"[^\"\n]*\"|'[^'\n]*'|\S+)"
 _DEFAULT = r"\$\{?([A-Za-z_]\w*)(?::?-([^{}$]*))?\}?"
 _BUILD = r"\bdocker\s+(?:buildx\s+)?build\s([^\n;|&]*)"
 _TAG = r"(?:^|\s)(?:-t|--tag)[ =]+(\"[^\"]*\"|'[^']*'|\S+)"
+_WANTED = r"\$\{CVL_IMAGE:-([^}]*)\}"
 _FOLDER = r"\$\(basename \"?\$\{?SCRIPT_DIR\}?\"?\)"
 _IMAGE = r"[a-z0-9][\w./-]*(?::[\w.-]+)?"
+
+
+def image_for(example: Example, preset: Preset) -> str:
+    """Return the image that the preset's script takes unless told otherwise, else `image_of`.
+
+    What tells is `${CVL_IMAGE:-image}`: where an image is missing, it is this one.
+    """
+    text = _text(example, preset)
+    wanted = {_expanded(image, _values(text)).strip("\"'") for image in re.findall(_WANTED, text)}
+    return _name(wanted) or image_of(example)
 
 
 def image_of(example: Example) -> str:
     """Return the image that the file names, else the only tag its build script gives, else ""."""
     build = example.presets.get("build")
-    if example.image or build is None or build.script is None:
+    if example.image or build is None:
         return example.image
+    return _name(set(_tags(_text(example, build))))
+
+
+def _name(images: set[str]) -> str:
+    """Return the only one of them if it is a name, else ""."""
+    image = images.pop() if len(images) == 1 else ""
+    return image if re.fullmatch(_IMAGE, image) else ""
+
+
+def _text(example: Example, preset: Preset) -> str:
+    """Return a preset's script on long lines, "" where there is none to read."""
+    if preset.script is None:
+        return ""
     try:
-        text = (example.folder / build.script).read_text(encoding="utf-8", errors="replace")
+        text = (example.folder / preset.script).read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):
         return ""
-    text = re.sub(_FOLDER, lambda _: example.folder.name, text.replace("\\\n", " "))
-    tags = set(_tags(text))
-    tag = tags.pop() if len(tags) == 1 else ""
-    return tag if re.fullmatch(_IMAGE, tag) else ""
+    return re.sub(_FOLDER, lambda _: example.folder.name, text.replace("\\\n", " "))
+
+
+def _values(text: str) -> dict[str, str]:
+    return {name: value.strip("\"'") for name, value in re.findall(_VARIABLE, text, re.MULTILINE)}
 
 
 def _tags(text: str) -> Iterator[str]:
-    values = {name: value.strip("\"'") for name, value in re.findall(_VARIABLE, text, re.MULTILINE)}
+    values = _values(text)
     for options in re.findall(_BUILD, text):
         for tag in re.findall(_TAG, options):
             yield _expanded(tag.strip("\"'"), values)

@@ -16,7 +16,7 @@ from cvl.catalog import (
     find,
     find_inputs,
     find_preset,
-    image_of,
+    image_for,
     needs_of,
     resolve,
 )
@@ -106,7 +106,7 @@ def job(
         env=command.env,
         source=Source(root=found.root, folder=found.path, include=tuple(common.get("include", ()))),
         inputs=inputs.files,
-        image=image_of(found) or None,
+        image=image_for(found, chosen) or None,
         build=build_of(found, chosen.name),
         needs=needs_of(found, chosen),
     )

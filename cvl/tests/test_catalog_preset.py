@@ -326,6 +326,30 @@ def test_the_image_is_what_the_file_says_else_what_the_script_says(
     assert build_of(found, "on_host") is None
 
 
+@pytest.mark.parametrize(
+    ("script", "image"),
+    [
+        ('IMG="${CVL_IMAGE:-other}"\ndocker run "$IMG"', "other"),
+        ("docker run \\\n  ${CVL_IMAGE:-org/other:v1} x", "org/other:v1"),
+        ('NAME=other\nIMG="${CVL_IMAGE:-$NAME}"', "other"),
+        ('IMG="${CVL_IMAGE:-$(basename "$SCRIPT_DIR")}"', "named"),
+        ('A="${CVL_IMAGE:-one}"\nB="${CVL_IMAGE:-two}"', "named"),
+        ("IMAGE=photo.jpg", "named"),
+        ('IMG="${CVL_IMAGE:-$1}"', "named"),
+    ],
+)
+def test_the_image_that_is_missing_is_the_one_that_the_preset_takes(
+    script: str, image: str, tmp_path: Path
+) -> None:
+    text = "image: named\npresets: {build: build.sh, predict: p.sh}"
+    found = example(text, tmp_path, "build.sh", "p.sh")
+    (found.folder / "build.sh").write_text("docker build -t built .")
+    (found.folder / "p.sh").write_text(script)
+    build = build_of(found, "predict")
+    assert build is not None
+    assert build.image == image
+
+
 def test_a_build_keeps_its_environment_and_may_lack_its_script() -> None:
     found = example("presets: {build: A=1 gone.sh, x: x.sh}")
     build = build_of(found, "x")

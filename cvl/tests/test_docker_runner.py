@@ -77,6 +77,11 @@ def test_build_can_be_forced_and_forbidden(one: Box) -> None:
         assert always.out.endswith(b"found\n")
 
 
+def test_an_image_of_the_users_own_needs_no_build(one: Box) -> None:
+    done = one.run("echo $CVL_IMAGE", "-e", "CVL_IMAGE=my/own")
+    assert (done.code, done.out) == (0, b"my/own\n")
+
+
 def test_the_build_preset_is_not_built_before_it_builds(one: Box) -> None:
     done = one.desk.cvl("run", *one.desk.options, "boxed", "build")
     assert done.code == 0
