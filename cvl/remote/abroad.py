@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from cvl.errors import NotFound, NotReady, UsageError
-from cvl.remote.far import FarSide, Stream
+from cvl.remote.far import FarSide
+from cvl.remote.stream import Stream
 from cvl.spec import Build, JobSpec, Needs, Source, new_run_id
 
 LIMIT = 60.0

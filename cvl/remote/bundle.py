@@ -77,7 +77,7 @@ def install(far: FarSide) -> None:
     Needs a Python there, nothing else: no pip, no index, no root. Idempotent, and safe for two
     at once. Raises `NotReady` with the host's words, `Unreachable`, `CvlError`.
     """
-    from cvl.remote.far import Stream
+    from cvl.remote.stream import Stream
 
     nonce, sent = token_hex(8), bundle()
     process = far.transport.start(SETUP)

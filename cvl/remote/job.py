@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cvl.errors import CvlError, FetchError, LostContact, NotReady, Unreachable
-from cvl.remote.far import Answer, FarSide, Stream, result_of
+from cvl.remote.far import FarSide
+from cvl.remote.stream import Answer, Stream, result_of
 from cvl.scope import Bell, Clock, Scope, SystemClock
 from cvl.spec import Cause, ExitStatus, LogChunk, ended
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import IO
 
 from cvl.errors import LostContact, NotConnected, Unreachable
-from cvl.remote.far import Answer, FarSide, Headers, Stream
+from cvl.remote.far import FarSide, Headers
 from cvl.remote.job import RemoteJob
+from cvl.remote.stream import Answer, Stream
 from cvl.remote.sync import TreeSync
 from cvl.scope import Cancelled, Scope
 from cvl.spec import Build, JobSpec
@@ -175,8 +176,10 @@ def exports(env: Mapping[str, str]) -> str:
 
 
 def build_script(build: Build) -> str:
-    """Return sh lines that build the image unless `auto` finds it."""
+    """Return sh lines that build the image unless `auto` finds it, or another one is to be used."""
     lines = []
+    if build.when == "auto":
+        lines.append('[ -z "${CVL_IMAGE:-}" ] || exit 0')
     if build.when == "auto" and build.image:
         lines.append(f"docker image inspect {shlex.quote(build.image)} >/dev/null 2>&1 && exit 0")
     lines.append(f"exec {shlex.join(build.argv)}")

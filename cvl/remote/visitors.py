@@ -99,7 +99,8 @@ def _ended(run: Run, status: ExitStatus, when: float | None = None) -> Run:
 
 def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus]:
     """Ask the shell files, which also settle what a crash has left unsettled."""
-    from cvl.remote.far import Answer, FarSide, result_of
+    from cvl.remote.far import FarSide
+    from cvl.remote.stream import Answer, result_of
     from cvl.transports.local import Local
 
     try:
@@ -116,7 +117,7 @@ def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus]:
 
 
 def _result(file: Path, name: str) -> ExitStatus | None:
-    from cvl.remote.far import Answer, result_of
+    from cvl.remote.stream import Answer, result_of
 
     try:
         return result_of([Answer("result", file.read_text().strip())], name)

@@ -32,7 +32,8 @@ from cvl.ledger import Ledger
 from cvl.ledger.store import Store
 from cvl.paths import ledger_file
 from cvl.provider import Observer
-from cvl.remote.far import FarSide, library
+from cvl.remote.far import FarSide
+from cvl.remote.library import library
 from cvl.runners import lambda_api, lambda_labs  # noqa: F401 - warm
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.spec import JobSpec, Limits, LogChunk, Source

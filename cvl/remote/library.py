@@ -1,0 +1,67 @@
+"""The shell files that a machine is given, under one hash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
+from pkgutil import get_data
+
+SHELL_FILES = (
+    "alive.sh",
+    "cache.sh",
+    "changes.sh",
+    "clean.sh",
+    "containers.sh",
+    "docker.sh",
+    "follow.sh",
+    "prepare.sh",
+    "run.sh",
+    "start.sh",
+    "supervisor.sh",
+    "sweep.sh",
+)
+"""What is put into lib/<hash> on a machine. setup.sh is not: it installs cvl itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """Our shell files, and the hash of what is in them."""
+
+    hash: str
+    files: Mapping[str, bytes]
+
+    def archive(self) -> bytes:
+        """Return them as one tar, each executable."""
+        return tar_of(self.files)
+
+
+@cache
+def library() -> Library:
+    """Return the shell files that belong to this version of cvl, also from inside a zipapp."""
+    files = {name: _data(name) for name in SHELL_FILES}
+    digest = blake2b(digest_size=16)
+    for name, data in files.items():
+        digest.update(f"{name} {len(data)}\n".encode() + data)
+    return Library(digest.hexdigest(), files)
+
+
+def tar_of(files: Mapping[str, bytes], mode: int = 0o700) -> bytes:
+    """Return a tar of some small files that GNU, BSD and busybox tar can read."""
+    import io
+    import tarfile
+
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), mode
+            archive.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+def _data(name: str) -> bytes:
+    data: bytes | None = get_data("cvl.remote", name)
+    assert data is not None, f"{name} is missing from this installation"
+    return data
