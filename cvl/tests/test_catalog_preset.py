@@ -332,7 +332,7 @@ def test_the_image_is_what_the_file_says_else_what_the_script_says(
         ('IMG="${CVL_IMAGE:-other}"\ndocker run "$IMG"', "other"),
         ("docker run \\\n  ${CVL_IMAGE:-org/other:v1} x", "org/other:v1"),
         ('NAME=other\nIMG="${CVL_IMAGE:-$NAME}"', "other"),
-        ('IMG="${CVL_IMAGE:-$(basename "$SCRIPT_DIR")}"', "named"),
+        ('IMG="${CVL_IMAGE:-$(basename "$SCRIPT_DIR")}"', "b"),
         ('A="${CVL_IMAGE:-one}"\nB="${CVL_IMAGE:-two}"', "named"),
         ("IMAGE=photo.jpg", "named"),
         ('IMG="${CVL_IMAGE:-$1}"', "named"),
