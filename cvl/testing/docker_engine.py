@@ -119,7 +119,6 @@ def _daemon(folder: Path, bridge: str) -> Iterator[None]:
         f"--bridge={bridge}",
         "--iptables=false",
         "--ip6tables=false",
-        "--ip-forward=false",
         "--ip-masq=false",
         "--storage-driver=vfs",
         "--log-level=warn",
