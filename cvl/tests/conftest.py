@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cvl.testing import docker_engine
 from cvl.testing.docker_engine import Engine
 from cvl.testing.sshd import Sshd
+
+# How fast a loaded machine makes up examples says nothing about us.
+settings.register_profile("cvl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("cvl")
 
 
 @pytest.fixture(scope="session")

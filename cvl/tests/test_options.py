@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,9 +142,10 @@ def test_the_configured_runner_is_the_default(host: Sshd, tmp_path: Path) -> Non
 
 
 def test_a_broken_pipe_does_not_end_the_run(desk: Desk) -> None:
-    words = ["run", *desk.options, "one", "sh", "seq 100000; echo x >result; exit 3"]
+    script = "seq 100000; echo x >result; exit 3"
+    words = [sys.executable, "-m", "cvl", "run", *desk.options, "one", "sh", script]
     done = subprocess.run(
-        f"{{ cvl {subprocess.list2cmdline(words)}; echo $? >code; }} | head -n 1",
+        f"{{ {shlex.join(words)}; echo $? >code; }} | head -n 1",
         shell=True,
         cwd=desk.repo,
         env=desk.environment,

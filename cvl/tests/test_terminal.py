@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shlex
 import subprocess
 import sys
 import time
@@ -107,9 +108,11 @@ def test_a_terminal_that_goes_away(desk: Desk) -> None:
 
 
 def test_output_that_cannot_be_written_here_is_said(desk: Desk) -> None:
-    words = subprocess.list2cmdline(["run", *desk.options, "one", "sh", "echo one; exit 3"])
+    words = shlex.join(
+        [sys.executable, "-m", "cvl", "run", *desk.options, "one", "sh", "echo one; exit 3"]
+    )
     done = subprocess.run(
-        f"{sys.executable} -m cvl {words} >/dev/full",
+        f"{words} >/dev/full",
         shell=True,
         cwd=desk.repo,
         env=desk.environment,
@@ -123,8 +126,10 @@ def test_output_that_cannot_be_written_here_is_said(desk: Desk) -> None:
 
 
 def test_nobody_listens_at_all(desk: Desk) -> None:
-    words = subprocess.list2cmdline(["run", *desk.options, "one", "sh", "echo x >result; exit 3"])
-    command = f"{sys.executable} -m cvl {words} <&- >&- 2>&-"
+    words = shlex.join(
+        [sys.executable, "-m", "cvl", "run", *desk.options, "one", "sh", "echo x >result; exit 3"]
+    )
+    command = f"{words} <&- >&- 2>&-"
     done = subprocess.run(
         ["sh", "-c", command], cwd=desk.repo, env=desk.environment, check=False, timeout=LIMIT
     )
