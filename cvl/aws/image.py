@@ -6,19 +6,24 @@ The tag says what is in it. So an unchanged example is neither built nor pushed 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
-from cvl.aws.contents import ENTRY_FILE, REPO, WORKSPACE, Contents, write_tar
 from cvl.aws.docker import Docker
 from cvl.aws.registry import Registry
+from cvl.container.contents import REPO, WORKSPACE, Contents, write_tar
 from cvl.errors import UsageError
 from cvl.scope import Scope
 
 BUILD_LIMIT = 4 * 3600.0
 PLATFORM = "linux/amd64"
 ENTRY = "/opt/cvl/entry.sh"
+ENTRY_FILE = Path(__file__).parent.parent / "runners" / "sagemaker_entry.sh"
+FORMAT = b"1"
+"""Goes up when the same files would make another image."""
 ROOT = "root"
 """The folder of the build context that is copied to `/`: in one step, for one thin layer."""
 
@@ -62,6 +67,15 @@ def provide(
     feed = partial(write_tar, root=root, files=files, ours=ours)
     docker.run(build(image, []), "building", limited, feed)
     registry.push(image, limited)
+
+
+def tag_of(contents: Contents, *more: str) -> str:
+    """Return a tag for an image with just these contents; `more` is what else makes it."""
+    digest = blake2b(FORMAT, digest_size=10)
+    for part in (contents.tree.id, contents.folder, ENTRY_FILE.read_text(), *more):
+        digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+    words = re.findall(r"[a-z0-9]+", contents.folder.rpartition("/")[2].lower())
+    return "-".join([*words, digest.hexdigest()])[-128:].lstrip("-")
 
 
 def build(image: str, more: Sequence[str]) -> tuple[str, ...]:

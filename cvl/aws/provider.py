@@ -11,12 +11,12 @@ from functools import partial
 from typing import IO
 
 from cvl.aws import check, image, inputs, jobs, price, registry
-from cvl.aws.contents import ENTRY_FILE, Contents, contents_of, write_tar
 from cvl.aws.job import TrainingJob, stop
 from cvl.aws.jobs import KIND
 from cvl.aws.order import STOP, Order, Runtime, deadline, job_name, max_wait, request, runtime
 from cvl.aws.place import Place
 from cvl.aws.session import Account
+from cvl.container.contents import Contents, contents_of, write_tar
 from cvl.errors import CvlError
 from cvl.leases import HOUR, Leases, cost
 from cvl.ledger import Ledger
@@ -166,7 +166,7 @@ class SageMaker:
 
     def _tag(self, contents: Contents | None, spec: JobSpec) -> str:
         assert contents is not None, "without an example there is nothing to build"
-        return contents.tag(spec.image or "", *self._ordered().build_args)
+        return image.tag_of(contents, spec.image or "", *self._ordered().build_args)
 
     def _image(self, spec: JobSpec, scope: Scope) -> str:
         """Return the image's URI once the registry has it."""
@@ -200,7 +200,7 @@ class SageMaker:
 
     def _code(self, spec: JobSpec, code: IO[bytes]) -> Mapping[str, IO[bytes]]:
         """Return what an image that we did not build lacks: our script and the example."""
-        more: dict[str, IO[bytes]] = {inputs.ENTRY: io.BytesIO(ENTRY_FILE.read_bytes())}
+        more: dict[str, IO[bytes]] = {inputs.ENTRY: io.BytesIO(image.ENTRY_FILE.read_bytes())}
         if (contents := self._chosen(spec)) and spec.source:
             write_tar(code, spec.source.root, contents.placed(), {})
             code.seek(0)

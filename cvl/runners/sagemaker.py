@@ -7,7 +7,6 @@ reply is settled by asking for that name, and a request can be repeated.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Unpack
@@ -17,20 +16,19 @@ from cvl.aws.order import STOP, Order
 from cvl.aws.place import Place
 from cvl.aws.provider import SageMaker
 from cvl.aws.session import Account, configured
-from cvl.errors import UsageError
+from cvl.container.command import command
 from cvl.ledger import Ledger
 from cvl.paths import ledger_file
 from cvl.provider import Provider, Reapable
 from cvl.runners import frontdoor
 from cvl.runners.frontdoor import Common
-from cvl.spec import EMPTY, ExitStatus, JobSpec
+from cvl.spec import EMPTY, ExitStatus
 from cvl.units import minutes
 
 GRACE = 90.0
 """Of the 120 s between TERM and KILL, what the job has; the rest is for moving its results."""
 UPLOAD_LIMIT = 900.0
 """Seconds in which a stopped job has to be seen ended: SageMaker uploads its results first."""
-SHELL = frozenset({"bash", "sh"})
 
 
 class SageMakerRunner:
@@ -107,35 +105,3 @@ class SageMakerRunner:
         account = Account(handle.get("region"), handle.get("profile"), handle.get("endpoint"))
         output = handle.get("output")
         return SageMaker(account, output=Place.parse(output) if output else None)
-
-
-def command(spec: JobSpec, entry_command: str | None) -> tuple[str, ...]:
-    """Return what runs in the container. Raises `UsageError` for a preset that cannot.
-
-    A training job cannot start containers of its own: a script that does is replaced by the
-    Python file that it would run.
-    """
-    args = spec.argv[len(spec.argv) - len(spec.args) :]
-    if entry_command:
-        line = entry_command if re.search(r"\$[@*]|\$\{[@*]", entry_command) else None
-        return ("sh", "-c", line or f'{entry_command} "$@"', "entry", *args)
-    if spec.argv[:2] == ("bash", "-c") or spec.argv[0] not in SHELL:
-        return spec.argv
-    assert spec.source is not None
-    folder = spec.source.root / spec.source.folder
-    script = folder / spec.argv[1]
-    if script.is_file() and not (spec.needs.docker and starts_docker(script.read_bytes())):
-        return spec.argv
-    names = [f"{spec.preset}.py", *(["train.py"] if "train" in spec.preset else [])]
-    for name in names:
-        if (folder / name).is_file():
-            return ("python", name, *spec.argv[2:])
-    raise UsageError(
-        f"preset {spec.preset!r} of {spec.example} starts Docker itself, which no training job can",
-        "say what to run instead, such as --entry-command 'python predict.py'",
-    )
-
-
-def starts_docker(script: bytes) -> bool:
-    """Return whether a script calls Docker, in a line that is no comment."""
-    return re.search(rb"^[^#\n]*\bdocker\b", script, re.MULTILINE) is not None

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cvl.aws.contents import ENTRY_FILE
+from cvl.aws.image import ENTRY_FILE
 from cvl.aws.inputs import script
 from cvl.aws.job import code_in, first_failure
 from cvl.aws.logs import Ending, LogReader
@@ -25,8 +25,8 @@ from cvl.aws.outputs import fetch
 from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing, Taken, understood
 from cvl.aws.session import Account
+from cvl.container.command import command
 from cvl.errors import AuthError, FetchError, MissingTool, Rejected, Unreachable, UsageError
-from cvl.runners.sagemaker import command
 from cvl.scope import Scope
 from cvl.spec import JobSpec, Limits, Needs, Source, new_run_id
 from cvl.testing.sagemaker import FAULTS, AwsCloud

@@ -1,14 +1,12 @@
-"""What of the repository goes into a training image, and the tag that says exactly what."""
+"""What of the repository goes into a job's container: its example, and what that reaches for."""
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
@@ -20,9 +18,6 @@ from cvl.remote.tree import OLDEST, Tree
 from cvl.spec import Source
 
 WORKSPACE, REPO = "workspace", "cvlization_repo"
-ENTRY_FILE = Path(__file__).parent.parent / "runners" / "sagemaker_entry.sh"
-FORMAT = b"1"
-"""Goes up when the same files would make another image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +49,6 @@ class Contents:
         for path, entry in self.tree.entries.items():
             if path not in own:
                 yield f"{REPO}/{os.fsdecode(path)}", path, entry
-
-    def tag(self, *more: str) -> str:
-        """Return a tag for an image with just these contents; `more` is what else makes it."""
-        digest = blake2b(FORMAT, digest_size=10)
-        for part in (self.tree.id, self.folder, ENTRY_FILE.read_text(), *more):
-            digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
-        words = re.findall(r"[a-z0-9]+", self.folder.rpartition("/")[2].lower())
-        return "-".join([*words, digest.hexdigest()])[-128:].lstrip("-")
 
 
 def contents_of(source: Source) -> Contents:
