@@ -80,9 +80,9 @@ def overdue(owner: Reapable, ledger: Ledger) -> list[Finding]:
     """Return what carries our tag out there and should be over. Raises what `owned` raises."""
     listed = [each for each in owner.owned() if each.alive]
     here, now = ledger.id(), owner.now()
-    looked_after = {each.run_id for each in listed if each.deadline is not None}
+    looked_after = {each.run_id for each in listed if each.price_per_hour is not None}
     found = []
-    for each in listed:
+    for each in filter(lambda each: each.proven, listed):
         run = known(ledger, each.run_id)
         if why := reason(each, run, here, now, alone=each.run_id not in looked_after):
             found.append(

@@ -215,7 +215,8 @@ class Resource:
 
     `name` is ours and carries the run id; `id` is the provider's, "" until it is known.
     `deadline` is UTC epoch seconds by the provider's clock. `alive` is False only when the
-    provider was seen to say so: an unknown status is alive.
+    provider was seen to say so: an unknown status is alive. `proven` is False for what only looks
+    like ours, for it carries none of our tags: enough to see our own gone, not to judge by.
     """
 
     kind: str
@@ -226,6 +227,7 @@ class Resource:
     deadline: float | None = None
     price_per_hour: Decimal | None = None
     alive: bool = True
+    proven: bool = True
     note: str = ""
 
 

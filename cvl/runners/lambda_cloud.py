@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from functools import partial
 from typing import cast
 
-from cvl.errors import CvlError
+from cvl.errors import Ambiguity, CvlError
 from cvl.leases import Leases
 from cvl.machines import KIND, machine_name
 from cvl.provider import Machine, Offer, Order
@@ -67,8 +67,10 @@ class LambdaCloud:
         self.secrets: Mapping[str, str] = {"api_key": key or os.environ.get("LAMBDA_API_KEY", "")}
 
     def offers(self) -> list[Offer]:
-        found = cast("Mapping[str, Json]", self._api.get("/instance-types"))
-        return sorted(map(offer_of, found.values()), key=lambda each: each.price_per_hour)
+        found = self._api.get("/instance-types")
+        with understood():
+            kinds = cast("Mapping[str, Json]", found).values()
+            return sorted(map(offer_of, kinds), key=lambda each: each.price_per_hour)
 
     def now(self) -> float:
         return self._api.now()
@@ -119,10 +121,12 @@ class LambdaCloud:
 
     def look(self, resource: Resource) -> Machine:
         try:
-            found = cast("Json", self._api.get(f"/instances/{resource.id}"))
+            found = self._api.get(f"/instances/{resource.id}")
         except Gone as error:
             return Machine(state="missing", words=str(error))
-        status, address = str(found["status"]), str(found.get("ip") or "")
+        with understood():
+            entry = cast("Json", found)
+            status, address = str(entry["status"]), str(entry.get("ip") or "")
         state = STATES.get(status, "booting")
         if state == "ready" and not address:
             return Machine(state="booting", words="active, without an address yet")
@@ -130,18 +134,16 @@ class LambdaCloud:
 
     def owned(self, kind: str = "") -> Iterable[Resource]:
         if kind in {"", KIND}:
-            for each in cast("Sequence[Json]", self._api.get("/instances")):
-                if resource := machine_of(each):
-                    yield resource
+            yield from self._listed("/instances", machine_of)
         if kind in {"", KEY_KIND}:
-            for each in cast("Sequence[Json]", self._api.get("/ssh-keys")):
-                if found := OURS.match(str(each["name"])):
-                    yield Resource(
-                        kind=KEY_KIND,
-                        name=str(each["name"]),
-                        id=str(each["id"]),
-                        run_id=found["run"],
-                    )
+            yield from self._listed("/ssh-keys", key_of)
+
+    def _listed(self, path: str, ours: Callable[[Json], Resource | None]) -> list[Resource]:
+        found = self._api.get(path)
+        with understood():
+            if not isinstance(found, list):  # an empty object would pass for an empty list
+                raise TypeError(found)
+            return [each for each in map(ours, found) if each]
 
     def destroy(self, resource: Resource) -> None:
         try:
@@ -154,7 +156,8 @@ class LambdaCloud:
 
     def _add_key(self, name: str, public_key: str) -> str:
         made = self._api.once("/ssh-keys", {"name": name, "public_key": public_key})
-        return str(cast("Json", made)["id"])
+        with understood():
+            return str(cast("Json", made)["id"])
 
     def _body(self, order: Order) -> Json:
         """Return the request with its secrets in it: only for the wire."""
@@ -164,13 +167,23 @@ class LambdaCloud:
         }
 
     def _launch(self, request: Json) -> str:
-        made = cast("Json", self._api.once(LAUNCH, request))
-        return str(cast("Sequence[str]", made["instance_ids"])[0])
+        made = self._api.once(LAUNCH, request)
+        with understood():
+            return str(cast("Mapping[str, Sequence[str]]", made)["instance_ids"][0])
 
     def _forget_key(self, key: Resource) -> None:
         """Take the key away first: a launch that is still under way over there then fails."""
         with suppress(CvlError):  # its line stays open: it is deleted with the rest
             self.destroy(key)
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Take a reply that lacks what the API's document requires for no reply at all."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise Ambiguity(f"the Lambda API answered what makes no sense ({error!r})") from error
 
 
 def offer_of(entry: Json) -> Offer:
@@ -194,10 +207,15 @@ def offer_of(entry: Json) -> Offer:
 
 
 def machine_of(entry: Json) -> Resource | None:
-    """Return an entry of `GET /instances` if it is ours: it carries our tag, or a name of ours."""
+    """Return an entry of `GET /instances` if it is ours.
+
+    It carries our tag; or our name, or that of our key, which is the one of them that the API
+    always shows.
+    """
     tags = {str(t["key"]): str(t["value"]) for t in cast("Sequence[Json]", entry.get("tags") or ())}
     run_id = tags.get("cvl-run", "")
-    if not RUN_ID.match(run_id):
+    proven = bool(RUN_ID.match(run_id))
+    if not proven and not (run_id := _run_of(entry)):
         return None
     kind = cast("Json", entry["instance_type"])
     deadline = tags.get("cvl-deadline", "")
@@ -207,11 +225,29 @@ def machine_of(entry: Json) -> Resource | None:
         id=str(entry["id"]),
         run_id=run_id,
         owner=tags.get("cvl-owner", ""),
-        deadline=float(deadline) if deadline.isdigit() else None,
+        deadline=float(deadline) if deadline.isascii() and deadline.isdigit() else None,
         price_per_hour=Decimal(cast("int", kind["price_cents_per_hour"])) / CENTS,
         alive=str(entry["status"]) not in OVER,
+        proven=proven,
         note=str(entry["status"]),
     )
+
+
+def _run_of(entry: Json) -> str:
+    """Return the run that an instance bears the name of, "" for none of ours."""
+    for name in (entry.get("name"), *cast("Sequence[str]", entry["ssh_key_names"])):
+        if found := OURS.match(str(name)):
+            return found["run"]
+    return ""
+
+
+def key_of(entry: Json) -> Resource | None:
+    """Return an entry of `GET /ssh-keys` if it bears a name of ours: keys have no tags."""
+    name = str(entry["name"])
+    found = OURS.match(name)
+    if not found:
+        return None
+    return Resource(kind=KEY_KIND, name=name, id=str(entry["id"]), run_id=found["run"])
 
 
 def host_name(run_id: str) -> str:

@@ -580,6 +580,11 @@ def test_lists_lie(cloud: LambdaCloud, client: Client) -> None:
     cloud.inject(FAULTS["get-404"])
     assert client.code("GET", f"/instances/{id_}")[0] == 404
     assert client.get(id_)["status"] == "booting"
+    cloud.inject(replace(FAULTS["list-bare"], times=1))
+    assert not {"name", "hostname", "tags"} & client.list()[0].keys()
+    cloud.inject(FAULTS["list-senseless"])
+    assert "id" not in client.list()[0]
+    assert client.list()[0]["id"] == id_
     assert cloud.violations == [], "what a fault shows is not held against the cloud"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +16,7 @@ from cvl.ledger import Ledger, Run, RunState
 from cvl.paths import ledger_file
 from cvl.process import me
 from cvl.provider import Offer, Order
+from cvl.runners.lambda_api import LambdaAPI
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.scope import Scope
 from cvl.spec import Resource, new_run_id
@@ -140,6 +141,49 @@ def test_terminate_that_is_heard_and_ignored_again_and_again(fake: FakeCloud) ->
     fake.inject(replace(FAULTS["list-stale"], times=2))
     leases.release()
     assert (fake.alive(), leases.any_open()) == ([], False)
+
+
+def test_a_machine_that_is_listed_without_name_and_tags_is_still_ours(fake: FakeCloud) -> None:
+    """Both are optional in the API's document; the name of its SSH key is not."""
+    cloud, leases, order = begun()
+    made = rented(cloud, leases, order)
+    assert isinstance(made, Resource)
+    fake.inject(FAULTS["list-bare"])
+    (found,) = cloud.owned("instance")
+    assert (found.id, found.run_id, found.alive) == (made.id, order.run_id, True)
+    fake.inject(replace(FAULTS["terminate-ignored"], times=4))
+    leases.release()
+    assert (fake.alive(), leases.any_open()) == ([], False)
+
+
+def test_a_lost_reply_is_settled_without_name_and_tags_too(fake: FakeCloud) -> None:
+    fake.inject(FAULTS["launch-reset-after"])
+    fake.inject(FAULTS["list-bare"])
+    cloud, leases, order = begun()
+    assert isinstance(rented(cloud, leases, order), Resource)
+    leases.release()
+    assert (fake.alive(), fake.keys(), leases.any_open()) == ([], [], False)
+
+
+@pytest.mark.parametrize(
+    "data", [None, {}, [], {"instance_ids": []}, "x", [1], [{"id": 1}], [None]]
+)
+def test_a_reply_that_makes_no_sense_is_no_answer(
+    fake: FakeCloud, monkeypatch: pytest.MonkeyPatch, data: object
+) -> None:
+    """Whatever it holds: never a traceback, never "nothing is there"."""
+    cloud = LambdaCloud(api())
+    monkeypatch.setattr(LambdaAPI, "_send", lambda *_: data)
+    asks: list[Callable[[], object]] = [
+        lambda: cloud.look(Resource(kind="instance", name="cvl-x")),
+        lambda: cloud._launch({}),
+        lambda: cloud._add_key("n", "p"),
+    ]
+    asks += [lambda: list(cloud.owned())] if data != [] else []
+    asks += [cloud.offers] if data != {} else []
+    for ask in asks:
+        with pytest.raises(Ambiguity, match="makes no sense"):
+            ask()
 
 
 def test_an_unknown_status_costs_money(fake: FakeCloud) -> None:

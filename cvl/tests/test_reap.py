@@ -116,9 +116,11 @@ def test_what_is_not_provably_ours_is_never_touched(fake: FakeCloud, tmp_path: P
         "tags": [{"key": "team", "value": "vision"}],
     }
     account.once("/instance-operations/launch", body)
+    ours = f"cvl-{new_run_id('one', now=account.now() - 3 * HOUR)}"
+    account.once("/instance-operations/launch", {**body, "name": ours})  # but not our tag
     assert reap.overdue(LambdaCloud(account), Ledger(ledger_file())) == []
     assert command("reap", "-y").returncode == 0
-    assert len(fake.alive()) == 1
+    assert len(fake.alive()) == 2
     assert len(fake.keys()) == 2
 
 

@@ -40,6 +40,8 @@ ROUTES = (
     ("POST", "/filesystems", "createFilesystem"),
     ("DELETE", "/filesystems/{id}", "filesystemDelete"),
 )
+OPTIONAL = ("name", "hostname", "tags")
+REQUIRED = ("id", "instance_type")
 SECRET = frozenset({"user_data", "private_key"})
 GARBAGE = Reply(status=200, body=b"<html><body>It works!</body></html>")
 
@@ -219,14 +221,21 @@ class Api:
         if struck[0].what is What.STALE:
             return success([]) if isinstance(data, list) else failure(ApiError(404, MISSING))
         for shown in data if isinstance(data, list) else [data]:
-            if "status" in shown:
-                shown["status"] = "hibernating"
+            _change(shown, struck[0].what)
         return success(data)
 
     def _close(self, entry: Entry, answer: Answer) -> Answer:
         if answer.reply is not None:
             entry.status, entry.code = answer.reply.status, answer.reply.code
         return answer
+
+
+def _change(shown: dict[str, object], what: What) -> None:
+    """Show an object otherwise than it is."""
+    if what is What.UNKNOWN_STATUS and "status" in shown:
+        shown["status"] = "hibernating"
+    for field in {What.BARE: OPTIONAL, What.SENSELESS: REQUIRED}.get(what, ()):
+        shown.pop(field, None)
 
 
 def route(method: str, path: str) -> tuple[str, dict[str, str]]:

@@ -29,6 +29,8 @@ class What(StrEnum):
 
     STALE = "stale"  # a list shows nothing, a single object is 404
     UNKNOWN_STATUS = "unknown-status"  # instances are shown with a status nobody documented
+    BARE = "bare"  # instances are shown with the required fields alone: no name, no tags
+    SENSELESS = "senseless"  # what is shown lacks fields that are required
 
     LATE = "late"  # launch: takes effect only `delay` later; the client hears nothing
     HIDDEN = "hidden"  # launch: missing from the next `count` reads
@@ -48,7 +50,7 @@ class What(StrEnum):
 WIRE = frozenset(
     {What.RESET, What.HANG, What.SLOW, What.GARBAGE, What.TRUNCATED, What.HTTP, What.LATE}
 )
-SHOWN = frozenset({What.STALE, What.UNKNOWN_STATUS})
+SHOWN = frozenset({What.STALE, What.UNKNOWN_STATUS, What.BARE, What.SENSELESS})
 BOOT = frozenset(
     {What.HIDDEN, What.NO_BOOT, What.UNHEALTHY, What.NO_IP, What.NEW_IP, What.NO_SSH}
     | {What.OTHER_KEY, What.PREEMPTED}
@@ -182,12 +184,15 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "terminate-slow": Fault(what=What.LINGERS, on=TERMINATE, delay=3.0),
         "list-stale": Fault(what=What.STALE, on=LIST),
         "list-unknown-status": Fault(what=What.UNKNOWN_STATUS, on=LIST),
+        "list-bare": Fault(what=What.BARE, on=LIST, times=0),
+        "list-senseless": Fault(what=What.SENSELESS, on=LIST),
         "list-500": Fault(what=What.HTTP, on=LIST),
         "list-garbage": Fault(what=What.GARBAGE, on=LIST),
         "list-429": Fault(what=What.HTTP, on=LIST, status=429, code=""),
         "list-timeout": Fault(what=What.HANG, on=LIST),
         "get-404": Fault(what=What.STALE, on=GET),
         "get-unknown-status": Fault(what=What.UNKNOWN_STATUS, on=GET),
+        "get-senseless": Fault(what=What.SENSELESS, on=GET),
         "get-500": Fault(what=What.HTTP, on=GET),
         **_everywhere(ADD_KEY, "key"),
         "key-duplicate": _refused(ADD_KEY, 400, "global/duplicate"),
