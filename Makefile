@@ -2,7 +2,7 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: demo test chaos lint clean
+.PHONY: demo test chaos kube kube-build kube-stop lint clean
 
 demo:
 	@scripts/setup demo
@@ -16,6 +16,18 @@ test:
 chaos:
 	@scripts/setup test
 	@$(PYTHON) -m cvl.testing.chaos --minutes $(or $(MINUTES),30)
+
+# A real Kubernetes to try things on. Its servers are built first, once per machine: ten minutes.
+kube: kube-build
+	@scripts/setup test
+	@$(PYTHON) -m cvl.testing.kube_keeper start
+
+kube-build:
+	@scripts/kube-build
+
+kube-stop:
+	@scripts/setup test
+	@$(PYTHON) -m cvl.testing.kube_keeper stop
 
 lint:
 	@scripts/setup lint
