@@ -81,7 +81,7 @@ def engine() -> Iterator[Engine]:
     try:
         with _bridge() as bridge, _daemon(folder, bridge):
             made = Engine(folder=folder)
-            made.docker("import", "--change", 'CMD ["sh"]', "-", IMAGE, data=_busybox())
+            made.docker("import", "--change", 'CMD ["sh"]', "-", IMAGE, data=busybox())
             try:
                 yield made
             finally:
@@ -160,7 +160,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(STOP_LIMIT)
 
 
-def _busybox() -> bytes:
+def busybox() -> bytes:
     """Return a root file system: busybox, what it is linked with, a link for each applet."""
     program = shutil.which("busybox") or "busybox"
     names = subprocess.run([program, "--list"], capture_output=True, text=True, check=True)

@@ -114,10 +114,10 @@ def wait_for(cluster: Cluster, *words: str, seconds: float = SETTLE_LIMIT) -> No
         time.sleep(0.05)
 
 
-def apply(cluster: Cluster, *objects: object) -> None:
-    """Create or change these objects."""
+def apply(cluster: Cluster, *objects: object, at: str) -> None:
+    """Create or change these objects in a namespace."""
     items = {"apiVersion": "v1", "kind": "List", "items": objects}
-    cluster.kubectl("apply", "-f", "-", data=json.dumps(items).encode())
+    cluster.kubectl("apply", "-n", at, "-f", "-", data=json.dumps(items).encode())
 
 
 def grant(cluster: Cluster, namespace: str, verbs: Sequence[str], resources: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 DEADLINE = 30.0
@@ -23,16 +23,25 @@ MARK = "CVL_LIFELINE"
 class Lifeline:
     """The process, and the order and answer lines that it understands."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
-        """Start it and wait until it says `ready`. Raises `OSError` with what it said."""
+    def __init__(
+        self,
+        argv: Sequence[str],
+        settings: Mapping[str, str] | None = None,
+        deadline: float = DEADLINE,
+    ) -> None:
+        """Start it and wait until it says `ready`. Raises `OSError` with what it said.
+
+        `settings` are for its environment; it has `deadline` seconds for each order.
+        """
         self._lock = threading.Lock()
+        self._deadline = deadline
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env=_environment(),
+            env=_environment() | dict(settings or {}),
         )
         _LIVE.add(self)
         try:
@@ -59,7 +68,7 @@ class Lifeline:
         with self._lock:
             self.let_go()
             try:
-                self._process.wait(DEADLINE)
+                self._process.wait(self._deadline)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
@@ -76,7 +85,7 @@ class Lifeline:
             pass  # it has ended before
 
     def _expect(self, word: str) -> None:
-        line, ends = b"", time.monotonic() + DEADLINE
+        line, ends = b"", time.monotonic() + self._deadline
         assert self._process.stdout is not None
         while not line.endswith(b"\n"):
             left = max(0.0, ends - time.monotonic())

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from cvl.testing import docker_engine
+from cvl.testing import docker_engine, kube_cluster
 from cvl.testing.docker_engine import Engine
+from cvl.testing.kube_cluster import RealCluster
 from cvl.testing.sshd import Sshd
 
 # How fast a loaded machine makes up examples says nothing about us.
@@ -36,3 +37,12 @@ def docker_host(shared_engine: Engine, tmp_path_factory: pytest.TempPathFactory)
     """A host whose sessions reach that engine."""
     with Sshd(tmp_path_factory.mktemp("dockerhost"), env=shared_engine.env) as sshd:
         yield sshd
+
+
+@pytest.fixture(scope="session")
+def real_cluster() -> Iterator[RealCluster]:
+    """One real Kubernetes for the whole of a worker's tests: mark those that use it `kube`."""
+    if why := kube_cluster.missing():
+        pytest.skip(why)
+    with kube_cluster.cluster() as running:
+        yield running
