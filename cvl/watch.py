@@ -201,16 +201,17 @@ def _recover(record: Run, provider: Provider, ledger: Ledger, word: str, ears: E
     """Drive the run to its end; SIGTERM and the limit reach us there too."""
     from pathlib import Path
 
-    from cvl import engine
+    from cvl.drive import Drive
+    from cvl.options import Options
 
-    options = engine.Options(
+    options = Options(
         observer=Log(),
         results=Path(record.results),
         fetch=word != RELEASE,
         release_limit=RELEASE_LIMIT,
         guarded=False,
     )
-    work = engine.Drive(record, provider, ledger, options)
+    work = Drive(record, provider, ledger, options)
     if (left := ears.left()) is not None:
         work.leases.until(left)
     ears.rush = work.rush

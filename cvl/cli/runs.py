@@ -20,7 +20,7 @@ from cvl.provider import Execution
 from cvl.remote.visitors import find, foreign
 from cvl.runlog import RunLog, run_folder
 from cvl.runners import reopen
-from cvl.scope import Scope, signals
+from cvl.scope import Scope
 from cvl.spec import GRACE, Cause, ExitStatus
 
 CHUNK = 1 << 18
@@ -154,9 +154,7 @@ def driven(run: Run, console: Console) -> ExitStatus:
 def watched(run: Run, console: Console) -> ExitStatus:
     """Follow a run that somebody elsewhere will bring to its end."""
     provider, ledger = reopen(run.runner, run.handle), Ledger(ledger_file())
-    drive = engine.Drive(run, provider, ledger, options(run, console), watching=True)
-    with signals(drive.scope, drive.again), drive:
-        return drive.resume()
+    return engine.attach(run, provider, ledger, options(run, console), watching=True)
 
 
 def options(run: Run, console: Console) -> engine.Options:

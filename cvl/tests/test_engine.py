@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import cvl.drive
 from cvl import engine
+from cvl.drive import Drive
 from cvl.errors import (
     AuthError,
     CvlError,
@@ -250,7 +252,7 @@ def test_a_job_that_has_ended_while_it_was_interrupted_is_brought_home(
 def test_a_reader_who_has_stopped_reading_does_not_keep_the_end_from_us(
     ledger: Ledger, options: engine.Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "STOP_LIMIT", 0.2)
+    monkeypatch.setattr(cvl.drive, "STOP_LIMIT", 0.2)
     forever = threading.Event()
     toy = Toy(job=Job(end=None))
     observer = Ear()
@@ -259,12 +261,12 @@ def test_a_reader_who_has_stopped_reading_does_not_keep_the_end_from_us(
         drives[0].scope.cancel(Cause.INTERRUPTED)
         forever.wait(30)
 
-    drives: list[engine.Drive] = []
+    drives: list[Drive] = []
     observer.on_output = stuck
     mine = replace(options, observer=observer, grace=0.0)
     record = engine.noted(SPEC, toy, toy.plan(SPEC), mine)
     ledger.begin(record)
-    drives.append(engine.Drive(record, toy, ledger, mine))
+    drives.append(Drive(record, toy, ledger, mine))
     toy.job.close = forever.set  # type: ignore[method-assign]
     with drives[0]:
         assert drives[0].launch(SPEC) == 130
@@ -287,7 +289,7 @@ def test_a_hang_up_leaves_the_job_and_always_says_so(
 def test_a_stop_that_cannot_be_delivered_is_tried_and_then_said(
     ledger: Ledger, options: engine.Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "STOP_LIMIT", 0.2)
+    monkeypatch.setattr(cvl.drive, "STOP_LIMIT", 0.2)
 
     class Deaf(Job):
         def stop(self, grace: float, cause: Cause) -> None:

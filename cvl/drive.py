@@ -1,0 +1,236 @@
+"""Drives one run: launch, follow, stop, and on to its end; or picks it up where another left it."""
+
+from __future__ import annotations
+
+import os
+from threading import Thread
+from typing import Self
+
+from cvl.ending import Ending, settled
+from cvl.errors import CvlError, LostContact, ProviderError, StillOpen, Unreachable
+from cvl.leases import Guard, Leases
+from cvl.ledger import Ledger, Run, RunState
+from cvl.options import Options
+from cvl.progress import Progress
+from cvl.provider import Execution, Provider
+from cvl.puller import Puller
+from cvl.pump import Pump
+from cvl.runlog import RunLog, run_folder
+from cvl.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.spec import EXIT_CODES, Cause, ExitStatus, JobSpec
+
+STOP_LIMIT = 60.0
+"""Seconds beyond the grace in which a stopped job has to be seen ended."""
+SECOND, THIRD = 2, 3
+"""Ctrl-C: the second says what is being done, the third leaves."""
+
+
+class Drive:
+    """Takes one run through its states; each step notes what it did before the next begins."""
+
+    def __init__(
+        self,
+        record: Run,
+        provider: Provider,
+        ledger: Ledger,
+        options: Options,
+        *,
+        watching: bool = False,
+    ) -> None:
+        """`watching`: somebody else drives this run; we only look on."""
+        self._record, self._provider, self._options = record, provider, options
+        self._progress = Progress(record, ledger, options, watching=watching)
+        self.scope = Scope(options.clock, tell=self._progress.tell)
+        guard = self._guard if options.guarded else None
+        self.leases = Leases(ledger, record.id, provider, self.scope, guard=guard)
+        self._ending = Ending(self._progress, self.leases, settle=provider.settle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leases.close()
+
+    def launch(self, spec: JobSpec) -> ExitStatus:
+        """Start the job, and go on to the end."""
+        self._progress.advance(RunState.LAUNCHING)
+        self._progress.tell("starting", f"{spec.run_id} on {self._record.where}")
+        try:
+            execution = self._provider.launch(spec, self.leases, self.scope)
+        except Cancelled as cancelled:
+            return self._launch_cancelled(cancelled.cause)
+        except DeadlineExceeded:
+            raise self._ending.undone(
+                CvlError(f"the time of {spec.run_id} was up before its job had started")
+            ) from None
+        except CvlError as error:
+            if isinstance(error, LostContact) and not self.leases.any_open():
+                self._ending.leave()
+                raise
+            raise self._ending.undone(error) from error
+        self._progress.advance(RunState.RUNNING, handle=execution.handle)
+        if spec.detach and self.scope.cause is None:
+            execution.close()
+            return self._ending.left(Cause.DETACHED)
+        return self.follow(execution, stoppable=True)
+
+    def resume(self) -> ExitStatus:
+        """Go on with a run that was launched earlier, here or elsewhere."""
+        if not self._progress.watching and self.leases.any_open():
+            self.leases.guarded()
+            if self._record.deadline is not None:
+                self.leases.until(max(self._record.deadline - self._options.clock.time(), 0.0))
+        return self.follow(self._provider.attach(self._record.handle), stoppable=False)
+
+    def recover(self, cause: Cause | None, *, at_once: bool) -> ExitStatus:
+        """As `resume`, but nothing that fails on the way keeps what is rented from its end.
+
+        Without a `cause` to stop the job, what may pass (no network, no answer) is raised
+        instead: to be tried again.
+        """
+        state, known = self._record.state, self._record.status
+        if state in {RunState.PLANNED, RunState.LAUNCHING}:
+            detail = "its driver was gone before the job had started"
+            return self._over(known, Cause.NOT_STARTED, detail)
+        if at_once or state is RunState.RELEASING:
+            return self._over(known, cause or Cause.STOPPED, "released")
+        try:
+            execution = self._provider.attach(self._record.handle)
+            if known:
+                return self._ending.settle(execution, known)
+            return self.follow(execution, stoppable=True, cause=cause)
+        except StillOpen:
+            raise
+        except CvlError as error:
+            passing = isinstance(error, (LostContact, Unreachable, ProviderError))
+            if passing and not cause and not known and self.leases.any_open():
+                raise
+            return self._over(known, Cause.LOST, str(error))
+
+    def rush(self) -> None:
+        """Give up everything but the release. Safe in a signal handler."""
+        self._ending.rush()
+        self.scope.cancel(Cause.STOPPED)
+
+    def follow(
+        self, execution: Execution, *, stoppable: bool, cause: Cause | None = None
+    ) -> ExitStatus:
+        """Carry the output until the job has ended, then bring everything to its end.
+
+        With `cause`, or when a signal comes and the job is ours to stop, it is stopped first.
+        """
+        watching, options = self._progress.watching, self._options
+        log = RunLog(run_folder(self._record.id))
+        kept, after = None if watching else log, log.cursor()
+        pulls = options.fetch and not watching and self.leases.any_open()
+        with (
+            Puller(execution, options.results, Scope(options.clock), wanted=pulls),
+            Pump(execution, options.observer, log=kept, after=after) as pump,
+        ):
+            try:
+                if cause:
+                    raise Cancelled(cause)
+                self._progress.tell("running", self._record.id)
+                status = pump.wait(self.scope.within(self.leases.left()))
+            except DeadlineExceeded:
+                status = self._stopped(execution, pump, Cause.TIMEOUT)
+            except Cancelled as cancelled:
+                if self._ending.rushed:
+                    return self._over(None, cancelled.cause, "released")
+                if not stoppable or cancelled.cause is Cause.HANGUP:
+                    return self._ending.left(cancelled.cause if stoppable else Cause.DETACHED)
+                status = self._stopped(execution, pump, cancelled.cause)
+            except CvlError as error:
+                raise self._lost(error) from error
+            return status if watching else self._ending.settle(execution, settled(status))
+
+    def again(self, count: int) -> None:
+        """Answer the second and further signals.
+
+        In a thread, and not for long: what the signal interrupts may hold the lock of a stream
+        or stand in the middle of a write.
+        """
+        told = Thread(target=self._told, args=(count,), daemon=True)
+        told.start()
+        told.join(1.0)
+        if count >= THIRD:
+            os._exit(EXIT_CODES[self.scope.cause or Cause.INTERRUPTED])
+
+    def _told(self, count: int) -> None:
+        run_id, warn = self._record.id, self._progress.warn
+        if count == SECOND:
+            warn(f"{self._progress.doing} {run_id}: once more leaves it as it is")
+        if count >= THIRD:
+            warn(f"left {run_id} while {self._progress.doing}: `cvl attach {run_id}` goes on")
+            for line in self.leases.still_open():
+                warn(line)
+
+    def _launch_cancelled(self, cause: Cause) -> ExitStatus:
+        """Stop what an interrupted launch may have started; nobody knows until asked."""
+        if self.leases.any_open():
+            return self._over(None, cause)
+        execution = self._provider.attach(self._record.handle)
+        try:
+            status = execution.poll()
+        except Unreachable:
+            status = self._progress.status(Cause.NOT_STARTED)
+        if status is None or status.cause not in {Cause.LOST, Cause.NOT_STARTED}:
+            self._progress.advance(RunState.RUNNING)
+            return self.follow(execution, stoppable=True, cause=cause)
+        execution.close()
+        return self._over(None, cause)
+
+    def _stopped(self, execution: Execution, pump: Pump, cause: Cause) -> ExitStatus:
+        """Stop the job over there and follow it to its end."""
+        self._progress.tell("stopping", self._record.id)
+        scope = self._ending.scope(self._options.grace + STOP_LIMIT)
+        try:
+            deliver(execution, self._options.grace, cause, scope)
+            return pump.wait(scope)
+        except (Cancelled, DeadlineExceeded, CvlError) as error:
+            # whoever reads our output may have stopped reading: the pump is no witness then
+            if (status := self._asked(execution)) is not None:
+                return status
+            if self.leases.any_open():
+                return self._progress.status(cause, detail=f"not seen to end: {error}".rstrip(": "))
+            self._ending.leave()
+            said = f": {error}" if str(error) else ""
+            raise LostContact(
+                f"could not see {self._record.id} end on {self._record.where}{said}",
+                f"it may still run there; `cvl stop {self._record.id}` tries again",
+            ) from error
+
+    def _over(self, known: ExitStatus | None, cause: Cause, detail: str = "") -> ExitStatus:
+        return self._ending.over(known or self._progress.status(cause, detail))
+
+    def _asked(self, execution: Execution) -> ExitStatus | None:
+        try:
+            return execution.poll()
+        except CvlError:
+            return None
+
+    def _lost(self, error: CvlError) -> LostContact:
+        """Give up following: the job lives on, and is always named with what gets it back."""
+        run_id = self._record.id
+        self._ending.leave()
+        back = f"the job lives on; `cvl attach {run_id}` follows it again"
+        if isinstance(error, LostContact) and run_id in error.hint:
+            back = error.hint
+        elif error.hint:
+            back = f"{error.hint}; {back}"
+        return LostContact(str(error), back)
+
+    def _guard(self) -> Guard:
+        from cvl.guardian import Guardian
+
+        folder = run_folder(self._record.id)
+        return Guardian(self._record.id, self._provider.secrets, folder)
+
+
+def deliver(execution: Execution, grace: float, cause: Cause, scope: Scope) -> None:
+    """Tell the job to stop; a host that cannot be reached is tried until the scope ends."""
+    while True:
+        try:
+            return execution.stop(grace, cause)
+        except Unreachable:
+            scope.sleep(1.0)

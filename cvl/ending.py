@@ -1,0 +1,155 @@
+"""The end of a run, whatever led to it: results are brought, what is rented is seen gone, noted."""
+
+from __future__ import annotations
+
+from cvl.errors import CvlError, FetchError, StillOpen
+from cvl.leases import Leases
+from cvl.ledger import RunState
+from cvl.process import me
+from cvl.progress import Progress
+from cvl.provider import Execution
+from cvl.puller import bounded
+from cvl.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.spec import EXIT_CODES, Cause, ExitStatus
+from cvl.units import elapsed
+
+
+class Ending:
+    """Brings one run to its end, or leaves it to somebody else."""
+
+    def __init__(self, progress: Progress, leases: Leases, *, settle: float) -> None:
+        """`settle`: seconds in which what the provider has made may not be listed yet."""
+        self._progress, self._leases = progress, leases
+        self._record, self._options = progress.record, progress.options
+        self._clean_up = Scope(self._options.clock, tell=progress.tell)
+        self._limit = settle + self._options.release_limit
+
+    def scope(self, seconds: float) -> Scope:
+        """Return a scope for work on the way to the end: no signal but `rush` cuts it short."""
+        return self._clean_up.within(seconds)
+
+    def rush(self) -> None:
+        """Give up everything but the release. Safe in a signal handler."""
+        self._clean_up.cancel(Cause.STOPPED)
+
+    @property
+    def rushed(self) -> bool:
+        """Whether only the release is wanted."""
+        return self._clean_up.cause is not None
+
+    def settle(self, execution: Execution, status: ExitStatus) -> ExitStatus:
+        """Bring the results here, release what is rented, close the ledger."""
+        if self._taken():
+            return status
+        self._progress.advance(RunState.FETCHING, status=status)
+        kept = False
+        try:
+            self._bring(execution)
+        except FetchError as error:
+            if status.cause is not Cause.LOST:
+                kept = self._options.keep_on_fetch_failure and self._kept()
+                raise
+            self._progress.warn(str(error))  # that it is lost says more
+        finally:
+            if not kept:
+                self.over(status)
+        return status
+
+    def over(self, status: ExitStatus) -> ExitStatus:
+        """See everything gone, then close the run. Raises `StillOpen`."""
+        self._progress.tell("releasing", self._record.id)
+        self._leases.release(self._clean_up.shielded(self._limit))
+        return self._finish(status)
+
+    def undone(self, error: CvlError) -> CvlError:
+        """End what a launch that failed has rented; return what to raise."""
+        try:
+            self.over(self._progress.status(Cause.NOT_STARTED, detail=str(error)))
+        except StillOpen as still:
+            return StillOpen(f"{error}; {still}", still.hint)
+        return error
+
+    def left(self, cause: Cause) -> ExitStatus:
+        """Let the run go on without us, and say how to get it back."""
+        run_id, where = self._record.id, self._record.where
+        stop = cause is Cause.HANGUP and self._leases.any_open()
+        self.leave(stop=stop)
+        text = f"{run_id} lives on, on {where}; `cvl attach {run_id}` follows it"
+        if stop:
+            text = f"the guardian stops {run_id}, fetches, and ends the rent"
+        if cause is Cause.HANGUP:
+            self._progress.warn(text)
+        else:
+            self._progress.tell("left", text)
+        return self._progress.status(cause)
+
+    def leave(self, *, stop: bool = False) -> None:
+        """Give the run up to whoever attaches next, or to the guardian."""
+        if not self._progress.watching:
+            self._leases.hand_over(stop=stop)
+
+    def _taken(self) -> bool:
+        """Return whether somebody else brings this run to its end: the guardian, past a limit."""
+        return self._progress.owner() not in {me(), ""}
+
+    def _bring(self, execution: Execution) -> None:
+        run_id = self._record.id
+        if not self._options.fetch:
+            self._progress.tell("left", f"results {self._there()}; `cvl fetch {run_id}` gets them")
+        elif not self._record.fetched and not self.rushed:
+            self._fetch(execution)
+
+    def _there(self) -> str:
+        """Say where a run's files are over there."""
+        folder = self._record.handle.get("folder", "")
+        return f"in {folder} on {self._record.where}" if folder else f"on {self._record.where}"
+
+    def _fetch(self, execution: Execution) -> None:
+        self._progress.tell("fetching", str(self._options.results))
+        limit = self._options.fetch_limit
+        try:
+            scope = self.scope(limit)
+            bounded(lambda: execution.fetch(self._options.results, scope), scope)
+        except Cancelled:
+            return
+        except DeadlineExceeded as error:
+            raise FetchError(
+                f"the results of {self._record.id} did not arrive within {elapsed(limit)}",
+                f"what has arrived is whole; `cvl fetch {self._record.id}` gets the rest",
+            ) from error
+        self._progress.advance(RunState.RELEASING, fetched=True)
+        if not self._options.keep:
+            self._discard(execution)
+
+    def _discard(self, execution: Execution) -> None:
+        try:
+            execution.discard()
+        except CvlError as error:
+            self._progress.warn(
+                f"the workspace of {self._record.id} is still on {self._record.where}: {error}"
+            )
+
+    def _kept(self) -> bool:
+        """Leave what is rented for another `cvl fetch`, until its deadline."""
+        for line in self._leases.still_open():
+            self._progress.warn(line)
+        self._leases.keep()
+        return True
+
+    def _finish(self, status: ExitStatus) -> ExitStatus:
+        cost = self._leases.cost()
+        self._progress.finish(status, cost)
+        if cost is not None:
+            self._progress.tell("cost", f"${cost}")
+        return status
+
+
+def settled(status: ExitStatus) -> ExitStatus:
+    """Return `status` with the exit code that its cause has on this side."""
+    return ExitStatus(
+        EXIT_CODES.get(status.cause, int(status)),
+        cause=status.cause,
+        run_id=status.run_id,
+        detail=status.detail,
+        log_bytes=status.log_bytes,
+    )

@@ -1,0 +1,33 @@
+"""What a run does beside its job: who hears of it, where its results land, how long things take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cvl.provider import Observer
+from cvl.release import RELEASE_LIMIT
+from cvl.scope import Clock, SystemClock
+from cvl.spec import FETCH_LIMIT, GRACE, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the caller of a run decides; limits are seconds.
+
+    `agree(plan)` is called before anything happens; it raises to refuse. `results` is where
+    results land. `guarded`: a guardian goes on with what costs money should this process die.
+    """
+
+    observer: Observer
+    results: Path
+    agree: Callable[[Plan], None] = lambda _plan: None
+    fetch: bool = True
+    keep: bool = False
+    keep_on_fetch_failure: bool = False
+    grace: float = GRACE
+    fetch_limit: float = FETCH_LIMIT
+    release_limit: float = RELEASE_LIMIT
+    guarded: bool = True
+    clock: Clock = field(default_factory=SystemClock)

@@ -1,0 +1,65 @@
+"""What is known, noted and told of one run while it goes on."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Unpack
+
+from cvl.errors import LedgerError
+from cvl.ledger import Facts, Ledger, Run, RunState
+from cvl.options import Options
+from cvl.process import me
+from cvl.scope import WARNING
+from cvl.spec import Cause, ExitStatus, ended
+
+
+class Progress:
+    """One run's line in the ledger, and the ear of whoever listens to it."""
+
+    def __init__(
+        self, record: Run, ledger: Ledger, options: Options, *, watching: bool = False
+    ) -> None:
+        """`watching`: somebody else drives this run; we only look on."""
+        self.record, self.options, self.watching = record, options, watching
+        self._ledger = ledger
+        self.doing = "starting"
+
+    def advance(self, state: RunState, **facts: Unpack[Facts]) -> None:
+        """Note a step. Somebody may have noted it, or a later one, before: that stays.
+
+        Once something may run, a ledger that cannot be written stops nothing.
+        """
+        try:
+            self._ledger.advance(self.record.id, state, **facts)
+        except LedgerError as error:
+            if state is RunState.LAUNCHING:
+                raise
+            self.warn(f"{error}; going on without it")
+
+    def finish(self, status: ExitStatus, cost: Decimal | None) -> None:
+        """Close the run's line. Raises `LedgerError`."""
+        now = self.options.clock.time()
+        self._ledger.finish(self.record.id, status, ended=now, cost=cost)
+
+    def owner(self) -> str:
+        """Return who drives the run now; we do, where the ledger cannot say."""
+        try:
+            return self._ledger.run(self.record.id).owner
+        except LedgerError:
+            return me()
+
+    def status(self, cause: Cause, detail: str = "") -> ExitStatus:
+        """Return the status of an ending that we decided."""
+        return ended(cause, run_id=self.record.id, detail=detail)
+
+    def tell(self, phase: str, text: str) -> None:
+        """Tell of a phase, which is what we are doing from now on; or of a warning."""
+        if phase == WARNING:
+            self.warn(text)
+        else:
+            self.doing = phase
+            self.options.observer.phase(phase, text)
+
+    def warn(self, text: str) -> None:
+        """Tell what the user should know, though the run goes on."""
+        self.options.observer.warn(text)
