@@ -82,7 +82,7 @@ def box(tmp_path: Path) -> Box:
 
 
 DEMO = ("sshd", "ssh", "rsync")
-ALL = (*DEMO, "busybox", "git", "ps", "ip", "dockerd")
+ALL = (*DEMO, "busybox", "git", "ps", "ip", "docker-registry", "htpasswd", "dockerd")
 
 
 def test_the_second_time_there_is_nothing_to_do(box: Box) -> None:
@@ -135,11 +135,11 @@ def test_who_cannot_install_is_told_exactly_what_to_run(box: Box) -> None:
 
 
 def test_tests_go_on_without_what_cannot_be_installed_but_not_in_ci(box: Box) -> None:
-    for name in ("sshd", "ssh", "rsync", "git", "ps", "ip"):
+    for name in ALL[:-2]:
         box.add(name)
     done = box.setup("test")
     assert done.returncode == 0
-    assert "sudo apt-get install busybox docker.io\n" in done.stderr
+    assert "sudo apt-get install apache2-utils docker.io\n" in done.stderr
     assert "skipped" in done.stderr
     assert box.setup("test", CI="true").returncode == 1
 

@@ -34,7 +34,7 @@ TRUST = (
 
 def missing() -> str:
     """Return why there can be no such cloud here, "" if there can."""
-    lacking = [name for name in ("boto3", "moto") if find_spec(name) is None]
+    lacking = [name for name in ("boto3", "moto", "flask_cors") if find_spec(name) is None]
     return f"{' and '.join(lacking)} not installed" if lacking else ""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 CALL_LIMIT = 120.0
+START_TICK = 0.05
 ANYWHERE = "10.213.{}.0/24"
 FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints")
 
@@ -110,6 +111,12 @@ class Attempt:
             node.carry(f"{self._job['TrainingJobName']}/{host}-{int(time.time())}", write)
             self.nodes.append(node)
 
+    def await_start(self) -> None:
+        """Wait until every container runs, or has ended."""
+        for node in self.nodes:
+            while node.code is None and not self._runs(node):
+                time.sleep(START_TICK)
+
     def codes(self) -> list[int | None]:
         """Return the exit codes, in the order of the nodes."""
         return [node.code for node in self.nodes]
@@ -149,6 +156,10 @@ class Attempt:
     @property
     def _image(self) -> str:
         return str(self._job["AlgorithmSpecification"]["TrainingImage"])
+
+    def _runs(self, node: Node) -> bool:
+        done = self._docker("inspect", "-f", "{{.State.Running}}", node.name, check=False)
+        return done.stdout.strip() == b"true"
 
     def _resources(self, host: str) -> dict[str, object]:
         group = {

@@ -185,8 +185,8 @@ class Runner:
 
     def _watch(self, attempt: Attempt) -> str:
         """Wait for its end; return why it was ended, "" if it ended by itself."""
-        asked = self.job.asked["StoppingCondition"]
-        limit = time.time() + asked["MaxRuntimeInSeconds"]
+        attempt.await_start()  # an instance that boots slowly here takes nothing from the job
+        limit = time.time() + self.job.asked["StoppingCondition"]["MaxRuntimeInSeconds"]
         interrupt = None
         if self._delays.interrupt is not None and not self.job.interruptions:
             interrupt = time.time() + self._delays.interrupt
