@@ -1,0 +1,165 @@
+"""The nodes' agent: a worker for each pod, and the way to containers for logs and commands."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+from cvl.testing.docker_engine import Engine
+from cvl.testing.kubernetes.containers import POD, Container
+from cvl.testing.kubernetes.engine_api import EngineApi
+from cvl.testing.kubernetes.logs import Log
+from cvl.testing.kubernetes.network import PodNetwork
+from cvl.testing.kubernetes.nodes import ADDRESS
+from cvl.testing.kubernetes.objects import Obj, at, meta, name_of, seconds_of
+from cvl.testing.kubernetes.pods import PodWorker
+from cvl.testing.kubernetes.requests import Wire
+from cvl.testing.kubernetes.resources import PODS
+from cvl.testing.kubernetes.statuses import ApiError
+from cvl.testing.kubernetes.world import LogWish, World
+
+LOOK = 0.1
+"""Seconds between two looks at whether a silent node speaks again."""
+
+
+class Kubelet:
+    """Runs the pods of all nodes, as containers of one engine. A controller, and `Nodes`."""
+
+    def __init__(self, world: World, engine: Engine, folder: Path) -> None:
+        """Raises `EngineError`, `OSError` when the engine cannot have a network for pods."""
+        self.world, self.folder, self.image = world, folder, engine.image
+        self.engine = EngineApi(engine.url)
+        self.address = ADDRESS
+        self.network = PodNetwork(self.engine, world.store)
+        self.closing = threading.Event()
+        self._workers: dict[str, PodWorker] = {}
+        self._seen: dict[str, str] = {}
+        self._events, self._rest = self.engine.open("GET", "/events", filters=_DEATHS)
+        threading.Thread(target=self._listen, daemon=True, name="engine-events").start()
+
+    def step(self) -> None:
+        """Begin with pods that are new here; ring for those to which something happened."""
+        pods = self.world.store.listed(PODS)
+        for pod in pods:
+            uid = meta(pod)["uid"]
+            if not at(pod, "spec", "nodeName"):
+                continue
+            worker = self._workers.get(uid)
+            if worker is None:
+                self._begin(pod)
+            elif self._seen.get(uid) != _mark(pod) or self._due(pod):
+                self._seen[uid] = _mark(pod)
+                worker.bell.set()
+        here = {meta(pod)["uid"] for pod in pods}
+        for uid, worker in list(self._workers.items()):
+            if uid not in here:
+                worker.bell.set()
+                if worker.over.is_set():
+                    del self._workers[uid]
+                    self._seen.pop(uid, None)
+
+    def close(self) -> None:
+        """End every container. Idempotent."""
+        if self.closing.is_set():
+            return
+        self.closing.set()
+        for worker in self._workers.values():
+            for container in (*worker.first, *worker.main):
+                if container.running:
+                    self.engine.call("POST", f"/containers/{container.id}/kill")
+            worker.bell.set()
+        for worker in self._workers.values():
+            worker.join()
+        self._events.close()
+        self.network.close()
+
+    def answering(self, pod: Obj) -> None:
+        """Wait while the pod's node is silent: nothing of what it does is heard then."""
+        while at(pod, "spec", "nodeName") in self.world.silent and not self.closing.is_set():
+            self.closing.wait(LOOK)
+
+    def check_log(self, pod: Obj, wish: LogWish) -> None:
+        self._logged(pod, wish)
+
+    def log(self, pod: Obj, wish: LogWish, wire: Wire) -> None:
+        container = self._logged(pod, wish)
+        split = self.world.settings.split_timestamps
+        Log(self.engine, container, wish, split=split).send(wire)
+
+    def connect(self, pod: Obj, container: str, *, attach: bool) -> str:
+        found = self._container(pod, container)
+        if found is None or not found.running:
+            if attach and found is not None and found.id:
+                return found.id
+            raise ApiError(400, f"container {container} is not running in pod {name_of(pod)}")
+        return found.id
+
+    def _logged(self, pod: Obj, wish: LogWish) -> str:
+        """Return the engine's id of the container whose log is wished. Raises `ApiError` 400."""
+        found = self._container(pod, wish.container)
+        named = f'container "{wish.container}" in pod "{name_of(pod)}"'
+        if wish.previous:
+            if found is None or not found.previous:
+                raise ApiError(400, f"previous terminated {named} not found")
+            return found.previous
+        reason = at(found.state, "waiting", "reason") if found else "ContainerCreating"
+        if found is None or (not found.ran and reason):
+            told = at(found.state, "waiting", "message") if found else ""
+            if reason in ("ContainerCreating", "PodInitializing"):
+                raise ApiError(400, f"{named} is waiting to start: {reason}")
+            why = "trying and failing to pull image" if "Image" in str(reason) else told or reason
+            raise ApiError(400, f"{named} is waiting to start: {why}")
+        return found.id or found.previous
+
+    def _container(self, pod: Obj, name: str) -> Container | None:
+        worker = self._workers.get(meta(pod)["uid"])
+        return worker.container(name) if worker else None
+
+    def _begin(self, pod: Obj) -> None:
+        if at(pod, "status", "phase") in ("Succeeded", "Failed"):
+            return
+        worker = PodWorker(self, pod)
+        self._workers[worker.uid] = worker
+        self._seen[worker.uid] = _mark(pod)
+        worker.start()
+
+    def _due(self, pod: Obj) -> bool:
+        """Return whether a pod's deadline has passed."""
+        deadline, started = pod["spec"].get("activeDeadlineSeconds"), at(pod, "status", "startTime")
+        if not deadline or not started or at(pod, "status", "phase") in ("Succeeded", "Failed"):
+            return False
+        return bool(self.world.clock.time() >= seconds_of(started) + deadline)
+
+    def _listen(self) -> None:
+        """Ring for a pod whose container has ended."""
+        data = self._rest
+        while not self.closing.is_set():
+            *lines, data = data.split(b"\n")
+            for line in filter(None, lines):
+                uid = at(json.loads(line), "Actor", "Attributes", POD)
+                if worker := self._workers.get(str(uid)):
+                    worker.bell.set()
+            try:
+                more = self._events.recv(2**16)
+            except OSError:
+                return
+            if not more:
+                return
+            data += more
+
+
+def _mark(pod: Obj) -> str:
+    """Return what a worker has to hear of if it changes: not its own writing."""
+    about, spec = meta(pod), pod["spec"]
+    return json.dumps(
+        [
+            about.get("deletionTimestamp"),
+            about.get("deletionGracePeriodSeconds"),
+            about.get("finalizers"),
+            spec.get("activeDeadlineSeconds"),
+        ]
+    )
+
+
+_DEATHS = json.dumps({"type": ["container"], "event": ["die"]})
