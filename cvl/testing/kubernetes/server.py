@@ -146,9 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(
             method=self.command,
             path=self.path,
-            headers={
-                key.lower(): ", ".join(self.headers.get_all(key, ())) for key in self.headers
-            },
+            headers={key.lower(): ", ".join(self.headers.get_all(key, ())) for key in self.headers},
             body=body,
             port=self.client_address[1],
         )
