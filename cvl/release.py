@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from cvl.errors import AuthError, ProviderError, StillOpen, Unreachable
-from cvl.ledger import Lease, LeaseState, Ledger
+from cvl.ledger import Lease, LeaseState, Ledger, RunState
 from cvl.provider import Owner
 from cvl.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.spec import Resource
@@ -22,6 +22,8 @@ PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between two looks; the last one repeats."""
 UNSEEN = 3
 """Successful listings in a row that must lack a resource before it is gone."""
+UNUSED = frozenset({RunState.PLANNED, RunState.LAUNCHING})
+"""The states of a run in which no job has run on what it holds."""
 RELEASE_LIMIT = 120.0
 """Seconds, beside the settling time, that a release is tried in the foreground; then the
 guardian, or `reap`, goes on."""
@@ -39,6 +41,7 @@ class Release:
         self._seen: set[int] = set()
         self._unseen: dict[int, int] = {}
         self._since: dict[int, float] = {}
+        self._was_used = False
 
     def open(self, kind: str = "") -> list[Lease]:
         """Return the lines that are open, the last first."""
@@ -48,8 +51,9 @@ class Release:
     def until_gone(self, scope: Scope) -> None:
         """Ask and look until nothing is open. Raises `StillOpen` when the scope ends before."""
         attempt = 0
+        self._was_used = self._ledger.run(self._run_id).state not in UNUSED
         while lines := self.open():
-            self.ask(lines)
+            self.ask(lines if attempt else urgent(lines))
             self._look(lines)
             if lines := self.open():
                 self._pause(scope, attempt, map(shown, lines))
@@ -141,13 +145,14 @@ class Release:
     def _due(self, line: Lease) -> bool:
         """Return whether what is not listed would be, if it were there.
 
-        That is, once it was listed before, or the settling time has passed: since its id became
-        known; where it has none, since our first look, on a clock that does not jump.
+        That is, once it was listed before, or a job has run on it, or the settling time has
+        passed: since we made it, else since our first look. The ledger tells when it was made,
+        but by a clock that may jump.
         """
-        clock = self._scope.clock
-        age = clock.time() - line.created if line.id and line.created is not None else 0.0
-        since = self._since.setdefault(line.key, clock.monotonic() - max(age, 0.0))
-        return line.key in self._seen or clock.monotonic() - since > self._owner.settle
+        now = self._scope.clock.monotonic()
+        waited = now - self._since.setdefault(line.key, now)
+        known = line.key in self._seen or (self._was_used and bool(line.id))
+        return known or waited > self._owner.settle
 
     def _try(self, call: Callable[[], T]) -> T | None:
         try:
@@ -155,6 +160,18 @@ class Release:
         except Exception as error:  # noqa: BLE001 - a reply that makes no sense is no answer
             self._scope.tell("waiting", str(error))
             return None
+
+
+def urgent(lines: Iterable[Lease]) -> list[Lease]:
+    """Return what to end before the first look: what costs money.
+
+    The rest is looked at first, for what was seen once is known to be gone much sooner. While a
+    create call is in doubt that waits for nothing: it may need the rest to succeed.
+    """
+    every = list(lines)
+    if any(line.state is LeaseState.INTENDED for line in every):
+        return every
+    return [line for line in every if line.price_per_hour is not None]
 
 
 def same(resource: Resource, line: Lease) -> bool:

@@ -234,6 +234,55 @@ def test_what_was_just_made_need_not_be_listed_yet(
     assert shop.things == {}
 
 
+def test_a_wall_clock_that_jumps_is_no_reason_to_stop_looking(
+    ledger: Ledger, shop: Shop, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process goes on right after the create call; the clock was set in between."""
+    leases_of(ledger, shop, clock).acquire(WANTED, shop.make)
+    monkeypatch.setattr(FakeClock, "time", lambda clock: clock.now + 86400)
+    shop.deaf, shop.hidden = 8, 8
+    leases_of(ledger, shop, clock).release()
+    assert shop.things == {}
+
+
+def test_what_a_job_has_run_on_was_there_and_need_not_be_settled(
+    ledger: Ledger, shop: Shop, clock: FakeClock
+) -> None:
+    leases = leases_of(ledger, shop, clock)
+    leases.acquire(WANTED, shop.make)
+    assert ledger.advance(RUN, RunState.RUNNING)
+    before = clock.monotonic()
+    leases.release()
+    assert clock.monotonic() - before < shop.settle / 4
+    assert shop.lists == UNSEEN
+
+
+def test_what_costs_nothing_is_seen_before_it_is_destroyed(
+    ledger: Ledger, shop: Shop, clock: FakeClock
+) -> None:
+    """Then its absence tells more than the settling time would."""
+    leases, key = leases_of(ledger, shop, clock), replace(WANTED, kind="key", price_per_hour=None)
+    leases.acquire(key, lambda: shop.make(key, "k-1"))
+    shop.heard.clear()
+    before = clock.monotonic()
+    leases.release()
+    assert shop.heard.index("list") < shop.heard.index("destroy k-1")
+    assert clock.monotonic() - before < shop.settle / 4
+    assert shop.things == {}
+
+
+def test_while_a_create_call_is_in_doubt_everything_is_destroyed_before_anything_is_looked_at(
+    ledger: Ledger, shop: Shop, clock: FakeClock
+) -> None:
+    """The key first: a launch that is still under way over there then fails."""
+    leases, key = leases_of(ledger, shop, clock), replace(WANTED, kind="key", price_per_hour=None)
+    leases.acquire(key, lambda: shop.make(key, "k-1"))
+    ledger.intend(RUN, WANTED, provider="shop")
+    shop.heard.clear()
+    leases_of(ledger, shop, clock).release(Scope(clock, seconds=3600))
+    assert shop.heard[0] == "destroy k-1"
+
+
 def test_one_that_is_shown_as_ended_is_gone_at_once(
     ledger: Ledger, shop: Shop, clock: FakeClock
 ) -> None:
