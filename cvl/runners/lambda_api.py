@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from cvl.errors import Ambiguity, AuthError, MissingTool, NoCapacity, ProviderError, Rejected
 from cvl.pace import Pace
+from cvl.scope import Scope
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -82,6 +83,10 @@ class LambdaAPI:
         """Return by how many seconds the API's clock is ahead of ours."""
         return self.now() - time.time()
 
+    def launch_turn(self, scope: Scope) -> None:
+        """Return when a launch may be sent. Raises as `scope`: who waits has sent nothing."""
+        self._launch_pace.wait(scope, urgent=True)
+
     def get(self, path: str) -> object:
         """Return `data` of a GET. Raises `ProviderError`, `Gone`, `AuthError`."""
         return self._patient("GET", path, None)
@@ -96,8 +101,6 @@ class LambdaAPI:
 
     def once(self, path: str, body: Json) -> object:
         """Return `data` of a POST that creates something: sent once. Raises as the module says."""
-        if path == LAUNCH:
-            self._launch_pace.wait()
         return self._send("POST", path, body)
 
     def _patient(self, method: str, path: str, body: Json | None) -> object:
@@ -113,7 +116,7 @@ class LambdaAPI:
     def _send(self, method: str, path: str, body: Json | None) -> object:
         from urllib3.exceptions import HTTPError, NewConnectionError
 
-        self._pace.wait()
+        self._pace.wait(urgent=method != "GET")  # what looks can wait, what ends costs money
         try:
             response = self._opened().request(
                 method,

@@ -102,8 +102,9 @@ class LambdaCloud:
             Resource(kind=KEY_KIND, name=name, run_id=order.run_id),
             partial(self._add_key, name, order.public_key),
         )
-        scope.checkpoint()
         scope.tell("renting", f"{order.offer.type} in {order.region}")
+        self._api.launch_turn(scope)
+        scope.checkpoint()
         return leases.acquire(
             Resource(
                 kind=KIND,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -18,8 +19,8 @@ from cvl.process import me
 from cvl.provider import Offer, Order
 from cvl.runners.lambda_api import LambdaAPI
 from cvl.runners.lambda_cloud import LambdaCloud, api
-from cvl.scope import Scope
-from cvl.spec import Resource, new_run_id
+from cvl.scope import Cancelled, Scope
+from cvl.spec import Cause, Resource, new_run_id
 from cvl.testing.lambda_cloud import FAULTS, Settings
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
 
@@ -93,6 +94,23 @@ def test_a_launch_is_sent_once_and_settled(fake: FakeCloud, fault: str) -> None:
         assert after[0] == "deleteSSHKey", "first: a late launch then fails"
     leases.release()
     assert (fake.alive(), fake.keys(), leases.any_open()) == ([], [], False)
+
+
+def test_who_waits_for_a_turn_to_launch_can_be_called_off(
+    fake: FakeCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was sent by then, and nothing is in doubt."""
+    monkeypatch.setenv("LAMBDA_LAUNCH_INTERVAL", "600")
+    cloud, leases, order = begun()
+    cloud._api.launch_turn(Scope())
+    scope = Scope()
+    threading.Timer(0.2, scope.cancel, [Cause.INTERRUPTED]).start()
+    with pytest.raises(Cancelled):
+        cloud.rent(order, leases, scope)
+    assert [each.operation for each in fake.log].count("launchInstance") == 0
+    assert [line.kind for line in Ledger(ledger_file()).leases()] == ["ssh-key"]
+    leases.release()
+    assert fake.keys() == []
 
 
 @pytest.mark.parametrize(
