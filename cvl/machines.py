@@ -6,6 +6,7 @@ only the price, the deadline, the keys of one run, and the wait for a machine to
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -192,7 +193,7 @@ class Machines:
             owner=Ledger(ledger_file()).id(),
             offer=offer,
             region=region,
-            deadline=self._cloud.now() + limit.seconds,
+            deadline=(self._cloud.now() or time.time()) + limit.seconds,
             host_key=keys.host_key,
             host_public_key=keys.host_public_key,
             public_key=keys.public_key,

@@ -43,8 +43,8 @@ class Owner(Protocol):
 class Reapable(Owner, Protocol):
     """An owner whose resources `cvl reap` may judge by their tags."""
 
-    def now(self) -> float:
-        """Return UTC epoch seconds by the provider's own clock (its HTTP `Date`)."""
+    def now(self) -> float | None:
+        """Return UTC epoch seconds by the provider's own clock (its HTTP `Date`), if it tells."""
         ...
 
 

@@ -100,14 +100,14 @@ def overdue(owner: Reapable, ledger: Ledger) -> list[Finding]:
     return found
 
 
-def reason(each: Resource, run: Run | None, here: str, now: float, *, alone: bool) -> str:
-    """Return why a resource should be over, "" if it may live."""
-    if each.deadline is not None and now >= each.deadline:
+def reason(each: Resource, run: Run | None, here: str, now: float | None, *, alone: bool) -> str:
+    """Return why a resource should be over, "" if it may live; `now` None: nobody knows when."""
+    if each.deadline is not None and now is not None and now >= each.deadline:
         return f"its deadline was {moment(each.deadline)}"
     if run is not None and (not each.owner or each.owner == here):
         return f"{run.id} has ended" if run.state is RunState.ENDED else ""
-    made = stamp(each.run_id, now)
-    if each.deadline is None and alone and made is not None and now - made > UNTAGGED_AGE:
+    made = None if now is None else stamp(each.run_id, now)
+    if each.deadline is None and alone and made and now and now - made > UNTAGGED_AGE:
         return "its run has no machine"
     return ""
 

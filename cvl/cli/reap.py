@@ -63,6 +63,9 @@ def looked(ledger: Ledger, console: Console) -> tuple[dict[str, Reapable], list[
             if owner := owner_of(name):
                 owners[name] = owner
                 more = reaping.overdue(owner, ledger)
+                if owner.now() is None:
+                    blind = True
+                    console.say(f"{name} does not say what time it is: no deadline was judged")
                 found += [each for each in more if (each.kind, each.name) not in covered]
         except CvlError as error:
             blind = True

@@ -11,12 +11,14 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, cast
 
 from cvl.errors import Ambiguity, AuthError, MissingTool, NoCapacity, ProviderError, Rejected
 from cvl.pace import Pace
-from cvl.scope import Scope
+from cvl.puller import bounded
+from cvl.scope import DeadlineExceeded, Scope
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -27,6 +29,9 @@ ATTEMPTS = 4
 PAUSE = 0.3
 """Seconds before the second of them; each further pause is twice as long."""
 CONNECT_LIMIT, READ_LIMIT = 10.0, 30.0
+"""Seconds to connect; between two pieces of an answer."""
+PATIENCE = 2
+"""Read limits that a whole answer may take, however steadily it drips."""
 LAUNCH = "/instance-operations/launch"
 TERMINATE = "/instance-operations/terminate"
 OK = range(200, 300)
@@ -73,15 +78,11 @@ class LambdaAPI:
         self._pool: PoolManager | None = None
         self._skew: float | None = None
 
-    def now(self) -> float:
-        """Return UTC epoch seconds by the API's clock (RFC 9110, 6.6.1: `Date`)."""
+    def now(self) -> float | None:
+        """Return UTC epoch seconds by the API's clock (RFC 9110, 6.6.1: `Date`), if it tells."""
         if self._skew is None:
             self.get("/regions")
-        return time.time() + (self._skew or 0.0)
-
-    def skew(self) -> float:
-        """Return by how many seconds the API's clock is ahead of ours."""
-        return self.now() - time.time()
+        return None if self._skew is None else time.monotonic() + self._skew
 
     def launch_turn(self, scope: Scope) -> None:
         """Return when a launch may be sent. Raises as `scope`: who waits has sent nothing."""
@@ -116,21 +117,22 @@ class LambdaAPI:
     def _send(self, method: str, path: str, body: Json | None) -> object:
         from urllib3.exceptions import HTTPError, NewConnectionError
 
+        request = partial(
+            self._opened().request,
+            method,
+            self.base + path,
+            body=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
+        )
         self._pace.wait(urgent=method != "GET")  # what looks can wait, what ends costs money
         try:
-            response = self._opened().request(
-                method,
-                self.base + path,
-                body=None if body is None else json.dumps(body).encode(),
-                headers={
-                    "Authorization": f"Bearer {self._key}",
-                    "Content-Type": "application/json",
-                },
-            )
+            response = bounded(request, Scope(seconds=self._read_limit * PATIENCE))
         except NewConnectionError as error:
             raise Rejected("the Lambda API cannot be reached", "check your network") from error
         except HTTPError as error:
             raise Ambiguity(f"the Lambda API did not answer ({type(error).__name__})") from None
+        except DeadlineExceeded:
+            raise Ambiguity("the Lambda API did not answer in full within its time") from None
         self._set_clock(response)
         return _judged(response)
 
@@ -146,7 +148,8 @@ class LambdaAPI:
 
     def _set_clock(self, response: BaseHTTPResponse) -> None:
         with suppress(KeyError, TypeError, ValueError):  # a reply without one: the next may have it
-            self._skew = parsedate_to_datetime(response.headers["Date"]).timestamp() - time.time()
+            date = parsedate_to_datetime(response.headers["Date"]).timestamp()
+            self._skew = date - time.monotonic()
 
 
 def _judged(response: BaseHTTPResponse) -> object:

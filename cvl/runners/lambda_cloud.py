@@ -72,7 +72,7 @@ class LambdaCloud:
             kinds = cast("Mapping[str, Json]", found).values()
             return sorted(map(offer_of, kinds), key=lambda each: each.price_per_hour)
 
-    def now(self) -> float:
+    def now(self) -> float | None:
         return self._api.now()
 
     def request(self, order: Order) -> Mapping[str, object]:

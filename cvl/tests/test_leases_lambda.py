@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -61,7 +62,7 @@ def begun() -> tuple[LambdaCloud, Leases, Order]:
         owner=ledger.id(),
         offer=OFFER,
         region="us-west-1",
-        deadline=cloud.now() + 3600,
+        deadline=(cloud.now() or 0) + 3600,
         host_key=keys.host_key,
         host_public_key=keys.host_public_key,
         public_key=keys.public_key,
@@ -78,8 +79,7 @@ def rented(cloud: LambdaCloud, leases: Leases, order: Order) -> Resource | CvlEr
 
 @pytest.mark.parametrize("fault", [*AMBIGUOUS, "launch-late", "launch-hidden"])
 def test_a_launch_is_sent_once_and_settled(fake: FakeCloud, fault: str) -> None:
-    delay = 0.3 if fault == "launch-late" else 0.0
-    fake.inject(replace(FAULTS[fault], delay=delay))
+    fake.inject(replace(FAULTS[fault], delay=0.3))
     cloud, leases, order = begun()
     found = rented(cloud, leases, order)
     operations = [entry.operation for entry in fake.log]
@@ -202,6 +202,17 @@ def test_a_reply_that_makes_no_sense_is_no_answer(
     for ask in asks:
         with pytest.raises(Ambiguity, match="makes no sense"):
             ask()
+
+
+def test_an_answer_that_drips_is_not_waited_for(fake: FakeCloud) -> None:
+    """Each byte comes in time; all of them would take minutes."""
+    fake.inject(FAULTS["list-drip"])
+    cloud, before = LambdaCloud(api()), time.monotonic()
+    assert list(cloud.owned()) == []
+    assert time.monotonic() - before < 20
+    fake.inject(replace(FAULTS["list-drip"], times=0))
+    with pytest.raises(Ambiguity, match="did not answer"):
+        list(cloud.owned())
 
 
 def test_an_unknown_status_costs_money(fake: FakeCloud) -> None:

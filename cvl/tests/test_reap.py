@@ -21,6 +21,7 @@ from cvl.ledger import Ledger, Run, RunState
 from cvl.paths import ledger_file
 from cvl.process import me
 from cvl.provider import Offer, Order
+from cvl.runners.lambda_api import LambdaAPI
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.scope import Scope
 from cvl.spec import Cause, Resource, ended, new_run_id
@@ -64,7 +65,7 @@ def rented(ledger: Ledger, tmp_path: Path, *, left: float = HOUR, owner: str | N
         owner=ledger.id(),
         offer=OFFER,
         region="us-west-1",
-        deadline=cloud.now() + left,
+        deadline=by_its_clock(cloud) + left,
         host_key=keys.host_key,
         host_public_key=keys.host_public_key,
         public_key=keys.public_key,
@@ -72,6 +73,12 @@ def rented(ledger: Ledger, tmp_path: Path, *, left: float = HOUR, owner: str | N
     scope = Scope(seconds=20)
     cloud.rent(order, Leases(ledger, run_id, cloud, scope), scope)
     return run
+
+
+def by_its_clock(cloud: LambdaCloud | LambdaAPI) -> float:
+    now = cloud.now()
+    assert now is not None
+    return now
 
 
 def elsewhere(tmp_path: Path) -> Ledger:
@@ -116,7 +123,7 @@ def test_what_is_not_provably_ours_is_never_touched(fake: FakeCloud, tmp_path: P
         "tags": [{"key": "team", "value": "vision"}],
     }
     account.once("/instance-operations/launch", body)
-    ours = f"cvl-{new_run_id('one', now=account.now() - 3 * HOUR)}"
+    ours = f"cvl-{new_run_id('one', now=by_its_clock(account) - 3 * HOUR)}"
     account.once("/instance-operations/launch", {**body, "name": ours})  # but not our tag
     assert reap.overdue(LambdaCloud(account), Ledger(ledger_file())) == []
     assert command("reap", "-y").returncode == 0
@@ -130,7 +137,7 @@ def made(folder: Path) -> str:
 
 def test_a_key_without_its_machine_is_stray_once_it_is_old(fake: FakeCloud, tmp_path: Path) -> None:
     account, public_key = api(), made(tmp_path / "keys")
-    now = account.now()
+    now = by_its_clock(account)
     old = new_run_id("old", now=now - 3 * HOUR)
     young = new_run_id("young", now=now - 60)
     for run_id in (old, young):
@@ -238,10 +245,33 @@ def test_deadlines_are_judged_by_the_provider_s_clock(
     with FakeCloud(settings) as cloud:
         settled(monkeypatch, tmp_path, cloud)
         owner = LambdaCloud(api())
-        assert owner.now() - time.time() > 1.9 * HOUR
+        assert by_its_clock(owner) - time.time() > 1.9 * HOUR
         late = rented(elsewhere(tmp_path), tmp_path, left=-1)
         rented(elsewhere(tmp_path), tmp_path, left=HOUR)
         assert names(reap.overdue(owner, Ledger(ledger_file()))) == [("instance", late.id)]
+
+
+def test_without_the_provider_s_clock_no_deadline_is_judged(
+    fake: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine's clock is far ahead, and replies carry no `Date`: another's machine lives."""
+    other = rented(elsewhere(tmp_path), tmp_path)
+    here = Ledger(ledger_file())
+    over = rented(here, tmp_path)
+    for lease in here.leases(over.id, open_only=True):
+        here.released(lease)
+    assert here.finish(over.id, ended(Cause.STOPPED, run_id=over.id))
+    fake.inject(FAULTS["no-date"])
+    monkeypatch.setattr(time, "time", lambda clock=time.time: clock() + 30 * HOUR)
+    owner = LambdaCloud(api())
+    assert owner.now() is None
+    assert {run_id for _, run_id in names(reap.overdue(owner, here))} == {over.id}
+    monkeypatch.undo()
+    settled(monkeypatch, tmp_path, fake)
+    done = command("reap", "-y")
+    assert done.returncode == 125
+    assert "does not say what time it is" in done.stderr
+    assert [each.name for each in fake.alive()] == [f"cvl-{other.id}"]
 
 
 def test_the_200_of_a_terminate_is_not_believed(fake: FakeCloud, tmp_path: Path) -> None:
@@ -321,7 +351,7 @@ def test_a_machine_ends_itself_at_its_deadline_when_everybody_else_is_dead(
             owner="nobody",
             offer=OFFER,
             region="us-west-1",
-            deadline=lambda_cloud.now() + 4,
+            deadline=by_its_clock(lambda_cloud) + 4,
             host_key=keys.host_key,
             host_public_key=keys.host_public_key,
             public_key=keys.public_key,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cvl.testing.lambda_cloud.clock import Clock
-from cvl.testing.lambda_cloud.faults import SHOWN, WIRE, Fault, What
+from cvl.testing.lambda_cloud.faults import HARMLESS, SHOWN, WIRE, Fault, What
 from cvl.testing.lambda_cloud.limits import Pace
 from cvl.testing.lambda_cloud.operations import perform
 from cvl.testing.lambda_cloud.replies import INVALID, MISSING, ApiError, Reply, failure, success
@@ -127,7 +127,7 @@ class Api:
             if fault.what is What.LATE:
                 self.cloud.later(fault.delay, lambda: self._quietly(operation, params, body))
                 return Answer(entry=entry, reply=None, act=What.HANG)
-            if not fault.after and fault.what is not What.SLOW:
+            if not fault.after and fault.what not in HARMLESS:
                 return self._strike(entry, fault, None)
         reply = self._reply(request, operation, params, body)
         self.tell(entry, Moment.DONE)
@@ -207,9 +207,10 @@ class Api:
             return self._close(entry, Answer(entry=entry, reply=_error(fault)))
         if fault.what is What.GARBAGE:
             return self._close(entry, Answer(entry=entry, reply=GARBAGE))
-        if fault.what is What.SLOW:
-            return self._close(entry, Answer(entry=entry, reply=reply, delay=fault.delay))
-        return Answer(entry=entry, reply=reply or GARBAGE, act=fault.what)
+        if fault.what in HARMLESS:
+            answer = Answer(entry=entry, reply=reply, act=fault.what, delay=fault.delay)
+            return self._close(entry, answer)
+        return Answer(entry=entry, reply=reply or GARBAGE, act=fault.what, delay=fault.delay)
 
     def _distort(self, entry: Entry, reply: Reply) -> Reply:
         """Return the reply as the armed faults show it."""

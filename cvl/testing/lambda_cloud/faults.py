@@ -22,6 +22,8 @@ class What(StrEnum):
     RESET = "reset"  # the connection is reset
     HANG = "hang"  # no answer, until the client gives up
     SLOW = "slow"  # the answer takes `delay`
+    DRIP = "drip"  # the answer comes byte by byte, `delay` apart
+    NO_DATE = "no-date"  # the answer is as it should be, without an HTTP `Date`
     GARBAGE = "garbage"  # 200 with a body that is not JSON
     TRUNCATED = "truncated"  # the answer breaks off in the middle
     HTTP = "http"  # the answer is `status` with `code`
@@ -49,7 +51,10 @@ class What(StrEnum):
 
 WIRE = frozenset(
     {What.RESET, What.HANG, What.SLOW, What.GARBAGE, What.TRUNCATED, What.HTTP, What.LATE}
+    | {What.DRIP, What.NO_DATE}
 )
+HARMLESS = frozenset({What.SLOW, What.NO_DATE})
+"""What happens on the wire to an answer that is right all the same."""
 SHOWN = frozenset({What.STALE, What.UNKNOWN_STATUS, What.BARE, What.SENSELESS})
 BOOT = frozenset(
     {What.HIDDEN, What.NO_BOOT, What.UNHEALTHY, What.NO_IP, What.NEW_IP, What.NO_SSH}
@@ -149,6 +154,7 @@ def _everywhere(operation: str, stem: str) -> dict[str, Fault]:
         f"{stem}-502-after": Fault(what=What.HTTP, on=operation, after=True, status=502, code=""),
         f"{stem}-garbage-after": Fault(what=What.GARBAGE, on=operation, after=True),
         f"{stem}-truncated-after": Fault(what=What.TRUNCATED, on=operation, after=True),
+        f"{stem}-drip-after": Fault(what=What.DRIP, on=operation, after=True, delay=0.2),
         f"{stem}-429-before": Fault(what=What.HTTP, on=operation, status=429, code=""),
         f"{stem}-429-after": Fault(what=What.HTTP, on=operation, after=True, status=429, code=""),
     }
@@ -190,6 +196,7 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "list-garbage": Fault(what=What.GARBAGE, on=LIST),
         "list-429": Fault(what=What.HTTP, on=LIST, status=429, code=""),
         "list-timeout": Fault(what=What.HANG, on=LIST),
+        "list-drip": Fault(what=What.DRIP, on=LIST, after=True, delay=0.2),
         "get-404": Fault(what=What.STALE, on=GET),
         "get-unknown-status": Fault(what=What.UNKNOWN_STATUS, on=GET),
         "get-senseless": Fault(what=What.SENSELESS, on=GET),
@@ -202,6 +209,7 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "any-429": Fault(what=What.HTTP, status=429, code=""),
         "any-500": Fault(what=What.HTTP),
         "any-slow": Fault(what=What.SLOW, delay=1.0),
+        "no-date": Fault(what=What.NO_DATE, times=0),
         "inactive": _refused("*", 403, "global/account-inactive"),
         "outage": Fault(what=What.OUTAGE, delay=3.0),
         "outage-500": Fault(what=What.HTTP, times=0, seconds=3.0, status=503, code=""),

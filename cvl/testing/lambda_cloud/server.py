@@ -169,26 +169,37 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
 
     def _act(self, answer: Answer) -> None:
-        if answer.delay:
+        if answer.delay and answer.act is not What.DRIP:
             self.ours.closing.wait(answer.delay)
         if answer.act is What.RESET or self.ours.down.is_set():
             self._reset()
         elif answer.act is What.HANG:
             self._hang()
         elif answer.reply is not None:
-            self._send(answer.reply, truncated=answer.act is What.TRUNCATED)
+            self._send(answer.reply, answer.act, answer.delay)
 
-    def _send(self, reply: Reply, *, truncated: bool = False) -> None:
-        """Send it whole, in one packet where it fits; or only half of what was promised."""
-        date = formatdate(self.ours.application.utc(), usegmt=True)
+    def _send(self, reply: Reply, act: What | None = None, delay: float = 0.0) -> None:
+        """Send it whole, in one packet where it fits; or as `act` says."""
+        date = f"Date: {formatdate(self.ours.application.utc(), usegmt=True)}\r\n"
         head = (
             f"HTTP/1.1 {reply.status} {self.responses.get(reply.status, ('',))[0]}\r\n"
-            f"Date: {date}\r\nContent-Type: {reply.type}\r\n"
+            f"{'' if act is What.NO_DATE else date}Content-Type: {reply.type}\r\n"
             f"Content-Length: {len(reply.body)}\r\n\r\n"
         )
+        truncated = act is What.TRUNCATED
         body = reply.body[: len(reply.body) // 2] if truncated else reply.body
-        self.wfile.write(head.encode() + body)
+        if act is What.DRIP:
+            self._drip(head.encode() + body, delay)
+        else:
+            self.wfile.write(head.encode() + body)
         self.close_connection = self.close_connection or truncated
+
+    def _drip(self, data: bytes, pause: float) -> None:
+        """Send byte by byte: never silent for long, never done."""
+        for byte in data:
+            if self.ours.closing.wait(pause):
+                return
+            self.wfile.write(bytes((byte,)))
 
     def _reset(self) -> None:
         """Close so that the client sees a reset, not an end."""
