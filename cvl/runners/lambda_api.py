@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 BASE = "https://cloud.lambda.ai/api/v1"
 ATTEMPTS = 4
 """Times that a request which may be repeated is made."""
-PAUSE = 0.3
-"""Seconds before the second of them; each further pause is twice as long."""
+PAUSE, THROTTLED_PAUSE = 0.3, 1.0
+"""Seconds before the second of them, and after a 429; each further pause is twice as long."""
 CONNECT_LIMIT, READ_LIMIT = 10.0, 30.0
 """Seconds to connect; between two pieces of an answer."""
 PATIENCE = 2
 """Read limits that a whole answer may take, however steadily it drips."""
 LAUNCH = "/instance-operations/launch"
 TERMINATE = "/instance-operations/terminate"
-OK = range(200, 300)
+OK, TOO_MANY = range(200, 300), 429
 
 Json = Mapping[str, object]
 
@@ -58,6 +58,10 @@ class Gone(Rejected):
     """The API knows no such thing; of a launch: it names something that is not there."""
 
 
+class Throttled(Ambiguity):
+    """Too many requests, of ours or of others with this account; what became of it is unknown."""
+
+
 class LambdaAPI:
     """One account, through its key."""
 
@@ -69,9 +73,11 @@ class LambdaAPI:
         interval: float = 1.0,
         launch_interval: float = 12.0,
         read_limit: float = READ_LIMIT,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`interval` and `launch_interval`: seconds between two requests, two launches."""
         self._key, self.base, self._read_limit = key, base.rstrip("/"), read_limit
+        self._sleep = sleep
         account = blake2b(f"{base}{key}".encode(), digest_size=6).hexdigest()
         self._pace = Pace(f"lambda-{account}", interval)
         self._launch_pace = Pace(f"lambda-launch-{account}", launch_interval)
@@ -108,10 +114,11 @@ class LambdaAPI:
         for attempt in range(ATTEMPTS):
             try:
                 return self._send(method, path, body)
-            except Ambiguity:
+            except Ambiguity as error:
                 if attempt == ATTEMPTS - 1:
                     raise
-                time.sleep(PAUSE * 2**attempt)
+                pause = THROTTLED_PAUSE if isinstance(error, Throttled) else PAUSE
+                self._sleep(pause * 2**attempt)
         raise AssertionError
 
     def _send(self, method: str, path: str, body: Json | None) -> object:
@@ -155,6 +162,11 @@ class LambdaAPI:
 def _judged(response: BaseHTTPResponse) -> object:
     """Return the reply's `data`, or raise what the caller may conclude from it."""
     status = response.status
+    if status == TOO_MANY:
+        raise Throttled(
+            "the Lambda API answered 429: too many requests",
+            "other programs may use the same account; try again in a minute",
+        )
     try:
         reply = json.loads(response.data)
         if status in OK:

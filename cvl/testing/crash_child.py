@@ -244,6 +244,7 @@ def _replace(folder: Path) -> None:
     put(machines, "LOOKS", (0.01, 0.02, 0.05))
     put(release, "PAUSES", (0.0, 0.02, 0.05, 0.1, 0.2))
     put(lambda_api, "PAUSE", 0.02)
+    put(lambda_api, "THROTTLED_PAUSE", 0.02)
     put(LambdaCloud, "boot_limit", BOOT_LIMIT)
     put(keys, "generate", _made)
     put(guardian, "Popen", ForkedPopen)

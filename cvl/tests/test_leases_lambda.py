@@ -18,7 +18,7 @@ from cvl.ledger import Ledger, Run, RunState
 from cvl.paths import ledger_file
 from cvl.process import me
 from cvl.provider import Offer, Order
-from cvl.runners.lambda_api import LambdaAPI
+from cvl.runners.lambda_api import LambdaAPI, Throttled
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.scope import Cancelled, Scope
 from cvl.spec import Cause, Resource, new_run_id
@@ -202,6 +202,19 @@ def test_a_reply_that_makes_no_sense_is_no_answer(
     for ask in asks:
         with pytest.raises(Ambiguity, match="makes no sense"):
             ask()
+
+
+def test_who_asks_too_often_asks_again_later(fake: FakeCloud) -> None:
+    """Other programs may share the account's limit: that passes, unlike most errors."""
+    pauses: list[float] = []
+    fake.inject(replace(FAULTS["list-429"], times=3))
+    account = LambdaAPI(fake.key, fake.base, interval=0, sleep=pauses.append)
+    assert list(LambdaCloud(account).owned()) == []
+    assert sum(pauses) >= 7
+    fake.inject(replace(FAULTS["list-429"], times=0))
+    with pytest.raises(Throttled) as caught:
+        list(LambdaCloud(account).owned())
+    assert "other programs" in caught.value.hint
 
 
 def test_an_answer_that_drips_is_not_waited_for(fake: FakeCloud) -> None:
