@@ -180,9 +180,10 @@ def request(
 def environment(spec: JobSpec) -> dict[str, str]:
     """Return what DescribeTrainingJob shows: of secrets, only that they were forwarded.
 
-    The entry script puts their values, which come with the input, in place of these.
+    Their values come with the input, to the job alone. Under their own names these would mean
+    something to the container's runtime and to the entry script: PATH, NVIDIA_VISIBLE_DEVICES.
     """
-    shown = {name: f"<redacted:{name}>" for name in list(spec.secrets)[:SHOWN]}
+    shown = {f"CVL_SECRET_{name}": f"<redacted:{name}>" for name in list(spec.secrets)[:SHOWN]}
     return {**shown, "CVL_RUN_ID": spec.run_id, "CVL_GRACE": f"{round(spec.limits.grace)}"}
 
 

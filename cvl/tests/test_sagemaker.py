@@ -87,6 +87,14 @@ def test_arguments_of_any_length_arrive_byte_for_byte(there: Desk) -> None:
     assert done.out == told.stdout + b"%d\n" % len(words)
 
 
+def test_a_forwarded_variable_changes_nothing_but_the_job(there: Desk) -> None:
+    """Neither the entry script nor whoever starts the container takes it for its own."""
+    given = ("-e", "PATH=/bin:/x", "-e", "CVL_ML=/y", "-e", "LD_PRELOAD=", "-e", "IFS=:")
+    done = there.sh('echo "$PATH|$CVL_ML|$LD_PRELOAD|"; echo a >a', *given)
+    assert (done.code, done.out) == (0, b"/bin:/x|/y||\n"), done.err
+    assert there.result("a") == b"a\n"
+
+
 def test_every_line_comes_once_whatever_cloudwatch_does(cloud: AwsCloud, there: Desk) -> None:
     for name in ("logs-throttled", "streams-reset", "describe-throttled", "describe-expired"):
         cloud.inject(FAULTS[name])
@@ -247,7 +255,7 @@ def test_the_aws_command_line_sees_the_same(cloud: AwsCloud, there: Desk) -> Non
     found = aws("sagemaker", "describe-training-job", "--training-job-name", name)
     assert json.loads(found)["FailureReason"].endswith("exit code: 6")
     assert "s3cret-value" not in found
-    assert json.loads(found)["Environment"]["TOKEN"] == "<redacted:TOKEN>"
+    assert json.loads(found)["Environment"]["CVL_SECRET_TOKEN"] == "<redacted:TOKEN>"
     group = "/aws/sagemaker/TrainingJobs"
     stream = json.loads(aws("logs", "describe-log-streams", "--log-group-name", group))
     streams = [each["logStreamName"] for each in stream["logStreams"]]

@@ -88,7 +88,9 @@ def test_every_request_is_one_that_aws_takes(
     assert asked["TrainingJobName"] == job_name(spec.run_id)
     shown = asked["Environment"]
     assert isinstance(shown, dict)
-    assert all(value == f"<redacted:{name}>" for name, value in shown.items() if name in secrets)
+    forwarded = {name: f"<redacted:{name}>" for name in list(secrets)[:90]}
+    assert shown.keys() - {f"CVL_SECRET_{name}" for name in forwarded} == {"CVL_RUN_ID", "CVL_GRACE"}
+    assert all(shown[f"CVL_SECRET_{name}"] == value for name, value in forwarded.items())
 
 
 def test_money_and_time_limit_a_job() -> None:
