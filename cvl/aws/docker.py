@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO
+from typing import IO, Self
 
 from cvl.errors import CvlError, MissingTool
 from cvl.scope import Bell, Scope
@@ -34,8 +34,8 @@ class Docker:
             )
         self._env = {**os.environ, **(env or {})}
 
-    def check(self) -> None:
-        """Raise `CvlError` where no engine answers."""
+    def checked(self) -> Self:
+        """Return itself. Raises `CvlError` where no engine answers."""
         try:
             done = subprocess.run(
                 ["docker", "version", "--format", "{{.Server.Version}}"],
@@ -53,6 +53,7 @@ class Docker:
                 f"the Docker engine does not answer: {said}",
                 "start it, or set DOCKER_HOST, or give --image-uri",
             )
+        return self
 
     def run(
         self, words: Sequence[str], phase: str, scope: Scope, feed: Feed = lambda _stdin: None

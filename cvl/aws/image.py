@@ -38,6 +38,7 @@ def check(contents: Contents, base: str, name: str) -> None:
 
 
 def provide(
+    docker: Docker,
     contents: Contents,
     root: Path,
     registry: Registry,
@@ -47,8 +48,6 @@ def provide(
     scope: Scope,
 ) -> None:
     """Build the image and push it. Raises `CvlError`."""
-    docker = Docker()
-    docker.check()
     limited = scope.within(BUILD_LIMIT)
     if contents.dockerfile:
         base = f"cvl-base:{tag}"

@@ -11,6 +11,7 @@ from functools import partial
 from typing import IO
 
 from cvl.aws import check, image, inputs, jobs, price, registry
+from cvl.aws.docker import Docker
 from cvl.aws.job import TrainingJob, stop
 from cvl.aws.jobs import KIND
 from cvl.aws.order import STOP, Order, Runtime, deadline, job_name, max_wait, request, runtime
@@ -174,12 +175,14 @@ class SageMaker:
         assert contents is not None
         assert spec.source is not None
         tag = self._tag(contents, spec)
-        place = registry.opened(self._account)
-        if (spec.build and spec.build.when == "always") or not place.has(tag):
-            check.quota(self._account, order, spec.nodes, scope)
-            image.provide(
-                contents, spec.source.root, place, tag, spec.image or "", order.build_args, scope
-            )
+        place = registry.found(self._account)
+        if place and place.has(tag) and not (spec.build and spec.build.when == "always"):
+            return f"{place.uri}:{tag}"
+        docker = Docker().checked()
+        check.quota(self._account, order, spec.nodes, scope)
+        place = place or registry.made(self._account)
+        base, root = spec.image or "", spec.source.root
+        image.provide(docker, contents, root, place, tag, base, order.build_args, scope)
         return f"{place.uri}:{tag}"
 
     def _give_input(self, spec: JobSpec, run: Runtime, leases: Leases) -> None:

@@ -77,12 +77,24 @@ class Registry:
         return base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
 
-def opened(account: Account) -> Registry:
-    """Return our repository, made if it is missing. Raises `CvlError`."""
-    reply = account.call("ecr", "get_authorization_token")
-    token = reply["authorizationData"][0]["authorizationToken"]
-    user, _, password = base64.b64decode(token).decode().partition(":")
-    return Registry(uri=_uri(account), user=user, password=password)
+def found(account: Account) -> Registry | None:
+    """Return our repository, None where there is none yet. Raises `CvlError`."""
+    try:
+        reply = account.call("ecr", "describe_repositories", repositoryNames=[REPOSITORY])
+    except Missing:
+        return None
+    return _opened(account, str(reply["repositories"][0]["repositoryUri"]))
+
+
+def made(account: Account) -> Registry:
+    """Make our repository, unless somebody else just did. Raises `CvlError`."""
+    try:
+        reply = account.call("ecr", "create_repository", repositoryName=REPOSITORY)
+        return _opened(account, str(reply["repository"]["repositoryUri"]))
+    except Taken:
+        there = found(account)
+        assert there is not None
+        return there
 
 
 def uri(account: str, region: str, partition: str) -> str:
@@ -100,20 +112,11 @@ def schemes(host: str) -> tuple[str, ...]:
     return ("https", "http") if address.is_loopback else ("https",)
 
 
-def _uri(account: Account) -> str:
-    try:
-        return _found(account)
-    except Missing:
-        try:
-            made = account.call("ecr", "create_repository", repositoryName=REPOSITORY)
-            return str(made["repository"]["repositoryUri"])
-        except Taken:
-            return _found(account)
-
-
-def _found(account: Account) -> str:
-    reply = account.call("ecr", "describe_repositories", repositoryNames=[REPOSITORY])
-    return str(reply["repositories"][0]["repositoryUri"])
+def _opened(account: Account, uri: str) -> Registry:
+    reply = account.call("ecr", "get_authorization_token")
+    token = reply["authorizationData"][0]["authorizationToken"]
+    user, _, password = base64.b64decode(token).decode().partition(":")
+    return Registry(uri=uri, user=user, password=password)
 
 
 def _answers(url: str, basic: str) -> bool:

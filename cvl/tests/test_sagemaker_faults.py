@@ -199,3 +199,22 @@ def test_max_cost_becomes_a_limit_that_aws_keeps(cloud: AwsCloud, tmp_path: Path
     assert done.code == 0
     asked = next(iter(cloud.jobs.values())).asked
     assert asked["StoppingCondition"] == {"MaxRuntimeInSeconds": 3480}
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["no docker", "no engine"])
+def test_without_docker_it_says_so_before_anything_is_made(
+    there: bool, cloud: AwsCloud, tmp_path: Path
+) -> None:
+    calling = desk(tmp_path, cloud, "")
+    (calling.repo / "examples/conformance/one/Dockerfile").write_text("FROM scratch\n")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    if there:
+        (tools / "docker").write_text("#!/bin/sh\necho no engine here >&2; exit 1\n")
+        (tools / "docker").chmod(0o755)
+    done = calling.sh("true", env={"PATH": str(tools)})
+    assert done.code == 125
+    assert ("no engine here" if there else "docker is not installed") in done.err
+    assert "--image-uri" in done.err
+    assert cloud.requests("CreateRepository") == 0
+    assert (cloud.jobs, cloud.objects()) == ({}, [])

@@ -89,7 +89,10 @@ def test_every_request_is_one_that_aws_takes(
     shown = asked["Environment"]
     assert isinstance(shown, dict)
     forwarded = {name: f"<redacted:{name}>" for name in list(secrets)[:90]}
-    assert shown.keys() - {f"CVL_SECRET_{name}" for name in forwarded} == {"CVL_RUN_ID", "CVL_GRACE"}
+    assert shown.keys() - {f"CVL_SECRET_{name}" for name in forwarded} == {
+        "CVL_RUN_ID",
+        "CVL_GRACE",
+    }
     assert all(shown[f"CVL_SECRET_{name}"] == value for name, value in forwarded.items())
 
 
