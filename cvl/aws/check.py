@@ -6,6 +6,7 @@ left for AWS itself to refuse.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +16,8 @@ from cvl.aws.session import Account
 from cvl.errors import CvlError, Rejected, UsageError
 from cvl.scope import Scope
 
-TRUSTED = "sagemaker."
+TRUSTED = re.compile(r"sagemaker\.|(?<![^'\"])\*(?![^'\"])")
+"""What a trust policy holds that lets SageMaker in, or everybody."""
 QUOTAS = "sagemaker"
 
 
@@ -24,7 +26,7 @@ def check(account: Account, order: Order, scope: Scope) -> None:
     questions: tuple[Callable[[], None], ...] = (
         lambda: identity(account, order),
         lambda: bucket(account, order),
-        lambda: role(account, order, scope),
+        lambda: role(account, order),
     )
     scope.tell("checking", f"{order.role_name} and {order.output} in {account.region}")
     with ThreadPoolExecutor(len(questions)) as pool:
@@ -66,8 +68,8 @@ def bucket(account: Account, order: Order) -> None:
         raise _elsewhere(name, str(region), account.region)
 
 
-def role(account: Account, order: Order, scope: Scope) -> None:
-    """Raise `UsageError` for a role that is not there; tell of one that SageMaker may not take."""
+def role(account: Account, order: Order) -> None:
+    """Raise `UsageError` for a role that is not there, or that SageMaker may not take."""
     try:
         found = account.call("iam", "get_role", RoleName=order.role_name)
     except Missing:
@@ -77,10 +79,10 @@ def role(account: Account, order: Order, scope: Scope) -> None:
         ) from None
     except Rejected:
         return  # many may pass a role and not look at it
-    if TRUSTED not in str(found["Role"].get("AssumeRolePolicyDocument", TRUSTED)):
-        scope.tell(
-            "warning",
-            f"role {order.role_name} does not let sagemaker.amazonaws.com assume it",
+    if not TRUSTED.search(str(found["Role"].get("AssumeRolePolicyDocument", "*"))):
+        raise UsageError(
+            f"role {order.role_arn} does not let sagemaker.amazonaws.com assume it",
+            "add that to its trust policy, or name another with --role-arn",
         )
 
 

@@ -100,7 +100,7 @@ def _put(
     account: Account, place: Place, name: str, body: IO[bytes], marks: Mapping[str, str]
 ) -> None:
     key = (place / name).prefix
-    account.once("s3", "put_object", Bucket=place.bucket, Key=key, Body=body, Metadata=marks)
+    account.call("s3", "put_object", Bucket=place.bucket, Key=key, Body=body, Metadata=marks)
 
 
 def _resource(account: Account, output: Place, job: str, key: str) -> Resource | None:

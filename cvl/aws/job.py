@@ -29,6 +29,8 @@ OWN_CODE = re.compile(r"cvl: exit code (\d+) on node")
 EXIT_CODE = re.compile(r"exit code:? (\d+)")
 CAUSE_TAG = "cvl-cause"
 
+SETTLE = float(os.environ.get("SAGEMAKER_SETTLE", "60"))
+"""Seconds after a request in which what it made may not be found yet."""
 LOOK = float(os.environ.get("SAGEMAKER_LOOK", "1"))
 """Seconds between two looks at a job's output; five times that when nothing happens."""
 SLOWEST = 5
@@ -61,6 +63,7 @@ class TrainingJob:
         self._end: Reply | None = None
         self._status: ExitStatus | None = None
         self._phase = ""
+        self._missed: float | None = None
 
     @property
     def handle(self) -> Mapping[str, str]:
@@ -143,7 +146,19 @@ class TrainingJob:
         return self._end is not None
 
     def _described(self) -> Reply:
-        return self._account.call("sagemaker", "describe_training_job", TrainingJobName=self._job)
+        """Ask for the job. One that is not there is missed for a while before it is `Missing`."""
+        try:
+            found = self._account.call(
+                "sagemaker", "describe_training_job", TrainingJobName=self._job
+            )
+        except Missing as error:
+            now = time.monotonic()
+            self._missed = self._missed or now
+            if now - self._missed < SETTLE:
+                raise Unreachable(f"{self._job} is not to be seen yet: {error}") from error
+            raise
+        self._missed = None
+        return found
 
     def _show(self, found: Reply) -> None:
         state = str(found.get("SecondaryStatus", ""))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -12,7 +11,7 @@ from typing import IO
 
 from cvl.aws import check, image, inputs, jobs, price, registry
 from cvl.aws.docker import Docker
-from cvl.aws.job import TrainingJob, stop
+from cvl.aws.job import SETTLE, TrainingJob, stop
 from cvl.aws.jobs import KIND
 from cvl.aws.order import STOP, Order, Runtime, deadline, job_name, max_wait, request, runtime
 from cvl.aws.place import Place
@@ -26,8 +25,6 @@ from cvl.scope import Scope
 from cvl.spec import EMPTY, JobSpec, Plan, Quote, Resource
 from cvl.units import dollars
 
-SETTLE = float(os.environ.get("SAGEMAKER_SETTLE", "60"))
-"""Seconds after a request in which what it made may not be found yet."""
 LAYERS = (
     "SageMaker itself, at MaxRuntimeInSeconds, whatever becomes of this machine",
     "cvl, on Ctrl-C, `cvl stop` and `cvl reap`, by StopTrainingJob",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cvl.aws.refusals import boto_errors, understood
-from cvl.errors import MissingTool, Unreachable, UsageError
+from cvl.errors import AuthError, MissingTool, Unreachable, UsageError
 from cvl.scope import Bell, Clock, SystemClock
 
 Reply = Mapping[str, Any]
@@ -83,6 +83,7 @@ class Account:
     def call(self, service: str, operation: str, /, **parameters: Any) -> Reply:
         """Make a request that may be repeated. Raises `CvlError` as `refusals.understood` says."""
         for pause in (*PAUSES, None):
+            _rewind(parameters)
             try:
                 return self.once(service, operation, **parameters)
             except Unreachable:
@@ -100,7 +101,10 @@ class Account:
         try:
             reply: Reply = getattr(client, operation)(**parameters)
         except (boto.BotoCoreError, boto.ClientError) as error:
-            raise understood(error, service) from error
+            told = understood(error, service)
+            if isinstance(told, AuthError):
+                self._forget()
+            raise told from error
         self._heard(reply)
         return reply
 
@@ -133,10 +137,22 @@ class Account:
                 raise understood(error, "") from error
         return self._session
 
+    def _forget(self) -> None:
+        """Read the configuration anew next time: somebody may log in again meanwhile."""
+        with self._lock:
+            self._session = None
+            self._clients.clear()
+
     def _heard(self, reply: Reply) -> None:
         headers = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         if date := headers.get("date"):
             self._skew = parsedate_to_datetime(date).timestamp() - time.time()
+
+
+def _rewind(parameters: Mapping[str, Any]) -> None:
+    """Let a body be sent from its beginning, also the second time."""
+    if "Body" in parameters:
+        parameters["Body"].seek(0)
 
 
 def loaded() -> Any:

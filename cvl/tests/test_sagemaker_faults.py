@@ -10,11 +10,12 @@ import pytest
 
 from cvl.testing.desk import Client, wait_for
 from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings
-from cvl.testing.sagemaker.cloud import missing
+from cvl.testing.sagemaker.cloud import TRUST, missing
 from cvl.tests.clouds import desk
 
 LONG = Settings(start=300.0)
 """Jobs wait for an instance until they are stopped."""
+UNTRUSTED = "untrusted"
 CREATE = [name for name in FAULTS if name.startswith("create-") and name != "create-refused"]
 
 
@@ -153,6 +154,7 @@ def test_ctrl_c_before_there_is_a_job_leaves_nothing(cloud: AwsCloud, tmp_path: 
         (("--role-arn", "arn:aws:iam::123456789012:role/none"), "does not exist"),
         (("--role-arn", "arn:aws:iam::999999999999:role/x"), "of account 999999999999"),
         (("--role-arn", "me"), "is no role"),
+        (("--role-arn", f"arn:aws:iam::123456789012:role/{UNTRUSTED}"), "does not let sagemaker."),
         (("--output-path", "s3://no-such-bucket-anywhere/x"), "does not exist"),
         (("--output-path", "bucket"), "is no place in S3"),
         (("--instance-type", "g5.xlarge"), "is no instance type"),
@@ -167,6 +169,8 @@ def test_what_cannot_work_is_said_before_anything_is_made(
     words: tuple[str, ...], told: str, cloud: AwsCloud, tmp_path: Path
 ) -> None:
     calling = desk(tmp_path, cloud)
+    trust = TRUST.replace("sagemaker.", "ec2.")
+    cloud.client("iam").create_role(RoleName=UNTRUSTED, AssumeRolePolicyDocument=trust)
     done = calling.cvl("run", *calling.options, *words, "one", "sh", "true")
     assert done.code == 2, done.err
     assert told in done.err
@@ -218,3 +222,42 @@ def test_without_docker_it_says_so_before_anything_is_made(
     assert "--image-uri" in done.err
     assert cloud.requests("CreateRepository") == 0
     assert (cloud.jobs, cloud.objects()) == ({}, [])
+
+
+@pytest.mark.parametrize("name", ["put-object-reset", "put-object-slow"])
+def test_the_input_is_sent_again_where_that_failed(
+    name: str, cloud: AwsCloud, tmp_path: Path
+) -> None:
+    cloud.inject(FAULTS[name])
+    done = desk(tmp_path, cloud).sh("true")
+    assert (done.code, len(cloud.jobs)) == (0, 1), done.err
+    assert not inputs(cloud)
+
+
+def test_a_job_that_is_not_seen_at_once_is_not_lost(cloud: AwsCloud, tmp_path: Path) -> None:
+    cloud.inject(FAULTS["describe-missing"])
+    done = desk(tmp_path, cloud).sh("true", env={"SAGEMAKER_SETTLE": "8"})
+    assert (done.code, len(cloud.jobs)) == (0, 1), done.err
+    assert [job.status for job in cloud.jobs.values()] == ["Completed"]
+
+
+def test_whoever_logs_in_again_is_followed_on(cloud: AwsCloud, tmp_path: Path) -> None:
+    """A token expires while a job is followed; the new one is read from the same file."""
+    cloud.reset(Settings(start=1.0))
+    file = tmp_path / "credentials"
+    keys = "[default]\naws_access_key_id = {}\naws_secret_access_key = x\n"
+    file.write_text(keys.format("OLD"))
+    named = {"AWS_SHARED_CREDENTIALS_FILE": str(file), "AWS_ACCESS_KEY_ID": ""}
+    calling = desk(tmp_path, cloud)
+    cloud.wire.hook = lambda operation, moment: (
+        setattr(cloud.wire, "expired_key", "OLD")
+        if (operation, moment) == ("CreateTrainingJob", "after")
+        else None
+    )
+    words = ("run", *calling.options, "one", "sh", "true")
+    with calling.start(*words, env={**named, "AWS_SECRET_ACCESS_KEY": ""}) as client:
+        client.says("ExpiredToken")
+        assert "aws sso login" in client.err
+        file.write_text(keys.format("NEW"))
+        assert client.ended().code == 0
+    assert not inputs(cloud)

@@ -170,6 +170,7 @@ class AwsCloud:
         self.wire.log.clear()
         self.wire.violations.clear()
         self.wire.hook = lambda _operation, _moment: None
+        self.wire.expired_key = ""
         self.wire.hidden_streams, self.wire.empty_pages = 0.0, 0
 
     def _docker_env(self) -> Mapping[str, str] | None:

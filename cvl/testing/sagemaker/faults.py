@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 BEFORE, AFTER = "before", "after"
+NOT_FOUND = "Requested resource not found."
+"""What DescribeTrainingJob says, too, of a job that was made a moment ago."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +26,14 @@ class Fault:
     times: int = 1
     skip: int = 0
     garbage: bool = False
+    message: str = ""
 
     def body(self) -> bytes:
         """Return the answer that comes in place of the real one."""
         if self.garbage:
             return b"<html>bad gateway</html>"
-        return json.dumps({"__type": self.code, "message": f"{self.code} (injected)"}).encode()
+        message = self.message or f"{self.code} (injected)"
+        return json.dumps({"__type": self.code, "message": message}).encode()
 
 
 FAULTS: Mapping[str, Fault] = {
@@ -53,6 +57,11 @@ FAULTS: Mapping[str, Fault] = {
     "streams-reset": Fault(operation="DescribeLogStreams", times=5, skip=1),
     "stop-reset-after": Fault(operation="StopTrainingJob", when=AFTER),
     "stop-throttled": Fault(operation="StopTrainingJob", code="ThrottlingException", times=5),
+    "describe-missing": Fault(
+        operation="DescribeTrainingJob", code="ValidationException", message=NOT_FOUND, times=3
+    ),
+    "put-object-reset": Fault(operation="PutObject", times=1),
+    "put-object-slow": Fault(operation="PutObject", code="SlowDown", status=503, times=2),
     "get-object-reset": Fault(operation="GetObject", times=1),
 }
 

@@ -45,6 +45,7 @@ class Wire:
         self.violations: list[str] = []
         self.hook: Callable[[str, str], None] = lambda _operation, _moment: None
         self.jobs: TrainingJobs | None = None
+        self.expired_key = ""
         self.hidden_streams = 0.0
         self.empty_pages = 0
         self._moto, self._registry, self._faults = moto, registry, faults
@@ -59,7 +60,7 @@ class Wire:
         operation, body = _operation(environ, data)
         with self._lock:
             self.log.append(Entry(operation=operation, body=body))
-        fault = self._faults.due(operation)
+        fault = self._expired(environ) or self._faults.due(operation)
         self.hook(operation, BEFORE)
         if fault and fault.when == BEFORE:
             return _broken(fault, environ, start)
@@ -69,6 +70,11 @@ class Wire:
             return _broken(fault, environ, start)
         start(status, headers)
         return [answer]
+
+    def _expired(self, environ: Mapping[str, Any]) -> Fault | None:
+        """Return what happens to a request that is signed with `expired_key`."""
+        signed = f"Credential={self.expired_key}/" in environ.get("HTTP_AUTHORIZATION", "")
+        return Fault(operation="", code="ExpiredTokenException") if signed else None
 
     def _answer(
         self, operation: str, body: Mapping[str, Any], environ: dict[str, Any]
