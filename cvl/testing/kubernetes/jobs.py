@@ -89,7 +89,7 @@ class Jobs:
             if controller_of(pod) == about["uid"]
         ]
         self._count(found, ours)
-        self._release(pod for pod in ours if at(pod, "status", "phase") in ENDED)
+        self._release(pod for pod in ours if _over(pod))
 
     def _started(self, job: Obj) -> Obj:
         """Note when a job was first seen, or resumed: its deadline counts from there."""
@@ -305,6 +305,12 @@ class Jobs:
 def finished(job: Obj) -> bool:
     """Return whether a job is over."""
     return holds(job, "Complete") or holds(job, "Failed")
+
+
+def _over(pod: Obj) -> bool:
+    """Return whether a pod has ended, or was deleted without ever having had a node."""
+    gone = meta(pod).get("deletionTimestamp") and not meta(pod).get("deletionGracePeriodSeconds")
+    return bool(gone) or at(pod, "status", "phase") in ENDED
 
 
 def _ended(job: Obj) -> float:
