@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cvl.errors import UsageError
+from cvl.runners.given import NAMES, is_name
 
 
 def environment(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
@@ -35,10 +36,8 @@ def reason(error: OSError | UnicodeDecodeError) -> str:
 def variable(word: str, place: str) -> dict[str, str]:
     """Return one `NAME=VALUE`; a bare `NAME` takes its value from our own environment."""
     name, equals, value = word.partition("=")
-    if not name.isidentifier() or not name.isascii():
-        raise UsageError(
-            f"{place}not NAME or NAME=VALUE", "a name has letters, digits and _, no digit first"
-        )
+    if not is_name(name):
+        raise UsageError(f"{place}not NAME or NAME=VALUE", NAMES)
     if equals:
         return {name: value}
     if name not in os.environ:

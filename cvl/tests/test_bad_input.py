@@ -49,6 +49,8 @@ def refused(done: Done, code: int, *words: str) -> None:
         ("run --max-cost x one sh", 2, ["--max-cost"]),
         ("run -e NOT_SET_HERE one sh", 2, ["NOT_SET_HERE", "NOT_SET_HERE=VALUE"]),
         ("run -e 1BAD=x one sh", 2, ["a name has letters"]),
+        ("run -e CVL_RUN_ID=x one sh", 2, ["CVL_RUN_ID", "cvl itself"]),
+        ("run -e CVL_WORK_DIR=/x one sh", 2, ["CVL_WORK_DIR", "cvl itself"]),
         ("run --env-file nowhere one sh", 2, ["nowhere"]),
         ("run --gpu-type h100 one sh", 2, ["--gpu-type goes with --remote lambda"]),
         ("run --ssh testhost --remote-workdir /x one sh", 2, ["--remote-workdir", "--docker HOST"]),
