@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from cvl import engine
-from cvl.cli.options import Grace
+from cvl.cli.options import FilePath, Grace
 from cvl.console import Console, complain
 from cvl.errors import CvlError
 from cvl.ledger import Ledger, Run, RunState
@@ -129,7 +129,7 @@ def until_ended(execution: Execution, scope: Scope) -> ExitStatus:
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@click.option("-o", "--output-dir", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("-o", "--output-dir", type=FilePath(), metavar="DIR", help="Where they land.")
 def fetch(run_id: str, output_dir: Path | None) -> None:
     """Bring a run's results here, now; also while it goes on, and more than once."""
     console = Console()

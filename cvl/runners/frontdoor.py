@@ -177,7 +177,7 @@ def options_of(spec: JobSpec, common: Common) -> engine.Options:
     return engine.Options(
         observer=common.get("observer") or Callbacks(common),
         agree=common.get("agree") or (lambda _plan: None),
-        results=Path(results).absolute(),
+        results=given.results(Path(results).absolute()),
         fetch=common.get("fetch", True),
         keep=common.get("keep", False),
         keep_on_fetch_failure=common.get("keep_rented", False),

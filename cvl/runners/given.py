@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from cvl.errors import UsageError
 
@@ -47,6 +49,16 @@ def seconds(value: float, what: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise UsageError(f"{what} is not a number of seconds: {value}", "0 or more")
     return float(value)
+
+
+def results(folder: Path) -> Path:
+    """Return where results are to land, if anything can. Raises `UsageError`."""
+    there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise UsageError(f"{there} is no folder: results cannot land there", "name one: -o DIR")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"you may not write to {there}: results cannot land there", "-o DIR")
+    return folder
 
 
 def only(found: Mapping[str, object], known: Collection[str]) -> None:
