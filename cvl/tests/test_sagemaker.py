@@ -155,6 +155,20 @@ def test_an_unchanged_example_is_neither_built_nor_pushed_again(
     assert fourth.out == b"a  b|c  d|$x|"
 
 
+def test_a_line_is_whole_however_long_and_whatever_is_in_it(there: Desk) -> None:
+    """CloudWatch takes 256 KB in one event; what is no UTF-8 it cannot keep."""
+    script = (
+        "head -c 600000 /dev/zero | tr '\\0' x; echo; "
+        "i=0; while [ $i -lt 90000 ]; do printf é€😀; i=$((i+1)); done; echo; "
+        r"printf '10%%\r20%%\r\n  two  \t\n\001\033[1m\377\n'; printf end"
+    )
+    done = there.sh(script)
+    longs = f"{'x' * 600000}\n{'é€😀' * 90000}\n"
+    text = f"{longs}10%\r20%\r\n  two  \t\n\1\33[1m\ufffd\nend"
+    assert done.out == text.encode()
+    assert there.cvl("logs", there.runs()[0]).out == done.out
+
+
 def test_outputs_come_back_after_a_failure_and_stay_in_s3(cloud: AwsCloud, there: Desk) -> None:
     cloud.inject(FAULTS["get-object-reset"])
     script = "mkdir -p d; echo a >d/a; echo m >/opt/ml/model/m; ln -s /etc/passwd out; exit 3"
