@@ -174,8 +174,9 @@ def test_outputs_come_back_after_a_failure_and_stay_in_s3(cloud: AwsCloud, there
     script = "mkdir -p d; echo a >d/a; echo m >/opt/ml/model/m; ln -s /etc/passwd out; exit 3"
     assert there.sh(script).code == 3
     assert there.result("a") == b"a\n"
-    landed = [path.name for path in (there.repo / "cvl-runs").rglob("*")]
-    assert "out" not in landed  # a link that leads out is not made
+    run = there.repo / "cvl-runs" / there.runs()[0]
+    assert (run / "model/m").read_text() == "m\n"  # which SageMaker does not keep of a failure
+    assert "out" not in [path.name for path in run.rglob("*")]  # a link that leads out is not made
     keys = cloud.objects()
     assert [key.rpartition("/")[2] for key in keys] == ["output.tar.gz"]
 
@@ -185,6 +186,15 @@ def test_a_model_comes_back_beside_the_results(there: Desk) -> None:
     run = there.repo / "cvl-runs" / there.runs()[0]
     assert (run / "model/m").read_text() == "m\n"
     assert (run / "a").read_text() == "a\n"
+
+
+def test_a_stopped_job_leaves_its_model(there: Desk) -> None:
+    job = "echo m >/opt/ml/model/m; echo ready; trap 'exit 0' TERM; while :; do sleep .1; done"
+    with there.running(job) as client:
+        client.shows(b"ready")
+        client.signal(signal.SIGINT)
+        assert client.ended().code == 130
+    assert there.result("m") == b"m\n"
 
 
 def test_results_can_stay_in_s3_and_come_later(there: Desk) -> None:

@@ -117,6 +117,7 @@ def test_a_machine_without_any_state_reaps_what_is_past_its_deadline(
     foreign.create_training_job(**{**asked, "TrainingJobName": "cvl-not-ours-at-all"})
     assert other.cvl("reap", "-y").code == 0
     assert [each.name for each in cloud.going_on()] == ["cvl-not-ours-at-all"]
+    assert not inputs(cloud)
     foreign.stop_training_job(TrainingJobName="cvl-not-ours-at-all")
 
 
