@@ -118,7 +118,7 @@ write_files:
     headers = {{"Authorization": "Bearer {key}", "Content-Type": "application/json"}}
     def call(path, body=None):
         request = urllib.request.Request("{base}" + path, body, headers)
-        return json.load(urllib.request.urlopen(request))["data"]
+        return json.load(urllib.request.urlopen(request, timeout=30))["data"]
     ids = [i["id"] for i in call("/instances") if i["name"] == "ours"]
     call("/instance-operations/terminate", json.dumps({{"instance_ids": ids}}).encode())
 - path: /etc/systemd/system/dead-man.service
@@ -179,7 +179,7 @@ def test_nothing_survives_a_kill(kind: str) -> None:
         server.send_signal(signal.SIGKILL)
         server.wait(10)
         until(lambda: not any(in_session(session) for session in family))
-    subprocess.run((*module, "--clean"), capture_output=True, check=True)
+    subprocess.run((*module, "--clean"), capture_output=True, check=True, timeout=60)
 
 
 def sessions_of(parent: int) -> set[int]:
