@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from cvl.testing import docker_engine, kube_cluster
+from cvl.testing import docker_engine, kube, kube_cluster
 from cvl.testing.docker_engine import Engine
+from cvl.testing.kube import Cluster
 from cvl.testing.kube_cluster import RealCluster
+from cvl.testing.kubernetes import KubernetesCluster
 from cvl.testing.sshd import Sshd
 
 # How fast a loaded machine makes up examples says nothing about us.
@@ -46,3 +48,20 @@ def real_cluster() -> Iterator[RealCluster]:
         pytest.skip(why)
     with kube_cluster.cluster() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def fake_cluster(shared_engine: Engine) -> Iterator[KubernetesCluster]:
+    """One fake API server, whose pods run on the shared engine."""
+    if why := kube.missing_kubectl():
+        pytest.skip(why)
+    with KubernetesCluster(engine=shared_engine) as running:
+        yield running
+        assert running.violations == []
+
+
+@pytest.fixture(scope="session", params=[pytest.param("real", marks=pytest.mark.kube), "fake"])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """Either: what a test says of one is true of the other."""
+    found: Cluster = request.getfixturevalue(f"{request.param}_cluster")
+    return found
