@@ -72,7 +72,7 @@ class Ending:
     def left(self, cause: Cause) -> ExitStatus:
         """Let the run go on without us, and say how to get it back."""
         run_id, where = self._record.id, self._record.where
-        stop = cause is Cause.HANGUP and self._leases.any_open()
+        stop = cause is Cause.HANGUP and self._options.guarded and self._leases.any_open()
         self.leave(stop=stop)
         text = f"{run_id} lives on, on {where}; `cvl attach {run_id}` follows it"
         if stop:
