@@ -198,7 +198,8 @@ FREE = Quote(
 class Plan:
     """What a launch would do: exactly the request, the price, the layers that would end it.
 
-    `request` is JSON-able and holds `<redacted:NAME>` in place of each secret.
+    `request` is JSON-able and holds `<redacted:NAME>` in place of each secret. `format` is how it
+    is shown to a person: `json`, or `yaml`, with all else in comments.
     """
 
     runner: str
@@ -207,6 +208,7 @@ class Plan:
     quote: Quote = FREE
     layers: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    format: str = "json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,12 +60,26 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(plan_json(plan), indent=2))
         return
-    request = plan.request
-    shown = request if isinstance(request, str) else json.dumps(request, indent=2)
-    for line in (f"runner: {plan.runner}", f"where: {plan.where}", shown, *price_lines(plan)):
-        click.echo(line)
+    before = (f"runner: {plan.runner}", f"where: {plan.where}")
+    if plan.format == "yaml":
+        lines = [f"# {line}" for line in (*before, *price_lines(plan))]
+        for line in (*lines, yaml(plan.request)):
+            click.echo(line)
+    else:
+        request = plan.request
+        shown = request if isinstance(request, str) else json.dumps(request, indent=2)
+        for line in (*before, shown, *price_lines(plan)):
+            click.echo(line)
     for warning in plan.warnings:
         click.echo(f"warning: {warning}", err=True)
+
+
+def yaml(request: object) -> str:
+    """Return a request as YAML: a list as one document each."""
+    from yaml import safe_dump_all
+
+    documents = request if isinstance(request, list) else [request]
+    return safe_dump_all(documents, sort_keys=False, explicit_start=True, allow_unicode=True)
 
 
 def plan_json(plan: Plan) -> dict[str, object]:
