@@ -96,7 +96,7 @@ def here() -> Iterator[Finding]:
     for module, extra, runner in (
         ("urllib3", "remote", "--remote lambda"),
         ("boto3", "aws", "--sagemaker"),
-        ("lightkube", "k8s", "--k8s"),
+        ("websockets", "k8s", "--k8s"),
     ):
         from importlib.util import find_spec
 

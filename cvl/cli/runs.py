@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from cvl import engine
-from cvl.cli.options import FilePath, Grace
+from cvl.cli.options import Grace
 from cvl.console import Console, complain
 from cvl.errors import CvlError
 from cvl.ledger import Ledger, Run, RunState
@@ -34,16 +34,15 @@ def logs(run_id: str, follow: bool) -> None:
     run = found(run_id)
     log, console = RunLog(run_folder(run.id)), Console(quiet=True)
     try:
-        size, cursor = log.whole()
-        show(log.path, size)
+        show(log.path)
         if run.state in {RunState.ENDED, RunState.RELEASING} and not foreign(run):
             return
         with execution_of(run) as execution:
             if follow:
-                for chunk in execution.chunks(cursor):
+                for chunk in execution.chunks(log.cursor()):
                     console.output(chunk)
             elif undriven(run):
-                so_far(execution, cursor, console)
+                so_far(execution, log.cursor(), console)
     except KeyboardInterrupt:
         return
 
@@ -129,7 +128,7 @@ def until_ended(execution: Execution, scope: Scope) -> ExitStatus:
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@click.option("-o", "--output-dir", type=FilePath(), metavar="DIR", help="Where they land.")
+@click.option("-o", "--output-dir", type=click.Path(path_type=Path), metavar="DIR")
 def fetch(run_id: str, output_dir: Path | None) -> None:
     """Bring a run's results here, now; also while it goes on, and more than once."""
     console = Console()
@@ -173,13 +172,12 @@ def execution_of(run: Run) -> Iterator[Execution]:
         execution.close()
 
 
-def show(path: Path, size: int) -> None:
-    """Copy the first `size` bytes of a log to stdout, byte for byte."""
-    if not size:
+def show(path: Path) -> None:
+    """Copy a log to stdout, byte for byte."""
+    try:
+        log = path.open("rb")
+    except FileNotFoundError:
         return
-    with path.open("rb") as log:
-        while data := log.read(min(size, CHUNK)):
-            size -= len(data)
-            left = memoryview(data)
-            while left:
-                left = left[os.write(1, left) :]
+    with log:
+        while data := log.read(CHUNK):
+            os.write(1, data)

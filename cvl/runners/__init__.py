@@ -17,6 +17,7 @@ from cvl.spec import EMPTY
 if TYPE_CHECKING:
     from cvl.provider import Provider
     from cvl.runners.docker_context import DockerContextRunner
+    from cvl.runners.k8s import K8sRunner
     from cvl.runners.lambda_labs import LambdaLabsRunner
     from cvl.runners.local import LocalRunner
     from cvl.runners.sagemaker import SageMakerRunner
@@ -29,6 +30,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "lambda": "cvl.runners.lambda_labs:LambdaLabsRunner",
         "docker": "cvl.runners.docker_context:DockerContextRunner",
         "sagemaker": "cvl.runners.sagemaker:SageMakerRunner",
+        "k8s": "cvl.runners.k8s:K8sRunner",
     }
 )
 """Name -> module:class. The name is what `--runner` takes and what the ledger keeps."""
@@ -36,6 +38,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
 __all__ = [
     "BUILT_IN",
     "DockerContextRunner",
+    "K8sRunner",
     "LambdaLabsRunner",
     "LocalRunner",
     "Runner",

@@ -24,7 +24,7 @@ from cvl.testing.sshd import Sshd
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
-LIMIT = 300
+LIMIT = 60
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CLOUD = "python -m cvl.testing.lambda_cloud"
 FAST = ("--request-interval", "0", "--launch-interval", "0", "--boot-seconds", "0.1")

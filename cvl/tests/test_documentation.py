@@ -52,7 +52,6 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # the examples' packages may have to be fetched first
 @pytest.mark.parametrize("page", RUN_PAGES, ids=named)
 def test_every_command_does_what_its_page_shows(page: Path, lab: Lab) -> None:
     if page != README:
@@ -149,7 +148,7 @@ def others_of(page: Path) -> set[str]:
 def test_the_options_of_a_runner_are_on_its_page(runner: str) -> None:
     own = ROOT / f"docs/{runner}.md"
     text = own.read_text("utf-8") if own.exists() else section(ROOT / "docs/runners.md", runner)
-    said = set(re.findall(r"`--(?:no-)?([a-z][a-z-]*)", text))
+    said = set(re.findall(r"`--(?:no-)?([a-z][a-z0-9-]*)", text))
     options = {each.name.replace("_", "-") for each in parameters(load(runner))} - {"host"}
     assert options <= said
     if not own.exists():
@@ -204,6 +203,7 @@ MEANT = {
         "SageMaker training job failed",
         "S3",
     ),
+    "k8s": ("websockets not installed", "no kubeconfig found", "you may not"),
 }
 """What users of a runner will look for, by the words that they know."""
 

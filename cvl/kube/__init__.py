@@ -1,0 +1,1 @@
+"""A job on a Kubernetes cluster: the parts of the runner `k8s`."""

@@ -1,0 +1,296 @@
+"""The API of one cluster as one user: a handful of requests, and the bytes of a log as they come.
+
+A request is repeated here only where that is safe; whoever creates something decides for himself.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+from urllib.request import getproxies, proxy_bypass
+
+from cvl.errors import CvlError, MissingTool, NotConnected, Unreachable
+from cvl.kube.credentials import Credentials
+from cvl.kube.kubeconfig import Access, access
+from cvl.kube.refusals import understood
+from cvl.scope import Bell, Clock, SystemClock
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from urllib3 import BaseHTTPResponse, PoolManager
+
+Object = Mapping[str, Any]
+"""An object of the API, as JSON has it."""
+Query = Mapping[str, str]
+
+CONNECT_LIMIT, READ_LIMIT = 10.0, 30.0
+PAUSES = (0.3, 1.0, 2.0)
+"""Seconds between the attempts of a request that may be repeated."""
+STREAMS = 300
+"""Connections kept: one for each node's log, and some."""
+MERGE = "application/merge-patch+json"
+BLOCK = 1 << 16
+EXTRA = "pip install 'cvl[k8s]'"
+
+
+class Client:
+    """A cluster. Connects on first use; may be shared by threads."""
+
+    def __init__(
+        self,
+        context: str | None = None,
+        kubeconfig: str | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        """`context` None is the current one; `kubeconfig` None what the environment names."""
+        self._context, self._file = context, kubeconfig
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._access: Access | None = None
+        self._who: Credentials | None = None
+        self._pool: PoolManager | None = None
+        self._tls: SSLContext | None = None
+        self._skew = 0.0
+
+    @property
+    def access(self) -> Access:
+        """Where this is, and as whom. Raises `UsageError`."""
+        if self._access is None:
+            self._access = access(self._context, self._file)
+        return self._access
+
+    @property
+    def address(self) -> Mapping[str, str]:
+        """What finds this cluster again from another process; no secrets. Raises `UsageError`."""
+        return {"context": self.access.context, "kubeconfig": self._file or ""}
+
+    def now(self) -> float:
+        """Return UTC epoch seconds by the API server's clock, as it last answered (`Date`)."""
+        return self._clock.time() + self._skew
+
+    def get(self, path: str, **query: str) -> Object:
+        """Return an object. Raises `CvlError` as `refusals.understood` says."""
+        return self._patient("GET", path, query)
+
+    def items(self, path: str, **query: str) -> Iterator[Object]:
+        """Yield a list's objects, page by page."""
+        more: Query = {"limit": "500"}
+        while True:
+            page = self.get(path, **query, **more)
+            yield from page.get("items") or ()
+            if not (token := page.get("metadata", {}).get("continue")):
+                return
+            more = {"limit": "500", "continue": token}
+
+    def create(self, path: str, body: Object) -> Object:
+        """Create an object, sent once: `Unreachable` leaves open whether anything came of it."""
+        return self._once("POST", path, {}, body)
+
+    def review(self, path: str, body: Object) -> Object:
+        """Post a question: nothing is created."""
+        return self._patient("POST", path, {}, body)
+
+    def patch(self, path: str, body: Object) -> Object:
+        """Merge `body` into an object."""
+        return self._patient("PATCH", path, {}, body, MERGE)
+
+    def delete(self, path: str, uid: str = "", propagation: str = "Foreground") -> None:
+        """Delete an object, if it is still the one with that uid. Raises `Missing`, `Taken`."""
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        options["propagationPolicy"] = propagation
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        self._patient("DELETE", path, {}, options)
+
+    @contextmanager
+    def stream(self, path: str, read_limit: float, **query: str) -> Iterator[Stream]:
+        """Yield a body that is read as it comes. Raises as `get`, and `Unreachable` while read."""
+        response = self._send("GET", path, query, read_limit=read_limit)
+        try:
+            self._judge(response)
+            yield Stream(response)
+        finally:
+            response.close()
+
+    def header(self, *, renew: bool = False) -> Mapping[str, str]:
+        """Return what proves who we are."""
+        with self._lock:
+            return self._identity().header(renew=renew)
+
+    def tls(self) -> SSLContext | None:
+        """Return how the server is verified, None for plain HTTP."""
+        self._opened()
+        return self._tls
+
+    def _patient(
+        self, method: str, path: str, query: Query, body: Object | None = None, kind: str = ""
+    ) -> Object:
+        for pause in (*PAUSES, None):
+            try:
+                return self._once(method, path, query, body, kind)
+            except Unreachable:
+                if pause is None:
+                    raise
+                self._clock.wait(Bell(), pause)
+        raise AssertionError(path)
+
+    def _once(
+        self, method: str, path: str, query: Query, body: Object | None = None, kind: str = ""
+    ) -> Object:
+        response = self._send(method, path, query, body, kind)
+        try:
+            self._judge(response)
+            return _json(_read(response))
+        finally:
+            response.release_conn()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        body: Object | None = None,
+        kind: str = "",
+        *,
+        read_limit: float = READ_LIMIT,
+    ) -> BaseHTTPResponse:
+        response = self._request(method, path, query, body, kind, read_limit, renew=False)
+        if response.status == HTTPStatus.UNAUTHORIZED and self._identity().renewable():
+            response.drain_conn()
+            response = self._request(method, path, query, body, kind, read_limit, renew=True)
+        self._heard(response)
+        return response
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        body: Object | None,
+        kind: str,
+        read_limit: float,
+        *,
+        renew: bool,
+    ) -> BaseHTTPResponse:
+        from urllib3.exceptions import HTTPError, NewConnectionError
+        from urllib3.util import Timeout
+
+        url = self.access.server + path + (f"?{urlencode(query)}" if query else "")
+        headers = {**self.header(renew=renew), "Accept": "application/json, */*"}
+        if body is not None:
+            headers["Content-Type"] = kind or "application/json"
+        try:
+            return self._opened().request(
+                method,
+                url,
+                body=None if body is None else json.dumps(body).encode(),
+                headers=headers,
+                timeout=Timeout(connect=CONNECT_LIMIT, read=read_limit),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        except NewConnectionError as error:
+            raise NotConnected(self._no_answer(error)) from error
+        except (HTTPError, OSError) as error:
+            raise Unreachable(self._no_answer(error)) from error
+
+    def _no_answer(self, error: Exception) -> str:
+        reason = str(error).rpartition(": ")[2] or type(error).__name__
+        return f"no answer from {self.access.server}: {reason}"
+
+    def _judge(self, response: BaseHTTPResponse) -> None:
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise understood(response.status, _read(response))
+
+    def _heard(self, response: BaseHTTPResponse) -> None:
+        if date := response.headers.get("Date"):
+            self._skew = parsedate_to_datetime(date).timestamp() - time.time()
+
+    def _identity(self) -> Credentials:
+        if self._who is None:
+            self._who = Credentials(self.access)
+        return self._who
+
+    def _opened(self) -> PoolManager:
+        with self._lock:
+            if self._pool is None:
+                self._pool = self._made()
+            return self._pool
+
+    def _made(self) -> PoolManager:
+        try:
+            urllib3 = import_module("urllib3")
+        except ImportError:
+            raise MissingTool("urllib3 not installed", EXTRA) from None
+        server, tls = self.access.server, self._identity().tls()
+        self._tls = tls
+        options: dict[str, Any] = {"num_pools": 2, "maxsize": STREAMS}
+        if tls:
+            options["ssl_context"] = tls
+        if name := self.access.cluster.get("tls-server-name"):
+            options["server_hostname"] = options["assert_hostname"] = name
+        proxy = self.access.cluster.get("proxy-url") or _proxy(server)
+        made: PoolManager = (
+            urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+        )
+        return made
+
+
+class Stream:
+    """A body that is read while it is written."""
+
+    def __init__(self, response: BaseHTTPResponse) -> None:
+        self._response = response
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield what has come, as soon as anything has. Raises `Unreachable` when it breaks."""
+        from urllib3.exceptions import HTTPError
+
+        try:
+            while block := self._response.read1(BLOCK):
+                yield block
+        except (HTTPError, OSError, ValueError) as error:
+            raise Unreachable(f"the connection broke: {error}") from error
+
+    def end(self) -> None:
+        """End the reading, from any thread."""
+        try:
+            self._response.shutdown()
+        except (OSError, RuntimeError, ValueError):
+            self._response.close()
+
+
+def _proxy(server: str) -> str:
+    scheme, _, rest = server.partition("://")
+    host = rest.partition("/")[0].rpartition("@")[2]
+    return "" if proxy_bypass(host) else getproxies().get(scheme, "")
+
+
+def _read(response: BaseHTTPResponse) -> bytes:
+    from urllib3.exceptions import HTTPError
+
+    try:
+        return response.read()
+    except (HTTPError, OSError) as error:
+        raise Unreachable(f"the API server's answer broke off: {error}") from error
+
+
+def _json(body: bytes) -> Object:
+    try:
+        found = json.loads(body)
+    except ValueError as error:
+        raise Unreachable("the API server's answer makes no sense") from error
+    if not isinstance(found, dict):
+        raise CvlError("the API server's answer is no object")
+    return found

@@ -1,0 +1,129 @@
+#!/bin/sh
+# Runs one job inside a pod, for POSIX sh and the usual small tools; no Python.
+#
+# The container's arguments are the job's argv; its files came as Secrets, in /cvl-in. The last
+# line that is written tells the exit code: whoever reads the log knows by it that nothing is
+# missing. Then the results wait here: nobody can read the files of a container that has ended.
+set -u
+exec 2>&1
+
+root=${CVL_ROOT_DIR:-}
+in=$root/cvl-in own=$root/cvl home=$root/workspace repo=$root/cvlization_repo
+pid= killer= stopped= interrupted= code=0
+
+# --- one sentence each ---------------------------------------------------------------------------
+
+say() { printf 'cvl: %s\n' "$*"; }
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Signal everything in this container but ourselves. Where we are not its first process, we are in
+# no container of our own, and only the job itself is ours to signal.
+signal_all() {
+    if [ "$$" = 1 ]; then kill -s "$1" -1; else kill -s "$1" "$pid"; fi 2>/dev/null
+}
+
+# TERM comes when the pod is deleted, evicted or past its deadline.
+end_job() {
+    interrupted=1
+    [ -z "$stopped" ] || return 0
+    stopped=1
+    [ -n "$pid" ] || return 0
+    signal_all TERM
+    (sleep "$CVL_GRACE"; signal_all KILL) &
+    killer=$!
+}
+
+unpack() {
+    mkdir -p "$CVL_WORK_DIR" || return 1
+    if have tar; then
+        cat "$in"/code-* | tar -xzf - -C "$root/"
+    elif have python3; then
+        cat "$in"/code-* | python3 -c 'import sys, tarfile
+tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz").extractall(sys.argv[1])' "$root/"
+    else
+        say "this image has neither tar nor python3 to unpack the example with"
+        return 1
+    fi
+}
+
+# All that came with the job bears a time of 1980: what is newer is a result.
+mark_start() {
+    touch -t 198001020000 "$own/start"
+    find "$home" "$repo" "$CVL_WORK_DIR" -exec touch -h -t 198001010000 {} + 2>/dev/null
+}
+
+# Say whether the kernel killed something here for want of memory (control groups 2 and 1).
+out_of_memory() {
+    for file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
+        [ ! -r "$file" ] || sed -n 's/^oom_kill //p' "$file"
+    done | grep -qv '^0$'
+}
+
+# The interpreter that a preset names is not in every image, another that will do may be.
+start() {
+    cd "$home" || exit 125
+    case $1 in
+        bash) have bash || { shift; set -- sh "$@"; } ;;
+        python) have python || { shift; set -- python3 "$@"; } ;;
+        python3) have python3 || { shift; set -- python "$@"; } ;;
+    esac
+    exec "$@"
+}
+
+# A signal that comes during `wait` cuts it short: ask again for the job's own exit code.
+await() {
+    wait "$pid"
+    code=$?
+    while [ -n "$interrupted" ]; do
+        interrupted=
+        wait "$pid" 2>/dev/null
+        again=$?
+        [ "$again" = 127 ] || code=$again
+    done
+}
+
+collecting() { read -r collector <"$own/collecting" && kill -0 "$collector"; } 2>/dev/null
+
+# Wait until the results are collected: CVL_HOLD seconds, or 30 after TERM unless somebody is at it.
+hold() {
+    waited=0 after=0
+    while [ ! -e "$own/collected" ] && [ "$waited" -lt "$CVL_HOLD" ]; do
+        if [ -n "$stopped" ] && [ "$after" -ge 30 ] && ! collecting; then break; fi
+        [ -z "$stopped" ] || after=$((after + 1))
+        sleep 1 &
+        wait "$!"
+        waited=$((waited + 1))
+    done
+}
+
+tell_end() {
+    why=
+    if [ "$code" != 0 ] && out_of_memory; then why=' (out of memory)'; fi
+    [ -z "$stopped" ] || why=' (stopped)'
+    printf '[cvl] %s: exit code %s%s\n' "$CVL_RUN_ID" "$code" "$why"
+}
+
+# --- the life of a job ---------------------------------------------------------------------------
+
+trap end_job TERM
+CVL_WORK_DIR=$own/work CVL_GRACE=${CVL_GRACE:-10} CVL_HOLD=${CVL_HOLD:-600}
+export CVL_WORK_DIR CVL_INPUTS="$CVL_WORK_DIR" CVL_OUTPUTS="$CVL_WORK_DIR"
+if ! unpack; then
+    say "the job's own files are not there"
+    code=125 CVL_HOLD=0
+else
+    export PYTHONPATH="$repo${PYTHONPATH:+:$PYTHONPATH}"
+    if have find; then mark_start; fi
+    if [ -z "$stopped" ]; then
+        start "$@" &
+        pid=$!
+        await
+    else
+        code=143
+    fi
+    [ -z "$killer" ] || kill "$killer" 2>/dev/null
+fi
+tell_end
+hold
+exit "$code"

@@ -1,0 +1,120 @@
+"""A command in a running container, over a WebSocket: `kubectl exec`'s own way.
+
+Each message begins with a channel: 1 output, 2 errors, 3 a Status at the end.
+https://kubernetes.io/docs/reference/kubernetes-api/definitions/ and client-go's remotecommand,
+protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+from urllib.parse import urlencode
+
+from cvl.errors import CvlError, MissingTool, Unreachable
+from cvl.kube.client import CONNECT_LIMIT, EXTRA, Client
+from cvl.kube.manifest import CONTAINER
+from cvl.kube.refusals import understood
+
+PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+OUT, ERR, STATUS = 1, 2, 3
+SILENCE = 120.0
+"""Seconds without a byte after which a command is given up."""
+KEPT = 4000
+"""Bytes of what a command says on stderr that are kept for the error."""
+
+
+class Failed(CvlError):
+    """The command itself failed; `code` is its exit code."""
+
+    def __init__(self, code: int, said: str) -> None:
+        super().__init__(said or f"it ended with exit code {code}")
+        self.code = code
+
+
+def output(client: Client, pod: str, argv: Sequence[str]) -> Iterator[bytes]:
+    """Run `argv` in the job's container of a pod (`/api/v1/...`); yield its output as it comes.
+
+    Raises `Failed`, `Unreachable` when it breaks off, and what `refusals.understood` says.
+    """
+    said = b""
+    with _connected(client, pod, argv) as socket:
+        for message in _messages(socket):
+            channel, data = message[0], message[1:]
+            if channel == OUT:
+                if data:
+                    yield data
+            elif channel == ERR:
+                said = (said + data)[-KEPT:]
+            elif channel == STATUS:
+                _judge(data, said.decode(errors="replace").strip())
+                return
+    raise Unreachable("the command's connection broke off before its end")
+
+
+def installed(part: str = "exceptions") -> Any:
+    """Return a part of websockets. Raises `MissingTool`."""
+    try:
+        return import_module(f"websockets.{part}")
+    except ImportError:
+        raise MissingTool("websockets not installed", EXTRA) from None
+
+
+def _messages(socket: Any) -> Iterator[bytes]:
+    closed = installed("exceptions").ConnectionClosed
+    while True:
+        try:
+            message = socket.recv(timeout=SILENCE)
+        except closed:
+            return
+        except (TimeoutError, OSError, EOFError) as error:
+            raise Unreachable(f"the command's connection broke: {error}") from error
+        if message:
+            yield message if isinstance(message, bytes) else message.encode()
+
+
+def _connected(client: Client, pod: str, argv: Sequence[str]) -> Any:
+    connect, exceptions = installed("sync.client").connect, installed("exceptions")
+    query = [("container", CONTAINER), ("stdout", "true"), ("stderr", "true")]
+    query += [("command", word) for word in argv]
+    access = client.access
+    server = access.server.replace("http", "ws", 1)
+    more: dict[str, Any] = {}
+    if tls := client.tls():
+        more["ssl"] = tls
+    if name := access.cluster.get("tls-server-name"):
+        more["server_hostname"] = name
+    if proxy := access.cluster.get("proxy-url"):
+        more["proxy"] = proxy
+    try:
+        return connect(
+            f"{server}{pod}/exec?{urlencode(query)}",
+            subprotocols=PROTOCOLS,
+            additional_headers=client.header(),
+            open_timeout=CONNECT_LIMIT,
+            ping_interval=None,
+            compression=None,
+            max_size=None,
+            **more,
+        )
+    except exceptions.InvalidStatus as error:
+        raise understood(error.response.status_code, error.response.body or b"") from error
+    except (exceptions.WebSocketException, OSError, TimeoutError, EOFError) as error:
+        raise Unreachable(f"no command can be run in {pod.rpartition('/')[2]}: {error}") from error
+
+
+def _judge(data: bytes, said: str) -> None:
+    """Raise unless a Status tells success."""
+    status: dict[str, Any] = {}
+    with suppress(ValueError):
+        status = json.loads(data)
+    if status.get("status") == "Success":
+        return
+    causes = (status.get("details") or {}).get("causes") or ()
+    codes = [each["message"] for each in causes if each.get("reason") == "ExitCode"]
+    if codes:
+        raise Failed(int(codes[0]), said)
+    raise Unreachable(f"the command could not be run: {status.get('message') or said}")

@@ -1,0 +1,174 @@
+"""One run on a cluster: its output, its end, its exit code. Whatever fails on the way, it lives on.
+
+Nothing here deletes anything but `stop`, and, where one of many nodes has failed, what is left of
+the others.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from cvl.errors import AuthError, CvlError, LostContact, Rejected, Unreachable
+from cvl.kube import results
+from cvl.kube.client import Client
+from cvl.kube.manifest import CAUSE
+from cvl.kube.nodes import Logs
+from cvl.kube.paths import jobs
+from cvl.kube.pods import Fate
+from cvl.kube.reader import Tell
+from cvl.kube.refusals import Missing, Taken
+from cvl.kube.watch import Look, Watch
+from cvl.scope import Scope
+from cvl.spec import Cause, ExitStatus, LogChunk, ended
+
+LOOK = float(os.environ.get("CVL_KUBE_LOOK", "0.5"))
+"""Seconds between two looks at a run's pods; six times that when nothing happens."""
+SLOWEST = 6
+DRAIN = 20.0
+"""Seconds without news after the end after which the output is taken for complete."""
+PATIENCE = 1800.0
+"""Seconds without any answer after which we stop asking; the job lives on."""
+
+
+class KubeJob:
+    """The `Execution` of one run on a cluster. `tell` hears what is waited for."""
+
+    def __init__(
+        self,
+        client: Client,
+        handle: Mapping[str, str],
+        tell: Tell = lambda _phase, _text: None,
+    ) -> None:
+        self._client, self._handle, self._tell = client, handle, tell
+        self.run_id, self._namespace = handle["run"], handle["namespace"]
+        self._path = f"{jobs(self._namespace)}/{handle['job']}"
+        self._watch = Watch(client, handle, tell)
+        self._logs: Logs | None = None
+        self._closed = threading.Event()
+        self._status: ExitStatus | None = None
+        self._cause: Cause | None = None
+
+    @property
+    def handle(self) -> Mapping[str, str]:
+        return self._handle
+
+    def chunks(self, after: str = "") -> Iterator[LogChunk]:
+        self._logs = logs = Logs(self._client, self._namespace, self.run_id, after, self._tell)
+        try:
+            yield from self._followed(logs)
+        finally:
+            logs.close()
+
+    def poll(self) -> ExitStatus | None:
+        if self._status is None:
+            try:
+                self._judge(self._watch.look(self._logs.endings if self._logs else {}))
+            except AuthError as error:
+                raise Unreachable(f"{error}; {error.hint}") from error
+        return self._status
+
+    def stop(self, grace: float, cause: Cause) -> None:
+        """As the seam says, but the grace that the job was started with stands for `grace`."""
+        del grace
+        self._cause = cause
+        self._end(cause)
+
+    def fetch(self, into: Path, scope: Scope) -> None:
+        if self._handle.get("wrapped"):
+            results.fetch(self._client, self._watch, into, scope, self.run_id)
+
+    def discard(self) -> None:
+        if self._handle.get("wrapped"):
+            results.let_go(self._client, self._watch)
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._logs:
+            self._logs.close()
+
+    def _followed(self, logs: Logs) -> Iterator[LogChunk]:
+        since = news = time.monotonic()
+        pause, looked = LOOK, 0.0
+        while not self._closed.is_set():
+            for chunk in logs.take(pause):
+                news, pause = time.monotonic(), LOOK
+                yield chunk
+            if time.monotonic() - looked < pause and not logs.endings:
+                continue
+            try:
+                seen = self._watch.look(logs.endings)
+                looked = since = time.monotonic()
+            except (Unreachable, AuthError, Rejected) as error:
+                self._wait_on(error, since)
+                news = time.monotonic()
+                continue
+            logs.follow(seen.pods)
+            self._judge(seen)
+            drained = time.monotonic() - news > DRAIN
+            if self._status is not None and (drained or logs.complete()):
+                yield from logs.take(0)
+                return
+            pause = min(pause * 1.3, LOOK * SLOWEST)
+
+    def _judge(self, seen: Look) -> None:
+        """Find out how the run ended, if it has; end what is left of it when one node failed."""
+        failed = seen.failed and seen.failed.cause is not Cause.STOPPED
+        if (failed or seen.late) and not (seen.settled or seen.ending or self._cause):
+            self._tell("stopping", self._why(seen))
+            self._end(None)
+        if seen.settled:
+            self._status = self._verdict(seen, self._cause or seen.cause)
+
+    def _why(self, seen: Look) -> str:
+        return f"node {seen.failed.node} has failed" if seen.failed else seen.words
+
+    def _verdict(self, seen: Look, cause: Cause | None) -> ExitStatus:
+        if seen.failed and (seen.failed.cause is not Cause.STOPPED or not cause):
+            return self._told(seen.failed)
+        if len(seen.fates) >= seen.nodes and not seen.failed:
+            return ExitStatus(0, run_id=self.run_id)
+        if cause:
+            return ended(cause, run_id=self.run_id)
+        if seen.words:
+            return ended(Cause.NOT_STARTED, run_id=self.run_id, detail=seen.words)
+        if seen.known:
+            return ended(Cause.STOPPED, run_id=self.run_id, detail="its Job was deleted")
+        detail = f"the cluster knows no Job {self._handle['job']} in {self._namespace}"
+        return ended(Cause.LOST, run_id=self.run_id, detail=detail)
+
+    def _told(self, fate: Fate) -> ExitStatus:
+        detail = fate.detail
+        if self._handle.get("nodes") != "1":
+            detail = f"node {fate.node}" + (f": {detail}" if detail else "")
+        if fate.cause in {Cause.EXITED, Cause.OUT_OF_MEMORY}:
+            return ExitStatus(fate.code, cause=fate.cause, run_id=self.run_id, detail=detail)
+        return ended(fate.cause, run_id=self.run_id, detail=detail)
+
+    def _end(self, cause: Cause | None) -> None:
+        """Delete the Job, this very one, and with it its pods; note why for everybody else."""
+        try:
+            found = self._client.get(self._path)
+            if cause and CAUSE not in (found["metadata"].get("annotations") or {}):
+                with suppress(Rejected):
+                    note = {"metadata": {"annotations": {CAUSE: cause.value}}}
+                    self._client.patch(self._path, note)
+            self._client.delete(self._path, str(found["metadata"]["uid"]))
+        except (Missing, Taken):
+            return
+        except AuthError as error:
+            raise Unreachable(f"{error}; {error.hint}") from error
+
+    def _wait_on(self, error: CvlError, since: float) -> None:
+        """Say what is waited for. Raises `LostContact` when that has taken too long."""
+        self._tell("waiting", f"{error}; asking again")
+        if time.monotonic() - since > PATIENCE:
+            raise LostContact(
+                f"lost contact with the cluster: {error}",
+                f"the job lives on; `cvl attach {self.run_id}` follows it again",
+            ) from error
+        self._closed.wait(LOOK * 2)

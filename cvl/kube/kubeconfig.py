@@ -1,0 +1,154 @@
+"""Which cluster, as which user: kubeconfig files, a context in them, or the pod that we are in.
+
+Rules of https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/:
+`KUBECONFIG` may name several files, the first to name something wins, and relative paths are
+relative to the file they stand in.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cvl.errors import UsageError
+
+DEFAULT_FILE = "~/.kube/config"
+INSIDE = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""What a pod is given to speak to its own cluster."""
+IN_CLUSTER = "in-cluster"
+PATHS = {
+    "clusters": ("certificate-authority",),
+    "users": ("client-certificate", "client-key", "tokenFile"),
+}
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """One cluster and one user, as the configuration has them. `context` is its name there."""
+
+    context: str
+    server: str
+    cluster: Entry
+    user: Entry = field(repr=False)
+    folder: Path
+
+    def data(self, part: Entry, name: str) -> bytes | None:
+        """Return what `NAME-data` holds, or the file that `NAME` names. Raises `UsageError`."""
+        if text := part.get(f"{name}-data"):
+            try:
+                return base64.b64decode(text, validate=False)
+            except (binascii.Error, ValueError):
+                raise UsageError(f"{name}-data in the kubeconfig is no base64") from None
+        if not (path := part.get(name)):
+            return None
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"{name} of the kubeconfig cannot be read: {path}: {error.strerror}"
+            ) from error
+
+
+def configured() -> bool:
+    """Return whether anything on this machine speaks of a cluster; loads nothing."""
+    return any(file.exists() for file in files()) or inside()
+
+
+def inside() -> bool:
+    """Return whether this is a pod that was given access to its own cluster."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and (INSIDE / "token").exists()
+
+
+def files(named: str | None = None) -> list[Path]:
+    """Return the files that are read: those named, else `KUBECONFIG`'s, else the usual one."""
+    found = named or os.environ.get("KUBECONFIG") or DEFAULT_FILE
+    return [Path(name).expanduser() for name in found.split(os.pathsep) if name]
+
+
+def access(context: str | None = None, named: str | None = None) -> Access:
+    """Return the way to a cluster. Raises `UsageError`.
+
+    A pod's own cluster is taken only where no file is there and no context was asked for.
+    """
+    there = [file for file in files(named) if file.exists()]
+    if not there:
+        if inside() and context in {None, IN_CLUSTER} and not named:
+            return _own_cluster()
+        looked = ", ".join(map(str, files(named)))
+        raise UsageError(
+            f"no kubeconfig found: {looked} is not there",
+            "set KUBECONFIG, give --kubeconfig FILE, or log in with your cluster's own tool",
+        )
+    merged = _merged(there)
+    chosen = context or str(merged["current-context"])
+    if not chosen:
+        raise UsageError("the kubeconfig has no current context", _contexts(merged))
+    found = merged["contexts"].get(chosen)
+    if found is None:
+        raise UsageError(f"the kubeconfig has no context {chosen!r}", _contexts(merged))
+    cluster = merged["clusters"].get(found.get("cluster"))
+    if not cluster or not cluster.get("server"):
+        raise UsageError(f"the kubeconfig's context {chosen!r} names no cluster that is there")
+    return Access(
+        context=chosen,
+        server=str(cluster["server"]).rstrip("/"),
+        cluster=cluster,
+        user=merged["users"].get(found.get("user"), {}),
+        folder=there[0].parent,
+    )
+
+
+def _own_cluster() -> Access:
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+    return Access(
+        context=IN_CLUSTER,
+        server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
+        cluster={"certificate-authority": str(INSIDE / "ca.crt")},
+        user={"tokenFile": str(INSIDE / "token")},
+        folder=INSIDE,
+    )
+
+
+def _merged(there: Iterable[Path]) -> dict[str, Any]:
+    """Return all files as one, lists as mappings by name."""
+    whole: dict[str, Any] = {"current-context": "", "clusters": {}, "users": {}, "contexts": {}}
+    for file in there:
+        read = _read(file)
+        whole["current-context"] = whole["current-context"] or read.get("current-context") or ""
+        for kind in ("clusters", "users", "contexts"):
+            for each in read.get(kind) or ():
+                entry = each.get(kind[:-1]) or {}
+                whole[kind].setdefault(each.get("name"), _anchored(entry, kind, file.parent))
+    return whole
+
+
+def _anchored(entry: Entry, kind: str, folder: Path) -> Entry:
+    paths = {name: str(folder / entry[name]) for name in PATHS.get(kind, ()) if entry.get(name)}
+    return {**entry, **paths}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(file.read_text("utf-8")) or {}
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        raise UsageError(f"{file}{line}: no kubeconfig: it is not YAML") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{file} is no kubeconfig")
+    return found
+
+
+def _contexts(merged: Entry) -> str:
+    names = ", ".join(sorted(merged["contexts"])) or "none"
+    return f"give --context NAME; there are: {names}"

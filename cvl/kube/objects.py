@@ -1,0 +1,143 @@
+"""Jobs, Secrets and Services as things that must not outlive their run: made once, found by label.
+
+A name is taken once in a namespace, so it is the token: `AlreadyExists` (409) after a lost reply
+means that an earlier request made it, if it bears our label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from types import MappingProxyType
+
+from cvl.errors import AuthError, Rejected, Unreachable
+from cvl.kube import paths
+from cvl.kube.client import Client, Object
+from cvl.kube.manifest import DEADLINE, OWNER_LABEL, RUN_LABEL
+from cvl.kube.refusals import Denied, Missing, Taken
+from cvl.scope import DeadlineExceeded, Scope
+from cvl.spec import RUN_ID, Resource
+
+JOB, SECRET, SERVICE, POD = "job", "secret", "service", "pod"
+KINDS: Mapping[str, str] = MappingProxyType({JOB: "Job", SECRET: "Secret", SERVICE: "Service"})
+"""What is acquired, and its kind over there. An orphaned pod is only found and ended."""
+PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between the attempts to create something whose reply was lost."""
+CREATE_LIMIT = 60.0
+
+
+def collection(kind: str, namespace: str = "") -> str:
+    """Return the path of all objects of a kind."""
+    return paths.jobs(namespace) if kind == JOB else paths.core(f"{kind}s", namespace)
+
+
+def create(client: Client, kind: str, body: Object, scope: Scope) -> str:
+    """Create an object, once, however often that takes; return its id.
+
+    After a lost reply a refusal proves nothing: the first request may have been the reason.
+    Raises `Unreachable` when nobody can say.
+    """
+    namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+    place = collection(kind, namespace)
+    doubt: Exception | None = None
+    waiting = scope.shielded(CREATE_LIMIT)
+    for pause in PAUSES:
+        try:
+            return ident(client.create(place, body))
+        except Taken:
+            return _ours(client, f"{place}/{name}", body)
+        except Unreachable as error:
+            doubt = error
+        except (Rejected, AuthError) as error:
+            raise doubt or error from error
+        scope.tell("waiting", f"{doubt}; asking again")
+        with suppress(DeadlineExceeded):
+            waiting.sleep(pause)
+    assert doubt is not None
+    raise doubt
+
+
+def ident(found: Object) -> str:
+    """Return what names an object for ever: namespace, name, uid."""
+    meta = found["metadata"]
+    return f"{meta['namespace']}/{meta['name']}/{meta['uid']}"
+
+
+def located(resource: Resource, namespace: str) -> tuple[str, str]:
+    """Return a resource's path and uid; without an id it lies in `namespace`, any uid."""
+    if not resource.id:
+        return f"{collection(resource.kind, namespace)}/{resource.name}", ""
+    place, name, uid = resource.id.split("/")
+    return f"{collection(resource.kind, place)}/{name}", uid
+
+
+def found(client: Client, kind: str, namespaces: tuple[str, ...]) -> Iterator[Resource]:
+    """Yield what bears our label, also what is ending: it is alive until it is no more."""
+    for namespace in namespaces:
+        for each in client.items(collection(kind, namespace), labelSelector=RUN_LABEL):
+            if (resource := _resource(kind, each)) and not (kind == POD and _kept(each)):
+                yield resource
+
+
+def readable(client: Client, own: str) -> tuple[str, ...]:
+    """Return the namespaces that we may list: ("",) for all at once."""
+    try:
+        client.get(paths.jobs(), limit="1")
+    except Denied:
+        pass
+    else:
+        return ("",)
+    try:
+        names = [str(each["metadata"]["name"]) for each in client.items("/api/v1/namespaces")]
+    except Denied:
+        return (own,)
+    return tuple(name for name in dict.fromkeys([own, *names]) if _may_list(client, name))
+
+
+def destroy(client: Client, resource: Resource, namespace: str) -> None:
+    """Delete an object and what belongs to it; the very one, and not a namesake.
+
+    Foreground: the Job is there until its pods are gone, so that gone means gone.
+    """
+    path, uid = located(resource, namespace)
+    with suppress(Missing, Taken):
+        client.delete(path, uid)
+
+
+def _ours(client: Client, path: str, body: Object) -> str:
+    """Return the id of what bears the name, if it is of our run."""
+    there = client.get(path)
+    ours = body["metadata"]["labels"][RUN_LABEL]
+    if (there["metadata"].get("labels") or {}).get(RUN_LABEL) != ours:
+        raise Rejected(f"{path.rpartition('/')[2]} is taken, by something that is not ours")
+    return ident(there)
+
+
+def _may_list(client: Client, namespace: str) -> bool:
+    try:
+        client.get(paths.jobs(namespace), limit="1")
+    except (Denied, Missing):
+        return False
+    return True
+
+
+def _resource(kind: str, each: Object) -> Resource | None:
+    meta = each["metadata"]
+    labels, notes = meta.get("labels") or {}, meta.get("annotations") or {}
+    run_id, due = str(labels.get(RUN_LABEL, "")), str(notes.get(DEADLINE, ""))
+    if not RUN_ID.match(run_id):
+        return None
+    return Resource(
+        kind=kind,
+        name=str(meta["name"]),
+        id=ident(each),
+        run_id=run_id,
+        owner=str(labels.get(OWNER_LABEL, "")),
+        deadline=float(due) if due.isdigit() else None,
+        note="ending" if meta.get("deletionTimestamp") else "",
+    )
+
+
+def _kept(pod: Object) -> bool:
+    """Return whether a pod has an owner that ends it."""
+    return bool(pod["metadata"].get("ownerReferences"))

@@ -1,0 +1,234 @@
+"""What a pod's status says: what it waits for, how it ended. Pure: objects in, values out.
+
+`state.terminated` of the container is the truth about an exit code; `status.reason` of the pod
+says when it was not the program that ended it.
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from cvl.kube.client import Object
+from cvl.kube.ending import Ending
+from cvl.kube.manifest import CONTAINER, RANK
+from cvl.spec import Cause
+
+DEFINITE = frozenset(
+    {"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
+)
+"""Reasons for waiting that no time mends."""
+NEVER_RAN = frozenset({"ContainerCannotRun", "StartError"})
+"""Reasons of a terminated container whose program was not even started."""
+REASONS: Mapping[str, Cause] = MappingProxyType(
+    {
+        "DeadlineExceeded": Cause.TIMEOUT,
+        "Evicted": Cause.LOST,
+        "NodeLost": Cause.LOST,
+        "NodeShutdown": Cause.LOST,
+        "Terminated": Cause.LOST,
+        "Shutdown": Cause.LOST,
+        "Preempting": Cause.LOST,
+        "Preempted": Cause.LOST,
+    }
+)
+"""A pod's `status.reason` -> why it ended; one that is not here never let it start."""
+KILLED = 128
+WORTH_A_WORD = frozenset({"Pulling", "TriggeredScaleUp", "NotTriggerScaleUp"})
+"""Reasons of normal events that say what is waited for; the others say what has gone well."""
+NO_MATTER = frozenset({"MissingClusterDNS"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """How one node ended. `time` is the cluster's, RFC 3339."""
+
+    node: int
+    code: int
+    cause: Cause = Cause.EXITED
+    detail: str = ""
+    time: str = ""
+
+    @property
+    def rank(self) -> tuple[bool, str, int]:
+        """What sorts first is what failed first: who was stopped was stopped for another."""
+        return (self.cause is Cause.STOPPED, self.time or "9", self.node)
+
+
+def node_of(pod: Object) -> int:
+    """Return which node of its Job a pod is, from 0."""
+    return int((pod["metadata"].get("annotations") or {}).get(RANK) or 0)
+
+
+def container(pod: Object) -> Object:
+    """Return the status of the job's container, {} while there is none."""
+    for each in pod.get("status", {}).get("containerStatuses") or ():
+        if each["name"] == CONTAINER:
+            return dict(each)
+    return {}
+
+
+def started(pod: Object) -> bool:
+    """Return whether the job's container has been started: it has a log then."""
+    state = container(pod).get("state") or {}
+    ran = state.get("terminated") or {}
+    return "running" in state or bool(ran.get("startedAt") or ran.get("containerID"))
+
+
+def over(pod: Object) -> bool:
+    """Return whether the job's container runs no more, and will not."""
+    state = container(pod).get("state") or {}
+    return "terminated" in state or (
+        phase(pod) in {"Failed", "Succeeded"} and "running" not in state
+    )
+
+
+def phase(pod: Object) -> str:
+    """Return a pod's phase."""
+    return str(pod.get("status", {}).get("phase") or "Pending")
+
+
+def fate(pod: Object, ending: Ending | None, now: float) -> Fate | None:
+    """Return how a pod's job ended, None while it has not. `now` is the cluster's, in seconds."""
+    if ending and ending.why != "stopped":
+        cause = Cause.OUT_OF_MEMORY if ending.why else Cause.EXITED
+        return Fate(node=node_of(pod), code=ending.code, cause=cause, time=ending.time)
+    by_status = _by_status(pod)
+    if by_status:
+        return by_status
+    if ending:
+        return _stopped(pod, ending, now)
+    return _terminated(pod) or _not_started(pod)
+
+
+def waits_for(pod: Object, events: Iterable[Object]) -> str:
+    """Return what a pod waits for, in the cluster's own words; "" once its container runs."""
+    if started(pod):
+        return ""
+    condition = _condition(pod, "PodScheduled")
+    if condition.get("status") == "False":
+        return said(condition, latest(events) if condition.get("reason") is None else "")
+    waiting = (container(pod).get("state") or {}).get("waiting") or {}
+    if waiting.get("reason") in {None, "ContainerCreating", "PodInitializing"}:
+        return latest(events) or str(waiting.get("reason") or "waiting for a node")
+    return said(waiting, "")
+
+
+def latest(events: Iterable[Object]) -> str:
+    """Return the newest event's words, of those that say why something waits."""
+    telling = [each for each in events if each.get("reason") not in NO_MATTER]
+    telling = [e for e in telling if e.get("type") == "Warning" or e["reason"] in WORTH_A_WORD]
+    found = sorted(telling, key=_moment)
+    return said(found[-1], "") if found else ""
+
+
+def said(what: Mapping[str, Any], otherwise: str) -> str:
+    """Return reason and message of a condition, an event or a state, on one line."""
+    parts = (str(what.get("reason") or ""), " ".join(str(what.get("message") or "").split()))
+    return ": ".join(part for part in parts if part) or otherwise
+
+
+def not_ready(pod: Object) -> bool:
+    """Return whether a running pod is no longer reported ready: its node may be lost."""
+    condition = _condition(pod, "Ready")
+    running = "running" in (container(pod).get("state") or {})
+    return phase(pod) == "Unknown" or (running and condition.get("status") not in {"True", None})
+
+
+def epoch(text: str) -> float:
+    """Return a time of the API in UTC epoch seconds."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _by_status(pod: Object) -> Fate | None:
+    """Judge by what the pod itself says of its end."""
+    status = pod.get("status", {})
+    reason = status.get("reason")
+    if phase(pod) != "Failed" or not reason:
+        return None
+    cause = REASONS.get(reason, Cause.LOST if started(pod) else Cause.NOT_STARTED)
+    if cause is Cause.TIMEOUT and not started(pod):
+        detail = "its time was up before it had started: --timeout counts from when it has a node"
+    else:
+        detail = said(status, "")
+    running = (container(pod).get("state") or {}).get("running")
+    if running and cause is Cause.TIMEOUT:
+        return None  # its results can still be collected; the last line tells when
+    return Fate(node=node_of(pod), code=KILLED, cause=cause, detail=detail, time=_ended(pod))
+
+
+def _stopped(pod: Object, ending: Ending, now: float) -> Fate:
+    """Judge a job that ended after TERM by who sent that."""
+    cause, detail = Cause.STOPPED, ""
+    disrupted = _condition(pod, "DisruptionTarget")
+    if pod.get("status", {}).get("reason") == "DeadlineExceeded" or _past_deadline(pod, now):
+        cause, detail = Cause.TIMEOUT, ""
+    elif disrupted.get("status") == "True":
+        cause, detail = Cause.LOST, said(disrupted, "")
+    return Fate(node=node_of(pod), code=ending.code, cause=cause, detail=detail, time=ending.time)
+
+
+def _terminated(pod: Object) -> Fate | None:
+    ended = (container(pod).get("state") or {}).get("terminated")
+    if not ended:
+        return None
+    reason, finished = str(ended.get("reason") or ""), str(ended.get("finishedAt") or "")
+    fate = Fate(node=node_of(pod), code=int(ended.get("exitCode") or 0), time=finished)
+    if reason == "OOMKilled":
+        return replace(fate, cause=Cause.OUT_OF_MEMORY, detail="OOMKilled: more than --memory")
+    if reason in NEVER_RAN:
+        return replace(fate, cause=Cause.NOT_STARTED, detail=said(ended, ""))
+    if reason == "ContainerStatusUnknown":
+        return replace(fate, cause=Cause.LOST, detail=said(ended, ""))
+    if _was_deleted(pod, finished):
+        return replace(fate, cause=Cause.STOPPED, detail="its pod was deleted")
+    return fate
+
+
+def _was_deleted(pod: Object, finished: str) -> bool:
+    """Return whether a pod's deletion came before the end of its container."""
+    meta = pod["metadata"]
+    if not (due := meta.get("deletionTimestamp")):
+        return False
+    asked = epoch(str(due)) - float(meta.get("deletionGracePeriodSeconds") or 0)
+    return not finished or epoch(finished) >= asked
+
+
+def _not_started(pod: Object) -> Fate | None:
+    waiting = (container(pod).get("state") or {}).get("waiting") or {}
+    reason = waiting.get("reason")
+    if reason in DEFINITE:
+        detail = said(waiting, "")
+    elif phase(pod) == "Failed" and not started(pod):
+        detail = said(pod["status"], "its pod failed")
+    else:
+        return None
+    return Fate(node=node_of(pod), code=KILLED, cause=Cause.NOT_STARTED, detail=detail)
+
+
+def _past_deadline(pod: Object, now: float) -> bool:
+    limit = pod["spec"].get("activeDeadlineSeconds")
+    began = pod.get("status", {}).get("startTime")
+    return bool(limit and began) and now >= epoch(str(began)) + float(limit) - 1
+
+
+def _ended(pod: Object) -> str:
+    return str(
+        ((container(pod).get("state") or {}).get("terminated") or {}).get("finishedAt") or ""
+    )
+
+
+def _condition(pod: Object, kind: str) -> Mapping[str, Any]:
+    for each in pod.get("status", {}).get("conditions") or ():
+        if each["type"] == kind:
+            return dict(each)
+    return {}
+
+
+def _moment(event: Object) -> str:
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")

@@ -1,0 +1,181 @@
+"""The `Provider` for Jobs of a cluster: plan, check, create, find again, end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from cvl.container.contents import Contents, contents_of
+from cvl.errors import CvlError, Rejected, UsageError
+from cvl.kube import check, files, objects, paths
+from cvl.kube.client import Client, Object
+from cvl.kube.job import KubeJob
+from cvl.kube.manifest import Made, Marks, owned_by
+from cvl.kube.manifest import objects as manifest
+from cvl.kube.objects import JOB, KINDS, POD, SECRET, SERVICE
+from cvl.kube.order import NO_LIMIT, Order, ends, job_name, lifetime, runtime
+from cvl.leases import Leases
+from cvl.ledger import Ledger
+from cvl.paths import ledger_file
+from cvl.scope import Scope
+from cvl.spec import EMPTY, JobSpec, Plan, Quote, Resource
+from cvl.units import elapsed
+
+SETTLE = float(os.environ.get("CVL_KUBE_SETTLE", "10"))
+"""Seconds after a request in which what it made may not be found yet: it may still be under way."""
+LAYERS = (
+    "Kubernetes itself, at activeDeadlineSeconds, whatever becomes of this machine",
+    "cvl, on every ending, Ctrl-C, `cvl stop` and `cvl reap`, by deleting the Job and its pods",
+    "`cvl reap` from any machine with access, past the deadline in the Job's annotations",
+)
+PRICE = "a cluster has no price list; its nodes cost what they cost"
+
+
+class Kubernetes:
+    """The `Provider`: Jobs in one namespace of one cluster."""
+
+    name = "k8s"
+    many_nodes = True
+    settle = SETTLE
+    secrets: Mapping[str, str] = EMPTY  # the kubeconfig is found in any process
+
+    def __init__(self, client: Client, order: Order | None = None, namespace: str = "") -> None:
+        """`order` is needed to plan and launch. Connects to nothing."""
+        self._client, self._order = client, order
+        self._namespace = order.namespace if order else namespace
+        self._contents: Contents | None = None
+        self._files: Mapping[str, bytes] | None = None
+
+    def plan(self, spec: JobSpec) -> Plan:
+        order = self._ordered()
+        count = f"{spec.nodes} x " if spec.nodes > 1 else ""
+        return Plan(
+            runner=self.name,
+            where=f"{count}{order.image or 'a pod'} in namespace {order.namespace}",
+            request=self._objects(spec, shown=True),
+            quote=Quote(note=f"{PRICE}; {_limits(order, spec)}"),
+            layers=LAYERS,
+            warnings=self._warnings(spec),
+            format="yaml",
+        )
+
+    def handle(self, spec: JobSpec) -> Mapping[str, str]:
+        order = self._ordered()
+        return {
+            "run": spec.run_id,
+            "job": job_name(spec.run_id),
+            "namespace": order.namespace,
+            "nodes": str(spec.nodes),
+            "wrapped": "yes" if spec.source else "",
+            "start_limit": f"{order.start_limit:g}",
+            **self._client.address,
+        }
+
+    def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> KubeJob:
+        order = self._ordered()
+        scope.tell("checking", f"what we may do in {order.namespace}")
+        check.check(self._client, order, spec, scope)
+        scope.checkpoint()
+        made = self._objects(spec, shown=False)
+        resources = [self._acquired(each, spec, leases, scope) for each in made]
+        self._give(resources)
+        self._verify(spec)
+        return KubeJob(self._client, self.handle(spec), scope.tell)
+
+    def attach(self, handle: Mapping[str, str]) -> KubeJob:
+        return KubeJob(self._client, handle)
+
+    def owned(self, kind: str = "") -> Iterator[Resource]:
+        namespaces = (self._namespace,) if self._namespace else self._readable()
+        for each in [kind] if kind else [*KINDS, POD]:
+            yield from objects.found(self._client, each, namespaces)
+
+    def destroy(self, resource: Resource) -> None:
+        objects.destroy(self._client, resource, self._namespace)
+
+    def now(self) -> float:
+        """Return UTC epoch seconds by the API server's clock."""
+        self._client.get("/version")
+        return self._client.now()
+
+    def _readable(self) -> tuple[str, ...]:
+        return objects.readable(self._client, "default")
+
+    def _ordered(self) -> Order:
+        assert self._order is not None, "this provider was reopened: it can only attach"
+        return self._order
+
+    def _objects(self, spec: JobSpec, *, shown: bool) -> list[Made]:
+        order = self._ordered()
+        if not order.image:
+            raise UsageError(
+                f"{spec.example or 'this'} names no image", "give --image, one the cluster can pull"
+            )
+        due = ends(order, spec, self._client.now())
+        marks = Marks(run_id=spec.run_id, owner=Ledger(ledger_file()).id(), deadline=due)
+        return manifest(order, spec, marks, self._packed(spec), shown=shown)
+
+    def _packed(self, spec: JobSpec) -> Mapping[str, bytes]:
+        if self._files is None:
+            chosen = self._chosen(spec)
+            self._files = files.packed(chosen, spec) if chosen else {}
+        return self._files
+
+    def _chosen(self, spec: JobSpec) -> Contents | None:
+        if self._contents is None and spec.source is not None:
+            self._contents = contents_of(spec.source)
+        return self._contents
+
+    def _warnings(self, spec: JobSpec) -> tuple[str, ...]:
+        contents = self._chosen(spec)
+        found = list(contents.warnings) if contents else []
+        if spec.needs.gpus and not self._ordered().gpu:
+            found.append(f"{spec.example} asks for a GPU: give --gpu {spec.needs.gpus}")
+        if spec.limits.timeout is None:
+            found.append(f"without --timeout the job ends after {elapsed(NO_LIMIT)}")
+        return tuple(found)
+
+    def _acquired(self, body: Object, spec: JobSpec, leases: Leases, scope: Scope) -> Resource:
+        scope.checkpoint()
+        kind = body["kind"].lower()
+        due = body["metadata"]["annotations"]["cvl.deadline"]
+        return leases.acquire(
+            Resource(
+                kind=kind,
+                name=str(body["metadata"]["name"]),
+                run_id=spec.run_id,
+                deadline=float(due),
+            ),
+            partial(objects.create, self._client, kind, body, scope),
+        )
+
+    def _give(self, resources: list[Resource]) -> None:
+        """Give everything to the Job, so that it goes with it, whoever deletes that."""
+        job = next(each for each in resources if each.kind == JOB)
+        uid = job.id.rpartition("/")[2]
+        for each in resources:
+            if each.kind in {SECRET, SERVICE}:
+                path, _ = objects.located(each, self._namespace)
+                try:
+                    self._client.patch(path, owned_by(uid, job.name))
+                except Rejected:
+                    continue  # it is in the ledger all the same
+
+    def _verify(self, spec: JobSpec) -> None:
+        """Raise `Rejected` where the cluster has silently dropped what it does not know."""
+        if spec.nodes == 1:
+            return
+        path = f"{paths.jobs(self._namespace)}/{job_name(spec.run_id)}"
+        if self._client.get(path)["spec"].get("completionMode") != "Indexed":
+            raise CvlError(
+                "this cluster is too old for many nodes: it knows no Indexed Jobs",
+                "they came with Kubernetes 1.21; leave --nodes out",
+            )
+
+
+def _limits(order: Order, spec: JobSpec) -> str:
+    return (
+        f"Kubernetes ends it {elapsed(runtime(spec.limits))} after it has a node, "
+        f"or {elapsed(lifetime(order, spec.limits))} after it was asked for"
+    )

@@ -1,0 +1,141 @@
+"""Reads one container's log to its end, over as many streams as that takes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from cvl.errors import CvlError
+from cvl.kube.client import Client, Stream
+from cvl.kube.ending import Ending, LastLine
+from cvl.kube.log import Mark, Piece, Resumed, joined
+from cvl.kube.manifest import CONTAINER
+from cvl.kube.refusals import Denied, Missing, NotYet
+
+SILENCE = 60.0
+"""Seconds without a byte after which a stream is opened anew: the other side may be gone."""
+PAUSES = (0.1, 0.3, 1.0, 2.0)
+"""Seconds before a stream is opened again; the last repeats."""
+
+Tell = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """What one node wrote, and where its reader is after it."""
+
+    node: int
+    data: bytes
+    after: Mark
+
+
+class Reader:
+    """One node's log, read in a thread of its own. `ending` is its last line, once seen."""
+
+    def __init__(
+        self,
+        client: Client,
+        pod: str,
+        run_id: str,
+        news: Callable[[News], None],
+        *,
+        node: int = 0,
+        after: Mark | None = None,
+        tell: Tell,
+    ) -> None:
+        """`pod` is its path in the API. `news` hears what is read, and may make us wait."""
+        self.pod = pod
+        self.ending: Ending | None = None
+        self._client, self._run_id, self._news, self._tell = client, run_id, news, tell
+        self._node, self._mark = node, after or Mark()
+        self._over, self._done, self._closed = (threading.Event() for _ in range(3))
+        self._stream: Stream | None = None
+        self._told = ""
+        self._thread = threading.Thread(target=self._read, name=f"cvl-log-{node}", daemon=True)
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Whether all of the log was read and handed on."""
+        return self._done.is_set()
+
+    def over(self) -> None:
+        """Hear that the container runs no more: what is there now is all."""
+        self._over.set()
+
+    def close(self) -> None:
+        """Stop reading, from any thread."""
+        self._closed.set()
+        if stream := self._stream:
+            stream.end()
+
+    def _read(self) -> None:
+        quiet = 0
+        while not self._closed.is_set() and self.ending is None:
+            final = self._over.is_set()  # asked first: all that was written by then is read below
+            before = self._mark
+            try:
+                self._once(final=final)
+                if final:
+                    break
+            except NotYet:
+                pass
+            except Missing:
+                break
+            except CvlError as error:
+                self._complain(error)
+                if final and isinstance(error, Denied):
+                    break
+            quiet = 0 if self._mark != before else quiet + 1
+            self._closed.wait(PAUSES[min(quiet, len(PAUSES) - 1)])
+        self._done.set()
+
+    def _once(self, *, final: bool) -> None:
+        """Read one stream from where we are; `final`: it ends with the log."""
+        query = {"container": CONTAINER, "timestamps": "true"}
+        if not final:
+            query["follow"] = "true"
+        if since := self._mark.since:
+            query["sinceTime"] = since
+        resumed, last = Resumed(self._mark), LastLine(self._run_id)
+        with self._client.stream(f"{self.pod}/log", SILENCE, **query) as stream:
+            self._stream = stream
+            for block in stream.blocks():
+                if not self._carry(resumed.feed(block), last):
+                    break
+            else:
+                self._carry(resumed.end(), last)
+                if final and not last.ending:
+                    self._emit(last.end())
+        self._heed(resumed)
+        self.ending = last.ending
+
+    def _carry(self, pieces: Iterator[Piece], last: LastLine) -> bool:
+        """Hand on what is new; return whether more is to come."""
+        for piece in joined(pieces):
+            self._emit(last.feed(piece))
+            if last.ending or self._closed.is_set():
+                return False
+        return True
+
+    def _emit(self, pieces: Iterator[Piece]) -> None:
+        for piece in pieces:
+            self._news(News(node=self._node, data=piece.data, after=piece.after))
+            self._mark = piece.after
+
+    def _heed(self, resumed: Resumed) -> None:
+        """Say what the kubelet itself wrote into the stream, and what it has no more."""
+        if resumed.lost:
+            self._tell(
+                "warning",
+                "the node has put the log away while the connection was broken: "
+                "some output may be missing",
+            )
+        for line in resumed.entries.strays[-1:]:
+            self._complain(CvlError(f"the node says: {line.decode(errors='replace').strip()}"))
+
+    def _complain(self, error: CvlError) -> None:
+        if str(error) != self._told:
+            self._told = str(error)
+            self._tell("waiting", f"the output cannot be read now: {error}")

@@ -1,0 +1,87 @@
+"""What an answer of the API server lets one conclude: ask again, log in again, or nothing was done.
+
+A failure is a `Status` object: `reason`, `message`, `code`.
+https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus
+from typing import Any
+
+from cvl.errors import AuthError, CvlError, Rejected, Unreachable
+from cvl.kube.credentials import LOGIN
+
+FORBIDDEN = re.compile(
+    r"cannot (?P<verb>\S+) resource \"(?P<what>[^\"]+)\""
+    r"(?: in API group \"(?P<group>[^\"]*)\")?(?P<where> in the namespace \"[^\"]+\")?"
+)
+QUOTA = "exceeded quota"
+PASSING = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}
+SHOWN = 300
+"""Characters of an answer that is no Status."""
+
+
+class Missing(Rejected):
+    """There is no such object."""
+
+
+class Taken(Rejected):
+    """The name is in use, or the object is not the one that was meant (409)."""
+
+
+class Gone(Rejected):
+    """The version that was asked for is too old (410)."""
+
+
+class Denied(Rejected):
+    """We may not do that; the hint says which permission is missing."""
+
+
+class NotYet(Rejected):
+    """It makes no sense now and may later: the log of a container that has not started (400)."""
+
+
+KINDS = {
+    HTTPStatus.NOT_FOUND: Missing,
+    HTTPStatus.CONFLICT: Taken,
+    HTTPStatus.GONE: Gone,
+    HTTPStatus.BAD_REQUEST: NotYet,
+}
+
+
+def understood(code: int, body: bytes) -> CvlError:
+    """Return what a refusal means to us. Raises nothing."""
+    message = _message(body) or f"the API server answered {code}"
+    if code == HTTPStatus.UNAUTHORIZED:
+        return AuthError(f"the cluster does not accept who we are: {message}", LOGIN)
+    if code in PASSING or code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Unreachable(f"the API server is busy or failing ({code}): {message}")
+    if code == HTTPStatus.FORBIDDEN:
+        return Denied(message, permission(message))
+    return KINDS.get(HTTPStatus(code) if code in _KNOWN else HTTPStatus.OK, Rejected)(message)
+
+
+def permission(message: str) -> str:
+    """Return what to ask for, by the words of a refusal."""
+    if QUOTA in message:
+        return "ask for less, wait until others have ended, or ask for a larger quota"
+    found = FORBIDDEN.search(message)
+    if not found:
+        return "ask for that permission, or take another context"
+    kind = "Role" if found["where"] else "ClusterRole"
+    rule = f'apiGroups: ["{found["group"] or ""}"], resources: ["{found["what"]}"]'
+    return f'ask for a {kind} with {rule}, verbs: ["{found["verb"]}"]'
+
+
+def _message(body: bytes) -> str:
+    try:
+        status: Any = json.loads(body)
+        return str(status["message"]).strip()
+    except (ValueError, KeyError, TypeError):
+        return " ".join(body[:SHOWN].decode(errors="replace").split())
+
+
+_KNOWN = {status.value for status in HTTPStatus}

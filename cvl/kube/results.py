@@ -1,0 +1,195 @@
+"""Brings a run's results out of its pods, while they wait for that.
+
+The first node's land at the top, the others' in `node-N/`, as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cvl.errors import CvlError, FetchError, Unreachable
+from cvl.kube import paths, pods
+from cvl.kube.client import Client, Object
+from cvl.kube.inside import Failed, output
+from cvl.kube.manifest import COLLECT, IN, OWN, REPO, WORKSPACE
+from cvl.kube.refusals import Denied, Missing
+from cvl.kube.watch import Watch
+from cvl.remote.incoming import FULL, incoming, no_room
+from cvl.remote.landing import Landed, land_tar
+from cvl.remote.results import Changed, Results, arrange
+from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member, TarReader
+from cvl.scope import Scope
+from cvl.spec import Cause
+from cvl.units import size
+
+MOST_KIB = 2 << 20
+"""Results that are larger than these 2 GiB are not brought through the API server."""
+ATTEMPTS = 4
+AT_ONCE = 8
+SHOWN = 5
+AREAS = {f"{OWN}/work/"[1:]: "w", f"{WORKSPACE}/"[1:]: "e", f"{REPO}/"[1:]: "r"}
+KINDS = {FILE: "f", HARD: "f", LINK: "l", FOLDER: "d"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """What came of one node's results."""
+
+    files: int = 0
+    size: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def fetch(client: Client, watch: Watch, into: Path, scope: Scope, run_id: str) -> None:
+    """Bring what there is. Raises `FetchError`; may be repeated."""
+    there = {node: pod for node, pod in watch.pods().items() if pods.started(pod)}
+    alive = {node: pod for node, pod in there.items() if not pods.over(pod)}
+    for node in there.keys() - alive.keys():
+        _missed(watch, node, run_id, scope)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        asked = [
+            pool.submit(_node, client, watch.namespace, pod, _folder(into, node), scope)
+            for node, pod in sorted(alive.items())
+        ]
+    brought = [each.result() for each in asked]
+    for note in [note for each in brought for note in each.notes][:SHOWN]:
+        scope.tell("skipped", note)
+    files, total = sum(each.files for each in brought), sum(each.size for each in brought)
+    some = f"{files} file{'' if files == 1 else 's'}, {size(total)}, in {into}"
+    scope.tell("fetched", some if files else "nothing new")
+
+
+def let_go(client: Client, watch: Watch) -> None:
+    """Tell the pods that nobody waits for their results any more. What fails is no matter."""
+    done = ("/bin/sh", "-c", f": >{OWN}/collected")
+    for pod in watch.pods().values():
+        if pods.started(pod) and not pods.over(pod):
+            try:
+                for _ in output(client, _path(watch.namespace, pod), done):
+                    pass
+            except CvlError:
+                continue
+
+
+def _missed(watch: Watch, node: int, run_id: str, scope: Scope) -> None:
+    """Say that a node's container has ended with its results in it."""
+    fate = watch.fate(node)
+    if fate and fate.cause is not Cause.EXITED:
+        scope.warn(f"the results of node {node} are lost: its container was ended ({fate.cause})")
+        return
+    raise FetchError(
+        f"the results of {run_id} are gone: its pod has ended before anybody collected them",
+        "a pod waits 10 minutes; follow the run, or let it write to a volume (--volume) or to S3",
+    )
+
+
+def _folder(into: Path, node: int) -> Path:
+    return into / f"node-{node}" if node else into
+
+
+def _path(namespace: str, pod: Object) -> str:
+    return f"{paths.core('pods', namespace)}/{pod['metadata']['name']}"
+
+
+def _node(client: Client, namespace: str, pod: Object, into: Path, scope: Scope) -> Brought:
+    for attempt in range(1, ATTEMPTS + 1):
+        scope.checkpoint()
+        try:
+            return _once(client, _path(namespace, pod), into, scope)
+        except Unreachable as error:
+            if attempt == ATTEMPTS:
+                raise FetchError(f"the results could not be fetched: {error}") from error
+            scope.tell("waiting", f"{error}; asking again")
+            scope.sleep(0.5 * attempt)
+        except Denied as error:
+            raise FetchError(f"the results could not be fetched: {error}", error.hint) from error
+        except (Failed, Missing) as error:
+            raise FetchError(f"the results could not be fetched: {error}") from error
+    raise AssertionError
+
+
+def _once(client: Client, pod: str, into: Path, scope: Scope) -> Brought:
+    command = ("/bin/sh", f"{IN}/{COLLECT}", str(MOST_KIB))
+    with incoming(into) as folder:
+        archive = folder / "results.tar"
+        try:
+            with archive.open("wb") as out:
+                for block in _after_size(output(client, pod, command), scope):
+                    out.write(block)
+                    scope.checkpoint()
+        except OSError as error:
+            if error.errno in FULL:
+                raise no_room(into, error) from error
+            raise
+        if not archive.stat().st_size:
+            return Brought()
+        landed = land_tar(_blocks(archive), _contents(archive), into)
+    return _brought(landed)
+
+
+def _after_size(blocks: Iterator[bytes], scope: Scope) -> Iterator[bytes]:
+    """Yield what follows the first line, which tells the size. Raises `FetchError` for too much."""
+    head = b""
+    for block in blocks:
+        head += block
+        if b"\n" in head:
+            break
+    line, _, rest = head.partition(b"\n")
+    kib = int(line) if line.strip().isdigit() else 0
+    if kib > MOST_KIB:
+        raise FetchError(
+            f"the results are {kib / (1 << 20):.1f} GiB, more than the {MOST_KIB >> 20} GiB that "
+            "come through the API server",
+            "let the job write them to a volume (--volume CLAIM:/PATH) or to S3",
+        )
+    scope.tell("fetching", size(kib << 10))
+    yield rest
+    yield from blocks
+
+
+def _contents(archive: Path) -> Results:
+    """Return what an archive holds and where each of it lands."""
+    changed = [
+        each
+        for member in TarReader(_blocks(archive)).members()
+        if (each := _changed(member)) is not None
+    ]
+    results = arrange(changed, WORKSPACE.encode())
+    pieces = tuple(replace(each, source=_there(each.source)) for each in results.pieces)
+    return Results(pieces=pieces, skipped=results.skipped)
+
+
+def _there(source: bytes) -> bytes:
+    """Return where in the archive lies what `arrange` takes for a part of a run's folder."""
+    for ours, theirs in ((b"work/", f"{OWN}/work/"), (b"ws/", f"{REPO}/")):
+        if source.startswith(ours):
+            return theirs.lstrip("/").encode() + source[len(ours) :]
+    return source
+
+
+def _changed(member: Member) -> Changed | None:
+    name = member.name.removeprefix(b"./").rstrip(b"/")
+    for head, area in AREAS.items():
+        if name.startswith(head.encode()):
+            return Changed(
+                kind=KINDS.get(member.kind, "o"),
+                size=member.size,
+                area=area,
+                path=name[len(head) :],
+                link=member.link,
+            )
+    return None
+
+
+def _blocks(archive: Path) -> Iterator[bytes]:
+    with archive.open("rb") as file:
+        while block := file.read(1 << 20):
+            yield block
+
+
+def _brought(landed: Landed) -> Brought:
+    notes = tuple(str(each) for each in landed.skipped)
+    return Brought(files=landed.files, size=landed.size, notes=notes)

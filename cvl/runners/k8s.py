@@ -1,0 +1,150 @@
+"""K8sRunner: an example, or just an image, as a Job on any Kubernetes cluster.
+
+Kubernetes ends every Job itself at its deadline, whatever becomes of this machine: no guardian is
+needed. The Job's name carries the run id and is unique in a namespace, so a lost reply is settled
+by asking for that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Unpack
+
+from cvl import engine
+from cvl.container.command import command as own_command
+from cvl.errors import UsageError
+from cvl.kube.client import Client
+from cvl.kube.kubeconfig import IN_CLUSTER, configured
+from cvl.kube.order import AFTER_TERM, Order, mounts, pairs
+from cvl.kube.provider import Kubernetes
+from cvl.ledger import Ledger
+from cvl.paths import ledger_file
+from cvl.provider import Provider, Reapable
+from cvl.runners import frontdoor
+from cvl.runners.frontdoor import Common
+from cvl.spec import EMPTY, ExitStatus, JobSpec, new_run_id
+from cvl.units import duration
+
+
+class K8sRunner:
+    """Makes a Job, follows it, brings its results, and sees it gone."""
+
+    name = "k8s"
+    options_help: Mapping[str, str] = MappingProxyType(
+        {
+            "namespace": "where the Job is made",
+            "context": "which of the kubeconfig's; default: its current one",
+            "kubeconfig": "a file; default: KUBECONFIG, or ~/.kube/config",
+            "image": "what it runs in; default: the example's own",
+            "entry_command": "a line for a shell, run in place of the preset's",
+            "gpu": "GPUs, and a toleration for nodes that are kept for them",
+            "gpu_resource": "what the cluster calls them",
+            "memory": "asked for and not exceeded: 8Gi",
+            "cpu": "asked for: 4, 500m",
+            "disk": "ephemeral storage: 20Gi",
+            "shm": "the size of /dev/shm; default: as much as the memory",
+            "node_selector": "KEY=VALUE that a node must bear; may be repeated",
+            "volume": "CLAIM:/PATH, a PersistentVolumeClaim; may be repeated",
+            "service_account": "what the pod runs as",
+            "pull_secrets": "a Secret for the image's registry; may be repeated",
+            "pull_policy": "Always, IfNotPresent or Never",
+            "label": "KEY=VALUE for Job and pods, as a queue wants it; may be repeated",
+            "annotation": "KEY=VALUE for Job and pods; may be repeated",
+            "start_timeout": "end it if it has not started by then",
+        }
+    )
+
+    def __init__(
+        self,
+        namespace: str = "default",
+        context: str | None = None,
+        kubeconfig: str | None = None,
+    ) -> None:
+        """Connects to nothing."""
+        self._namespace = namespace
+        self._client = Client(context, kubeconfig)
+
+    def run(
+        self,
+        example: str = "",
+        preset: str = "",
+        args: Sequence[str] = (),
+        *,
+        image: str | None = None,
+        command: Sequence[str] = (),
+        entry_command: str | None = None,
+        gpu: int = 0,
+        gpu_resource: str = "nvidia.com/gpu",
+        memory: str | None = None,
+        cpu: str | None = None,
+        disk: str | None = None,
+        shm: str | None = None,
+        timeout_minutes: float | None = None,
+        start_timeout: str = "24h",
+        node_selector: Sequence[str] = (),
+        volume: Sequence[str] = (),
+        service_account: str | None = None,
+        pull_secrets: Sequence[str] = (),
+        pull_policy: str = "IfNotPresent",
+        label: Sequence[str] = (),
+        annotation: Sequence[str] = (),
+        **common: Unpack[Common],
+    ) -> ExitStatus:
+        """Run the example in a pod; without one, `command` in `image`, exactly as it is.
+
+        An empty `command` is the image's own. Returns the exit code of the script, or of the
+        container; raises `CvlError`.
+        """
+        order = Order(
+            namespace=self._namespace,
+            image=image or "",
+            gpu=gpu,
+            gpu_resource=gpu_resource,
+            memory=memory or "",
+            cpu=cpu or "",
+            disk=disk or "",
+            shm=shm or "",
+            node_selector=pairs(node_selector, "--node-selector"),
+            volumes=mounts(volume),
+            service_account=service_account or "",
+            pull_secrets=tuple(pull_secrets),
+            pull_policy=pull_policy,
+            labels=pairs(label, "--label"),
+            annotations=pairs(annotation, "--annotation"),
+            start_limit=duration(start_timeout),
+        )
+        if example:
+            spec = frontdoor.job(
+                example, preset, args, common, timeout_minutes=timeout_minutes, checked=False
+            )
+            spec = replace(spec, argv=own_command(spec, entry_command))
+            order = replace(order, image=order.image or spec.image or "")
+        else:
+            spec = _bare((*command, *args), common, timeout_minutes)
+        options = replace(frontdoor.options_of(spec, common), guarded=False)
+        if spec.source:
+            options = replace(options, grace=spec.limits.grace + AFTER_TERM)
+        provider = Kubernetes(self._client, order)
+        return engine.run(spec, provider, Ledger(ledger_file()), options)
+
+    @classmethod
+    def reapable(cls) -> Reapable | None:
+        """Return what `cvl reap` asks, None where nothing speaks of a cluster."""
+        return Kubernetes(Client()) if configured() else None
+
+    @classmethod
+    def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
+        del secrets
+        context = handle.get("context") or None
+        client = Client(None if context == IN_CLUSTER else context, handle.get("kubeconfig"))
+        return Kubernetes(client, namespace=handle.get("namespace", ""))
+
+
+def _bare(argv: tuple[str, ...], common: Common, timeout_minutes: float | None) -> JobSpec:
+    """Return a job without an example."""
+    if common.get("include") or common.get("tty"):
+        raise UsageError("no example is given", "name one, or leave its options out")
+    spec = JobSpec(run_id=new_run_id("k8s"), argv=argv, args=argv)
+    return frontdoor.equipped(spec, common, frontdoor.limits(common, timeout_minutes))
