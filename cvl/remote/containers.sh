@@ -11,7 +11,7 @@ may_have_containers() {
 end_containers() {
     for _round in 1 2 3 4 5; do
         containers
-        [ -n "$_containers" ] || return 0
+        [ -n "$_containers" ] || break
         uptime
         _left=$(((_deadline - _now + 99) / 100))
         [ "$_left" -gt 0 ] || _left=0
@@ -20,16 +20,28 @@ end_containers() {
         # shellcheck disable=SC2086
         engine 5 rm -f -v $_containers
     done
+    [ ! -e "$_run/compose-used" ] || networks
 } >/dev/null 2>&1
 
-# containers -> _containers: by our label, by the name that scripts are given, by compose project.
+# containers -> _containers: by our label, by the name that scripts are given, by compose project,
+# and what mounts anything in the run's own folder, however its paths are spelled.
 containers() {
-    _format='{{.ID}}|{{.Names}}|{{.Label "cvl.run"}}|{{.Label "com.docker.compose.project"}}'
+    _compose=com.docker.compose.project
+    _format="{{.ID}}|{{.Names}}|{{.Label \"cvl.run\"}}|{{.Label \"$_compose\"}}"
+    _format="$_format|{{.Label \"$_compose.working_dir\"}},{{.Mounts}}"
     _containers=$(
         engine 5 ps -a --no-trunc --format "$_format" | awk -F '|' -v id="$_id" '
-            $3 == id || $4 == "cvl-" id { print $1; next }
+            function within(paths) { return index(paths, "/runs/" id "/") || index(paths, "/runs/" id ",") }
+            $3 == id || $4 == "cvl-" id || within($0 ",") { print $1; next }
             { n = split($2, names, ","); for (i = 1; i <= n; i++) if (names[i] == "cvl-" id) print $1 }'
     )
+}
+
+# networks: what compose has left of the project, which no other run shares.
+networks() {
+    for _network in $(engine 5 network ls -q --filter "label=com.docker.compose.project=cvl-$_id"); do
+        engine 5 network rm "$_network"
+    done
 }
 
 # engine SECONDS ARG...: docker as the job would reach it: its variables may name another daemon.

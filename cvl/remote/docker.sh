@@ -58,6 +58,10 @@ while [ "$_left" -gt 0 ]; do
             _expect=options
             ;;
         command:container) _expect=container ;;
+        command:compose)
+            true >"$_run/compose-used"
+            _expect=nothing
+            ;;
         command:-H | command:-c | command:-l | command:-D[Hcl]) _expect=value ;;
         command:--host | command:--context | command:--config | command:--log-level) _expect=value ;;
         command:--tlscacert | command:--tlscert | command:--tlskey) _expect=value ;;

@@ -207,6 +207,11 @@ CONTAINERS = {
     "by the real docker": 'PATH=${PATH#*:} docker run -d --name "$CVL_CONTAINER_NAME" "$IMG" top',
     "compose": "PATH=${PATH#*:} docker run -d --label "
     'com.docker.compose.project=$COMPOSE_PROJECT_NAME "$IMG" top',
+    "past the shim, on our files": 'PATH=${PATH#*:} docker run -d -v "$PWD:/a,b" "$IMG" top',
+    "past the shim, on the work folder": "env -i PATH=/usr/bin:/bin DOCKER_HOST=$DOCKER_HOST "
+    'docker run -d --mount "type=bind,src=$CVL_WORK_DIR,dst=/w" "$IMG" top',
+    "compose by another name": "PATH=${PATH#*:} docker run -d --label "
+    'com.docker.compose.project=x --label com.docker.compose.project.working_dir=$PWD "$IMG" top',
     "restarting": 'docker run -d --restart always "$IMG" sh -c "sleep 0.2"',
 }
 
@@ -235,7 +240,9 @@ def test_no_container_outlives_its_run_and_no_other_is_touched(
     kinds = [CONTAINERS[name] for name in ("named", "unnamed", "deaf")]
     script = "; ".join([*kinds, "trap '' TERM INT; echo all started; while :; do sleep 1; done"])
     stranger = f"stranger-{os.getpid()}"
-    built.engine.docker("run", "-d", "--name", stranger, built.engine.image, "sleep", "1000")
+    above = f"{docker_host.home}/.cvl/runs:/runs"
+    words = ("--name", stranger, "-v", above, built.engine.image, "sleep", "1000")
+    built.engine.docker("run", "-d", *words)
     limits = ["--timeout", "8s"] if way is by_timeout else []
     with built.running(script, "--grace", f"{GRACE}s", *limits) as client:
         client.shows(b"all started")
@@ -254,6 +261,31 @@ def test_a_container_left_behind_ends_with_the_script(built: Box, kind: str) -> 
     done = built.run(CONTAINERS[kind] + "; exit 3", "--grace", "1s")
     assert done.code == 3, done.err
     assert built.engine.containers() == []
+
+
+COMPOSE = """\
+#!/bin/sh
+if [ "$1" = docker-cli-plugin-metadata ]; then
+    echo '{"SchemaVersion": "0.1.0", "Vendor": "us", "Version": "1"}'
+    exit
+fi
+mine="--label com.docker.compose.project=$COMPOSE_PROJECT_NAME"
+docker network create --subnet 198.18.255.240/28 $mine "${COMPOSE_PROJECT_NAME}_default"
+"""
+
+
+def test_the_network_of_a_compose_project_ends_with_its_run(built: Box) -> None:
+    """What `docker compose run --rm` leaves; networks are few, an engine soon has none to give."""
+    plugin = built.engine.folder / "config" / "cli-plugins" / "docker-compose"
+    plugin.parent.mkdir(parents=True, exist_ok=True)
+    plugin.write_text(COMPOSE)
+    plugin.chmod(0o755)
+    before = built.engine.docker("network", "ls", "-q")
+    done = built.run("docker compose run --rm x; docker network ls")
+    plugin.unlink()
+    assert done.code == 0, done.err
+    assert f"cvl-{built.run_id}_default".encode() in done.out
+    assert built.engine.docker("network", "ls", "-q") == before
 
 
 # --- results
