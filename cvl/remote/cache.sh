@@ -9,9 +9,23 @@ held() {
 
 # Refuse a delta that does not fit, before it is read.
 cache_fits() {
-    [ -n "$_cache" ] || return 0
+    [ -n "$_cache" ] && [ "$_from" != - ] || return 0
     held
-    [ "$_from" = - ] || [ "$_id_held" = "$_from" ] || [ "$_id_held" = "$_tree" ] || refit
+    [ "$_id_held" = - ] || intact "$_base/cache/$_cache" || disown
+    [ "$_id_held" = "$_from" ] || [ "$_id_held" = "$_tree" ] || refit
+}
+
+# intact FOLDER: nothing in its tree has changed since the id was written, by whosever hand: disks
+# for scratch are rid of what is old file by file.
+intact() {
+    _changed=$(cd "$1/tree" && { find . -cnewer ../id -print -quit || find . -newer ../id; }) 2>/dev/null &&
+        [ -z "$_changed" ]
+}
+
+# disown: what the cache holds is no tree that we know. That can be said without the lock.
+disown() {
+    true >"$_base/cache/$_cache/id"
+    _id_held=-
 }
 
 refit() {
