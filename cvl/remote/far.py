@@ -146,6 +146,7 @@ HINTS = {
 
 WHY = {
     "o space": "space",
+    "rote only": "space",
     "uota": "space",
     "ead-only": "readonly",
     "ermission denied": "readonly",

@@ -69,7 +69,7 @@ try() {
     _words=$(LC_ALL=C "$@" 2>&1) && return
     printf '%s\n' "$_words" >&2
     case $_words in
-        *'o space'* | *[Qq]uota*) no_space ;;
+        *'o space'* | *'rote only'* | *[Qq]uota*) no_space ;; # "Wrote only 1 of 2 bytes": tar
         *'ead-only'* | *'ermission denied'*) fail readonly "cannot write to $_base" ;;
         *) fail internal "${_words##*"$_nl"}" ;;
     esac

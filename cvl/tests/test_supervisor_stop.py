@@ -264,6 +264,30 @@ def test_a_full_disk(host: Host, tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", small], check=True)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
+@pytest.mark.parametrize("update", [300_000, 700_000, 1_000_000, 1_500_000])
+def test_a_disk_that_fills_while_files_arrive(host: Host, tmp_path: Path, update: int) -> None:
+    """Full while unpacking, while the cache is updated, while it is copied: told as what it is."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", small], check=True)
+    try:
+        farside.install(small)
+        full = Host(base=small, env=host.env, sh=host.sh)
+        old = {"tree/f": b"1" * 400_000, "tree/g": b"1"}
+        assert full.start("one", "cat g\n", old, follow=1, cache="c", tree="t1").body == b"1"
+        full.ask("clean", id="one")
+        new = {"tree/f": b"2" * update}
+        reply = full.start("two", "true\n", new, follow=1, cache="c", base="t1", tree="t2")
+        if update > 300_000:
+            assert reply.last.startswith("fail space ")
+        assert not any((small / "new").iterdir())
+        third = full.start("three", "cat g\n", old, follow=1, cache="c", tree="t1")
+        assert third.body == b"1"
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a disk that cannot be written")
 def test_a_base_that_cannot_be_written(host: Host, tmp_path: Path) -> None:
     small = tmp_path / "small"
