@@ -56,12 +56,17 @@ engine() (
 )
 
 # as_root IMAGE FOLDER SCRIPT: run SCRIPT as root with FOLDER at /r, for what containers left there
-# as root. Without an image the first local ones are tried that have a shell.
+# as root. If there is no such image, or no shell in it, others that are here are tried.
 as_root() {
     command -v docker >/dev/null || return 1
-    for _image in ${1:-$(engine 10 image ls -q | head -n 5)}; do
+    for _image in $(local_images "$1"); do
         engine 300 run --rm --network none --user 0 --entrypoint /bin/sh \
             -v "$2:/r" "$_image" -c "$3" && return
     done
     return 1
 } >/dev/null 2>&1
+
+local_images() {
+    [ -z "$1" ] || { engine 10 image inspect "$1" >/dev/null && printf '%s\n' "$1"; }
+    engine 10 image ls -q | head -n 8
+}

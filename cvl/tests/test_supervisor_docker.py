@@ -257,7 +257,8 @@ def test_what_root_left_is_read_and_removed(engine: Engine, tmp_path: Path, run_
             run = f"{run_id}-{shell}"
             mine.start(run, job, {"tree/old": b""}, follow=1, cache="c", tree="t")
             assert changed(mine, run) == {("u", "e", b"out"): b"0", ("f", "e", b"mine"): b"2"}
-            found = changed(mine, run, image=engine.image)
+            found = changed(mine, run, image="not/here:latest")
             assert found == {("f", "e", b"out/f"): b"2", ("f", "e", b"mine"): b"2"}
-            assert mine.ask("clean", id=run).answers == ["result exited 0 0"]
+            tidied = mine.ask("clean", id=run, image="not/here:latest")
+            assert tidied.answers == ["result exited 0 0"]
             assert [path.name for path in mine.run(run).iterdir()] == ["result"]
