@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -65,3 +67,11 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     """Either: what a test says of one is true of the other."""
     found: Cluster = request.getfixturevalue(f"{request.param}_cluster")
     return found
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may enter: pytest closes its own whenever a session starts."""
+    with tempfile.TemporaryDirectory(prefix="cvl-open-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)

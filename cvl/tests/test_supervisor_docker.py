@@ -241,9 +241,9 @@ def test_another_engine_in_the_runs_own_variables(host: Host, engine: Engine, ru
 
 
 @pytest.mark.docker
-def test_what_root_left_is_read_and_removed(engine: Engine, tmp_path: Path, run_id: str) -> None:
+def test_what_root_left_is_read_and_removed(engine: Engine, open_folder: Path, run_id: str) -> None:
     for shell in ("dash", "busybox"):
-        for host in farside.hosted(tmp_path / shell, shell):
+        for host in farside.hosted(open_folder / shell, shell):
             tool = Path(host.sh).parent / "docker"
             tool.symlink_to(REAL_DOCKER)
             (engine.folder).chmod(0o711)
