@@ -14,6 +14,7 @@ from cvl.testing.kubernetes.schema import Document
 from cvl.testing.kubernetes.statuses import no_such_path
 
 VERSION = "v1.31.0"
+PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 OPEN = ("/healthz", "/livez", "/readyz", "/version")
 """What is told to everybody."""
 
@@ -33,7 +34,7 @@ def discover(request: Request, document: Document | None, server: str) -> Reply 
     if route.startswith(OPEN[:3]):
         return Reply(status=200, body=b"ok", type="text/plain; charset=utf-8")
     if route.startswith("/openapi"):
-        return _openapi(route, document)
+        return _openapi(request, document)
     answer = _told(route.strip("/").split("/"), server)
     return json_reply(answer) if answer is not None else None
 
@@ -128,7 +129,10 @@ def _lines(resource: Resource) -> list[Obj]:
     return lines
 
 
-def _openapi(route: str, document: Document | None) -> Reply:
+def _openapi(request: Request, document: Document | None) -> Reply:
+    route = request.route.rstrip("/")
+    if route == "/openapi/v2":
+        return _second(request, document)
     if route == "/openapi/v3":
         names = dict.fromkeys(each.api_version for each in RESOURCES)
         paths = {
@@ -140,6 +144,19 @@ def _openapi(route: str, document: Document | None) -> Reply:
         if _place(resource.api_version) == place:
             return Reply(status=200, body=_third(resource.api_version, document))
     raise no_such_path()
+
+
+def _second(request: Request, document: Document | None) -> Reply:
+    """Return the OpenAPI v2 document; in protocol buffers the empty one, which checks nothing.
+
+    kubectl asks for that only where the server does not check a kind itself: `List`.
+    """
+    wanted = request.headers.get("accept", "")
+    if PROTOBUF in wanted:
+        return Reply(status=200, body=b"", type=PROTOBUF.replace("@", "."))
+    definitions = document.definitions if document else {}
+    about = {"title": "Kubernetes", "version": VERSION}
+    return json_reply({"swagger": "2.0", "info": about, "paths": {}, "definitions": definitions})
 
 
 def _place(version: str) -> str:

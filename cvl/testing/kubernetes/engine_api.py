@@ -9,6 +9,8 @@ import http.client
 import json
 import socket
 from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -52,6 +54,11 @@ class EngineApi:
     def __init__(self, url: str) -> None:
         """`url` is a `unix://` one."""
         self.path = url.removeprefix("unix://")
+
+    @cached_property
+    def root(self) -> Path:
+        """The engine's own folder, on this machine."""
+        return Path(self.do("GET", "/info")["DockerRootDir"])
 
     def call(
         self, method: str, path: str, body: object = None, **query: object

@@ -125,10 +125,11 @@ class PodWorker:
         while True:
             for container in self.main:
                 self._refresh(container)
-                if container.running or not self._restarts(container):
+                waits = container.name in due
+                if container.running or not (waits or self._restarts(container)):
                     continue
                 now = self._world.clock.monotonic()
-                if container.name not in due:
+                if not waits:
                     due[container.name] = now + self._rest(container)
                 if now >= due[container.name]:
                     del due[container.name]
@@ -162,9 +163,10 @@ class PodWorker:
         started = any(each.ran for each in (*self.first, *self.main))
         if started or self._reason:
             self._phase = "Succeeded" if good else "Failed"
-        for container in (*self.first, *self.main):
-            if container.code is None and started:
-                container.state = _unknown(container)
+        begun = all(each.code == 0 for each in self.first)
+        for container in self.main if started and begun else ():
+            if container.code is None:
+                container.state = _unknown()
         self._publish()
 
     def _grace(self) -> float:
@@ -502,10 +504,8 @@ class PodWorker:
             return  # it was deleted by force
 
 
-def _unknown(container: Container) -> Obj:
+def _unknown() -> Obj:
     """Return the state of a container that was never begun when its pod ended."""
-    if container.ran:
-        return container.state
     return {
         "terminated": {
             "exitCode": 137,
