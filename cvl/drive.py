@@ -6,9 +6,10 @@ import os
 from threading import Thread
 from typing import Self
 
+from cvl.duty import Guard
 from cvl.ending import Ending, settled
 from cvl.errors import CvlError, LostContact, ProviderError, StillOpen, Unreachable
-from cvl.leases import Guard, Leases
+from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
 from cvl.options import Options
 from cvl.progress import Progress

@@ -65,6 +65,10 @@ class Guardian:
         """Return whether it is on duty."""
         return self._process.poll() is None
 
+    def wait(self) -> None:
+        """Return once it has ended."""
+        self._process.wait()
+
     def limit(self, seconds: float) -> None:
         """Bring the run to its end so many seconds from now, if we have not."""
         say(self._process, f"{LIMIT} {seconds + MARGIN:.3f}")

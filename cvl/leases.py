@@ -7,10 +7,11 @@ for our name, and a line is closed only when the provider was seen to list it no
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal
-from typing import Protocol
 
+from cvl.duty import Duty, Guard
 from cvl.errors import AuthError, CvlError, LedgerError, MissingTool, NoCapacity, Rejected
 from cvl.ledger import Ledger
 from cvl.process import me
@@ -20,37 +21,6 @@ from cvl.scope import Scope
 from cvl.spec import Resource
 
 HOUR, CENT = Decimal(3600), Decimal("0.01")
-
-
-class Guard(Protocol):
-    """The process that outlives us, as seen from here."""
-
-    owner: str
-    """What the ledger knows it by."""
-
-    def alive(self) -> bool:
-        """Return whether it is on duty."""
-        ...
-
-    def limit(self, seconds: float) -> None:
-        """Bring the run to its end so many seconds from now, whoever drives it."""
-        ...
-
-    def done(self) -> None:
-        """Nothing is open any more."""
-        ...
-
-    def follow(self) -> None:
-        """Go on with the run, to its end."""
-        ...
-
-    def keep(self) -> None:
-        """Let everything be until the limit."""
-        ...
-
-    def hang_up(self) -> None:
-        """Stop the job, and bring the run to its end."""
-        ...
 
 
 class Leases:
@@ -67,17 +37,15 @@ class Leases:
     ) -> None:
         """`guard` starts what goes on with the clean-up should this process die."""
         self._ledger, self._run_id, self._owner, self._scope = ledger, run_id, owner, scope
-        self._guard = guard
-        self._guardian: Guard | None = None
         self._ends: float | None = None
+        self._duty = Duty(guard, left=self.left, wanted=self._drives, warn=scope.warn)
         self._release = Release(ledger, run_id, owner, scope)
 
     def until(self, seconds: float) -> None:
         """Let the run last so many seconds from now; the guardian counts them too."""
         self._ends = self._scope.clock.monotonic() + seconds
         self._ledger.note(self._run_id, deadline=self._scope.clock.time() + seconds)
-        if self._guardian:
-            self._guardian.limit(seconds)
+        self._duty.limit(seconds)
 
     def left(self) -> float | None:
         """Return the seconds that the run may still last, None for any number of them."""
@@ -138,30 +106,23 @@ class Leases:
 
     def guarded(self) -> None:
         """Start the guardian unless it is on duty. Raises `CvlError` if it does not start."""
-        if self._guard and not (self._guardian and self._guardian.alive()):
-            self._guardian = self._guard()
-            if (left := self.left()) is not None:
-                self._guardian.limit(left)
+        self._duty.begin()
 
     def hand_over(self, *, stop: bool = False) -> None:
         """Leave the run to the guardian: it brings it to its end, or to a `stop` first."""
-        if not self._guardian:
-            self._ledger.take(self._run_id, "", me())
-            return
-        self.guarded()
-        self._ledger.take(self._run_id, self._guardian.owner, me())
-        if stop:
-            self._guardian.hang_up()
-        else:
-            self._guardian.follow()
-        self._guardian = None
+        guardian = self._duty.end()
+        self._ledger.take(self._run_id, guardian.owner if guardian else "", me())
+        if guardian and stop:
+            guardian.hang_up()
+        elif guardian:
+            guardian.follow()
 
     def keep(self) -> None:
         """Let everything stay until its deadline; the guardian sees to that."""
+        guardian = self._duty.end()
         self._ledger.take(self._run_id, "", me())
-        if self._guardian:
-            self._guardian.keep()
-            self._guardian = None
+        if guardian:
+            guardian.keep()
 
     def cost(self) -> Decimal | None:
         """Return what this run's resources have cost, None if none has a price."""
@@ -178,16 +139,24 @@ class Leases:
 
     def close(self) -> None:
         """Let the guardian go; what is still open it goes on with."""
-        if not self._guardian:
-            return
         try:
-            if self._release.open():
-                self.hand_over(stop=True)
-            else:
-                self._guardian.done()
+            over = not self._release.open()
         except LedgerError:
-            self._guardian.hang_up()
-        self._guardian = None
+            over = False
+        guardian = self._duty.end(alive=not over)
+        if guardian and over:
+            guardian.done()
+        elif guardian:
+            with suppress(LedgerError):  # what it does then it can do without
+                self._ledger.take(self._run_id, guardian.owner, me())
+            guardian.hang_up()
+
+    def _drives(self) -> bool:
+        """Return whether the run is still ours to bring to its end."""
+        try:
+            return self._ledger.run(self._run_id).owner == me()
+        except LedgerError:
+            return False
 
     def any_open(self) -> bool:
         """Return whether anything of this run is open."""

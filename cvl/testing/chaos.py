@@ -51,9 +51,7 @@ class Report:
         """Return the figures."""
         ends = [each.to_terminate for each in self.outcomes if each.to_terminate is not None]
         killed = [each for each in self.outcomes if each.status is not None and each.status < 0]
-        guarded = [
-            each.to_terminate for each in killed if not each.point.guardian and each.to_terminate
-        ]
+        guarded = [each.to_terminate for each in killed if each.guarded and each.to_terminate]
         return {
             "points tried": len(self.outcomes),
             "different": len({str(each.point) for each in self.outcomes}),
@@ -65,7 +63,12 @@ class Report:
             "kinds of leaks": dict(
                 Counter(leak for each in self.outcomes for leak in each.leaks[:1])
             ),
-            "left to reap though the guardian lived": sum(each.reaped for each in killed),
+            "left to reap though the guardian lived": sum(
+                each.reaped and each.guarded for each in killed
+            ),
+            "left to reap for want of a guardian": sum(
+                each.reaped and not each.guarded for each in killed
+            ),
             "seconds from death to terminate": summary(ends),
             "the same, with a guardian that lived": summary(guarded),
             "seconds billed": summary([each.billed for each in self.outcomes]),

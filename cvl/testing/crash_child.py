@@ -122,6 +122,7 @@ class ForkedPopen:
         self.pid = os.fork()
         if not self.pid:
             _become_guardian(argv[-1], (theirs_in, theirs_out, stderr), env)
+        PLAN["guardian"] = {}  # whatever takes its place lives
         os.close(theirs_in)
         os.close(theirs_out)
         self.stdin: IO[bytes] = os.fdopen(ours_out, "wb")
@@ -131,12 +132,12 @@ class ForkedPopen:
     def poll(self) -> int | None:
         with suppress(ChildProcessError):
             pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = status if pid else None
+            self.returncode = status if pid else self.returncode
         return self.returncode
 
     def wait(self) -> int:
         with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+            self.returncode = os.waitpid(self.pid, 0)[1]
         return 0
 
     def kill(self) -> None:

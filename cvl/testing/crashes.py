@@ -91,6 +91,11 @@ class Outcome:
     results: tuple[str, ...] = ()
     notes: str = ""
 
+    @property
+    def guarded(self) -> bool:
+        """Whether a guardian was on duty, and nothing killed it."""
+        return not self.point.guardian and self.counts["guardian"]["write"] > 0
+
 
 class Bench:
     """One cloud and one warm parent; a context manager. Not for two threads at once."""
@@ -156,7 +161,7 @@ class Bench:
     ) -> Outcome:
         leaks = ["client or guardian is stuck"] if answer["stuck"] else []
         ledger = Ledger(folder / "state" / "ledger.db")
-        reaped = not point.guardian and bool(self._left(ledger, run_id))
+        reaped = bool(self._left(ledger, run_id))
         died = cast("float", answer["died"])
         ends = [each.ended for each in self.cloud.bill().lines if each.ended is not None]
         if self._left(ledger, run_id):

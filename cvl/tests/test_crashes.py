@@ -61,13 +61,8 @@ def test_nothing_is_left_wherever_the_client_is_killed(share: int, tmp_path: Pat
     assert not leaks(outcomes)
     killed = [each for each in outcomes if each.status == -signal.SIGKILL]
     assert len(killed) > len(outcomes) * 0.6, "points that no run reaches prove nothing"
-    assert not [str(each.point) for each in killed if each.reaped and later(each)]
+    assert not [str(each.point) for each in killed if each.reaped and each.guarded]
     assert max(each.to_terminate or 0 for each in outcomes) < 2
-
-
-def later(outcome: Outcome) -> bool:
-    """Return whether the guardian was on duty, so that no `reap` ought to have been needed."""
-    return outcome.counts["guardian"]["write"] > 0
 
 
 @pytest.mark.slow
@@ -113,6 +108,15 @@ def test_killed_before_it_was_told_the_guardian_lets_a_detached_job_finish(bench
     job = "trap 'echo stopped >late; exit 1' TERM; sleep 1 & wait; echo a >out"
     outcome = bench.tried(Point(client=kill, detach=True), job=job)
     assert (outcome.status, outcome.leaks, outcome.reaped) == (-signal.SIGKILL, (), False)
+    assert outcome.results == ("out",)
+
+
+def test_a_guardian_that_is_killed_has_a_successor(bench: Bench) -> None:
+    """First it dies, then its client: nothing has to be left to `cvl reap`."""
+    kills = Point(client=Kill(at="time", n=2.5), guardian=Kill(at="time", n=0.3))
+    outcome = bench.tried(kills, job="echo a >out; sleep 60 & wait")
+    assert (outcome.status, outcome.leaks, outcome.reaped) == (-signal.SIGALRM, (), False)
+    assert "another takes its place" in outcome.notes
     assert outcome.results == ("out",)
 
 

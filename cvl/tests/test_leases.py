@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from decimal import Decimal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cvl.duty import MOST
 from cvl.errors import (
     Ambiguity,
     CvlError,
@@ -24,6 +26,7 @@ from cvl.process import me
 from cvl.release import UNSEEN
 from cvl.scope import Scope
 from cvl.spec import Cause, Resource, ended
+from cvl.testing.desk import wait_for
 from cvl.tests.fakes import FakeClock
 
 RUN = "run-1124-050000-0123456789"
@@ -76,10 +79,13 @@ class Duty:
 
     def __init__(self) -> None:
         self.heard: list[str] = []
-        self.lives = True
+        self.dead = threading.Event()
 
     def alive(self) -> bool:
-        return self.lives
+        return not self.dead.is_set()
+
+    def wait(self) -> None:
+        self.dead.wait()
 
     def limit(self, seconds: float) -> None:
         self.heard.append(f"limit {seconds:g}")
@@ -409,10 +415,61 @@ def test_a_guardian_that_died_is_replaced(ledger: Ledger, shop: Shop, clock: Fak
     leases = leases_of(ledger, shop, clock, lambda: next(supply))
     leases.until(600)
     leases.acquire(WANTED, shop.make)
-    duties[0].lives = False
+    duties[0].dead.set()
+    wait_for(lambda: duties[1].heard == ["limit 600"])
     leases.hand_over()
     assert duties[1].heard == ["limit 600", "follow"]
     assert ledger.run(RUN).owner == "guardian"
+
+
+def test_who_hands_over_makes_sure_that_there_is_somebody(
+    ledger: Ledger, shop: Shop, clock: FakeClock
+) -> None:
+    """It dies in that very moment: before anybody could replace it."""
+    duties = [Duty(), Duty()]
+    duties[0].wait = threading.Event().wait  # type: ignore[assignment]
+    supply = iter(duties)
+    leases = leases_of(ledger, shop, clock, lambda: next(supply))
+    leases.acquire(WANTED, shop.make)
+    duties[0].dead.set()
+    leases.hand_over()
+    assert duties[1].heard == ["follow"]
+
+
+def test_a_guardian_that_has_ended_the_run_itself_is_not_replaced(
+    ledger: Ledger, shop: Shop, clock: FakeClock
+) -> None:
+    """Told by SIGTERM to release at once, it took the run."""
+    started: list[Duty] = []
+    others = set(threading.enumerate())
+
+    def start() -> Duty:
+        started.append(Duty())
+        return started[-1]
+
+    leases = leases_of(ledger, shop, clock, start)
+    leases.acquire(WANTED, shop.make)
+    ledger.take(RUN, "guardian", me())
+    started[0].dead.set()
+    wait_for(lambda: not [each for each in set(threading.enumerate()) - others if each.is_alive()])
+    assert len(started) == 1
+
+
+def test_one_that_is_killed_again_and_again_is_not_replaced_for_ever(
+    ledger: Ledger, shop: Shop, clock: FakeClock
+) -> None:
+    started: list[Duty] = []
+    others = set(threading.enumerate())
+
+    def start() -> Duty:
+        started.append(Duty())
+        started[-1].dead.set()
+        return started[-1]
+
+    leases = leases_of(ledger, shop, clock, start)
+    leases.acquire(WANTED, shop.make)
+    wait_for(lambda: not [each for each in set(threading.enumerate()) - others if each.is_alive()])
+    assert len(started) == MOST
 
 
 @pytest.mark.parametrize(("left_open", "told"), [(True, "hang up"), (False, "done")])

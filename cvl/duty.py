@@ -1,0 +1,108 @@
+"""Keeps a guardian on duty for as long as one is wanted, and says goodbye to it in the end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from cvl.errors import CvlError
+
+MOST = 10
+"""Guardians that are started for one run: something that kills ten will kill the next."""
+
+
+class Guard(Protocol):
+    """The process that outlives us, as seen from here."""
+
+    owner: str
+    """What the ledger knows it by."""
+
+    def alive(self) -> bool:
+        """Return whether it is on duty."""
+        ...
+
+    def wait(self) -> None:
+        """Return once it has ended."""
+        ...
+
+    def limit(self, seconds: float) -> None:
+        """Bring the run to its end so many seconds from now, whoever drives it."""
+        ...
+
+    def done(self) -> None:
+        """Nothing is open any more."""
+        ...
+
+    def follow(self) -> None:
+        """Go on with the run, to its end."""
+        ...
+
+    def keep(self) -> None:
+        """Let everything be until the limit."""
+        ...
+
+    def hang_up(self) -> None:
+        """Stop the job, and bring the run to its end."""
+        ...
+
+
+class Duty:
+    """The guardian of one run. One that dies is replaced at once. Safe in any thread."""
+
+    def __init__(
+        self,
+        start: Callable[[], Guard] | None,
+        *,
+        left: Callable[[], float | None],
+        wanted: Callable[[], bool],
+        warn: Callable[[str], None],
+    ) -> None:
+        """`start` None: there is none. `left`: seconds to the limit; `wanted`: by us, still."""
+        self._start, self._left, self._wanted, self._warn = start, left, wanted, warn
+        self._lock = threading.RLock()
+        self._guardian: Guard | None = None
+        self._started = 0
+
+    def begin(self) -> None:
+        """Have one on duty. Raises `CvlError` if it does not start."""
+        with self._lock:
+            if self._start is None or (self._guardian and self._guardian.alive()):
+                return
+            self._guardian = guardian = self._start()
+            self._started += 1
+            if (left := self._left()) is not None:
+                guardian.limit(left)
+            minding = threading.Thread(
+                target=self._mind, args=(guardian,), name="cvl-duty", daemon=True
+            )
+            minding.start()
+
+    def limit(self, seconds: float) -> None:
+        """Tell it the limit, if there is one on duty."""
+        with self._lock:
+            if self._guardian:
+                self._guardian.limit(seconds)
+
+    def end(self, *, alive: bool = True) -> Guard | None:
+        """Return it for a last word: it is not replaced any more. None: there was none.
+
+        `alive`: if it has just died, return another. Raises `CvlError` when that does not start.
+        """
+        with self._lock:
+            if self._guardian and alive:
+                self.begin()
+            guardian, self._guardian = self._guardian, None
+            return guardian
+
+    def _mind(self, guardian: Guard) -> None:
+        """Replace a guardian that has ended though it is still wanted: killed, out of memory."""
+        guardian.wait()
+        with self._lock:
+            if self._guardian is not guardian or self._started >= MOST or not self._wanted():
+                return
+            self._warn("the guardian has died; another takes its place")
+            try:
+                self.begin()
+            except CvlError as error:
+                self._warn(f"nothing would end the rent if cvl died now: {error}")
