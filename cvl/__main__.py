@@ -16,6 +16,9 @@ def main() -> int:
     _open_standard_files()
     try:
         from cvl.cli import main as cli
+        from cvl.hidden import own_process
+
+        own_process()
 
         return cli(sys.argv[1:])
     except KeyboardInterrupt:  # while it loads

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cvl.guardian import DONE, FOLLOW, KEEP, LIMIT
+from cvl.hidden import leave_no_core
 from cvl.spec import Cause
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def main(run_id: str) -> int:
 
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    _leave_no_core()
+    leave_no_core()
     ears = Ears(os.getppid())
     secrets = json.loads(_line() or b"{}")
     ledger = Ledger(ledger_file())
@@ -270,14 +271,6 @@ def _exit_of(pid: int) -> list[int]:
 def _now() -> float:
     """Return seconds that never jump, and that go on while the machine sleeps where it can."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def _leave_no_core() -> None:
-    """A core file of ours would hold the provider's key."""
-    import resource
-
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 if __name__ == "__main__":

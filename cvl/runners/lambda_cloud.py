@@ -15,6 +15,7 @@ from functools import partial
 from typing import cast
 
 from cvl.errors import Ambiguity, CvlError
+from cvl.hidden import secret
 from cvl.leases import Leases
 from cvl.machines import KIND, machine_name
 from cvl.provider import Machine, Offer, Order
@@ -64,7 +65,7 @@ class LambdaCloud:
         self.layers: tuple[str, ...] = (*LAYERS, *more)
         self.warnings: tuple[str, ...] = (lambda_deadline.WARNING,) if self_terminate else ()
         self.settle = float(os.environ.get("LAMBDA_SETTLE", SETTLE))
-        self.secrets: Mapping[str, str] = {"api_key": key or os.environ.get("LAMBDA_API_KEY", "")}
+        self.secrets: Mapping[str, str] = {"api_key": key or secret("LAMBDA_API_KEY")}
 
     def offers(self) -> list[Offer]:
         found = self._api.get("/instance-types")
@@ -274,7 +275,7 @@ def user_data(order: Order, more: Mapping[str, object] = EMPTY) -> str:
 
 def api(key: str | None = None) -> LambdaAPI:
     """Return the account's API, as the environment says. Raises `CvlError` without a key."""
-    found = key or os.environ.get("LAMBDA_API_KEY", "")
+    found = key or secret("LAMBDA_API_KEY")
     if not found:
         raise CvlError(
             "LAMBDA_API_KEY not set",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 from cvl.errors import UsageError
+from cvl.hidden import secret
 from cvl.machines import Machines
 from cvl.provider import Provider, Reapable
 from cvl.remote.launch import Setup
@@ -75,7 +76,7 @@ class LambdaLabsRunner:
     @classmethod
     def reapable(cls) -> Reapable | None:
         """Return what `cvl reap` asks, None without a key."""
-        return LambdaCloud(api()) if os.environ.get("LAMBDA_API_KEY") else None
+        return LambdaCloud(api()) if secret("LAMBDA_API_KEY") else None
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
