@@ -29,6 +29,8 @@ def run(spec: JobSpec, provider: Provider, ledger: Ledger, options: Options) -> 
     for warning in plan.warnings:
         options.observer.warn(warning)
     options.agree(plan)
+    if plan.obstacle:
+        raise plan.obstacle
     record = noted(spec, provider, plan, options)
     ledger.begin(record)
     drive = Drive(record, provider, ledger, options)

@@ -13,7 +13,7 @@ from decimal import ROUND_UP, Decimal
 
 from cvl.duty import Duty, Guard
 from cvl.errors import AuthError, CvlError, LedgerError, MissingTool, NoCapacity, Rejected
-from cvl.ledger import Ledger
+from cvl.ledger import LeaseState, Ledger
 from cvl.process import me
 from cvl.provider import Owner
 from cvl.release import RELEASE_LIMIT, Release, shown
@@ -72,7 +72,7 @@ class Leases:
         try:
             found = create()
         except (NoCapacity, Rejected, AuthError, MissingTool):
-            self._ledger.released(lease)
+            self._ledger.refused(lease)
             raise
         except Exception as doubt:  # noqa: BLE001 - whatever it was, it may have been created
             in_doubt()
@@ -81,6 +81,11 @@ class Leases:
         if not self._ledger.confirm(lease, found):
             raise CvlError(f"{self._run_id} was ended by another process", "`cvl ps` shows it")
         return replace(resource, id=found)
+
+    def held(self, kind: str) -> Resource | None:
+        """Return what of that kind the run has already, None for nothing that it may use."""
+        live = [line for line in self._release.open(kind) if line.state is LeaseState.LIVE]
+        return live[0].resource if live else None
 
     def ask(self, kind: str) -> None:
         """Ask once for the end of everything of that kind; `release` sees it gone.

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from threading import Thread
 
 from cvl import rented
+from cvl.deadline import Deadline, deadline_of, too_little
 from cvl.errors import CvlError, HostError, NoCapacity, NotReady
 from cvl.keys import RunKeys
 from cvl.leases import HOUR, Leases, cost
 from cvl.ledger import Ledger
-from cvl.offers import choose
+from cvl.market import Choice, Market
 from cvl.paths import ledger_file
 from cvl.provider import Cloud, Machine, Offer, Order
 from cvl.remote import launch
@@ -27,52 +27,14 @@ from cvl.remote.launch import Setup
 from cvl.rented import RentedJob
 from cvl.runlog import run_folder
 from cvl.scope import DeadlineExceeded, Scope
-from cvl.spec import JobSpec, Limits, Plan, Quote, Resource
+from cvl.spec import JobSpec, Plan, Quote, Resource
 
-BUILD_LIMIT = 3600.0
-"""Seconds that building an image may take, when the deadline is reckoned."""
-NO_LIMIT = 24 * 3600.0
-"""Seconds after which a machine is ended when neither time nor money was limited."""
-CAPACITY_PAUSE = 20.0
-"""Seconds between two looks for capacity."""
 LOOKS = (0.2, 0.5, *(1.0,) * 60, 2.0)
 """Seconds between two looks at a booting machine; the last one repeats. It costs from the moment
 that it is up: what we see late is paid for."""
 LOOK_AGAIN = 5
 """Attempts to log in after which the machine itself is looked at again."""
-SHARE = 0.2
-"""The part of a bought time that is kept for fetching, at most."""
 KIND = "instance"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deadline:
-    """How long a machine may live: seconds from its creation, and why just so long.
-
-    `room` are the last of them: to stop the job, and to fetch.
-    """
-
-    seconds: float
-    room: float
-    why: str
-
-
-def deadline_of(limits: Limits, price: Decimal, boot: float, *, builds: bool) -> Deadline:
-    """Return boot + build + timeout + grace + fetch, or what the money buys if that is less."""
-    room = limits.grace + limits.fetch
-    if limits.timeout is None:
-        found = Deadline(seconds=NO_LIMIT, room=room, why="no --timeout was given")
-    else:
-        build = BUILD_LIMIT if builds else 0.0
-        total = boot + build + limits.timeout + room
-        why = "the timeout, with room to boot, build and fetch"
-        found = Deadline(seconds=total, room=room, why=why)
-    if limits.max_cost is not None and price > 0:
-        bought = float(limits.max_cost / price * HOUR)
-        if bought < found.seconds or limits.timeout is None:
-            kept, why = min(room, bought * SHARE), f"--max-cost {limits.max_cost}"
-            found = Deadline(seconds=bought, room=kept, why=why)
-    return found
 
 
 class Machines:
@@ -92,29 +54,31 @@ class Machines:
         """`kind` None: the cheapest that will do. `patience`: seconds to wait for capacity."""
         self.name, self.settle = cloud.name, cloud.settle
         self._cloud, self._setup = cloud, setup
-        self._kind, self._region, self._patience = kind, region, patience
-        self._chosen: tuple[Offer, str] | None = None
+        self._market = Market(cloud.offers, kind=kind, region=region, patience=patience)
 
     @property
     def secrets(self) -> Mapping[str, str]:
         return self._cloud.secrets
 
     def plan(self, spec: JobSpec) -> Plan:
-        offer, region = self._offer(spec)
-        limit = self._deadline(spec, offer)
-        order = self._order(spec, RunKeys.redacted(), limit)
+        choice = self._market.planned(spec.needs)
+        limit = self._deadline(spec, choice.offer)
+        order = self._order(spec, choice, RunKeys.redacted(), limit)
+        price = None if choice.obstacle else choice.offer.price_per_hour
+        note = f"ends at the latest after {limit.seconds / 3600:.1f} h: {limit.why}"
         return Plan(
             runner=self.name,
-            where=f"{offer.type} in {region}",
+            where=f"{choice.offer.type} in {choice.region}",
             request=self._cloud.request(order),
             quote=Quote(
-                price_per_hour=offer.price_per_hour,
+                price_per_hour=price,
                 max_hours=(Decimal(str(limit.seconds)) / HOUR).quantize(Decimal("0.01")),
-                max_cost=cost(offer.price_per_hour, limit.seconds),
-                note=f"ends at the latest after {limit.seconds / 3600:.1f} h: {limit.why}",
+                max_cost=None if price is None else cost(price, limit.seconds),
+                note=f"not known: {choice.obstacle}; {note}" if choice.obstacle else note,
             ),
             layers=self._cloud.layers,
-            warnings=self._cloud.warnings,
+            warnings=(*self._cloud.warnings, *too_little(spec.limits, choice.offer.price_per_hour)),
+            obstacle=choice.obstacle,
         )
 
     def handle(self, spec: JobSpec) -> Mapping[str, str]:
@@ -127,12 +91,10 @@ class Machines:
         }
 
     def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> RentedJob:
-        offer, _region = self._waited_for(spec, scope)
-        limit = self._deadline(spec, offer)
-        leases.until(limit.seconds - limit.room)
-        scope = scope.within(leases.left())
+        rented.check()
         keys = RunKeys.made(run_folder(spec.run_id) / "ssh")
-        machine = self._cloud.rent(self._order(spec, keys, limit), leases, scope)
+        machine = self._rented(spec, keys, leases, scope)
+        scope = scope.within(leases.left())
         far, address = self._up(machine, scope)
         # beside the job's start, not before it: it takes some seconds of the rate limit
         Thread(target=self._admitted, args=(leases, scope), daemon=True).start()
@@ -155,25 +117,20 @@ class Machines:
     def destroy(self, resource: Resource) -> None:
         self._cloud.destroy(resource)
 
-    def _offer(self, spec: JobSpec) -> tuple[Offer, str]:
-        if self._chosen is None:
-            self._chosen = choose(
-                self._cloud.offers(), spec.needs, kind=self._kind, region=self._region
-            )
-        return self._chosen
+    def _rented(self, spec: JobSpec, keys: RunKeys, leases: Leases, scope: Scope) -> Resource:
+        """Rent a machine: where there is one, for as long as was asked, at the price agreed to.
 
-    def _waited_for(self, spec: JobSpec, scope: Scope) -> tuple[Offer, str]:
-        """Return what to rent; while there is none, keep looking for as long as was asked."""
-        scope = scope.within(self._patience)
-        while True:
+        What is listed as free may be taken by the time that we ask: then elsewhere, or later.
+        """
+        for choice in self._market.choices(spec.needs, scope):
+            limit = self._deadline(spec, choice.offer)
+            leases.until(limit.seconds - limit.room)
+            order = self._order(spec, choice, keys, limit)
             try:
-                return self._offer(spec)
+                return self._cloud.rent(order, leases, scope.within(leases.left()))
             except NoCapacity as error:
-                scope.tell("waiting", str(error))
-                try:
-                    scope.sleep(CAPACITY_PAUSE)
-                except DeadlineExceeded:
-                    raise error from None
+                leases.until(self._market.taken(choice, error) + limit.seconds)
+        raise AssertionError
 
     def _admitted(self, leases: Leases, scope: Scope) -> None:
         try:
@@ -186,14 +143,14 @@ class Machines:
             spec.limits, offer.price_per_hour, self._cloud.boot_limit, builds=bool(spec.build)
         )
 
-    def _order(self, spec: JobSpec, keys: RunKeys, limit: Deadline) -> Order:
-        offer, region = self._offer(spec)
+    def _order(self, spec: JobSpec, choice: Choice, keys: RunKeys, limit: Deadline) -> Order:
+        now = None if choice.obstacle else self._cloud.now()
         return Order(
             run_id=spec.run_id,
             owner=Ledger(ledger_file()).id(),
-            offer=offer,
-            region=region,
-            deadline=(self._cloud.now() or time.time()) + limit.seconds,
+            offer=choice.offer,
+            region=choice.region,
+            deadline=(now or time.time()) + limit.seconds,
             host_key=keys.host_key,
             host_public_key=keys.host_public_key,
             public_key=keys.public_key,

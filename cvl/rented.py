@@ -23,6 +23,11 @@ KEPT = 60.0
 """Seconds that a connection outlives its last use: the machine will not be there for longer."""
 
 
+def check() -> None:
+    """Raise `MissingTool` unless all that a rented machine is reached with is installed here."""
+    OpenSSH("localhost", config=os.devnull).check()
+
+
 def reach(user: str, run_id: str, address: str) -> FarSide:
     """Return the way to a run's machine, with the run's keys, and no others.
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
+from cvl.errors import CvlError
+
 EMPTY: Mapping[str, str] = MappingProxyType({})
 GRACE = 10.0
 """Seconds between TERM and KILL, unless given."""
@@ -199,7 +201,8 @@ class Plan:
     """What a launch would do: exactly the request, the price, the layers that would end it.
 
     `request` is JSON-able and holds `<redacted:NAME>` in place of each secret. `format` is how it
-    is shown to a person: `json`, or `yaml`, with all else in comments.
+    is shown to a person: `json`, or `yaml`, with all else in comments. `obstacle` is what kept
+    the plan from being complete (no key, no network), and keeps a launch from beginning.
     """
 
     runner: str
@@ -209,6 +212,7 @@ class Plan:
     layers: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     format: str = "json"
+    obstacle: CvlError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

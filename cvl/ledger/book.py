@@ -203,6 +203,11 @@ class Ledger:
         with self._store.writing() as db:
             return leases.step(db, lease, LeaseState.RELEASED, self._now())
 
+    def refused(self, lease: Lease) -> bool:
+        """Note that the provider definitely did not make it: its name may be used again."""
+        with self._store.writing() as db:
+            return leases.step(db, lease, LeaseState.RELEASED, self._now(), leases.REFUSED)
+
     def leases(self, run_id: str | None = None, *, open_only: bool = False) -> list[Lease]:
         """Return the resources of a run, or of all, in the order in which they were noted."""
         with self._store.reading() as db:

@@ -15,13 +15,19 @@ from cvl.spec import Resource
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
+REFUSED = "refused"
+"""The note of what was definitely not made."""
 USABLE = frozenset({LeaseState.INTENDED, LeaseState.LIVE})
 
 
 def used(db: Connection, provider: str, resource: Resource) -> bool:
-    """Tell whether the name was ever given to something of that kind there."""
-    query = "SELECT 1 FROM leases WHERE provider = ? AND kind = ? AND name = ?"
-    return db.execute(query, (provider, resource.kind, resource.name)).fetchone() is not None
+    """Tell whether the name was ever given to something of that kind there, or may have been."""
+    query = (
+        "SELECT 1 FROM leases WHERE provider = ? AND kind = ? AND name = ?"
+        " AND NOT (state = 'released' AND id = '' AND note = ?)"
+    )
+    bound = (provider, resource.kind, resource.name, REFUSED)
+    return db.execute(query, bound).fetchone() is not None
 
 
 def add(
@@ -33,7 +39,7 @@ def add(
     context: Mapping[str, str],
     now: float,
 ) -> Lease:
-    """Insert what is to be created."""
+    """Insert what is to be created; one that was refused under this name is noted anew."""
     columns = {
         "run_id": run_id,
         "provider": provider,
@@ -47,8 +53,14 @@ def add(
         "context": context,
         "intended": now,
     }
-    row = db.execute("SELECT * FROM leases WHERE key = ?", (insert(db, "leases", columns),))
-    return lease_of(row.fetchone())
+    query = "SELECT key FROM leases WHERE provider = ? AND kind = ? AND name = ? AND id = ?"
+    bound = (provider, resource.kind, resource.name, resource.id)
+    if row := db.execute(query, bound).fetchone():
+        key: int = row["key"]
+        update(db, "leases", key, {**columns, "released": None})
+    else:
+        key = insert(db, "leases", columns)
+    return lease_of(db.execute("SELECT * FROM leases WHERE key = ?", (key,)).fetchone())
 
 
 def sighted(db: Connection, lease: Lease, resource_id: str, now: float) -> bool:
@@ -65,13 +77,14 @@ def sighted(db: Connection, lease: Lease, resource_id: str, now: float) -> bool:
     return current.state in USABLE
 
 
-def step(db: Connection, lease: Lease, to: LeaseState, now: float) -> bool:
+def step(db: Connection, lease: Lease, to: LeaseState, now: float, note: str = "") -> bool:
     """Move a line on if its id is still the one that the caller knows."""
     current = _current(db, lease)
     if current.id != lease.id or to not in LEASE_STEPS[current.state]:
         return False
     gone = {"released": now} if to is LeaseState.RELEASED else {}
-    update(db, "leases", lease.key, {"state": to, **gone})
+    noted = {"note": note} if note else {}
+    update(db, "leases", lease.key, {"state": to, **gone, **noted})
     return True
 
 

@@ -15,7 +15,15 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, cast
 
-from cvl.errors import Ambiguity, AuthError, MissingTool, NoCapacity, ProviderError, Rejected
+from cvl.errors import (
+    Ambiguity,
+    AuthError,
+    CvlError,
+    MissingTool,
+    NoCapacity,
+    ProviderError,
+    Rejected,
+)
 from cvl.pace import Pace
 from cvl.puller import bounded
 from cvl.scope import DeadlineExceeded, Scope
@@ -37,6 +45,11 @@ TERMINATE = "/instance-operations/terminate"
 OK, TOO_MANY = range(200, 300), 429
 
 Json = Mapping[str, object]
+
+NO_KEY = (
+    "LAMBDA_API_KEY not set",
+    "make a key in the Lambda Cloud dashboard and export it as LAMBDA_API_KEY",
+)
 
 DEFINITE: Mapping[str, tuple[type[ProviderError], str]] = {
     "instance-operations/launch/insufficient-capacity": (
@@ -124,6 +137,8 @@ class LambdaAPI:
     def _send(self, method: str, path: str, body: Json | None) -> object:
         from urllib3.exceptions import HTTPError, NewConnectionError
 
+        if not self._key:
+            raise CvlError(*NO_KEY)
         request = partial(
             self._opened().request,
             method,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from cvl.errors import UsageError
 from cvl.hidden import secret
@@ -22,6 +22,16 @@ class LambdaLabsRunner:
     """Rents a machine, runs, fetches, terminates: and is not done before it saw it gone."""
 
     name = "lambda"
+    options_help: ClassVar = {
+        "gpu_type": "the type of machine (`cvl offers`); default: the cheapest that will do",
+        "region": "where; default: wherever there is one",
+        "wait_capacity": "keep looking for a free one for so long: 2h, 30m",
+        "timeout_action": "a command that runs there after a timeout",
+        "install_cvl": "put cvl on the machine and run it there",
+        "self_terminate": "the machine ends itself at its deadline; puts your API key on it",
+        "keep_on_fetch_failure": "keep paying until the deadline when results do not arrive",
+        "accept_unguarded": "allow -d though only this computer ends the rent",
+    }
 
     def __init__(self, api_key: str | None = None) -> None:
         """Without a key, `LAMBDA_API_KEY` has it."""
@@ -61,6 +71,11 @@ class LambdaLabsRunner:
             raise UsageError(
                 "-d on Lambda leaves only the guardian on this machine to end the rent",
                 "add --self-terminate, or `cvl reap --install`, or agree with --accept-unguarded",
+            )
+        if not common.get("fetch", True):
+            raise UsageError(
+                "--no-fetch would lose the results: the machine is gone after the run",
+                "leave it out",
             )
         cloud = LambdaCloud(api(self._key), self._key or "", self_terminate=self_terminate)
         provider = Machines(

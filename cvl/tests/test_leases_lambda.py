@@ -131,6 +131,18 @@ def test_a_refusal_is_believed(fake: FakeCloud, fault: str, error: type[CvlError
     assert (fake.alive(), fake.keys(), leases.any_open()) == ([], [], False)
 
 
+def test_after_a_refusal_the_same_key_and_name_serve_again(fake: FakeCloud) -> None:
+    """As often as capacity is looked for: a definite no leaves nothing in doubt."""
+    cloud, leases, order = begun()
+    fake.inject(replace(FAULTS["launch-no-capacity"], times=2))
+    for _ in range(2):
+        assert isinstance(rented(cloud, leases, order), NoCapacity)
+    assert isinstance(rented(cloud, leases, order), Resource)
+    assert (len(fake.alive()), len(fake.keys())) == (1, 1)
+    leases.release()
+    assert (fake.alive(), fake.keys(), leases.any_open()) == ([], [], False)
+
+
 def test_a_wrong_key_is_one_clear_sentence(fake: FakeCloud) -> None:
     with pytest.raises(AuthError, match="does not accept this API key") as caught:
         LambdaCloud(api("wrong")).offers()

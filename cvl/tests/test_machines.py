@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cvl import machines, puller, rented
+from cvl import deadline, puller, rented
+from cvl.deadline import deadline_of
 from cvl.errors import (
     AuthError,
     CvlError,
@@ -19,8 +20,8 @@ from cvl.errors import (
     ProviderError,
     Unreachable,
 )
-from cvl.machines import Machines, deadline_of
-from cvl.provider import Machine, Process
+from cvl.machines import Machines
+from cvl.provider import Machine, Offer, Process
 from cvl.remote.far import FarSide
 from cvl.rented import RentedJob
 from cvl.scope import Cancelled, DeadlineExceeded, Scope
@@ -34,7 +35,7 @@ MACHINE = Resource(kind="instance", name="cvl-r", id="i-1", run_id="r")
 def test_the_deadline_has_room_to_boot_build_and_fetch() -> None:
     limits = Limits(timeout=100.0, grace=10.0, fetch=1000.0)
     found = deadline_of(limits, Decimal("0.75"), 1800.0, builds=True)
-    assert found.seconds == 1800 + machines.BUILD_LIMIT + 100 + 10 + 1000
+    assert found.seconds == 1800 + deadline.BUILD_LIMIT + 100 + 10 + 1000
     assert found.room == 1010
 
 
@@ -49,7 +50,7 @@ def test_money_that_is_gone_sooner_is_the_deadline(timeout: float | None) -> Non
     limits = Limits(timeout=timeout, max_cost=Decimal("0.10"))
     found = deadline_of(limits, Decimal("0.60"), 1800.0, builds=False)
     assert found.seconds == 600
-    assert found.room == 600 * machines.SHARE
+    assert found.room == 600 * deadline.SHARE
     assert found.why == "--max-cost 0.10"
 
 
@@ -68,6 +69,9 @@ class Cloud:
     def __init__(self, *looks: Machine | CvlError) -> None:
         self.looks = list(looks)
         self.looked = 0
+
+    def offers(self) -> list[Offer]:
+        raise NotImplementedError
 
     def look(self, resource: Resource) -> Machine:
         assert resource is MACHINE

@@ -1,0 +1,112 @@
+"""What to rent for one run: chosen when it is planned, looked for again while there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from cvl.errors import CvlError, NoCapacity, UsageError
+from cvl.offers import choose
+from cvl.provider import Offer
+from cvl.scope import DeadlineExceeded, Scope
+from cvl.spec import Needs
+
+PAUSE = 20.0
+"""Seconds between two looks for capacity."""
+ANY = "<the cheapest that will do>"
+SOMEWHERE = "<where there is one>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One kind of machine in one region; not `free`: to be waited for.
+
+    With an `obstacle` nobody could be asked, and there is no price.
+    """
+
+    offer: Offer
+    region: str
+    free: bool = True
+    obstacle: CvlError | None = None
+
+
+class Market:
+    """The offers of one cloud, as far as one run is concerned."""
+
+    def __init__(
+        self,
+        offers: Callable[[], Sequence[Offer]],
+        *,
+        kind: str | None,
+        region: str | None,
+        patience: float,
+    ) -> None:
+        """`kind` None: the cheapest that will do. `patience`: seconds to wait for capacity."""
+        self._offers, self._kind, self._region = offers, kind, region
+        self._patience = patience
+        self._first: Choice | None = None
+        self._taken: set[tuple[str, str]] = set()
+        self._refusal: NoCapacity | None = None
+
+    def planned(self, needs: Needs) -> Choice:
+        """Return what would be rented now. Raises `UsageError`, and `NoCapacity` without patience.
+
+        The type and its price stay: no other is rented later than the one that was agreed to.
+        """
+        try:
+            found = self._look(needs, wait=self._patience > 0)
+        except (UsageError, NoCapacity):
+            raise
+        except CvlError as obstacle:
+            offer = Offer(type=self._kind or ANY, price_per_hour=Decimal(0), gpus=0)
+            return Choice(offer=offer, region=self._region or SOMEWHERE, obstacle=obstacle)
+        self._kind = found.offer.type
+        self._first = found if found.free else None
+        return found
+
+    def choices(self, needs: Needs, scope: Scope) -> Iterator[Choice]:
+        """Yield one choice after another, for as long as the last one turns out to be taken.
+
+        Raises `NoCapacity` when patience has run out, and as `scope` does.
+        """
+        if self._first is not None:
+            yield self._first
+        waiting = scope.within(self._patience)
+        while True:
+            try:
+                yield self._look(needs)
+            except NoCapacity as error:
+                self._taken.clear()
+                refusal, self._refusal = self._refusal or error, None
+                waiting.tell("waiting", str(refusal))
+                try:
+                    waiting.sleep(PAUSE)
+                except DeadlineExceeded:
+                    raise refusal from None
+
+    def taken(self, choice: Choice, refusal: NoCapacity) -> float:
+        """Hear that there was none of those left; return the seconds that may still be waited."""
+        self._taken.add((choice.offer.type, choice.region))
+        self._refusal = refusal
+        return self._patience
+
+    def _look(self, needs: Needs, *, wait: bool = False) -> Choice:
+        listed = [self._left_of(each) for each in self._offers()]
+        free = True
+        anywhere = [replace(each, regions=(self._region or SOMEWHERE,)) for each in listed]
+        offer, region = choose(anywhere, needs, kind=self._kind, region=self._region)
+        try:
+            offer, region = choose(listed, needs, kind=self._kind, region=self._region)
+        except (NoCapacity, UsageError) as error:  # that nothing is free in a region may pass too
+            if not wait and self._patience:
+                raise NoCapacity(str(error), error.hint) from error
+            if not wait:
+                raise
+            free = False
+        return Choice(offer=offer, region=region, free=free)
+
+    def _left_of(self, offer: Offer) -> Offer:
+        """Return an offer without the regions that have just turned out to have none."""
+        left = [each for each in offer.regions if (offer.type, each) not in self._taken]
+        return replace(offer, regions=tuple(left))

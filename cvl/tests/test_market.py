@@ -1,0 +1,128 @@
+"""What is rented: chosen once, at a price that stays; waited for, where that was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from cvl import market
+from cvl.deadline import too_little
+from cvl.errors import AuthError, CvlError, NoCapacity, UsageError
+from cvl.market import Market
+from cvl.provider import Offer
+from cvl.scope import Cancelled, Scope
+from cvl.spec import Cause, Limits, Needs
+from cvl.tests.fakes import FakeClock
+
+SMALL = Offer(type="small", price_per_hour=Decimal("0.5"), gpus=1, regions=("east", "west"))
+LARGE = Offer(type="large", price_per_hour=Decimal(2), gpus=1, regions=("west",))
+TAKEN = replace(SMALL, regions=())
+
+
+class Shelf:
+    """Shows one list of offers after another, the last one for ever."""
+
+    def __init__(self, *lists: Sequence[Offer] | CvlError) -> None:
+        self.lists, self.looks = list(lists), 0
+
+    def __call__(self) -> Sequence[Offer]:
+        self.looks += 1
+        found = self.lists.pop(0) if len(self.lists) > 1 else self.lists[0]
+        if isinstance(found, CvlError):
+            raise found
+        return found
+
+
+def market_of(
+    shelf: Shelf, *, kind: str | None = None, region: str | None = None, patience: float = 0.0
+) -> Market:
+    return Market(shelf, kind=kind, region=region, patience=patience)
+
+
+def test_the_cheapest_that_is_free_and_it_is_looked_for_once() -> None:
+    shelf = Shelf([LARGE, SMALL])
+    found = market_of(shelf)
+    choice = found.planned(Needs())
+    assert (choice.offer.type, choice.region) == ("small", "east")
+    assert next(found.choices(Needs(), Scope(FakeClock()))) == choice
+    assert shelf.looks == 1
+
+
+def test_one_that_turns_out_to_be_taken_is_tried_in_another_region_and_no_more() -> None:
+    found = market_of(Shelf([LARGE, SMALL]))
+    found.planned(Needs())
+    tried, choices = [], found.choices(Needs(), Scope(FakeClock()))
+    for _ in range(2):
+        choice = next(choices)
+        tried.append((choice.offer.type, choice.region))
+        found.taken(choice, NoCapacity("none left"))
+    with pytest.raises(NoCapacity, match="none left"):
+        next(choices)
+    assert tried == [("small", "east"), ("small", "west")], "never another type: its price differs"
+
+
+@pytest.mark.parametrize("region", [None, "west", "north"])
+def test_while_there_is_none_it_waits_as_long_as_was_asked(region: str | None) -> None:
+    shelf, clock = Shelf([TAKEN, LARGE]), FakeClock()
+    found = market_of(shelf, kind="small", region=region, patience=100.0)
+    choice = found.planned(Needs())
+    assert (choice.offer.price_per_hour, choice.region) == (
+        SMALL.price_per_hour,
+        region or market.SOMEWHERE,
+    )
+    before = clock.now
+    with pytest.raises(NoCapacity):
+        next(found.choices(Needs(), Scope(clock)))
+    assert 100 <= clock.now - before < 100 + market.PAUSE
+
+
+def test_it_is_taken_as_soon_as_there_is_one() -> None:
+    clock, there = FakeClock(), replace(SMALL, regions=("west",))
+    found = market_of(Shelf([TAKEN], [TAKEN], [LARGE, TAKEN], [LARGE, there]), patience=7200.0)
+    assert found.planned(Needs()).offer.type == "small"
+    choice = next(found.choices(Needs(), Scope(clock)))
+    assert (choice.offer.type, choice.region) == ("small", "west")
+
+
+def test_who_waits_can_be_called_off() -> None:
+    scope = Scope(FakeClock())
+    found = market_of(Shelf([TAKEN]), patience=7200.0)
+    found.planned(Needs())
+    scope.cancel(Cause.INTERRUPTED)
+    with pytest.raises(Cancelled):
+        next(found.choices(Needs(), scope))
+
+
+def test_without_patience_a_plan_says_that_there_is_none() -> None:
+    with pytest.raises(NoCapacity):
+        market_of(Shelf([TAKEN, LARGE]), kind="small").planned(Needs())
+
+
+@pytest.mark.parametrize("patience", [0.0, 60.0])
+def test_a_type_that_nobody_has_is_wrong_and_not_taken(patience: float) -> None:
+    with pytest.raises(UsageError, match="'smal'") as caught:
+        market_of(Shelf([SMALL]), kind="smal", patience=patience).planned(Needs())
+    assert "small" in caught.value.hint
+
+
+def test_where_nobody_can_be_asked_the_plan_says_why() -> None:
+    found = market_of(Shelf(AuthError("no key")), kind="small", region="east")
+    choice = found.planned(Needs())
+    assert (choice.offer.type, choice.region, str(choice.obstacle)) == ("small", "east", "no key")
+
+
+@pytest.mark.parametrize("most", ["0", "0.001"])
+def test_what_buys_no_time_is_refused(most: str) -> None:
+    with pytest.raises(UsageError, match="not worth a machine"):
+        too_little(Limits(max_cost=Decimal(most)), Decimal("0.75"))
+
+
+def test_what_buys_little_time_is_said() -> None:
+    (warning,) = too_little(Limits(max_cost=Decimal("0.01")), Decimal("0.75"))
+    assert "buys 48" in warning
+    assert too_little(Limits(max_cost=Decimal(5)), Decimal("0.75")) == ()
+    assert too_little(Limits(), Decimal("0.75")) == ()
+    assert too_little(Limits(max_cost=Decimal(0)), Decimal(0)) == ()
