@@ -15,6 +15,7 @@ from cvl.testing.kube import Cluster
 from cvl.testing.kube_cluster import RealCluster
 from cvl.testing.kubernetes import KubernetesCluster
 from cvl.testing.sshd import Sshd
+from cvl.tests.rooms import Room
 
 # How fast a loaded machine makes up examples says nothing about us.
 settings.register_profile("cvl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -60,6 +61,13 @@ def fake_cluster(shared_engine: Engine) -> Iterator[KubernetesCluster]:
     with KubernetesCluster(engine=shared_engine) as running:
         yield running
         assert running.violations == []
+
+
+@pytest.fixture
+def room(cluster: Cluster) -> Iterator[Room]:
+    """A namespace of that cluster."""
+    with kube.fresh_namespace(cluster) as name:
+        yield Room(cluster=cluster, name=name)
 
 
 @pytest.fixture(scope="session", params=[pytest.param("real", marks=pytest.mark.kube), "fake"])
