@@ -13,7 +13,6 @@ from cvl.testing import docker_engine, kube, kube_cluster
 from cvl.testing.docker_engine import Engine
 from cvl.testing.kube import Cluster
 from cvl.testing.kube_cluster import RealCluster
-from cvl.testing.kubernetes import KubernetesCluster
 from cvl.testing.sshd import Sshd
 from cvl.tests.rooms import Room
 
@@ -54,8 +53,10 @@ def real_cluster() -> Iterator[RealCluster]:
 
 
 @pytest.fixture(scope="session")
-def fake_cluster(shared_engine: Engine) -> Iterator[KubernetesCluster]:
+def fake_cluster(shared_engine: Engine) -> Iterator[Cluster]:
     """One fake API server, whose pods run on the shared engine."""
+    from cvl.testing.kubernetes import KubernetesCluster
+
     if why := kube.missing_kubectl():
         pytest.skip(why)
     with KubernetesCluster(engine=shared_engine) as running:
