@@ -32,9 +32,9 @@ def run(spec: JobSpec, provider: Provider, ledger: Ledger, options: Options) -> 
     if plan.obstacle:
         raise plan.obstacle
     record = noted(spec, provider, plan, options)
-    ledger.begin(record)
     drive = Drive(record, provider, ledger, options)
     with signals(drive.scope, drive.again), drive:
+        ledger.begin(record)
         return drive.launch(spec)
 
 

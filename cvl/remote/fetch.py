@@ -16,7 +16,7 @@ from cvl.provider import Transport
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.incoming import incoming
 from cvl.remote.landing import Landed, land_staged, land_tar
-from cvl.remote.results import Results, arrange, fresh, parse_changed
+from cvl.remote.results import Results, arrange, fresh, parse_changed, produced
 from cvl.runlog import run_folder
 from cvl.scope import Scope
 from cvl.units import size
@@ -52,7 +52,9 @@ def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> 
     run_id = handle["run"]
     headers = [("id", run_id), *([("image", handle["image"])] if handle.get("image") else [])]
     answers, listing = steadily(scope, lambda: far.ask("changed", headers))
-    results = arrange(parse_changed(listing), os.fsencode(handle.get("place", "")))
+    place = os.fsencode(handle.get("place", ""))
+    here = os.fsencode(into) if "host" not in handle else b""
+    results = arrange(produced(parse_changed(listing), place, here), place)
     seen = _seen(run_id, into)
     new = fresh(results, into, seen)
     scope.tell("fetching", f"{len(new.files)} files, {size(new.size)}")

@@ -7,6 +7,7 @@ anything but plain is refused and reported, never repaired.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ AREAS = "wer"
 KINDS = (b"f", b"l", b"d", b"o", b"u")
 AREAS_BYTES = (b"w", b"e", b"r")
 DIGITS = 18
+
+RUNS = re.compile(rb"(?:^|/)cvl-runs(?:/|$)")
+"""Where results land by default."""
 
 REASONS = {
     "o": "neither file nor folder",
@@ -119,6 +123,22 @@ def arrange(changed: Sequence[Changed], place: bytes) -> Results:
         else:
             pieces.append(_piece(item, place, target))
     return Results(pieces=tuple(pieces), skipped=tuple(skipped))
+
+
+def produced(changed: Sequence[Changed], place: bytes, into: bytes = b"") -> list[Changed]:
+    """Return `changed` without what a fetch, of this or another run, has put there.
+
+    That happens where a job works in place: results land in `cvl-runs` wherever the user is, so
+    perhaps in the example's own folder. `into` is where they land now, if on that machine.
+    """
+    if not place.startswith(b"/"):
+        return list(changed)
+    inner = into.removeprefix(place.rstrip(b"/") + b"/") + b"/"
+    return [
+        item
+        for item in changed
+        if item.area != "e" or not (RUNS.search(item.path) or (item.path + b"/").startswith(inner))
+    ]
 
 
 def fresh(results: Results, into: Path, seen: Mapping[bytes, bytes]) -> Results:

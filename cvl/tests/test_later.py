@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import Desk, wait_for
+from cvl.testing.desk import FOLDER, Desk, wait_for
 from cvl.testing.sshd import Sshd
 
 RUNNERS = {
@@ -121,6 +121,17 @@ def test_fetch_while_it_runs(desk: Desk, host: Sshd) -> None:
     go(desk, host, run)
     assert desk.cvl("attach", run).code == 3
     assert desk.result("result") == b"y\n"
+
+
+def test_results_that_land_where_a_job_works_in_place_are_not_its_results(
+    host: Sshd, tmp_path: Path
+) -> None:
+    desk = Desk(folder=tmp_path, options=("--local",), env=host.env)
+    meanwhile = desk.repo / FOLDER / "cvl-runs/another"
+    script = f"mkdir -p {meanwhile} out; echo a >{meanwhile}/a; echo b >b; echo c >out/c"
+    assert desk.sh(script, "-o", f"{FOLDER}/out").code == 0
+    found = {str(path.relative_to(desk.repo / FOLDER)) for path in desk.repo.rglob("?")}
+    assert found == {"cvl-runs/another/a", "b", "out/b", "out/c"}
 
 
 def test_stop_ends_a_detached_run_and_brings_its_results(desk: Desk) -> None:

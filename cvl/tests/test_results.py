@@ -21,7 +21,16 @@ from hypothesis import strategies as st
 from cvl.errors import FetchError
 from cvl.remote.incoming import incoming
 from cvl.remote.landing import Landed, land_staged, land_tar, stays_inside
-from cvl.remote.results import Changed, Piece, Results, arrange, fault, fresh, parse_changed
+from cvl.remote.results import (
+    Changed,
+    Piece,
+    Results,
+    arrange,
+    fault,
+    fresh,
+    parse_changed,
+    produced,
+)
 from cvl.remote.tarstream import END, FILE, FOLDER, HARD, LINK, Member, TarReader, header, padding
 
 PLACE = b"examples/a/b"
@@ -268,6 +277,21 @@ def test_a_folder_of_one_area_does_not_take_the_place_of_a_file_of_another() -> 
     targets = [piece.target for piece in results.pieces]
     assert targets == [b"out", b"_repo/examples/a/b/out/a"]
     assert [skipped.path for skipped in results.skipped] == [b"examples/a/b/out/a"]
+
+
+def test_what_another_fetch_brought_into_the_folder_of_a_job_in_place_is_no_result() -> None:
+    paths = [b"cvl-runs", b"cvl-runs/x/a", b"b/cvl-runs/a", b"out", b"out/a", b"out2", b"a"]
+    changed = [Changed(kind="f", size=1, area=area, path=path) for area in "we" for path in paths]
+
+    def kept(place: bytes, into: bytes = b"") -> list[bytes]:
+        return [item.path for item in produced(changed, place, into) if item.area == "e"]
+
+    assert kept(b"/repo/one") == paths[3:]
+    assert kept(b"/repo/one/", b"/repo/one/out") == [b"out2", b"a"]
+    assert kept(b"/repo/one", b"/repo/one") == paths[3:]
+    assert kept(b"/repo/one", b"/repo/one2/out") == paths[3:]
+    assert kept(b"repo/one") == paths
+    assert len(produced(changed, b"/repo/one")) == len(paths) + len(paths[3:])
 
 
 def test_results_of_a_job_that_worked_in_place_are_asked_for_by_their_absolute_path() -> None:

@@ -59,7 +59,7 @@ RULES: tuple[Rule, ...] = (
         r"Too many authentication failures",
         AuthError,
         "{where} was offered too many wrong keys",
-        "name the right one: --ssh-key FILE, or IdentityFile and IdentitiesOnly in ssh_config",
+        "name the right one: --ssh-key-path FILE, or IdentityFile and IdentitiesOnly in ssh_config",
     ),
     (
         r"Permission denied \([a-z]",
