@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 from cvl.ledger import Ledger
 
 T = TypeVar("T")
-LIMIT = 60.0
+LIMIT = 120.0
 """Seconds that anything may take before a check gives up on it."""
 LOOK = 0.01
 FOLDER = "examples/conformance/one"

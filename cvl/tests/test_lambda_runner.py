@@ -148,10 +148,21 @@ def test_detached_the_guardian_fetches_and_terminates(desk: Desk, cloud: LambdaC
 def test_what_never_comes_up_is_one_clear_error(
     desk: Desk, cloud: LambdaCloud, fault: str, said: str
 ) -> None:
-    cloud.inject(FAULTS[fault])
+    cloud.inject(replace(FAULTS[fault], times=0))
     done = desk.sh("echo never")
     assert (done.code, done.out) == (125, b"")
     assert said in done.err
+    assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
+
+
+def test_where_there_is_none_left_it_is_rented_in_another_region(
+    desk: Desk, cloud: LambdaCloud
+) -> None:
+    cloud.inject(FAULTS["launch-no-capacity"])
+    done = desk.sh("echo hello")
+    assert (done.code, done.out) == (0, b"hello\n"), done.err
+    launches = [each.body for each in cloud.log if each.operation == "launchInstance"]
+    assert [each["region_name"] for each in launches] == ["us-west-1", "us-east-1"]  # type: ignore[index]
     assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
 
 
