@@ -55,6 +55,7 @@ class Report:
         return {
             "points tried": len(self.outcomes),
             "different": len({str(each.point) for each in self.outcomes}),
+            "on a machine with a real sshd": sum(each.real for each in self.outcomes),
             "clients killed": len(killed),
             "with a second kill": sum(bool(each.point.guardian) for each in self.outcomes),
             "with a fault": sum(bool(each.point.fault) for each in self.outcomes),
@@ -82,13 +83,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))
     parser.add_argument("--at-once", type=int, default=2 * (os.cpu_count() or 1))
+    parser.add_argument("--real", type=int, default=1, help="how many at once on a real sshd")
     options = parser.parse_args(argv)
     report, until = Report(), time.monotonic() + options.minutes * 60
-    sys.stdout.write(f"seed {options.seed}, {options.at_once} at once\n")
+    sys.stdout.write(f"seed {options.seed}, {options.at_once} at once, {options.real} by ssh\n")
     folder = Path(tempfile.mkdtemp(prefix="cvl-chaos-"))
+    hosts = ["none"] * options.at_once + ["auto"] * options.real
     threads = [
-        threading.Thread(target=work, args=(folder / str(i), options.seed + i, until, report))
-        for i in range(options.at_once)
+        threading.Thread(target=work, args=(folder / str(i), kind, options.seed + i, until, report))
+        for i, kind in enumerate(hosts)
     ]
     for thread in threads:
         thread.start()
@@ -100,9 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if any(each.leaks for each in report.outcomes) else 0
 
 
-def work(folder: Path, seed: int, until: float, report: Report) -> None:
+def work(folder: Path, hosts: str, seed: int, until: float, report: Report) -> None:
     """Try points of this seed until the time is up."""
-    with Bench(folder) as bench:
+    with Bench(folder, hosts=hosts) as bench:
         counts = {**bench.tried(Point()).counts, "guardian": GUARDIAN}
         for point in mixed(counts, PLENTY, seed):
             began = time.monotonic()

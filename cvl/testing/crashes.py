@@ -90,6 +90,7 @@ class Outcome:
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     results: tuple[str, ...] = ()
     notes: str = ""
+    real: bool = False
 
     @property
     def guarded(self) -> bool:
@@ -100,9 +101,11 @@ class Outcome:
 class Bench:
     """One cloud and one warm parent; a context manager. Not for two threads at once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, hosts: str = "none") -> None:
+        """`hosts` as in `Settings`: with `none` the machine is a folder here."""
         self._root = folder
         self._number = 0
+        self._real = hosts != "none"
         self.cloud = LambdaCloud(
             Settings(
                 request_interval=0,
@@ -110,6 +113,7 @@ class Bench:
                 boot_seconds=0.05,
                 terminate_seconds=0.02,
                 hang_seconds=2.0,
+                hosts=hosts,
             )
         )
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,6 +186,7 @@ class Bench:
             counts={who: _counts(folder / f"{who}.counts") for who in ("client", "guardian")},
             results=tuple(e.name for e in (folder / "results").rglob("*") if e.is_file()),
             notes=_text(folder / "client.notes") + _text(folder / "client.err"),
+            real=self._real,
         )
 
     def _left(self, ledger: Ledger, run_id: str) -> list[str]:
@@ -199,12 +204,12 @@ class Bench:
             "CVL_STATE_DIR": str(folder / "state"),
             "LAMBDA_API_RPS": "0",
             "LAMBDA_LAUNCH_INTERVAL": "0",
-            "LAMBDA_READ_LIMIT": "0.4",
+            "LAMBDA_READ_LIMIT": "2" if self._real else "0.4",
             "LAMBDA_SETTLE": str(SETTLE),
         }
         assert self._parent.stdin
         assert self._parent.stdout
-        words = json.dumps({"env": env, "folder": str(folder), **request})
+        words = json.dumps({"env": env, "folder": str(folder), "real": self._real, **request})
         self._parent.stdin.write(words + "\n")
         self._parent.stdin.flush()
         answer: Mapping[str, object] = json.loads(self._parent.stdout.readline())

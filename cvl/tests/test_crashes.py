@@ -120,6 +120,17 @@ def test_a_guardian_that_is_killed_has_a_successor(bench: Bench) -> None:
     assert outcome.results == ("out",)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_nothing_is_left_where_the_machine_is_reached_by_a_real_ssh(tmp_path: Path) -> None:
+    """A share of the matrix; `make chaos` has the rest."""
+    trials = points(COUNTS["client"])[::9] + mixed(COUNTS, 6, seed=5)
+    with Bench(tmp_path, hosts="auto") as bench:
+        outcomes = [bench.tried(point, timeout=60.0) for point in trials]
+    assert not leaks(outcomes)
+    assert sum(each.status == -signal.SIGKILL for each in outcomes) > len(trials) / 2
+
+
 def test_detached_the_guardian_follows_to_the_end(bench: Bench) -> None:
     outcome = bench.tried(Point(detach=True), job="sleep 0.5; echo a >out; exit 3")
     assert (outcome.status, outcome.leaks, outcome.reaped) == (0, (), False)

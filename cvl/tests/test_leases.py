@@ -389,12 +389,27 @@ def test_nothing_is_made_for_a_run_that_is_over(
 
 
 def test_a_name_is_used_once(ledger: Ledger, shop: Shop, clock: FakeClock) -> None:
+    """Not seen within the settling time is not the same as never made."""
     leases = leases_of(ledger, shop, clock)
-    with pytest.raises(NoCapacity):
-        leases.acquire(WANTED, fails(NoCapacity("none")))
-    with pytest.raises(CvlError):
+    with pytest.raises(Ambiguity):
+        leases.acquire(WANTED, fails(Ambiguity("?")))
+    with pytest.raises(CvlError, match="was ended"):
         leases.acquire(WANTED, shop.make)
-    assert shop.heard == []
+    assert "make i-1" not in shop.heard
+
+
+def test_a_name_that_was_refused_is_used_again(
+    ledger: Ledger, shop: Shop, clock: FakeClock
+) -> None:
+    leases = leases_of(ledger, shop, clock)
+    for _ in range(2):
+        with pytest.raises(NoCapacity):
+            leases.acquire(WANTED, fails(NoCapacity("none")))
+    assert leases.acquire(WANTED, shop.make).id == "i-1"
+    leases.release()
+    with pytest.raises(CvlError, match="was ended"):
+        leases.acquire(WANTED, shop.make)
+    assert states(ledger) == [("i-1", "released")]
 
 
 def test_the_guardian_learns_the_limit(ledger: Ledger, shop: Shop, clock: FakeClock) -> None:
