@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 QUIET_SPELL = 0.4
 """Seconds without output after which the status line comes back."""
+AGAIN = 60.0
+"""Seconds after which the same line is worth being said again."""
 SHOWN = frozenset(
     {"waiting", "renting", "booting", "upload", "stopping", "fetched", "left", "cost"}
 )
@@ -58,6 +60,7 @@ class Console:
         self._lock = threading.Lock()
         self._out_closed = False
         self._many = False
+        self._told = "", 0.0
         self._column_zero: dict[int, bool] = {}
         live = not quiet and os.isatty(1) and os.isatty(2) and os.environ.get("TERM") != "dumb"
         self._status = StatusLine() if live else None
@@ -69,7 +72,14 @@ class Console:
         if self._status:
             self._status.phase(name, text)
         if not self._quiet and name in (LASTING if self._status else SHOWN):
-            self.say(f"{name}: {text}" if text else name)
+            self._tell(f"{name}: {text}" if text else name)
+
+    def _tell(self, line: str) -> None:
+        """Say a line, but the same again only after a while."""
+        now = time.monotonic()
+        if line != self._told[0] or now - self._told[1] >= AGAIN:
+            self._told = line, now
+            self.say(line)
 
     def output(self, chunk: LogChunk) -> None:
         if not self._shows_output:

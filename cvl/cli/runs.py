@@ -6,24 +6,28 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGTERM
 
 import click
 
 from cvl import engine
 from cvl.cli.options import Grace
 from cvl.console import Console, complain
-from cvl.errors import CvlError
+from cvl.errors import CvlError, StillOpen
 from cvl.ledger import Ledger, Run, RunState
 from cvl.news import undriven
 from cvl.paths import ledger_file
+from cvl.process import Life, describe, life, parse
 from cvl.provider import Execution
 from cvl.remote.visitors import find, foreign
 from cvl.runlog import RunLog, run_folder
 from cvl.runners import reopen
-from cvl.scope import Scope
+from cvl.scope import DeadlineExceeded, Scope
 from cvl.spec import GRACE, Cause, ExitStatus
 
 CHUNK = 1 << 18
+CALL_OFF_LIMIT = 300.0
+"""Seconds in which a machine that was not up yet has to be seen gone."""
 
 
 @click.command()
@@ -105,6 +109,10 @@ def stop(run_ids: tuple[str, ...], grace: float) -> int:
 def stop_one(run: Run, grace: float, console: Console) -> None:
     """Stop one run; if nobody else drives it, bring it to its end as well."""
     ledger = Ledger(ledger_file())
+    if not foreign(run) and not begun(run) and ledger.leases(run.id, open_only=True):
+        call_off(run, ledger)
+        console.say(f"{run.id} is stopped; its job had not begun")
+        return
     with execution_of(run) as execution:
         execution.stop(grace, Cause.STOPPED)
     if not foreign(run) and engine.adopt(run, ledger):
@@ -112,18 +120,49 @@ def stop_one(run: Run, grace: float, console: Console) -> None:
     else:
         scope = Scope(seconds=grace + engine.STOP_LIMIT)
         with execution_of(run) as execution:
-            status = until_ended(execution, scope)
+            status = until_ended(run, execution, scope)
     if status.cause is Cause.STOPPED:
         console.say(f"{run.id} is stopped")
     else:
         console.say(f"{run.id} had ended: {status.cause.value}, exit code {int(status)}")
 
 
-def until_ended(execution: Execution, scope: Scope) -> ExitStatus:
-    """Wait until the job is seen ended."""
-    while (status := execution.poll()) is None:
+def until_ended(run: Run, execution: Execution, scope: Scope) -> ExitStatus:
+    """Wait until the job is seen ended: by us, or by whoever drives the run and ends the rent."""
+    while (status := noted(run) or execution.poll()) is None:
         scope.sleep(0.2)
-    return status
+    return noted(run) or status
+
+
+def noted(run: Run) -> ExitStatus | None:
+    """Return how a run has ended if our ledger knows that by now."""
+    return None if foreign(run) else Ledger(ledger_file()).run(run.id).status
+
+
+def begun(run: Run) -> bool:
+    """Return whether the job of a run may have begun."""
+    return run.state not in {RunState.PLANNED, RunState.LAUNCHING}
+
+
+def call_off(run: Run, ledger: Ledger) -> None:
+    """End what is rented for a job that has not begun, whoever is waiting for it to come up."""
+    keeper = parse(run.guardian)
+    if keeper and life(run.guardian) is Life.ALIVE:
+        os.kill(keeper.pid, SIGTERM)
+    elif engine.adopt(run, ledger):
+        console = Console(output=False)
+        provider = reopen(run.runner, run.handle)
+        engine.recover(run, provider, ledger, options(run, console), cause=Cause.STOPPED)
+    else:
+        raise CvlError(f"{run.id} is being started by {describe(run.owner)}", "stop it there")
+    scope = Scope(seconds=CALL_OFF_LIMIT)
+    while ledger.run(run.id).state is not RunState.ENDED:
+        try:
+            scope.sleep(0.2)
+        except DeadlineExceeded:
+            raise StillOpen(
+                f"{run.id} is not over yet", "`cvl ps` shows it; `cvl reap` ends it"
+            ) from None
 
 
 @click.command()

@@ -198,6 +198,19 @@ def test_an_outage_at_release_is_loud_and_the_guardian_goes_on(
     all_over(desk, cloud)
 
 
+def test_a_run_that_is_still_booting_can_be_stopped_from_another_terminal(
+    desk: Desk, cloud: LambdaCloud
+) -> None:
+    cloud.inject(FAULTS["boot-for-ever"])
+    with desk.start("run", *desk.options, "one", "sh", "echo never") as client:
+        client.says("booting")
+        done = desk.cvl("stop", desk.runs()[0])
+        assert (done.code, "its job had not begun" in done.err) == (0, True), done.err
+        assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
+        assert client.ended().code == 125
+    assert client.err.count("is booting") == 1, "the same is not said again and again"
+
+
 def log_of(desk: Desk) -> str:
     return "".join(
         path.read_text(errors="replace") for path in (desk.state / "runs").rglob("*.log")
