@@ -18,14 +18,15 @@ from cvl.remote.stream import Answer, Stream
 ASK_LIMIT = 120.0
 """Seconds that a request without a stream may take."""
 
+BASE = 'base=${base:-$HOME/.cvl}; case $base in "~/"*) base=$HOME/${base#"~/"};; esac; '
 REQUEST = (
-    "read -r lib base; base=${base:-$HOME/.cvl}; file=$base/lib/$lib/supervisor.sh; "
+    f"read -r lib base; {BASE}file=$base/lib/$lib/supervisor.sh; "
     'test -r "$file" && exec sh "$file" "$base" "$lib"; '
     'read -r key nonce; echo "cvl:$nonce need lib $lib" >&2; exit 1'
 )
 """What every request is. No user data is in it; no single quote and no newline either."""
 INSTALL = (
-    "umask 077; export LC_ALL=C; read -r lib base; base=${base:-$HOME/.cvl}; "
+    f"umask 077; export LC_ALL=C; read -r lib base; {BASE}"
     "new=$base/lib/.$lib.$$; "
     'mkdir -p "$new" && tar -xof - -C "$new" || exit 1; '
     'test -d "$base/lib/$lib" || mv "$new" "$base/lib/$lib"; rm -rf "$new"; '
@@ -42,11 +43,11 @@ class FarSide:
     """One machine's cvl folder, reached through a transport."""
 
     def __init__(self, transport: Transport, base: str = "") -> None:
-        """`base` is an absolute folder there; "" is `~/.cvl`. Raises `UsageError`."""
-        if "\n" in base or "\0" in base or (base and not base.startswith("/")):
+        """`base` is a folder there, absolute or `~/x`; "" is `~/.cvl`. Raises `UsageError`."""
+        if "\n" in base or "\0" in base or (base and not base.startswith(("/", "~/"))):
             raise UsageError(
                 f"{base!r} cannot be a folder on {transport.where}",
-                "give an absolute path without newlines",
+                "give an absolute path, or one that begins with ~/, without newlines",
             )
         self.transport = transport
         self.base = base

@@ -63,7 +63,7 @@ def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> 
     def arrived(landed: Landed) -> None:
         _remember(run_id, into, {**seen, **landed.seen})
 
-    load = _Load(new=new, folder=f"{far.base or base}/runs/{run_id}", into=into, arrived=arrived)
+    load = _Load(new=new, folder=f"{base or far.base}/runs/{run_id}", into=into, arrived=arrived)
     landed = _carried(load, far, headers, scope)
     arrived(landed)
     _tell(scope, landed, into)

@@ -20,7 +20,7 @@ class DockerContextRunner:
     name = "docker"
     options_help: ClassVar = {
         **ON_A_HOST,
-        "remote_workdir": "the absolute folder for our files there (default: ~/.cvl)",
+        "remote_workdir": "the folder for our files there, absolute or ~/x (default: ~/.cvl)",
         "sync_outputs": "bring the results here",
     }
 
@@ -46,7 +46,7 @@ class DockerContextRunner:
     ) -> ExitStatus:
         """Run the example, as it is here now, on `host`; build its image there if it is missing.
 
-        `remote_workdir` is the absolute folder for our files there (default `~/.cvl`).
+        `remote_workdir` is the folder for our files there, absolute or `~/x` (default `~/.cvl`).
         `sync_outputs=False` leaves the results there; `cvl fetch` gets them. Returns the
         script's exit code; raises `CvlError`.
         """

@@ -442,6 +442,18 @@ def test_remote_workdir_may_be_called_anything(
     assert engine.containers() == []
 
 
+def test_remote_workdir_may_lie_below_the_home_there(
+    engine: Engine, docker_host: Sshd, tmp_path: Path
+) -> None:
+    mine = box(tmp_path, engine, docker_host.env, "--remote-workdir", "~/on another/disk")
+    engine.docker("tag", engine.image, mine.image)
+    done = mine.run("pwd; head -c 17000000 /dev/zero >large")
+    base = docker_host.home / "on another" / "disk"
+    assert done.out.startswith(os.fsencode(base))
+    assert len(mine.result("large")) == 17_000_000
+    assert runs_of(docker_host, base) == {mine.run_id: ["result"]}
+
+
 # --- files
 
 
