@@ -26,9 +26,16 @@ from cvl.scope import Scope
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--host", metavar="HOST", help="Tidy up what dead runs left on this machine.")
 @click.option("--days", type=click.IntRange(0), default=30, help="With --host: older than this.")
+@click.option("--remote-workdir", metavar="DIR", help="With --host: our files lie here too.")
 @click.option("--install", is_flag=True, help="Do this every 10 minutes, by systemd or cron.")
 def reap(
-    yes: bool, dry_run: bool, as_json: bool, host: str | None, days: int, install: bool
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+    host: str | None,
+    days: int,
+    remote_workdir: str | None,
+    install: bool,
 ) -> int:
     """Find what should be over and still costs money, and end it.
 
@@ -42,7 +49,10 @@ def reap(
         click.echo(install_timer(os.environ))
         return 0
     if host:
-        return tidy(host, days, console, dry_run=dry_run)
+        finish_there(host, ledger, console, dry_run=dry_run)
+        if not dry_run:
+            sweep(host, {"", remote_workdir or ""}, days, ledger)
+        return 0
     owners, found, blind = looked(ledger, console)
     show(found, as_json=as_json)
     if dry_run or not found:
@@ -125,14 +135,11 @@ def ended(
     return worst
 
 
-def tidy(host: str, days: int, console: Console, *, dry_run: bool) -> int:
-    """Bring our dead runs on a host to their end, and remove what nobody came back for."""
+def finish_there(host: str, ledger: Ledger, console: Console, *, dry_run: bool) -> None:
+    """Bring our dead runs on a host to their end, if their jobs are over. Raises `CvlError`."""
     from cvl import engine
     from cvl.cli.runs import options
-    from cvl.remote.far import FarSide
-    from cvl.transports.openssh import OpenSSH
 
-    ledger = Ledger(ledger_file())
     for orphan in ledger.orphans():
         run = orphan.run
         if run.where != host or orphan.leases:
@@ -144,7 +151,20 @@ def tidy(host: str, days: int, console: Console, *, dry_run: bool) -> int:
         if over and not dry_run and engine.adopt(run, ledger):
             provider = reopen(run.runner, run.handle)
             engine.attach(ledger.run(run.id), provider, ledger, options(run, console))
-    if not dry_run:
-        _, listing = FarSide(OpenSSH(host)).ask("sweep", [("days", str(days))])
-        click.echo(listing.decode(errors="replace"), nl=False)
-    return 0
+
+
+def sweep(host: str, bases: set[str], days: int, ledger: Ledger) -> None:
+    """Remove what nobody came back for, from `bases` and wherever else our runs were there."""
+    from cvl.remote.far import FarSide
+    from cvl.transports.openssh import OpenSSH
+
+    runs = [run for run in ledger.runs() if run.where == host]
+    bases |= {run.handle.get("base", "") for run in runs}
+    key = next((run.handle["key"] for run in runs if run.handle.get("key")), None)
+    for base in sorted(bases):
+        far = FarSide(OpenSSH(host, key=key), base)
+        if not far.exists():
+            continue
+        _, listing = far.ask("sweep", [("days", str(days))])
+        for line in listing.decode(errors="replace").splitlines():
+            click.echo(f"{base}: {line}" if base else line)

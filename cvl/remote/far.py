@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import IO
 
 from cvl.errors import CvlError, NotReady, UsageError
@@ -33,6 +34,8 @@ INSTALL = (
     'test -d "$base/lib/$lib"'
 )
 """What puts files into lib/<hash>: the hash and the base on the first line, then a tar."""
+LOOK = f'read -r lib base; {BASE}test -d "$base"'
+"""What tells by its exit status whether there is a base at all."""
 
 Headers = Sequence[tuple[str, str]]
 Feed = Callable[[IO[bytes]], None]
@@ -51,6 +54,17 @@ class FarSide:
             )
         self.transport = transport
         self.base = base
+
+    def exists(self) -> bool:
+        """Return whether our folder is there. Raises `HostError`."""
+        process = self.transport.start(("sh", "-c", LOOK))
+        with process.stdout, process.stderr as stderr:
+            with suppress(BrokenPipeError, ConnectionError), process.stdin as stdin:
+                stdin.write(f"- {self.base}\n".encode("utf-8", "surrogateescape"))
+            words, code = stderr.read(), process.wait(ASK_LIMIT)
+        if failure := self.transport.failure(code, words):
+            raise failure
+        return code == 0
 
     def open(self, verb: str, headers: Headers, feed: Feed | bytes = b"") -> Stream:
         """Send a request; return its stream once everything has been sent."""
