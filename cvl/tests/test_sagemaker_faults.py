@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import Client, wait_for
+from cvl.testing.desk import Client
 from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings
 from cvl.testing.sagemaker.cloud import TRUST, missing
 from cvl.tests.clouds import desk
@@ -55,47 +55,6 @@ def test_a_refusal_is_told_and_leaves_nothing(cloud: AwsCloud, tmp_path: Path) -
     assert "ResourceLimitExceeded" in done.err
     assert "Service Quotas" in done.err
     assert not inputs(cloud)
-
-
-@pytest.mark.parametrize(
-    ("operation", "number"),
-    [
-        ("PutObject", 1),
-        ("PutObject", 3),
-        ("CreateTrainingJob", 1),
-        ("DescribeTrainingJob", 1),
-        ("DescribeLogStreams", 2),
-    ],
-)
-def test_nothing_goes_on_after_kill_9_and_reap(
-    operation: str, number: int, cloud: AwsCloud, tmp_path: Path
-) -> None:
-    """Killed when a request has taken effect and its reply is not sent: the worst moment.
-
-    Between these nothing is made over there.
-    """
-    cloud.reset(LONG)
-    calling = desk(tmp_path, cloud)
-    seen: list[str] = []
-    running: list[Client] = []
-
-    def hook(now: str, moment: str) -> None:
-        if (now, moment) == (operation, "after"):
-            seen.append(now)
-            if len(seen) == number:
-                running[0].process.kill()
-                running[0].process.wait(10)
-
-    cloud.wire.hook = hook
-    client = calling.start("run", *calling.options, "one", "sh", "true")
-    with client:
-        running.append(client)
-        wait_for(lambda: client.process.poll() is not None)
-    assert len(seen) == number, client.err
-    assert calling.cvl("reap", "-y").code == 0
-    assert not cloud.going_on()
-    assert not inputs(cloud)
-    assert calling.ps()[0]["state"] == "ended"
 
 
 def test_a_machine_without_any_state_reaps_what_is_past_its_deadline(
