@@ -28,10 +28,10 @@ QUIET_SPELL = 0.4
 """Seconds without output after which the status line comes back."""
 AGAIN = 60.0
 """Seconds after which the same line is worth being said again."""
-SHOWN = frozenset(
-    {"waiting", "renting", "booting", "upload", "stopping", "fetched", "left", "cost"}
-)
-"""Phases worth a line of their own where no status line can stand."""
+LASTING = frozenset({"building", "pushing", "fetched", "left", "cost"})
+"""Phases worth a line of their own: what they say is still wanted afterwards."""
+SHOWN = LASTING | {"waiting", "renting", "booting", "upload", "stopping"}
+"""Those worth one where no status line can stand."""
 
 
 def complain(message: str, hint: str = "") -> None:
@@ -45,10 +45,6 @@ def _print(line: str) -> None:
     """Write to stderr; that nobody can read it, as after a hang-up, is no reason to stop."""
     with suppress(OSError):
         print(line, file=sys.stderr, flush=True)
-
-
-LASTING = frozenset({"fetched", "left", "cost"})
-"""Those worth a line of their own even where one stands: they are still true afterwards."""
 
 
 class Console:

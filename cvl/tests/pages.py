@@ -27,6 +27,7 @@ PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 LIMIT = 60
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CLOUD = "python -m cvl.testing.lambda_cloud"
+AWS = "python -m cvl.testing.sagemaker"
 FAST = ("--request-interval", "0", "--launch-interval", "0", "--boot-seconds", "0.1")
 SHIMS = {
     "cvl": f'exec {sys.executable} -m cvl "$@"',
@@ -70,7 +71,7 @@ class Lab:
 
     def __init__(self, folder: Path, host: Sshd) -> None:
         self.folder, self.state = folder / "page", folder / "state"
-        self.cloud: subprocess.Popen[str] | None = None
+        self.clouds: list[subprocess.Popen[str]] = []
         for each in (self.folder, folder / "bin", folder / "home"):
             each.mkdir()
         products = shutil.ignore_patterns("outputs", "__pycache__")
@@ -98,11 +99,11 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for cloud in self.clouds:
+            cloud.terminate()
+            cloud.communicate(timeout=LIMIT)
         for pid in left_running(f"CVL_STATE_DIR={self.state}"):
             os.kill(pid, signal.SIGKILL)
-        if self.cloud:
-            self.cloud.terminate()
-            self.cloud.communicate(timeout=LIMIT)
 
     def run(self, block: Block) -> None:
         """Do what a block says, and see that what it shows happens."""
@@ -140,7 +141,8 @@ class Lab:
         """Run each command, and find the lines below it in what it writes, in their order."""
         for words in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
             command, *wanted = words.splitlines()
-            found = self.start_cloud() if command == CLOUD else self.bash(command, may_fail=True)
+            start = {CLOUD: self.start_cloud, AWS: self.start_aws}.get(command)
+            found = start() if start else self.bash(command, may_fail=True)
             lines = iter(found.splitlines())
             for line in wanted:
                 assert any(re.fullmatch(pattern(line), each) for each in lines), (line, found)
@@ -148,12 +150,23 @@ class Lab:
     def start_cloud(self) -> str:
         """Start the Lambda Cloud on loopback and take what it says into the environment."""
         kind = "none" if possible() else "machine"
-        argv = [sys.executable, *CLOUD.split()[1:], *FAST, "--hosts", kind]
-        self.cloud = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=self.env)
-        assert self.cloud.stdout is not None
-        said = "".join(self.cloud.stdout.readline() for _ in range(3))
-        self.env |= dict(re.findall(r"^export (\w+)=(\S+)$", said, re.MULTILINE))
-        return said
+        return self._started(CLOUD, (*FAST, "--hosts", kind), "export LAMBDA_API_KEY")
+
+    def start_aws(self) -> str:
+        """Start the AWS on loopback, likewise."""
+        return self._started(AWS, ("--start-seconds", "0.2"), "export DOCKER_HOST")
+
+    def _started(self, command: str, more: tuple[str, ...], last: str) -> str:
+        argv = [sys.executable, *command.split()[1:], *more]
+        cloud = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=self.env)
+        self.clouds.append(cloud)
+        assert cloud.stdout is not None
+        said: list[str] = []
+        while not said or not said[-1].startswith(last):
+            said.append(cloud.stdout.readline())
+            assert said[-1], "it did not start"
+        self.env |= dict(re.findall(r"^export (\w+)=(\S+)$", "".join(said), re.MULTILINE))
+        return "".join(said)
 
     def toml(self, text: str) -> None:
         """See that nothing in it is ignored."""

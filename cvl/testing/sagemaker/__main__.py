@@ -7,12 +7,19 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from cvl.testing import docker_engine
-from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings, registry
+from cvl.testing.docker_engine import Engine
+from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings, cloud, registry
+from cvl.testing.sagemaker.prices import PRICES
+
+TITLE = (
+    "# an AWS on loopback: what follows is for the shell in which cvl, docker and aws are called;\n"
+    "# jobs run in containers; an image that is there: {image}\n"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    if why := docker_engine.missing() or registry.missing():
+    if why := cloud.missing() or docker_engine.missing() or registry.missing():
         sys.stderr.write(f"{why}\n")
         return 125
     with ExitStack() as stack:
@@ -33,16 +40,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         stack.callback(images.close)
         engine = stack.enter_context(docker_engine.engine())
         settings = Settings(start=options.start_seconds)
-        cloud = stack.enter_context(AwsCloud(settings, engine=engine, registry=images))
+        running = stack.enter_context(AwsCloud(settings, engine=engine, registry=images))
         for name in options.fault:
-            cloud.inject(FAULTS[name])
-        exports = {**cloud.env, "DOCKER_HOST": engine.url}
-        sys.stdout.write("".join(f"export {name}={value}\n" for name, value in exports.items()))
-        sys.stdout.write(f"# --role-arn {cloud.role} --output-path {cloud.output}\n")
-        sys.stdout.write(f"# an image: {engine.image}\n")
+            running.inject(FAULTS[name])
+        sys.stdout.write(TITLE.format(image=engine.image))
+        for name, value in exports(running, engine).items():
+            sys.stdout.write(f"export {name}={value}\n")
         sys.stdout.flush()
         stop.wait()
     return 0
+
+
+def exports(running: AwsCloud, engine: Engine) -> Mapping[str, str]:
+    """Return what a shell needs to call cvl without any option but `--sagemaker`."""
+    return {
+        **running.env,
+        "CVL_ROLE_ARN": running.role,
+        "CVL_OUTPUT_PATH": running.output,
+        "CVL_INSTANCE_TYPE": next(iter(PRICES)),
+        "DOCKER_HOST": engine.url,
+    }
 
 
 if __name__ == "__main__":
