@@ -1,71 +1,122 @@
-"""How long until the first byte of a run's output, against a cold `ssh HOST cmd`.
-
-    python bench/first_byte.py [--rounds 11]
-
-The host is a throw-away sshd on loopback; what is only done once (our files there, cvl there, the
-example's first sync) is done before. "kept": over the connection that an earlier command left;
-"cold": without one.
-"""
+"""First output: how long until the first byte of what runs on another machine is here?"""
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
-import tempfile
-from functools import partial
-from pathlib import Path
+from bench import commands, rivals
+from bench.cvls import Cvl
+from bench.pairs import in_turns
+from bench.profiles import calls, functions, imports
+from bench.values import Goal, Measure, Sample, Topic
+from bench.work import Host, Work, example, host
 
-from pairs import first_byte, in_turns, table
-
-from cvl.testing.sshd import Sshd
-from cvl.transports.openssh import OpenSSH
-
+BASE = "ssh HOST cmd, cold"
 GOALS = {
-    "cvl --ssh, cold": 2.0,
-    "cvl --ssh, kept": 1.0,
-    "cvl --docker, cold": 1.4,
-    "cvl --docker, kept": 0.55,
+    ("--docker", "cold"): 1.4,
+    ("--docker", "kept"): 0.55,
+    ("--ssh", "cold"): 1.6,
+    ("--ssh", "kept"): 0.8,
 }
+FABRIC = "import fabric, sys; fabric.Connection(sys.argv[1], config=fabric.Config(runtime_ssh_path=sys.argv[2])).run('echo hello')"
+PARAMIKO = """
+import paramiko, sys
+name, path = sys.argv[1:]
+with open(path) as file:
+    config = paramiko.SSHConfig.from_text(file.read()).lookup(name)
+client = paramiko.SSHClient()
+client.load_host_keys(config["userknownhostsfile"].strip('"'))
+client.connect(config["hostname"], int(config["port"]), config["user"], allow_agent=False,
+    look_for_keys=False, key_filename=[each.strip('"') for each in config["identityfile"]])
+print(client.exec_command("echo hello")[1].read().decode())
+client.close()
+"""
+ASYNCSSH = """
+import asyncio, asyncssh, sys
+async def main():
+    name, path = sys.argv[1:]
+    async with asyncssh.connect(name, config=path) as connection:
+        print((await connection.run("echo hello")).stdout)
+asyncio.run(main())
+"""
+SCRIPTS = {"fabric": FABRIC, "paramiko": PARAMIKO, "asyncssh": ASYNCSSH}
+MODULES = ("cvl.cli.run", "cvl.runners.docker_context", "cvl.remote.tree", "cvl.remote.job")
 
 
-def example(root: Path) -> None:
-    """Make a small example that only says something."""
-    folder = root / "examples" / "bench" / "hello"
-    folder.mkdir(parents=True)
-    (folder / "example.yaml").write_text("name: hello\ncapability: bench\npresets: [train]\n")
-    (folder / "train.sh").write_text("echo hello\n")
+def measure(work: Work) -> Topic:
+    """Measure `cvl run` cold and kept beside ssh and the Python libraries."""
+    topic = Topic(
+        name="first_byte",
+        title="First output over SSH",
+        question="How long until the first byte of what runs on another machine is here?",
+    )
+    with host(work) as there:
+        example(there.repo, "hello", "echo hello\n")
+        measures, goals = _measures(work, there)
+        found = in_turns(measures, rounds=work.sizes.rounds, seconds=work.seconds)
+        note = (
+            "The host is an sshd on loopback. What is done once (our shell files, cvl itself, the "
+            "example's first sync) was done before. `kept`: over the connection that an earlier "
+            "command left; the libraries can keep none from one command to the next."
+        )
+        topic.tables = [
+            found.table("To the first byte", "first_s", "ms", BASE, goals, scale=1000, note=note),
+            found.table("Processor time of the client", "cpu_s", "ms", BASE, scale=1000),
+        ]
+        topic.missing = found.missing
+        if topic.missed():
+            _profile(topic, work.cvls[0], there)
+    topic.notes = [f"{name} {rivals.version(name)}" for name in SCRIPTS if work.rivals]
+    return topic
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=11)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, Sshd(Path(name, "sshd")) as host:
-        example(Path(name, "repo"))
-        env = {**os.environ, **host.env, "CVL_STATE_DIR": f"{name}/state"}
-        env["CVL_ROOT"] = f"{name}/repo"
-        os.environ.update(host.env)
-        transport = OpenSSH(host.name)
-        cvl = [str(Path(sys.executable).with_name("cvl")), "run", "--no-fetch", "-q"]
-
-        def run(flag: str, *, cold: bool = False) -> float:
-            if cold:
-                transport.close_master()
-            return first_byte([*cvl, flag, host.name, "hello", "train"], env)
-
-        ssh = ["ssh", "-F", str(host.ssh_config), "-S", "none", host.name, "echo hello"]
-        measures = {
-            "ssh HOST cmd, cold": partial(first_byte, ssh, env),
-            "cvl --ssh, cold": partial(run, "--ssh", cold=True),
-            "cvl --ssh, kept": partial(run, "--ssh"),
-            "cvl --docker, cold": partial(run, "--docker", cold=True),
-            "cvl --docker, kept": partial(run, "--docker"),
-        }
-        print(table(in_turns(measures, options.rounds), "ssh HOST cmd, cold", GOALS))
-        transport.close_master()
+def _measures(work: Work, there: Host) -> tuple[dict[str, Measure], dict[str, Goal]]:
+    env = there.env(work.cvls[0])
+    measures: dict[str, Measure] = {
+        BASE: lambda: commands.timed(there.ssh("echo hello"), env, first=True),
+        "ssh HOST cmd, kept": lambda: commands.timed(
+            there.ssh("echo hello", kept=there.warm(work.cvls[0])), env, first=True
+        ),
+    }
+    goals = {}
+    for cvl in work.cvls:
+        for (flag, state), limit in GOALS.items():
+            name = f"{cvl.called(flag)}, {state}"
+            measures[name] = _run(there, cvl, flag, cold=state == "cold")
+            if not cvl.name:
+                goals[name] = Goal(limit=limit)
+    if work.rivals:
+        measures |= {f"{name}, cold": _library(there, name) for name in SCRIPTS}
+    return measures, goals
 
 
-if __name__ == "__main__":
-    main()
+def _run(there: Host, cvl: Cvl, flag: str, *, cold: bool) -> Measure:
+    def take() -> Sample:
+        if cold:
+            there.cool(cvl)
+        else:
+            there.warm(cvl)
+        return commands.timed(words(there, cvl, flag), there.env(cvl), first=True)
+
+    return take
+
+
+def words(there: Host, cvl: Cvl, flag: str, name: str = "hello") -> list[str]:
+    """Return the command line that runs an example and leaves its results there."""
+    return [cvl.program, "run", "--no-fetch", "-q", flag, there.name, name, "train"]
+
+
+def _library(there: Host, name: str) -> Measure:
+    def take() -> Sample:
+        python = rivals.rival(name)
+        argv = [python, "-c", SCRIPTS[name], there.name, str(there.sshd.ssh_config)]
+        return commands.timed(argv, first=True)
+
+    return take
+
+
+def _profile(topic: Topic, cvl: Cvl, there: Host) -> None:
+    argv = words(there, cvl, "--docker")
+    topic.profiles["imports of `cvl run --docker`"] = imports(cvl, *MODULES)
+    topic.profiles["functions of `cvl run --docker`, kept"] = functions(
+        cvl, argv[1:], there.env(cvl)
+    )
+    topic.profiles["system calls of `cvl run --docker`, kept"] = calls(argv, there.env(cvl))

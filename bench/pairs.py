@@ -1,59 +1,89 @@
-"""Times commands in turns, so that what else the machine does hits all of them alike.
+"""Measures in turns, so that whatever else the machine does hits all of them alike.
 
-Figures are medians over the rounds; what counts is the ratio to the base in the same rounds.
+Figures are medians over the rounds. What counts is the ratio to the base in the same rounds:
+seconds differ from machine to machine and from minute to minute, ratios hold.
 """
 
 from __future__ import annotations
 
-import statistics
-import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-Measure = Callable[[], float]
+from bench.values import Failed, Goal, Measure, Table
 
-
-def first_byte(argv: Sequence[str], env: Mapping[str, str] | None = None) -> float:
-    """Return the seconds from the start of a command to its first byte on stdout."""
-    began = time.perf_counter()
-    with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
-    ) as process:
-        assert process.stdout is not None
-        if not process.stdout.read(1):
-            process.wait()
-            assert process.stderr is not None
-            raise SystemExit(f"{' '.join(argv)}: {process.stderr.read().decode()}")
-        seconds = time.perf_counter() - began
-        process.stdout.read()
-    return seconds
+LEAST = 3
+"""Rounds that are made however long they take, unless another number is given."""
 
 
-def whole(argv: Sequence[str], env: Mapping[str, str] | None = None) -> float:
-    """Return the seconds that a command takes in all."""
-    began = time.perf_counter()
-    subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env, check=True)
-    return time.perf_counter() - began
+@dataclass(slots=True)
+class Found:
+    """All samples, by measure and metric, and why some measures have none."""
+
+    samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def table(
+        self,
+        title: str,
+        metric: str,
+        unit: str,
+        base: str,
+        goals: Mapping[str, Goal] | None = None,
+        *,
+        scale: float = 1.0,
+        note: str = "",
+    ) -> Table:
+        """Return one metric of all measures that have it; `scale` turns it into `unit`."""
+        samples = {
+            name: [value * scale for value in metrics[metric]]
+            for name, metrics in self.samples.items()
+            if metric in metrics
+        }
+        return Table(
+            title=title, unit=unit, base=base, samples=samples, goals=dict(goals or {}), note=note
+        )
 
 
-def in_turns(measures: Mapping[str, Measure], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each measure, in `rounds` rounds over all of them."""
-    for measure in measures.values():
-        measure()  # once for what is only done the first time
-    found: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(rounds):
-        for name, measure in measures.items():
-            found[name].append(measure())
+def in_turns(
+    measures: Mapping[str, Measure],
+    *,
+    rounds: int,
+    seconds: float,
+    warm: bool = True,
+    least: int = LEAST,
+) -> Found:
+    """Take each measure once a round, for at most `rounds` rounds or about `seconds`.
+
+    Every round begins with another one. With `warm` each is called once before, for what is only
+    done the first time. One that fails is left out from then on, and so are its samples.
+    """
+    found, left = Found(), dict(measures)
+    if warm:
+        for name in list(left):
+            _take(name, left, found, keep=False)
+    until = time.monotonic() + seconds
+    for number in range(rounds):
+        if number >= least and time.monotonic() > until:
+            break
+        names = list(left)
+        turn = number % max(1, len(names))
+        for name in names[turn:] + names[:turn]:
+            _take(name, left, found, keep=True)
     return found
 
 
-def table(found: Mapping[str, Sequence[float]], base: str, goals: Mapping[str, float]) -> str:
-    """Return a table of medians and of ratios to `base`, round by round, beside the goals."""
-    rows = [f"{'':28}{'median ms':>11}{'x ' + base:>20}{'goal':>7}"]
-    for name, seconds in found.items():
-        ratios = [mine / theirs for mine, theirs in zip(seconds, found[base], strict=True)]
-        low, mid, high = min(ratios), statistics.median(ratios), max(ratios)
-        goal = f"{goals[name]:.2f}" if name in goals else ""
-        spread = f"{mid:.2f} ({low:.2f}-{high:.2f})"
-        rows.append(f"{name:28}{statistics.median(seconds) * 1000:11.1f}{spread:>20}{goal:>7}")
-    return "\n".join(rows)
+def _take(name: str, left: dict[str, Measure], found: Found, *, keep: bool) -> None:
+    try:
+        sample = left[name]()
+    except Failed as why:
+        print(f"bench: {name}: {why}", file=sys.stderr, flush=True)
+        found.missing[name] = str(why)
+        found.samples.pop(name, None)
+        del left[name]
+        return
+    if keep:
+        metrics = found.samples.setdefault(name, {})
+        for metric, value in sample.items():
+            metrics.setdefault(metric, []).append(value)

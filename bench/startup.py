@@ -1,58 +1,104 @@
-"""How long cvl takes to start, against a bare Python in the same environment.
-
-    python bench/startup.py [--rounds 15] [--root FOLDER]
-
-`list` reads the root's examples (the shipped ones, or FOLDER, a checkout of many); `ps` a ledger
-with 10,000 runs, made for this in a temporary folder.
-"""
+"""Start-up: how long does a command take that does next to nothing?"""
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 
-from pairs import in_turns, table, whole
+from bench import commands, rivals
+from bench.cvls import Cvl
+from bench.ledgers import filled
+from bench.pairs import in_turns
+from bench.profiles import imports
+from bench.values import Goal, Measure, Sample, Topic
+from bench.work import Work
 
-from cvl.ledger import Ledger, Run, RunState
-from cvl.spec import ExitStatus
-
-RUNS = 10_000
-GOALS = {"cvl --version": 2.5}
-
-
-def fill(ledger: Ledger) -> None:
-    """Note many runs that have ended."""
-    for number in range(RUNS):
-        run = ledger.begin(Run(id=f"run-{number}", example="examples/a/b", preset="train"))
-        ledger.advance(run.id, RunState.LAUNCHING)
-        ledger.finish(run.id, ExitStatus(0, run_id=run.id))
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--root", default="")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        fill(Ledger(Path(folder, "ledger.db")))
-        env = {**os.environ, "CVL_STATE_DIR": folder}
-        if options.root:
-            env["CVL_ROOT"] = options.root
-        cvl = [str(Path(sys.executable).with_name("cvl"))]
-        measures = {
-            "python -c pass": partial(whole, [sys.executable, "-c", "pass"], env),
-            "cvl --version": partial(whole, [*cvl, "--version"], env),
-            "cvl --help": partial(whole, [*cvl, "--help"], env),
-            "cvl list": partial(whole, [*cvl, "list"], env),
-            f"cvl ps ({RUNS} runs)": partial(whole, [*cvl, "ps"], env),
-        }
-        print(table(in_turns(measures, options.rounds), "python -c pass", GOALS))
+BASE = "python -c pass"
+RIVALS = {
+    "aws": "awscli",
+    "torchx": "torchx",
+    "modal": "modal",
+    "dstack": "dstack",
+    "sky": "skypilot",
+}
+"""Program -> the package that it comes in."""
+YAML = """\
+name: {name}
+docker: {name}
+capability: vision/task-{number}
+description: Trains a small model of kind {number} on a public data set, and looks at what it does.
+stability: beta
+tags: [vision, training, kind-{number}]
+resources: {{gpu: 1, vram_gb: 8, disk_gb: 20}}
+presets:
+  build: {{script: build.sh, description: Build the image.}}
+  train: {{script: train.sh, description: Train the model.}}
+  predict:
+    script: predict.sh
+    description: Show what the model makes of a few examples.
+"""
 
 
-if __name__ == "__main__":
-    main()
+def measure(work: Work) -> Topic:
+    """Measure `--version`, `--help`, `list` and `ps` beside other tools' `--version`."""
+    topic = Topic(
+        name="startup",
+        title="Start-up",
+        question="How long does a command take that does next to nothing?",
+    )
+    root, count = examples(work.folder / "repo", work.sizes.examples), work.sizes.past_runs
+    filled(work.folder / "state" / "ledger.db", count)
+    goals, measures = {}, {BASE: partial(commands.timed, [sys.executable, "-c", "pass"])}
+    for cvl in work.cvls:
+        env = cvl.environment(CVL_ROOT=str(root), CVL_STATE_DIR=str(work.folder / "state"))
+        for words, limit, ratio in (
+            ("--version", 2.5, True),
+            ("--help", 0.0, False),
+            ("list", 150.0, False),
+            ("ps", 150.0, False),
+        ):
+            name = cvl.called(words)
+            measures[name] = partial(commands.timed, [cvl.program, *words.split()], env)
+            if limit and not cvl.name:
+                goals[name] = Goal(limit=limit, ratio=ratio)
+    if work.rivals:
+        for program, package in RIVALS.items():
+            measures[f"{program} --version"] = _rival(package, program)
+    found = in_turns(measures, rounds=work.sizes.rounds, seconds=work.seconds)
+    topic.missing = found.missing
+    note = f"`list` reads {work.sizes.examples} examples; the ledger of `ps` holds {count:,} runs."
+    topic.tables = [
+        found.table("Wall clock", "s", "ms", BASE, goals, scale=1000, note=note),
+        found.table("Processor time", "cpu_s", "ms", BASE, scale=1000),
+    ]
+    if topic.missed():
+        topic.profiles["imports of `cvl ps`"] = imports(_now(work), "cvl.cli.ps")
+        topic.profiles["imports of `cvl list`"] = imports(_now(work), "cvl.cli.examples")
+    topic.notes = [f"{name} {rivals.version(name)}" for name in RIVALS.values() if work.rivals]
+    return topic
+
+
+def examples(root: Path, count: int) -> Path:
+    """Make a repository with so many examples; return it."""
+    for number in range(count):
+        folder = root / "examples" / f"area-{number % 7}" / f"task-{number:03d}"
+        folder.mkdir(parents=True)
+        text = YAML.format(name=f"task-{number:03d}", number=number)
+        (folder / "example.yaml").write_text(text)
+        for script in ("build.sh", "train.sh", "predict.sh"):
+            (folder / script).write_text("echo hello\n")
+    return root
+
+
+def _rival(package: str, program: str) -> Measure:
+    """Return a measure that looks for the program when it is first called."""
+
+    def take() -> Sample:
+        return commands.timed([rivals.rival(package, program), "--version"])
+
+    return take
+
+
+def _now(work: Work) -> Cvl:
+    return work.cvls[0]

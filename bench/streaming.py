@@ -1,77 +1,180 @@
-"""How fast a run's output comes through, against `ssh HOST cat FILE > file`.
-
-    python bench/streaming.py [--megabytes 300] [--rounds 5]
-
-The host is a throw-away sshd on loopback. Both write into a file; ours writes a log of its own
-beside it, as every run does.
-"""
+"""Streaming: how fast does output come through, at what cost, and how late?"""
 
 from __future__ import annotations
 
-import argparse
 import os
-import subprocess
+import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
-from pairs import in_turns, table
+from bench import commands
+from bench.cvls import Cvl
+from bench.pairs import Found, in_turns
+from bench.profiles import functions
+from bench.values import Failed, Goal, Measure, Sample, Table, Topic
+from bench.work import Host, Work, example, host, random_file
 
-from cvl.testing.sshd import Sshd
-from cvl.transports.openssh import OpenSSH
+BASE = "ssh HOST cat"
+RUN = "run"
+PACE = 200
+"""Lines a second."""
+TICKER = """\
+import sys, time
+lines, pace = map(int, sys.argv[1:])
+began = time.monotonic()
+for number in range(lines):
+    time.sleep(max(0.0, began + number / pace - time.monotonic()))
+    print(time.time_ns(), flush=True)
+"""
+LATE = 0.010
+"""Seconds that a line may come later than through ssh."""
 
-GOALS = {"cvl run": 2.0}
-MEGABYTE = 1_000_000
 
-
-def into_file(argv: Sequence[str], out: Path, env: Mapping[str, str]) -> float:
-    """Return the seconds that a command takes to write all of its output into `out`."""
-    began = time.perf_counter()
-    with out.open("wb") as file:
-        subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=None,
-            env=env,
-            check=True,
+def measure(work: Work) -> Topic:
+    """Measure a big file, many short lines, and lines that come one by one."""
+    topic = Topic(
+        name="streaming",
+        title="Streaming",
+        question="How fast does output come through, at what cost for this machine, and how late?",
+    )
+    with host(work) as there:
+        big = random_file(work.folder / "big", work.sizes.megabytes)
+        short = _short_lines(work.folder / "short", work.sizes.lines)
+        ticker = work.folder / "ticker.py"
+        ticker.write_text(TICKER)
+        ticking = f"exec {sys.executable} {ticker} {work.sizes.paced_lines} {PACE}"
+        for name, script in (("big", f"cat {big}"), ("short", f"cat {short}"), ("tick", ticking)):
+            example(there.repo, name, script + "\n")
+        share = work.seconds / 5
+        for file, each in ((big, 2 * share), (short, share)):
+            found = in_turns(
+                _copies(work, there, file), rounds=work.sizes.rounds, seconds=each, warm=False
+            )
+            topic.tables += _speeds(work, found, file)
+            topic.missing |= found.missing
+        found = in_turns(
+            _delays(work, there, ticking),
+            rounds=work.sizes.rounds,
+            seconds=2 * share,
+            warm=False,
         )
-    return time.perf_counter() - began
+        topic.missing |= found.missing
+        topic.tables += _lateness(work, found)
+        if topic.missed():
+            cvl = work.cvls[0]
+            topic.profiles["functions of `cvl run` while the big file comes"] = functions(
+                cvl, _run(there, cvl, "big")[1:], there.env(cvl)
+            )
+    return topic
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, Sshd(Path(name, "sshd")) as host:
-        big = Path(name, "big")
-        with big.open("wb") as file:
-            for _ in range(options.megabytes):
-                file.write(os.urandom(MEGABYTE))
-        folder = Path(name, "repo", "examples", "bench", "big")
-        folder.mkdir(parents=True)
-        (folder / "example.yaml").write_text("name: big\ncapability: bench\npresets: [train]\n")
-        (folder / "train.sh").write_text(f"cat {big}\n")
-        env = {**os.environ, **host.env, "CVL_STATE_DIR": f"{name}/state"}
-        env["CVL_ROOT"] = f"{name}/repo"
-        os.environ.update(host.env)
-        cvl = [str(Path(sys.executable).with_name("cvl")), "run", "-q", "--ssh", host.name]
-        ssh = ["ssh", "-F", str(host.ssh_config), "-S", "none", host.name, f"cat {big}"]
-        out = Path(name, "out")
-        measures = {
-            "ssh cat": partial(into_file, ssh, out, env),
-            "cvl run": partial(into_file, [*cvl, "big", "train"], out, env),
-        }
-        found = in_turns(measures, options.rounds)
-        assert out.read_bytes() == big.read_bytes()
-        print(table(found, "ssh cat", GOALS))
-        OpenSSH(host.name).close_master()
+def _short_lines(path: Path, count: int) -> Path:
+    with path.open("w") as file:
+        for first in range(0, count, 10_000):
+            numbers = range(first, min(count, first + 10_000))
+            file.write("".join(f"step {number}\n" for number in numbers))
+    return path
 
 
-if __name__ == "__main__":
-    main()
+def _run(there: Host, cvl: Cvl, name: str) -> list[str]:
+    return [cvl.program, "run", "--no-fetch", "-q", "--docker", there.name, name, "train"]
+
+
+def _copies(work: Work, there: Host, file: Path) -> dict[str, Measure]:
+    """Return measures that bring a file's content here as a command's output."""
+    size, out = file.stat().st_size, work.folder / "out"
+
+    def checked(sample: Sample, more: float = 0.0) -> Sample:
+        if out.stat().st_size != size:
+            raise Failed(f"{out.stat().st_size} of {size} bytes came")
+        return {"rate": size / 1e6 / sample["s"], "cpu_s": sample["cpu_s"] + more}
+
+    def ours(cvl: Cvl) -> Measure:
+        def take() -> Sample:
+            there.warm(cvl)
+            env, before = there.env(cvl), there.kept_cpu(cvl)
+            sample = commands.timed(_run(there, cvl, file.name), env, out=out)
+            return checked(sample, there.kept_cpu(cvl) - before)
+
+        return take
+
+    measures: dict[str, Measure] = {
+        BASE: lambda: checked(commands.timed(there.ssh(f"cat {file}"), out=out)),
+    }
+    return measures | {cvl.called(RUN): ours(cvl) for cvl in work.cvls}
+
+
+def _speeds(work: Work, found: Found, file: Path) -> list[Table]:
+    what = {
+        "big": f"{work.sizes.megabytes} MB of random bytes",
+        "short": f"{work.sizes.lines:,} short lines",
+    }[file.name]
+    name = work.cvls[0].called(RUN)
+    note = "Into a file; cvl writes a log of its own beside it, as every run does."
+    return [
+        found.table(
+            f"{what}: speed",
+            "rate",
+            "MB/s",
+            BASE,
+            {name: Goal(limit=0.8, at_least=True)},
+            note=note,
+        ),
+        found.table(
+            f"{what}: processor time of the client",
+            "cpu_s",
+            "s",
+            BASE,
+            {name: Goal(limit=2.0)},
+            note="With that of the ssh that keeps the connection.",
+        ),
+    ]
+
+
+def _delays(work: Work, there: Host, ticking: str) -> dict[str, Measure]:
+    measures: dict[str, Measure] = {BASE: lambda: _delay(there.ssh(ticking), None)}
+
+    def ours(cvl: Cvl) -> Measure:
+        def take() -> Sample:
+            there.warm(cvl)
+            return _delay(_run(there, cvl, "tick"), there.env(cvl))
+
+        return take
+
+    return measures | {cvl.called(RUN): ours(cvl) for cvl in work.cvls}
+
+
+def _delay(argv: Sequence[str], env: dict[str, str] | None) -> Sample:
+    """Return how late the lines of the ticker are here: both ends read the same clock."""
+    late, rest = [], b""
+    with commands.Run(argv, env, piped=True) as run:
+        while data := os.read(run.stdout.fileno(), 1 << 16):
+            came = time.time_ns()
+            *lines, rest = (rest + data).split(b"\n")
+            late += [(came - int(line)) / 1e9 for line in lines]
+        run.ended()
+    cuts = statistics.quantiles(late, n=100, method="inclusive")
+    return {"p50_s": cuts[49], "p99_s": cuts[98]}
+
+
+def _lateness(work: Work, found: Found) -> list[Table]:
+    lines = work.sizes.paced_lines
+    tables = [
+        found.table(
+            f"Delay of a line at {PACE} lines a second: {title}", metric, "ms", BASE, scale=1000
+        )
+        for title, metric in (("median", "p50_s"), ("99th percentile", "p99_s"))
+    ]
+    worst = tables[1]
+    added = {
+        name: [mine - base for mine, base in zip(late, worst.samples.get(BASE, ()), strict=False)]
+        for name, late in worst.samples.items()
+        if name != BASE
+    }
+    goal = {work.cvls[0].called(RUN): Goal(limit=LATE * 1000, ratio=False)}
+    note = f"Of {lines} lines a round: the 99th percentile less that of ssh in the same round."
+    title = "Added delay of a line, 99th percentile"
+    tables.append(Table(title=title, unit="ms", base="", samples=added, goals=goal, note=note))
+    return tables
