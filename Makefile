@@ -2,7 +2,7 @@
 
 PYTHON = .venv/bin/python
 
-.PHONY: demo test chaos kube kube-build kube-stop lint clean
+.PHONY: demo test bench chaos kube kube-build kube-stop lint clean
 
 demo:
 	@scripts/setup demo
@@ -29,11 +29,16 @@ kube-stop:
 	@scripts/setup test
 	@$(PYTHON) -m cvl.testing.kube_keeper stop
 
+# Measures cvl beside what one would use instead, and writes docs/benchmarks.md.
+bench:
+	@scripts/setup test
+	@$(PYTHON) -m bench $(ARGS)
+
 lint:
 	@scripts/setup lint
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) -m ruff format --check
-	@$(PYTHON) -m mypy
+	@$(PYTHON) -m mypy cvl bench
 
 clean:
 	rm -rf .venv build dist cvl-runs .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from bench.values import Failed, Sample
 
@@ -66,11 +68,15 @@ class Run:
             except OSError as error:
                 os.close(self._errors)
                 raise Failed(f"{argv[0]}: {error.strerror}") from error
+        self._watchdog = threading.Timer(LIMIT, self.process.kill)
+        self._watchdog.daemon = True
+        self._watchdog.start()
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._watchdog.cancel()
         if self.process.returncode is None:
             self.process.kill()
             self.process.wait()
@@ -96,7 +102,8 @@ class Run:
 
     def ended(self) -> Sample:
         """Wait for its end. Raises `Failed` unless it succeeds."""
-        usage = _waited(self.process)
+        _, status, usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - self._began
         if self.process.returncode:
             raise Failed(f"{self._named()}: exit code {self.process.returncode}: {self._words()}")
@@ -125,17 +132,13 @@ def wait_for(what: Callable[[], object], limit: float = LIMIT) -> float:
     return time.perf_counter() - began
 
 
-def _waited(process: subprocess.Popen[bytes]) -> os.struct_rusage:  # type: ignore[name-defined]
-    """Wait with the processor time of the process and all that it waited for."""
-    import resource
-    import threading
-
-    timer = threading.Timer(LIMIT, process.kill)
-    timer.start()
-    try:
-        _, status, usage = os.wait4(process.pid, 0)
-    finally:
-        timer.cancel()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert isinstance(usage, resource.struct_rusage)
-    return usage
+def started_with(mark: str) -> list[int]:
+    """Return the processes that have `NAME=VALUE` in their environment."""
+    found = []
+    for entry in os.scandir("/proc"):
+        with suppress(OSError):
+            if entry.name.isdigit() and mark.encode() in Path(
+                entry.path, "environ"
+            ).read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found

@@ -1,4 +1,4 @@
-"""Fan-out: what does it cost to run on many hosts at once, and how does that grow?"""
+"""Fan-out: what it costs to run on many hosts at once, and how that grows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from bench import commands
@@ -60,16 +61,20 @@ def _compare(
     }
     for cvl in work.cvls:
         measures[f"{cvl.called('run')}, each"] = _cold(
-            there, cvl, lambda cvl=cvl: _at_once(_runs(cvl, names, what), there.env(cvl))
+            there, cvl, partial(_at_once, _runs(cvl, names, what), there.env(cvl))
         )
     cvl = work.cvls[0]
     measures["cvl in Python, one process"] = _cold(
         there,
         cvl,
-        lambda: _at_once([[*cvl.python("fan_once.py"), what, *names]], env, share=count),
+        partial(_at_once, [[*cvl.python("fan_once.py"), what, *names]], env, share=count),
     )
     found = in_turns(
-        measures, rounds=work.sizes.rounds, seconds=seconds, warm=False, least=min(LEAST, work.sizes.rounds)
+        measures,
+        rounds=work.sizes.rounds,
+        seconds=seconds,
+        warm=False,
+        least=LEAST,
     )
     topic.missing |= found.missing
     job = f"a job of {work.sizes.job_seconds} s" if what == "long" else "a job that says hello"

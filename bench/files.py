@@ -1,4 +1,4 @@
-"""Files: how long until they are ready for a run on a host, and until results are here?"""
+"""Files: how long until they are ready for a run on a host, and until results are here."""
 
 from __future__ import annotations
 
@@ -51,9 +51,8 @@ class Files:
         if first:
             env, base = {**env, "CVL_STATE_DIR": str(self.fresh())}, self.fresh() / "base"
         words = [self.host.name, str(base), str(self.host.repo), what]
-        done = subprocess.run(
-            [*cvl.python("sync_once.py"), *words], env=env, capture_output=True, text=True, check=False
-        )
+        argv = [*cvl.python("sync_once.py"), *words]
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Failed(done.stderr.strip().splitlines()[-1])
         return {"s": float(done.stdout)}
@@ -114,7 +113,7 @@ def measure(work: Work) -> Topic:
             topic.missing |= found.missing
         if topic.missed():
             cvl = work.cvls[0]
-            argv = [cvl.program, "run", "--no-fetch", "-q", "--docker", there.name, "small", "train"]
+            argv = there.run(cvl, "small")
             topic.profiles["system calls of `cvl run` without changes"] = calls(
                 argv, there.env(cvl)
             )
@@ -177,8 +176,8 @@ def _fetch(files: Files, cvl: Cvl) -> Measure:
 
     def take() -> Sample:
         env = files.host.env(cvl)
-        words = ["run", "--no-fetch", "-q", "-d", "--docker", files.host.name, "results", "train"]
-        said = subprocess.run([cvl.program, *words], env=env, capture_output=True, text=True, check=True)
+        argv = files.host.run(cvl, "results", "-d")
+        said = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
         run = said.stdout.strip()
         commands.wait_for(lambda: _ended(cvl, env, run))
         return commands.timed([cvl.program, "fetch", run, "-o", str(files.fresh())], env)
@@ -190,12 +189,13 @@ def _ended(cvl: Cvl, env: dict[str, str], run: str) -> bool:
     done = subprocess.run(
         [cvl.program, "ps", "--json"], env=env, capture_output=True, text=True, check=True
     )
-    return any(each["id"] == run and each["exit_code"] is not None for each in json.loads(done.stdout))
+    found = {each["id"]: each["exit_code"] for each in json.loads(done.stdout)}
+    return found.get(run) is not None
 
 
 def _made(repo: Path, count: int) -> Iterator[Path]:
     """Make an example with so many files in a hundred folders; yield the files."""
-    random = Random(1)  # noqa: S311
+    random = Random(1)
     example(repo, "small", "true\n")
     for number in range(count):
         path = repo / SMALL / f"d{number % 100:02d}" / f"file-{number:05d}.txt"
@@ -215,4 +215,3 @@ def _index(repo: Path) -> None:
         subprocess.run(["git", "-C", str(repo), *words], check=True)
     shutil.rmtree(repo / ".git/objects")
     (repo / ".git/objects").mkdir()
-

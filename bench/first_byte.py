@@ -1,4 +1,4 @@
-"""First output: how long until the first byte of what runs on another machine is here?"""
+"""First output: how long until the first byte of what runs on another machine is here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ GOALS = {
     ("--ssh", "cold"): 1.6,
     ("--ssh", "kept"): 0.8,
 }
-FABRIC = "import fabric, sys; fabric.Connection(sys.argv[1], config=fabric.Config(runtime_ssh_path=sys.argv[2])).run('echo hello')"
+FABRIC = """
+import fabric, sys
+config = fabric.Config(runtime_ssh_path=sys.argv[2])
+fabric.Connection(sys.argv[1], config=config).run("echo hello")
+"""
 PARAMIKO = """
 import paramiko, sys
 name, path = sys.argv[1:]
@@ -94,14 +98,9 @@ def _run(there: Host, cvl: Cvl, flag: str, *, cold: bool) -> Measure:
             there.cool(cvl)
         else:
             there.warm(cvl)
-        return commands.timed(words(there, cvl, flag), there.env(cvl), first=True)
+        return commands.timed(there.run(cvl, "hello", flag=flag), there.env(cvl), first=True)
 
     return take
-
-
-def words(there: Host, cvl: Cvl, flag: str, name: str = "hello") -> list[str]:
-    """Return the command line that runs an example and leaves its results there."""
-    return [cvl.program, "run", "--no-fetch", "-q", flag, there.name, name, "train"]
 
 
 def _library(there: Host, name: str) -> Measure:
@@ -114,7 +113,7 @@ def _library(there: Host, name: str) -> Measure:
 
 
 def _profile(topic: Topic, cvl: Cvl, there: Host) -> None:
-    argv = words(there, cvl, "--docker")
+    argv = there.run(cvl, "hello")
     topic.profiles["imports of `cvl run --docker`"] = imports(cvl, *MODULES)
     topic.profiles["functions of `cvl run --docker`, kept"] = functions(
         cvl, argv[1:], there.env(cvl)

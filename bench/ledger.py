@@ -1,4 +1,4 @@
-"""The ledger: does it stay quick with 100,000 runs, and after a crash?"""
+"""The ledger: whether it stays quick with 100,000 runs, and after a crash."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from bench import commands
@@ -62,8 +63,8 @@ def _ps(topic: Topic, work: Work, few: str, many: str, seconds: float) -> None:
     for cvl in work.cvls:
         for name, state in ((few, "few"), (many, "many")):
             env = cvl.environment(CVL_STATE_DIR=str(work.folder / state))
-            measures[f"{cvl.called('ps')}, {name}"] = (
-                lambda cvl=cvl, env=env: commands.timed([cvl.program, "ps"], env)
+            measures[f"{cvl.called('ps')}, {name}"] = partial(
+                commands.timed, [cvl.program, "ps"], env
             )
     found = in_turns(measures, rounds=work.sizes.rounds, seconds=seconds)
     topic.missing |= found.missing
@@ -96,14 +97,12 @@ def _inserts(topic: Topic, work: Work, few: str, many: str, seconds: float) -> N
         copy = work.folder / f"{state}-written" / "ledger.db"
         copy.parent.mkdir()
         shutil.copyfile(work.folder / state / "ledger.db", copy)
-        measures[f"a run noted, {name}"] = lambda ledger=Ledger(copy): begin(ledger)
+        measures[f"a run noted, {name}"] = partial(begin, Ledger(copy))
     found = in_turns(measures, rounds=work.sizes.rounds, seconds=seconds)
     bare.close()
     note = "On the disk before it returns; the ledger opens its file anew each time."
     goals = {f"a run noted, {many}": Goal(limit=3.0)}
-    topic.tables.append(
-        found.table("One run noted", "s", "ms", base, goals, scale=1000, note=note)
-    )
+    topic.tables.append(found.table("One run noted", "s", "ms", base, goals, scale=1000, note=note))
 
 
 def _crashes(topic: Topic, work: Work, many: str, seconds: float) -> None:
@@ -119,7 +118,7 @@ def _crashes(topic: Topic, work: Work, many: str, seconds: float) -> None:
         began = time.perf_counter()
         runs = Ledger(path).runs(FEW)
         spent = time.perf_counter() - began
-        if any(run.exit_code == 99 for run in runs) or len(Ledger(path).runs()) != count:  # noqa: PLR2004
+        if any(run.exit_code == 99 for run in runs) or len(Ledger(path).runs()) != count:
             raise Failed("the ledger is not what it was before the crash")
         shutil.rmtree(path.parent)
         return {"s": spent}
@@ -139,7 +138,8 @@ def _crashes(topic: Topic, work: Work, many: str, seconds: float) -> None:
 
 def _crash(path: Path) -> None:
     """Leave a half-written transaction behind, as a killed cvl would."""
-    with subprocess.Popen([sys.executable, "-c", CRASH, str(path)], stdout=subprocess.PIPE) as child:
+    argv = [sys.executable, "-c", CRASH, str(path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         if not child.stdout.readline():
             raise Failed("the crash did not happen")

@@ -42,7 +42,7 @@ def _memory() -> str:
 
 
 def _file_system() -> str:
-    folder = os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - what tempfile would take
+    folder = os.environ.get("TMPDIR", "/tmp")
     done = subprocess.run(
         ["stat", "-f", "-c", "%T", folder], capture_output=True, text=True, check=False
     )

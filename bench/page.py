@@ -9,15 +9,17 @@ from pathlib import Path
 
 from bench.values import Goal, Table, Topic, quartiles
 
+TIMES = "\N{MULTIPLICATION SIGN}"
 INTRO = """\
 # Benchmarks
 
-Written by `make bench`, never by hand; [bench/README.md](../bench/README.md) says how, and how to add to it.
+Written by `make bench`, never by hand; [bench/README.md](../bench/README.md) says how to add to it.
 The raw samples are in [benchmarks/results.json](benchmarks/results.json).
 
-All sides of a table do the same work in turns, in the same rounds. Seconds differ from machine to machine and from
-minute to minute, the ratios hold: a ratio is the median over the rounds, of each round's own ratio; the range behind it
-is from the least to the greatest. "IQR" is the range of the middle half of the samples."""
+All sides of a table do the same work in turns, in the same rounds. Seconds differ from machine to
+machine and from minute to minute, the ratios hold: a ratio is the median over the rounds, of each
+round's own ratio; the range behind it is from the least to the greatest. "IQR" is the range of the
+middle half of the samples. What begins with `cvl` and has no `@` is this cvl."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,7 @@ def _table(table: Table) -> Iterator[str]:
     yield f"\n### {table.title}\n"
     if table.note:
         yield f"{table.note}\n"
-    ratio = f" × {_cell(table.base)} |" if table.base in table.samples else ""
+    ratio = f" {TIMES} {_cell(table.base)} |" if table.base in table.samples else ""
     yield f"| | {table.unit} | IQR | rounds |{ratio} goal |"
     yield "|---|---|---|---|" + ("---|" if ratio else "") + "---|"
     for name, samples in table.samples.items():
@@ -131,7 +133,7 @@ def _goal(goal: Goal, table: Table) -> str:
 
 
 def _amount(value: float, goal: Goal, table: Table) -> str:
-    return f"{value:.2f} ×" if goal.ratio else f"{_number(value)} {table.unit}"
+    return f"{value:.2f} {TIMES}" if goal.ratio else f"{_number(value)} {table.unit}"
 
 
 def _number(value: float) -> str:

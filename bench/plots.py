@@ -20,7 +20,7 @@ ROW, HEAD, WIDTH = 0.24, 0.75, 7.5
 
 def main() -> int:
     results, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    import matplotlib as mpl
+    import matplotlib as mpl  # type: ignore[import-not-found]
 
     mpl.use("svg")
     mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "cvl", "font.size": 8}
@@ -33,10 +33,10 @@ def main() -> int:
 
 def draw(title: str, tables: list[dict[str, Any]], file: Path) -> None:
     """Draw medians as bars, with the middle half of the samples as whiskers."""
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
     heights = [HEAD + ROW * len(table["samples"]) for table in tables]
-    figure, axes = pyplot.subplots(
+    figure, axes = plt.subplots(
         len(tables),
         figsize=(WIDTH, sum(heights)),
         squeeze=False,
@@ -47,7 +47,7 @@ def draw(title: str, tables: list[dict[str, Any]], file: Path) -> None:
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None, "Creator": None})
-    pyplot.close(figure)
+    plt.close(figure)
 
 
 def bars(axis: Any, table: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Profiles, taken by the program itself where a goal is missed: where does the time go?"""
+"""Profiles, taken by the program itself where a goal is missed: where the time goes."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""Rented machines: what is billed beyond the job, and how soon does billing end when cvl dies?"""
+"""Rented machines: what is billed beyond the job, and how soon that ends when cvl dies."""
 
 from __future__ import annotations
 
+import os
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
-from bench.commands import Run, timed, wait_for
+from bench.commands import Run, started_with, timed, wait_for
 from bench.cvls import Cvl
 from bench.pairs import Found, in_turns
 from bench.values import Failed, Goal, Sample, Table, Topic
@@ -23,6 +24,9 @@ LAUNCH_EVERY = 12.0
 SETTLE = {"LAMBDA_SETTLE": "3"}
 """Seconds in which the stand-in may not list what it made. The real one may take 120, which a run
 that is shorter than that waits for in the end: nothing is billed then."""
+KILL = "kill -9 while the job runs"
+PATIENCE = 240.0
+"""Seconds that a crowd may take; one that would take longer here is not measured."""
 WORDS = ("-y", "--remote", "lambda", "--gpu-type", "gpu_1x_a10", "--timeout", "20m")
 
 
@@ -37,10 +41,11 @@ def measure(work: Work) -> Topic:
     example(repo, "short", f"sleep {JOB:g}\n")
     example(repo, "endless", "echo ready; sleep 600\n")
     cvl, rounds = work.cvls[0], work.sizes.rounds
-    with LambdaCloud(Settings(boot_seconds=BOOT, launch_interval=0, hosts="sshd")) as cloud:
-        renter = _Renter(work, cloud, cvl, pace={"LAMBDA_LAUNCH_INTERVAL": "0", **SETTLE})
-        measures = {"a run": renter.billed, "kill -9 while the job runs": renter.killed}
-        found = in_turns(measures, rounds=min(5, rounds), seconds=work.seconds / 3, warm=False)
+    with LambdaCloud(Settings(boot_seconds=BOOT, launch_interval=0, hosts="auto")) as cloud:
+        pace = {"LAMBDA_LAUNCH_INTERVAL": "0", **SETTLE}
+        with _renter(work, cloud, cvl, pace) as renter:
+            measures = {"a run": renter.billed, KILL: renter.killed}
+            found = in_turns(measures, rounds=min(5, rounds), seconds=work.seconds / 3, warm=False)
         topic.missing |= found.missing
         topic.tables += _single(found)
         topic.notes.append(
@@ -51,7 +56,7 @@ def measure(work: Work) -> Topic:
         boot_seconds=BOOT,
         request_interval=1 / HASTE,
         launch_interval=LAUNCH_EVERY / HASTE,
-        hosts="sshd",
+        hosts="auto",
     )
     with LambdaCloud(settings) as cloud:
         pace = {
@@ -59,12 +64,35 @@ def measure(work: Work) -> Topic:
             "LAMBDA_API_RPS": f"{HASTE:g}",
             "LAMBDA_LAUNCH_INTERVAL": f"{LAUNCH_EVERY / HASTE:g}",
         }
-        crowds = {n: _Renter(work, cloud, cvl, pace).crowd(n) for n in work.sizes.rents}
-    topic.tables += _crowds(crowds)
+        with _renter(work, cloud, cvl, pace) as renter:
+            topic.tables += _crowds(_grown(topic, renter, work.sizes.rents))
     topic.notes.append(
         f"Crowds: the API's limits and cvl's pace are {HASTE:g} times the real ones."
     )
     return topic
+
+
+def _grown(topic: Topic, renter: _Renter, counts: Sequence[int]) -> dict[int, Sample]:
+    """Measure larger and larger crowds, as far as this machine's time allows."""
+    found: dict[int, Sample] = {}
+    for count in counts:
+        last = max(found, default=0)
+        needed = found[last]["s"] * count / last if last > 1 else 0.0
+        if needed > PATIENCE:
+            topic.missing[f"{count} runs at once"] = f"it would take about {needed:.0f} s here"
+            continue
+        found[count] = renter.crowd(count)
+    return found
+
+
+@contextmanager
+def _renter(work: Work, cloud: LambdaCloud, cvl: Cvl, pace: dict[str, str]) -> Iterator[_Renter]:
+    """Give somebody who rents at this cloud; nothing that was started is left afterwards."""
+    renter = _Renter(work, cloud, cvl, pace)
+    try:
+        yield renter
+    finally:
+        renter.close()
 
 
 class _Renter:
@@ -72,10 +100,11 @@ class _Renter:
 
     def __init__(self, work: Work, cloud: LambdaCloud, cvl: Cvl, pace: dict[str, str]) -> None:
         self._cloud, self._cvl = cloud, cvl
+        self._state = str(work.folder / f"state-{cloud.port}")
         self._env = cvl.environment(
             **cloud.env,
             **pace,
-            CVL_STATE_DIR=str(work.folder / f"state-{cloud.port}"),
+            CVL_STATE_DIR=self._state,
             CVL_ROOT=str(work.folder / "repo"),
         )
         self._cwd = work.folder
@@ -99,7 +128,8 @@ class _Renter:
 
         self._cloud.on_request(hear)
         with Run(self._argv("endless"), self._env, cwd=self._cwd, piped=True) as run:
-            run.stdout.read(5)
+            if not run.stdout.read(5):
+                raise Failed("the job did not start")
             died = time.perf_counter()
             run.process.send_signal(signal.SIGKILL)
             wait_for(lambda: asked and not self._cloud.alive())
@@ -110,9 +140,7 @@ class _Renter:
         before, began = len(self._cloud.log), time.perf_counter()
         with ExitStack() as stack:
             argv = self._argv("short")
-            runs = [
-                stack.enter_context(Run(argv, self._env, cwd=self._cwd)) for _ in range(count)
-            ]
+            runs = [stack.enter_context(Run(argv, self._env, cwd=self._cwd)) for _ in range(count)]
             for run in runs:
                 run.ended()
         seconds = time.perf_counter() - began
@@ -122,17 +150,22 @@ class _Renter:
             "s": seconds,
             "pace_s": (count - 1) * LAUNCH_EVERY / HASTE,
             "requests": len(log) / count,
-            "refused": sum(entry.status == 429 for entry in log),  # noqa: PLR2004
+            "refused": sum(entry.status == 429 for entry in log),
             "beyond_s": sum(line.seconds - JOB for line in bill) / count,
             "left": len(self._cloud.alive()),
         }
+
+    def close(self) -> None:
+        """End guardians that still try: their cloud goes away now."""
+        for pid in started_with(f"CVL_STATE_DIR={self._state}"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _argv(self, name: str) -> Sequence[str]:
         return [self._cvl.program, "run", "-q", *WORDS, name, "train"]
 
 
 def _single(found: Found) -> list[Table]:
-    kill = "kill -9 while the job runs"
     goals = {"a run": Goal(limit=3.0, ratio=False)}
     note = "By the cloud's meter: from the health checks passed to the terminate heard."
     return [
@@ -150,7 +183,7 @@ def _single(found: Found) -> list[Table]:
             "gone_s",
             "s",
             "",
-            {kill: Goal(limit=30.0, ratio=False)},
+            {KILL: Goal(limit=30.0, ratio=False)},
         ),
     ]
 
@@ -174,5 +207,3 @@ def _crowds(crowds: dict[int, Sample]) -> list[Table]:
         )
         for title, (metric, unit) in rows.items()
     ]
-
-

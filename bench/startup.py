@@ -1,4 +1,4 @@
-"""Start-up: how long does a command take that does next to nothing?"""
+"""Start-up: how long a command takes that does next to nothing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def measure(work: Work) -> Topic:
     )
     root, count = examples(work.folder / "repo", work.sizes.examples), work.sizes.past_runs
     filled(work.folder / "state" / "ledger.db", count)
-    goals, measures = {}, {BASE: partial(commands.timed, [sys.executable, "-c", "pass"])}
+    goals: dict[str, Goal] = {}
+    measures: dict[str, Measure] = {BASE: partial(commands.timed, [sys.executable, "-c", "pass"])}
     for cvl in work.cvls:
         env = cvl.environment(CVL_ROOT=str(root), CVL_STATE_DIR=str(work.folder / "state"))
         for words, limit, ratio in (

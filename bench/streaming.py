@@ -1,4 +1,4 @@
-"""Streaming: how fast does output come through, at what cost, and how late?"""
+"""Streaming: how fast output comes through, at what cost, and how late."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def measure(work: Work) -> Topic:
         if topic.missed():
             cvl = work.cvls[0]
             topic.profiles["functions of `cvl run` while the big file comes"] = functions(
-                cvl, _run(there, cvl, "big")[1:], there.env(cvl)
+                cvl, there.run(cvl, "big")[1:], there.env(cvl)
             )
     return topic
 
@@ -76,10 +76,6 @@ def _short_lines(path: Path, count: int) -> Path:
             numbers = range(first, min(count, first + 10_000))
             file.write("".join(f"step {number}\n" for number in numbers))
     return path
-
-
-def _run(there: Host, cvl: Cvl, name: str) -> list[str]:
-    return [cvl.program, "run", "--no-fetch", "-q", "--docker", there.name, name, "train"]
 
 
 def _copies(work: Work, there: Host, file: Path) -> dict[str, Measure]:
@@ -95,7 +91,7 @@ def _copies(work: Work, there: Host, file: Path) -> dict[str, Measure]:
         def take() -> Sample:
             there.warm(cvl)
             env, before = there.env(cvl), there.kept_cpu(cvl)
-            sample = commands.timed(_run(there, cvl, file.name), env, out=out)
+            sample = commands.timed(there.run(cvl, file.name), env, out=out)
             return checked(sample, there.kept_cpu(cvl) - before)
 
         return take
@@ -139,7 +135,7 @@ def _delays(work: Work, there: Host, ticking: str) -> dict[str, Measure]:
     def ours(cvl: Cvl) -> Measure:
         def take() -> Sample:
             there.warm(cvl)
-            return _delay(_run(there, cvl, "tick"), there.env(cvl))
+            return _delay(there.run(cvl, "tick"), there.env(cvl))
 
         return take
 

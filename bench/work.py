@@ -33,6 +33,8 @@ class Sizes:
     job_seconds: int = 10
 
 
+SCP = ("Subsystem sftp internal-sftp",)
+"""What scp needs of an sshd."""
 SMOKE = Sizes(
     rounds=1,
     examples=3,
@@ -97,8 +99,7 @@ class Host:
         if self.socket(cvl) is None:
             hello = self.repo / "examples/bench/hello"
             name = "hello" if hello.exists() else example(self.repo, "hello", "echo hello\n")
-            words = ["run", "--no-fetch", "-q", "--docker", self.name, name, "train"]
-            commands.timed([cvl.program, *words], self.env(cvl))
+            commands.timed(self.run(cvl, name), self.env(cvl))
         kept = self.socket(cvl)
         if kept is None:
             raise Failed("no connection was kept")
@@ -115,6 +116,11 @@ class Host:
             mux.terminate(str(path), 5.0)
             path.unlink(missing_ok=True)
 
+    def run(self, cvl: Cvl, name: str, *options: str, flag: str = "--docker") -> list[str]:
+        """Return the command line that runs an example and leaves its results there."""
+        words = ["run", "--no-fetch", "-q", *options, flag, self.name, name, "train"]
+        return [cvl.program, *words]
+
     def ssh(self, *words: str, kept: Path | None = None) -> list[str]:
         """Return an ssh command line: alone, or over a kept connection."""
         over = ["-S", str(kept) if kept else "none", "-o", "ControlMaster=no"]
@@ -125,7 +131,7 @@ class Host:
 def host(work: Work) -> Iterator[Host]:
     """Start a host with an empty repository; nothing of it is left afterwards."""
     with ExitStack() as stack:
-        sshd = stack.enter_context(Sshd(work.folder / "sshd", options=("Subsystem sftp internal-sftp",)))
+        sshd = stack.enter_context(Sshd(work.folder / "sshd", options=SCP))
         found = Host(sshd=sshd, folder=work.folder, repo=work.folder / "repo")
         yield found
         for cvl in work.cvls:
