@@ -25,6 +25,7 @@ cluster() {
     mkdir -p "$FOLDER/log" "$FOLDER/certs" "$FOLDER/kubelet"
     cd "$FOLDER"
     keep_settings
+    keep_logs
     control_groups
     echo ready
     while read -r order; do
@@ -51,6 +52,12 @@ keep_settings() {
     done
 }
 
+# kubelet removes the logs of all pods that it does not know: those of other clusters, too.
+keep_logs() {
+    mkdir -p var-log
+    mount --bind var-log /var/log
+}
+
 # All that runs in pods is below one control group of ours.
 control_groups() {
     for controller in /sys/fs/cgroup/*/; do
@@ -62,6 +69,7 @@ control_groups() {
 }
 
 start_engine() {
+    ip route del default # what is not here is said to be so at once
     cat >runtime <<END
 #!/bin/sh
 case " \$* " in *' --bundle '*) "$PYTHON" -IS "$RUNTIME" "\$@" ;; esac
@@ -82,8 +90,10 @@ start_control_plane() {
         --service-account-private-key-file=service-accounts.key \
         --root-ca-file=certs/apiserver.crt --leader-elect=false --cert-dir=certs \
         --bind-address=127.0.0.1 --port=0 --feature-gates=TTLAfterFinished=true \
+        --flex-volume-plugin-dir="$FOLDER/plugins" \
         --controllers='*,-nodeipam,-route,-service,-cloud-node-lifecycle,-attachdetach' \
-        --node-monitor-period=1s --node-monitor-grace-period=10s
+        --node-monitor-period=1s --node-monitor-grace-period=10s \
+        --kube-api-qps=100 --kube-api-burst=200
     serve scheduler --kubeconfig=kubeconfig --leader-elect=false --cert-dir=certs \
         --bind-address=127.0.0.1 --port=0
     until_up dockerd docker -H "unix://$FOLDER/docker.sock" version
@@ -121,11 +131,18 @@ nodeStatusUpdateFrequency: 1s
 nodeStatusReportFrequency: 2s
 nodeLeaseDurationSeconds: 4
 syncFrequency: 5s
+kubeAPIQPS: 50
+kubeAPIBurst: 100
+eventRecordQPS: 50
+volumePluginDir: $FOLDER/plugins
+featureGates: {DevicePlugins: false}
 END
     serve kubelet --config=kubelet.yaml --kubeconfig=kubeconfig --hostname-override="$NODE" \
         --node-ip="$ADDRESS" --container-runtime=docker --network-plugin= \
         --docker-endpoint="unix://$FOLDER/docker.sock" --pod-infra-container-image="$PAUSE" \
-        --root-dir="$FOLDER/kubelet" --cert-dir=certs --log-dir=log
+        --container-runtime-endpoint="unix://$FOLDER/dockershim.sock" \
+        --experimental-dockershim-root-directory="$FOLDER/dockershim" \
+        --root-dir="$FOLDER/kubelet" --cert-dir=certs
 }
 
 serve() { # NAME OPTION...: in the background

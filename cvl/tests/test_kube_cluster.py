@@ -18,6 +18,14 @@ from cvl.testing import kube_cluster
 
 pytestmark = [pytest.mark.kube, pytest.mark.slow]
 
+PLACES = [
+    "/run/dockershim.sock",
+    "/usr/libexec/kubernetes",
+    "/var/lib/dockershim/sandbox",
+    "/var/lib/kubelet/device-plugins",
+    "/var/log/containers",
+    "/var/log/pods",
+]
 HOLD = "import sys; from cvl.testing import kube_keeper; sys.exit(kube_keeper.hold())"
 
 
@@ -25,6 +33,7 @@ HOLD = "import sys; from cvl.testing import kube_keeper; sys.exit(kube_keeper.ho
 def test_nothing_is_left_of_it(number: signal.Signals, tmp_path: Path) -> None:
     if why := kube_cluster.missing():
         pytest.skip(why)
+    before = places()
     (tmp_path / "cvl-kube").mkdir()
     (tmp_path / "cvl-kube/bin").symlink_to(kube_cluster.programs())
     keeper = subprocess.Popen(
@@ -47,6 +56,7 @@ def test_nothing_is_left_of_it(number: signal.Signals, tmp_path: Path) -> None:
     while any((left := traces(folder, subnet)).values()):
         assert time.monotonic() < ends, left
         time.sleep(0.1)
+    assert places() == before
 
 
 def traces(folder: Path, subnet: str) -> dict[str, list[str]]:
@@ -59,6 +69,11 @@ def traces(folder: Path, subnet: str) -> dict[str, list[str]]:
         "interfaces": [line for line in addresses if f" {subnet}." in line],
         "control groups": [str(group) for group in groups],
     }
+
+
+def places() -> dict[str, float]:
+    """Return where a kubelet writes unless told otherwise, and when somebody did."""
+    return {str(place): place.stat().st_mtime for place in map(Path, PLACES) if place.exists()}
 
 
 def commands() -> Iterator[tuple[str, str]]:
