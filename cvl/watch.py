@@ -184,12 +184,34 @@ def _attempted(
         record = ledger.run(run_id)
     except LedgerError as error:
         Log().warn(f"{error}; going on without it")
-        _swept(record, ledger, secrets)
+        _without(record, ledger, secrets, word, ears)
         return True
     provider = reopen(record.runner, record.handle, secrets)
-    detached = word == GONE and record.detached
-    _recover(record, provider, ledger, FOLLOW if detached else word, ears)
+    _recover(record, provider, ledger, meant(record, word), ears)
     return ledger.run(run_id).state is RunState.ENDED
+
+
+def meant(record: Run, word: str) -> str:
+    """Return what a word means for this run: a detached one outlives its client."""
+    return FOLLOW if word == GONE and record.detached else word
+
+
+def _without(
+    record: Run, ledger: Ledger, secrets: Mapping[str, str], word: str, ears: Ears
+) -> None:
+    """Do the same without the ledger, as far as that goes."""
+    from cvl import blind
+    from cvl.runners import reopen
+    from cvl.scope import Scope
+
+    provider, work = reopen(record.runner, record.handle, secrets), Scope(seconds=ears.left())
+    ears.rush = lambda: work.cancel(Cause.STOPPED)
+    try:
+        if word != RELEASE and not ears.hurried:
+            blind.save(record, provider, Log(), work, CAUSES[meant(record, word)])
+    finally:
+        ears.rush = None
+    blind.sweep(record, provider, ledger, Log(), RELEASE_LIMIT)
 
 
 def _ours(ledger: Ledger, run_id: str) -> bool:
@@ -222,19 +244,6 @@ def _recover(record: Run, provider: Provider, ledger: Ledger, word: str, ears: E
         work.recover(CAUSES[word], at_once=word == RELEASE)
     finally:
         ears.rush = None
-
-
-def _swept(record: Run, ledger: Ledger, secrets: Mapping[str, str]) -> None:
-    """Destroy what carries the run's tag: the ledger cannot be read, money still runs."""
-    from cvl.errors import LedgerError
-    from cvl.leases import Leases
-    from cvl.runners import reopen
-    from cvl.scope import Scope
-
-    provider = reopen(record.runner, record.handle, secrets)
-    leases = Leases(ledger, record.id, provider, Scope(tell=Log().phase))
-    with suppress(LedgerError):
-        leases.release(Scope(seconds=RELEASE_LIMIT))
 
 
 class Log:

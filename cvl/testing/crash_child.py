@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,9 @@ LIMIT = 40.0
 BOOT_LIMIT = 3.0
 STUCK = 6.0
 """Seconds after which a client says where it stands."""
+LEDGER = threading.RLock()
+"""Held by whoever has the ledger open, and by whoever forks."""
+CONNECTED = vars(Store)["_connected"]
 SEND, WRITING = vars(lambda_api.LambdaAPI)["_send"], vars(Store)["writing"]
 REPLY = urllib3.connection.HTTPConnection.getresponse
 KEY_PAIR: dict[str, str] = {}
@@ -67,6 +71,7 @@ class Killer:
         """Put it into this process, in place of the one that a parent had."""
         put(lambda_api.LambdaAPI, "_send", self._around_send(SEND))
         put(Store, "writing", self._around_writing(WRITING))
+        put(Store, "_connected", _held)
         self._around_reply()
         if self._at == "time":
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -111,6 +116,12 @@ class Killer:
         return wrapped
 
 
+@contextmanager
+def _held(store: object) -> Iterator[object]:
+    with LEDGER, CONNECTED(store) as db:
+        yield db
+
+
 class ForkedPopen:
     """What `guardian` sees of `Popen`: the same process, forked instead of executed."""
 
@@ -119,7 +130,8 @@ class ForkedPopen:
     ) -> None:
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
-        self.pid = os.fork()
+        with LEDGER:  # its state within a process does not survive a fork in the middle
+            self.pid = os.fork()
         if not self.pid:
             _become_guardian(argv[-1], (theirs_in, theirs_out, stderr), env)
         PLAN["guardian"] = {}  # whatever takes its place lives

@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,6 +210,40 @@ def test_a_run_that_is_still_booting_can_be_stopped_from_another_terminal(
         assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
         assert client.ended().code == 125
     assert client.err.count("is booting") == 1, "the same is not said again and again"
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_without_a_ledger_nothing_is_lost_either(
+    desk: Desk, cloud: LambdaCloud, detach: bool
+) -> None:
+    """It is damaged while the job runs: which is stopped, or followed, and fetched all the same."""
+    if detach:
+        done = desk.sh("echo a >out; sleep 3; echo c >late", "-d", "--accept-unguarded")
+        assert done.code == 0, done.err
+        wait_for(lambda: guardians(desk))
+        (desk.state / "ledger.db").write_bytes(b"no database" * 1000)
+    else:
+        with desk.start("run", *desk.options, "one", "sh", JOB) as client:
+            client.shows(b"ready")
+            (desk.state / "ledger.db").write_bytes(b"no database" * 1000)
+            client.signal(signal.SIGKILL)
+            client.process.wait()
+    wait_for(lambda: not cloud.alive() and not cloud.keys())
+    wait_for(lambda: not guardians(desk))
+    found = {path.name: path.read_bytes() for path in (desk.repo / "cvl-runs").glob("*/*")}
+    assert found == {"out": b"a\n", "late": b"c\n" if detach else b"b\n"}
+
+
+def guardians(desk: Desk) -> list[str]:
+    """Return the guardians of this desk's runs."""
+    mark = f"CVL_STATE_DIR={desk.state}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if b"cvl.watch" in words and mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(entry.name)
+    return found
 
 
 def log_of(desk: Desk) -> str:

@@ -1,0 +1,85 @@
+"""Ends a run while the ledger cannot be read: results still lie there, and money still runs.
+
+All that is needed then is what the guardian has known since it began: the run's handle, under
+which the machine is found by its name, and the tag, by which everything is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cvl.drive import STOP_LIMIT, deliver
+from cvl.errors import LedgerError, Unreachable
+from cvl.leases import Leases
+from cvl.ledger import Ledger, Run
+from cvl.provider import Execution, Observer, Provider
+from cvl.puller import bounded
+from cvl.scope import DeadlineExceeded, Scope
+from cvl.spec import FETCH_LIMIT, GRACE, Cause
+
+LOOK = 1.0
+"""Seconds between two questions whether the job has ended."""
+ENOUGH = 60.0
+"""Seconds without an answer from the job's machine after which it is not asked any more."""
+
+
+def save(
+    record: Run, provider: Provider, observer: Observer, work: Scope, cause: Cause | None
+) -> None:
+    """Wait for the job, or stop it for `cause`, and bring its results; what fails is only said.
+
+    `work` ends the waiting; when it is cancelled, all of it.
+    """
+    try:
+        execution = provider.attach(record.handle)
+        try:
+            _see_ended(execution, work, cause)
+            rest = _after(work, FETCH_LIMIT)
+            bounded(lambda: execution.fetch(Path(record.results), rest), rest)
+        finally:
+            execution.close()
+    except Exception as error:  # noqa: BLE001 - nothing may keep what is rented from its end
+        observer.warn(f"results may be lost: {type(error).__name__}: {error}")
+
+
+def sweep(
+    record: Run, provider: Provider, ledger: Ledger, observer: Observer, limit: float
+) -> None:
+    """Destroy what carries the run's tag, and see it gone. Raises `StillOpen`."""
+    leases = Leases(ledger, record.id, provider, Scope(tell=observer.phase))
+    try:
+        leases.release(Scope(seconds=limit))
+    except LedgerError as error:
+        observer.warn(str(error))
+
+
+def _see_ended(execution: Execution, work: Scope, cause: Cause | None) -> None:
+    if cause is None:
+        try:
+            return _waited(execution, work)
+        except DeadlineExceeded:
+            cause = Cause.TIMEOUT
+    rest = _after(work, GRACE + STOP_LIMIT)
+    deliver(execution, GRACE, cause, rest)
+    return _waited(execution, rest)
+
+
+def _waited(execution: Execution, scope: Scope) -> None:
+    silent = 0.0
+    while True:
+        try:
+            if execution.poll() is not None:
+                return
+            silent = 0.0
+        except Unreachable:
+            silent += LOOK
+            if silent >= ENOUGH:
+                raise
+        scope.sleep(LOOK)
+
+
+def _after(work: Scope, seconds: float) -> Scope:
+    """Return a scope that is cancelled with `work`, but may last longer."""
+    rest = work.within(None)
+    rest.deadline = rest.clock.monotonic() + seconds
+    return rest
