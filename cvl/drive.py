@@ -81,7 +81,7 @@ class Drive:
             self.leases.guarded()
             if self._record.deadline is not None:
                 self.leases.until(max(self._record.deadline - self._options.clock.time(), 0.0))
-        return self.follow(self._provider.attach(self._record.handle), stoppable=False)
+        return self.follow(self._attached(), stoppable=False)
 
     def recover(self, cause: Cause | None, *, at_once: bool) -> ExitStatus:
         """As `resume`, but nothing that fails on the way keeps what is rented from its end.
@@ -96,7 +96,7 @@ class Drive:
         if at_once or state is RunState.RELEASING:
             return self._over(known, cause or Cause.STOPPED, "released")
         try:
-            execution = self._provider.attach(self._record.handle)
+            execution = self._attached()
             if known:
                 return self._ending.settle(execution, known)
             return self.follow(execution, stoppable=True, cause=cause)
@@ -170,7 +170,7 @@ class Drive:
         """Stop what an interrupted launch may have started; nobody knows until asked."""
         if self.leases.any_open():
             return self._over(None, cause)
-        execution = self._provider.attach(self._record.handle)
+        execution = self._attached()
         try:
             status = execution.poll()
         except Unreachable:
@@ -200,6 +200,9 @@ class Drive:
                 f"could not see {self._record.id} end on {self._record.where}{said}",
                 f"it may still run there; `cvl stop {self._record.id}` tries again",
             ) from error
+
+    def _attached(self) -> Execution:
+        return self._provider.attach(self._record.handle, self._progress.tell)
 
     def _over(self, known: ExitStatus | None, cause: Cause, detail: str = "") -> ExitStatus:
         return self._ending.over(known or self._progress.status(cause, detail))

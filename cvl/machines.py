@@ -26,7 +26,7 @@ from cvl.remote.job import RemoteJob
 from cvl.remote.launch import Setup
 from cvl.rented import RentedJob
 from cvl.runlog import run_folder
-from cvl.scope import DeadlineExceeded, Scope
+from cvl.scope import DeadlineExceeded, Scope, Tell, silent
 from cvl.spec import JobSpec, Plan, Quote, Resource
 
 LOOKS = (0.2, 0.5, *(1.0,) * 60, 2.0)
@@ -102,7 +102,8 @@ class Machines:
         job = launch.start(far, spec, handle, self._setup, scope)
         return RentedJob(job, far, self._cloud, machine)
 
-    def attach(self, handle: Mapping[str, str]) -> RentedJob:
+    def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> RentedJob:
+        del tell
         machine = Resource(kind=KIND, name=handle["machine"], id=handle.get("id", ""))
         address = handle.get("address", "")
         if not address:

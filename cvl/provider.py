@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, runtime_checkable
 
-from cvl.scope import Scope
+from cvl.scope import Scope, Tell, silent
 from cvl.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource
 
 if TYPE_CHECKING:
@@ -126,8 +126,11 @@ class Provider(Owner, Protocol):
         """Return the handle that `launch` will have, known before anything is started."""
         ...
 
-    def attach(self, handle: Mapping[str, str]) -> Execution:
-        """Return the execution behind a handle: from another process, on another day."""
+    def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> Execution:
+        """Return the execution behind a handle: from another process, on another day.
+
+        `tell(phase, text)` hears what is waited for.
+        """
         ...
 
 

@@ -19,11 +19,18 @@ from typing import Protocol
 
 from cvl.spec import Cause
 
+Tell = Callable[[str, str], None]
+"""Hears a phase and a sentence about it, for a person."""
+
 CAUSES = {
     signal.SIGINT: Cause.INTERRUPTED,
     signal.SIGTERM: Cause.TERMINATED,
     signal.SIGHUP: Cause.HANGUP,
 }
+
+
+def silent(_phase: str, _text: str) -> None:
+    """Say nothing to anybody."""
 
 
 class Bell:
@@ -104,7 +111,7 @@ class Scope:
         clock: Clock | None = None,
         *,
         seconds: float | None = None,
-        tell: Callable[[str, str], None] | None = None,
+        tell: Tell = silent,
     ) -> None:
         """`seconds` from now is the deadline; `tell(phase, text)` hears about progress."""
         self.clock = clock or SystemClock()
@@ -172,8 +179,7 @@ class Scope:
 
     def tell(self, phase: str, text: str = "") -> None:
         """Report progress to whoever listens: a phase in one word, the rest for a person."""
-        if self._tell is not None:
-            self._tell(phase, text)
+        self._tell(phase, text)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from cvl.aws.refusals import Denied, Missing
 from cvl.aws.session import Account, Reply
 from cvl.errors import AuthError, CvlError, LostContact, Rejected, Unreachable
 from cvl.leases import cost
-from cvl.scope import Scope
+from cvl.scope import Scope, Tell, silent
 from cvl.spec import Cause, ExitStatus, LogChunk, ended
 from cvl.units import dollars
 
@@ -40,8 +40,6 @@ stream lacks its last line: CloudWatch delivers late."""
 PATIENCE = 1800.0
 """Seconds without any answer after which we stop asking; the job lives on."""
 
-Tell = Callable[[str, str], None]
-
 
 class TrainingJob:
     """The `Execution` of one run on SageMaker. `tell` hears what is waited for."""
@@ -50,7 +48,7 @@ class TrainingJob:
         self,
         account: Account,
         handle: Mapping[str, str],
-        tell: Tell = lambda _phase, _text: None,
+        tell: Tell = silent,
         billed: Callable[[str, Decimal], None] = lambda _run_id, _cost: None,
     ) -> None:
         """`billed` hears, once, what the job has cost."""

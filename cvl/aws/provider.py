@@ -21,7 +21,7 @@ from cvl.errors import CvlError
 from cvl.leases import HOUR, Leases, cost
 from cvl.ledger import Ledger
 from cvl.paths import ledger_file
-from cvl.scope import Scope
+from cvl.scope import Scope, Tell, silent
 from cvl.spec import EMPTY, JobSpec, Plan, Quote, Resource
 from cvl.units import dollars
 
@@ -100,8 +100,8 @@ class SageMaker:
         )
         return TrainingJob(self._account, self.handle(spec), scope.tell, _note_cost)
 
-    def attach(self, handle: Mapping[str, str]) -> TrainingJob:
-        return TrainingJob(self._account, handle, billed=_note_cost)
+    def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> TrainingJob:
+        return TrainingJob(self._account, handle, tell, _note_cost)
 
     def owned(self, kind: str = "") -> Iterator[Resource]:
         if kind in {"", KIND}:

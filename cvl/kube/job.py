@@ -20,10 +20,9 @@ from cvl.kube.manifest import CAUSE
 from cvl.kube.nodes import Logs
 from cvl.kube.paths import jobs
 from cvl.kube.pods import Fate
-from cvl.kube.reader import Tell
 from cvl.kube.refusals import Missing, Taken
 from cvl.kube.watch import Look, Watch
-from cvl.scope import Scope
+from cvl.scope import Scope, Tell, silent
 from cvl.spec import Cause, ExitStatus, LogChunk, ended
 
 LOOK = float(os.environ.get("CVL_KUBE_LOOK", "0.5"))
@@ -42,7 +41,7 @@ class KubeJob:
         self,
         client: Client,
         handle: Mapping[str, str],
-        tell: Tell = lambda _phase, _text: None,
+        tell: Tell = silent,
     ) -> None:
         self._client, self._handle, self._tell = client, handle, tell
         self.run_id, self._namespace = handle["run"], handle["namespace"]

@@ -12,7 +12,8 @@ from cvl.kube.client import Client, Object
 from cvl.kube.ending import Ending
 from cvl.kube.log import Mark
 from cvl.kube.pods import over, started
-from cvl.kube.reader import News, Reader, Tell
+from cvl.kube.reader import News, Reader
+from cvl.scope import Tell
 from cvl.spec import LogChunk
 
 WAITING = 256

@@ -18,7 +18,7 @@ from cvl.kube.order import NO_LIMIT, Order, ends, job_name, lifetime, runtime
 from cvl.leases import Leases
 from cvl.ledger import Ledger
 from cvl.paths import ledger_file
-from cvl.scope import Scope
+from cvl.scope import Scope, Tell, silent
 from cvl.spec import EMPTY, JobSpec, Plan, Quote, Resource
 from cvl.units import elapsed
 
@@ -83,8 +83,8 @@ class Kubernetes:
         self._verify(spec)
         return KubeJob(self._client, self.handle(spec), scope.tell)
 
-    def attach(self, handle: Mapping[str, str]) -> KubeJob:
-        return KubeJob(self._client, handle)
+    def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> KubeJob:
+        return KubeJob(self._client, handle, tell)
 
     def owned(self, kind: str = "") -> Iterator[Resource]:
         namespaces = (self._namespace,) if self._namespace else self._readable()

@@ -12,13 +12,12 @@ from cvl.kube.ending import Ending, LastLine
 from cvl.kube.log import Mark, Piece, Resumed, joined
 from cvl.kube.manifest import CONTAINER
 from cvl.kube.refusals import Denied, Missing, NotYet
+from cvl.scope import Tell
 
 SILENCE = 60.0
 """Seconds without a byte after which a stream is opened anew: the other side may be gone."""
 PAUSES = (0.1, 0.3, 1.0, 2.0)
 """Seconds before a stream is opened again; the last repeats."""
-
-Tell = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

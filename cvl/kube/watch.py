@@ -13,8 +13,8 @@ from cvl.kube.client import Client, Object
 from cvl.kube.ending import Ending
 from cvl.kube.manifest import CAUSE, RUN_LABEL
 from cvl.kube.pods import Fate
-from cvl.kube.reader import Tell
 from cvl.kube.refusals import Denied, Missing
+from cvl.scope import Tell
 from cvl.spec import Cause
 from cvl.units import elapsed
 

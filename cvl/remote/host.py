@@ -11,7 +11,7 @@ from cvl.remote import launch
 from cvl.remote.far import ASK_LIMIT, FarSide
 from cvl.remote.job import RemoteJob
 from cvl.remote.launch import Setup
-from cvl.scope import Scope
+from cvl.scope import Scope, Tell, silent
 from cvl.spec import EMPTY, FREE, JobSpec, Plan, Resource
 
 LAYERS = ("the host's own supervisor: timeout and stop work without this machine",)
@@ -80,7 +80,8 @@ class HostProvider:
             self._require_cvl()
         return launch.start(self.far, spec, self.handle(spec), self._setup, scope)
 
-    def attach(self, handle: Mapping[str, str]) -> RemoteJob:
+    def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> RemoteJob:
+        del tell
         return RemoteJob(self.far, handle)
 
     def owned(self, kind: str = "") -> Iterable[Resource]:

@@ -24,7 +24,7 @@ from cvl.errors import (
 )
 from cvl.leases import Leases
 from cvl.ledger import Ledger, RunState
-from cvl.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.scope import Cancelled, DeadlineExceeded, Scope, Tell, silent
 from cvl.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 
 RUN = "toy-1"
@@ -95,8 +95,8 @@ class Toy:
     def handle(self, spec: JobSpec) -> Mapping[str, str]:
         return {"run": spec.run_id}
 
-    def attach(self, handle: Mapping[str, str]) -> Job:
-        del handle
+    def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> Job:
+        del handle, tell
         return self.job
 
     def owned(self, kind: str = "") -> tuple[Resource, ...]:

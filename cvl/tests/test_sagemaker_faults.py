@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,15 @@ def test_whoever_logs_in_again_is_followed_on(cloud: AwsCloud, tmp_path: Path) -
         file.write_text(keys.format("NEW"))
         assert client.ended().code == 0
     assert not inputs(cloud)
+
+
+def test_whoever_attaches_hears_what_is_waited_for_and_what_it_costs(
+    cloud: AwsCloud, tmp_path: Path
+) -> None:
+    calling = desk(tmp_path, cloud)
+    run = calling.sh("true", "-d").out.decode().strip()
+    cloud.inject(replace(FAULTS["describe-throttled"], skip=0))
+    done = calling.cvl("attach", run)
+    assert done.code == 0
+    assert "the job goes on, asking again" in done.err
+    assert "billed at $1.408 an hour" in done.err
