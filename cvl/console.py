@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from errno import EIO, EPIPE
 from select import select
@@ -30,8 +31,11 @@ AGAIN = 60.0
 """Seconds after which the same line is worth being said again."""
 LASTING = frozenset({"building", "pushing", "fetched", "left", "cost"})
 """Phases worth a line of their own: what they say is still wanted afterwards."""
-SHOWN = LASTING | {"waiting", "renting", "booting", "upload", "stopping"}
+SHOWN = LASTING | {"waiting", "renting", "booting", "upload", "stopping", "fetch"}
 """Those worth one where no status line can stand."""
+MOVING = frozenset({"upload", "fetch"})
+"""Those that are told over and over, how far they are: a line each `PACE` seconds says enough."""
+PACE = 10.0
 
 
 def complain(message: str, hint: str = "") -> None:
@@ -50,13 +54,21 @@ def _print(line: str) -> None:
 class Console:
     """The `Observer` of the command line."""
 
-    def __init__(self, *, quiet: bool = False, output: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        output: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`quiet`: only output, warnings and errors. `output` False: not even the output."""
+        self._clock = clock
         self._quiet, self._shows_output = quiet, output
         self._lock = threading.Lock()
         self._out_closed = False
         self._many = False
         self._told = "", 0.0
+        self._moved: dict[str, float] = {}
         self._column_zero: dict[int, bool] = {}
         live = not quiet and os.isatty(1) and os.isatty(2) and os.environ.get("TERM") != "dumb"
         self._status = StatusLine() if live else None
@@ -67,12 +79,22 @@ class Console:
             return
         if self._status:
             self._status.phase(name, text)
-        if not self._quiet and name in (LASTING if self._status else SHOWN):
+        if self._quiet or (name in MOVING and not self._due(name)):
+            return
+        if name in (LASTING if self._status else SHOWN):
             self._tell(f"{name}: {text}" if text else name)
+
+    def _due(self, name: str) -> bool:
+        """Return whether a phase has moved long enough, at first or since its last line."""
+        now = self._clock()
+        if now - self._moved.setdefault(name, now) < PACE:
+            return False
+        self._moved[name] = now
+        return True
 
     def _tell(self, line: str) -> None:
         """Say a line, but the same again only after a while."""
-        now = time.monotonic()
+        now = self._clock()
         if line != self._told[0] or now - self._told[1] >= AGAIN:
             self._told = line, now
             self.say(line)
