@@ -5,7 +5,7 @@ changed() {
     . "$_here/run.sh"
     place
     [ -d "$_place" ] || _place=$_run/work
-    [ -z "$_image" ] || unlock_files
+    [ -e "$_run/inplace" ] || unlock_files
     say base "$_base"
     open_answer
     list w "$_run/work" ''
@@ -86,14 +86,30 @@ walk() {
     find . -mindepth 1 \( -samefile "$_skip1" -o -samefile "$_skip2" \) -prune -o "$@"
 }
 
-# unlock_files: what a container wrote as root may be closed to us; only what is not ours is touched.
+# unlock_files: what is closed to us is opened: our own by us, what a container wrote as root by a
+# container, if the run has an image.
 unlock_files() {
+    legible && return
+    find "$_run/ws" "$_run/work" -user "$(id -u)" \
+        \( -type f ! -perm -400 -o -type d ! -perm -500 \) -exec chmod u+rX {} \; 2>/dev/null
+    [ -n "$_image" ] && ! legible || return 0
     . "$_here/containers.sh"
     # shellcheck disable=SC2016 # the container's shell expands it
-    find "$_run/ws" "$_run/work" -exec sh -c 'for f; do
-        [ -r "$f" ] || [ -h "$f" ] || exit 1
-    done' sh {} + >/dev/null 2>&1 || as_root "$_image" "$_run" \
+    as_root "$_image" "$_run" \
         'find /r/ws /r/work ! -user "$(stat -c %u /r)" ! -type l -exec chmod a+rX {} +'
+}
+
+# legible: we may read all that there is.
+legible() {
+    if find /dev/null -readable >/dev/null 2>&1; then
+        [ -z "$(find "$_run/ws" "$_run/work" ! -type l \
+            \( ! -readable -o -type d ! -executable \) -print -prune 2>&1 | head -n 1)" ]
+        return
+    fi
+    # shellcheck disable=SC2016
+    find "$_run/ws" "$_run/work" -exec sh -c 'for f; do
+        [ -h "$f" ] || [ -r "$f" ] && { [ ! -d "$f" ] || [ -x "$f" ]; } || exit 1
+    done' sh {} + >/dev/null 2>&1
 }
 
 # pack: without GNU tar, many paths become several archives, one after the other.

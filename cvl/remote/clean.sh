@@ -52,12 +52,18 @@ old() {
 # empty KEEP: remove all in the run's folder but KEEP; what is root's with a container's help.
 empty() {
     for _file in "$_run"/* "$_run"/.[!.]*; do
-        [ "$_file" = "$_run/$1" ] || rm -rf "$_file" 2>/dev/null || _help=needed
+        [ "$_file" = "$_run/$1" ] || rm -rf "$_file" 2>/dev/null || force "$_file" || _help=needed
     done
     [ "${_help:-}" = needed ] || return 0
     . "$_here/containers.sh"
     as_root "$_image" "$_run" "cd /r && for f in * .[!.]*; do [ \"\$f\" = '$1' ] || rm -rf \"\$f\"; done"
 }
+
+# force PATH: remove it although folders in it are read-only, as those of some caches are.
+force() {
+    find "$1" -type d ! -perm -700 -exec chmod u+rwx {} \;
+    rm -rf "$1"
+} 2>/dev/null
 
 # leftovers: say what could not be removed.
 leftovers() {

@@ -44,6 +44,7 @@ class RemoteJob:
         self._fresh = started
         self._status: ExitStatus | None = None
         self._closed = False
+        self._left = 0
         self._bell = Bell()
         self._clock = clock or SystemClock()
         self._patience = patience
@@ -93,7 +94,8 @@ class RemoteJob:
         from cvl.remote.fetch import fetch
 
         try:
-            fetch(self._far, self._handle, into, scope)
+            landed = fetch(self._far, self._handle, into, scope)
+            self._left = sum(each.stays for each in landed.skipped)
         except (CvlError, OSError) as error:
             where = self._far.transport.where
             hint = f"they are still on {where}; `cvl fetch {self.run_id}` gets them"
@@ -106,8 +108,13 @@ class RemoteJob:
     def discard(self) -> None:
         """Remove what the run left on the machine, except its result.
 
-        Raises `NotReady` when something cannot be removed.
+        Raises `NotReady` when something cannot be removed, or the last fetch left files there.
         """
+        if self._left:
+            files = "a file" if self._left == 1 else f"{self._left} files"
+            raise NotReady(
+                f"{files} could not be brought here; `cvl fetch {self.run_id}` tries again"
+            )
         answers, _ = self._far.ask("clean", [*self._id(), *self._image()])
         if left := [answer.rest for answer in answers if answer.word == "warn"]:
             raise NotReady("; ".join(left), "remove it as root")

@@ -89,9 +89,9 @@ class _Landing:
         os.close(self._staging)
         self._shelf.close()
 
-    def skip(self, path: bytes, why: str) -> None:
-        """Report something that does not land."""
-        self._skipped.append(Skipped(path=path, why=why))
+    def skip(self, path: bytes, why: str, *, stays: bool = False) -> None:
+        """Report something that does not land; `stays` if what it holds is nowhere else."""
+        self._skipped.append(Skipped(path=path, why=why, stays=stays))
 
     def member(
         self, piece: Piece, member: Member, content: Iterator[bytes], arrived: Mapping[bytes, Piece]
@@ -119,7 +119,7 @@ class _Landing:
     def finish(self, results: Results, lost: Iterable[Piece]) -> Landed:
         """Make links and empty folders; return what came of it all."""
         for piece in lost:
-            self.skip(piece.target, "did not arrive: gone, or not readable there")
+            self.skip(piece.target, "did not arrive: gone, or not readable there", stays=True)
         for piece in results.pieces:
             if piece.kind != "f":
                 with self._one(piece):
@@ -140,7 +140,7 @@ class _Landing:
         except OSError as error:
             if error.errno in FULL:
                 raise no_room(self._into, error) from error
-            self.skip(piece.target, error.strerror or str(error))
+            self.skip(piece.target, error.strerror or str(error), stays=piece.kind == "f")
 
     def _write(self, member: Member, content: Iterator[bytes]) -> bytes:
         """Write a file into the staging folder; return its name there."""

@@ -24,6 +24,8 @@ PATH_LIMIT, NAME_LIMIT = 4096, 255
 AREAS = "wer"
 """The areas of docs/far-side.md, in the order in which they get the place that they want."""
 KINDS = (b"f", b"l", b"d", b"o", b"u")
+HOLDING = ("f", "u")
+"""The kinds whose content is lost with them."""
 AREAS_BYTES = (b"w", b"e", b"r")
 DIGITS = 18
 
@@ -69,10 +71,11 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """Something that was not brought back, and why."""
+    """Something that was not brought back, and why; `stays` if only the host has what it holds."""
 
     path: bytes
     why: str
+    stays: bool = False
 
     def __str__(self) -> str:
         return f"{os.fsdecode(self.path)!r}: {self.why}"
@@ -119,7 +122,8 @@ def arrange(changed: Sequence[Changed], place: bytes) -> Results:
         why = REASONS.get(item.kind) or fault(item.path)
         target = None if why else places.take(_candidates(item, place), item.kind)
         if target is None:
-            skipped.append(Skipped(path=item.path, why=why or "another result has its place"))
+            why = why or "another result has its place"
+            skipped.append(Skipped(path=item.path, why=why, stays=item.kind in HOLDING))
         else:
             pieces.append(_piece(item, place, target))
     return Results(pieces=tuple(pieces), skipped=tuple(skipped))

@@ -22,7 +22,7 @@ from cvl.testing.cable import Cable
 from cvl.testing.desk import Client, wait_for
 from cvl.testing.docker_engine import Engine
 from cvl.testing.sshd import Sshd
-from cvl.tests.boxes import Box, box
+from cvl.tests.boxes import FOLDER, Box, box
 
 pytestmark = pytest.mark.docker
 
@@ -327,6 +327,28 @@ def test_what_a_container_wrote_as_root_comes_back_and_goes(
     assert mine.result("work.txt") == b"w\n"
     assert runs_of(nobody) == {mine.run_id: ["result"]}, done.err
     assert "still" not in done.err
+
+
+def test_what_could_not_be_brought_is_not_removed(
+    engine: Engine, nobody: Sshd, tmp_path: Path
+) -> None:
+    mine = box(tmp_path, engine, nobody.env)
+    mine.write("example.yaml", "name: boxed\ndocker: false\npresets: {sh: sh.sh}\n")
+    script = "echo 1 >open; echo up; until [ -e go ]; do sleep 0.05; done"
+    with mine.running(script) as client:
+        client.shows(b"up")
+        place = nobody.home / ".cvl" / "runs" / mine.run_id / "ws" / FOLDER
+        (place / "closed").write_text("by root")
+        (place / "closed").chmod(0o600)
+        (place / "go").touch()
+        done = client.ended()
+    assert done.code == 0
+    assert mine.result("open") == b"1\n"
+    assert "left there: 'closed': may not be read there" in done.err
+    assert f"the workspace of {mine.run_id} is still on testhost: a file could not" in done.err
+    (place / "closed").chmod(0o644)
+    assert mine.desk.cvl("fetch", mine.run_id).code == 0
+    assert mine.result("closed") == b"by root"
 
 
 def test_keep_leaves_the_workspace(built: Box, docker_host: Sshd) -> None:

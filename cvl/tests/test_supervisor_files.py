@@ -301,6 +301,18 @@ def test_what_may_not_be_read_is_told(open_folder: Path) -> None:
             assert f"warn cannot remove {workspace}" in reply.answers[0]
 
 
+def test_what_is_ours_and_closed_is_opened(open_folder: Path) -> None:
+    for shell in ("dash", "busybox"):
+        for host in farside.hosted(open_folder / shell, shell):
+            mine = as_nobody(host)
+            job = "mkdir d; echo 1 >d/f; echo 22 >g; chmod 0 d/f d g\n"
+            mine.start("one", job, {"tree/old": b"1"}, follow=1, cache="c", tree="t")
+            assert changed(mine) == {("f", "e", b"d/f"): b"2", ("f", "e", b"g"): b"3"}
+            assert mine.ask("pack", b"ws/d/f\0", id="one").answers == []
+            mine.ask("clean", id="one")
+            assert listed(host.run("one")) == ["result"]
+
+
 def test_an_unknown_run_has_no_files(dash: Host) -> None:
     for verb in ("changed", "pack"):
         assert dash.ask(verb, id="x").answers == ["fail unknown no such run: x"]
