@@ -131,8 +131,12 @@ class Ending:
 
     def _kept(self) -> bool:
         """Leave what is rented for another `cvl fetch`, until its deadline."""
-        for line in self._leases.still_open():
-            self._progress.warn(line)
+        run_id, rate = self._record.id, self._record.price_per_hour
+        price = f" at ${rate}/h" if rate is not None else ""
+        self._progress.warn(
+            f"{self._record.where} stays rented{price}, until its deadline: `cvl fetch {run_id}`"
+            f" tries again, `cvl stop {run_id}` ends the rent"
+        )
         self._leases.keep()
         return True
 

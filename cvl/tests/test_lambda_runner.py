@@ -212,6 +212,32 @@ def test_a_run_that_is_still_booting_can_be_stopped_from_another_terminal(
     assert client.err.count("is booting") == 1, "the same is not said again and again"
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_machine_whose_results_do_not_arrive_is_kept_only_if_asked(
+    desk: Desk, cloud: LambdaCloud, keep: bool, tmp_path: Path
+) -> None:
+    """A file stands where the results should go; whoever keeps the machine removes it."""
+    there = tmp_path / "there"
+    options = ("--keep-on-fetch-failure",) if keep else ()
+    job = "echo ready; sleep 1; echo a >out"
+    with desk.start("run", *desk.options, *options, "-o", str(there), "one", "sh", job) as client:
+        client.shows(b"ready")
+        there.write_text("a file\n")
+        done = client.ended()
+    run = desk.runs()[0]
+    assert (done.code, "could not be fetched" in done.err) == (125, True), done.err
+    assert ("stays rented at $0.75/h" in done.err) == keep
+    if keep:
+        assert len(cloud.alive()) == 1
+        assert desk.cvl("reap", "-y").out == b"nothing to reap\n", "the guardian looks after it"
+        there.unlink()
+        assert desk.cvl("fetch", run).code == 0
+        assert (there / "out").read_text() == "a\n"
+        assert desk.cvl("stop", run).code == 0
+    assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
+    wait_for(lambda: not guardians(desk))
+
+
 @pytest.mark.parametrize("detach", [False, True])
 def test_without_a_ledger_nothing_is_lost_either(
     desk: Desk, cloud: LambdaCloud, detach: bool
