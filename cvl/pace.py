@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cvl.paths import private, state_dir
 from cvl.process import me, parse
 from cvl.scope import Clock, Scope, SystemClock
 
+HELD = 0.5
+"""How long, in intervals, a slot may take from being given out to the request having arrived."""
+TICK = 1e-3
 LAG, LEAST_LAG = 0.1, 0.02
 """How far behind the free slot who waits for it looks again, in intervals: at first, at least."""
 
@@ -18,6 +24,7 @@ class Pace:
 
     When the next may be made is kept in a file under a lock, in seconds of the system's monotonic
     clock, which all processes of one boot share; what another boot has left there says nothing.
+    What counts is when requests arrive: so the interval begins when one is known to have.
     """
 
     def __init__(self, name: str, interval: float, clock: Clock | None = None) -> None:
@@ -25,6 +32,7 @@ class Pace:
         self._name, self._interval = name, interval
         self._clock = clock or SystemClock()
         self._boot = ""
+        self._mine = threading.local()
 
     def wait(self, scope: Scope | None = None, *, urgent: bool = False) -> None:
         """Return when it is our turn. Raises as `scope` does.
@@ -38,22 +46,41 @@ class Pace:
             lag = 0.0 if urgent else LEAST_LAG + LAG / (1 + waited)
             scope.sleep(left + lag * self._interval)
 
+    def arrived(self) -> None:
+        """Hear that the request of the last turn has been answered, or will never be."""
+        if self._interval <= 0:
+            return
+        taken: float = getattr(self._mine, "taken", 0.0)
+        held = taken + (1 + HELD) * self._interval
+        with self._file() as file:
+            if self._free(os.read(file, 128)) <= held + TICK:  # else somebody was there since
+                at = min(self._clock.monotonic(), taken + HELD * self._interval)
+                self._note(file, at + self._interval)
+
     def _left(self) -> float:
         """Take the slot if it is free and return 0, else the seconds until it is."""
+        with self._file() as file:
+            now = self._clock.monotonic()
+            free = self._free(os.read(file, 128))
+            if now < free <= now + (1 + HELD) * self._interval + TICK:
+                return free - now
+            self._mine.taken = now
+            self._note(file, now + (1 + HELD) * self._interval)
+        return 0.0
+
+    @contextmanager
+    def _file(self) -> Iterator[int]:
         path = private(state_dir() / "pace") / self._name
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            now = self._clock.monotonic()
-            free = self._free(os.read(descriptor, 128))
-            if now < free <= now + self._interval:
-                return free - now
-            line = f"{now + self._interval:.6f} {self._this_boot()}\n"
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, line.encode(), 0)
+            yield descriptor
         finally:
             os.close(descriptor)
-        return 0.0
+
+    def _note(self, file: int, free: float) -> None:
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{free:.6f} {self._this_boot()}\n".encode(), 0)
 
     def _free(self, line: bytes) -> float:
         """Return when the next request may be made, 0 for at once."""

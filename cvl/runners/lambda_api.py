@@ -121,7 +121,11 @@ class LambdaAPI:
 
     def once(self, path: str, body: Json) -> object:
         """Return `data` of a POST that creates something: sent once. Raises as the module says."""
-        return self._send("POST", path, body)
+        try:
+            return self._send("POST", path, body)
+        finally:
+            if path == LAUNCH:
+                self._launch_pace.arrived()
 
     def _patient(self, method: str, path: str, body: Json | None) -> object:
         for attempt in range(ATTEMPTS):
@@ -148,7 +152,10 @@ class LambdaAPI:
         )
         self._pace.wait(urgent=method != "GET")  # what looks can wait, what ends costs money
         try:
-            response = bounded(request, Scope(seconds=self._read_limit * PATIENCE))
+            try:
+                response = bounded(request, Scope(seconds=self._read_limit * PATIENCE))
+            finally:
+                self._pace.arrived()
         except NewConnectionError as error:
             raise Rejected("the Lambda API cannot be reached", "check your network") from error
         except HTTPError as error:

@@ -29,6 +29,7 @@ def test_one_an_interval_and_the_first_at_once() -> None:
     for pace in paces * 3:
         pace.wait()
         times.append(clock.now)
+        pace.arrived()
     gaps = [late - early for early, late in itertools.pairwise(times)]
     assert times[0] == FakeClock().now
     assert min(gaps) >= 12
@@ -51,9 +52,38 @@ def test_what_another_boot_or_chance_has_left_is_not_waited_for(tmp_path: Path, 
     (tmp_path / "pace").mkdir()
     (tmp_path / "pace" / "limit").write_bytes(left.encode("latin-1"))
     clock = FakeClock(10.0)
-    Pace("limit", 1.0, clock).wait()
+    first = Pace("limit", 1.0, clock)
+    first.wait()
+    first.arrived()
     Pace("limit", 1.0, clock).wait()
     assert 1.0 <= clock.now - 10.0 < 1.2
+
+
+@pytest.mark.parametrize("late", [0.0, 0.3, 5.0])
+def test_the_interval_begins_when_a_request_has_arrived(late: float) -> None:
+    """However long it took on the way; one whose process died is not waited for much longer."""
+    clock = FakeClock()
+    first, second = Pace("limit", 1.0, clock), Pace("limit", 1.0, clock)
+    first.wait()
+    clock.now += late
+    arrived = clock.now
+    if late != 5.0:
+        first.arrived()
+    second.wait()
+    assert clock.now - arrived >= (1.0 if late != 5.0 else 0.0)
+    assert clock.now - arrived < 1.3
+
+
+def test_who_hears_late_does_not_take_another_s_slot_away() -> None:
+    clock = FakeClock()
+    first, second, third = (Pace("limit", 1.0, clock) for _ in range(3))
+    first.wait()
+    clock.now += 2.0
+    second.wait()
+    first.arrived()
+    began = clock.now
+    third.wait()
+    assert clock.now - began >= 1.0
 
 
 def test_who_waits_can_be_called_off() -> None:
@@ -72,7 +102,9 @@ def test_what_is_urgent_goes_before_what_has_waited() -> None:
 
     def look() -> None:
         while not done.is_set():
-            Pace("limit", interval).wait()
+            pace = Pace("limit", interval)
+            pace.wait()
+            pace.arrived()
 
     lookers = [threading.Thread(target=look, daemon=True) for _ in range(20)]
     for each in lookers:
@@ -80,8 +112,9 @@ def test_what_is_urgent_goes_before_what_has_waited() -> None:
     time.sleep(interval / 2)
     waits = []
     for _ in range(5):
-        began = time.monotonic()
-        Pace("limit", interval).wait(urgent=True)
+        began, pace = time.monotonic(), Pace("limit", interval)
+        pace.wait(urgent=True)
+        pace.arrived()
         waits.append(time.monotonic() - began)
     done.set()
     assert sorted(waits)[2] < interval * 3, waits
@@ -91,7 +124,9 @@ PROCESS = """
 import sys, time
 from cvl.pace import Pace
 for _ in range(5):
-    Pace("limit", 0.1).wait()
+    pace = Pace("limit", 0.1)
+    pace.wait()
+    pace.arrived()
     print(time.monotonic(), flush=True)
 """
 
