@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from errno import EIO, EPIPE
 from select import select
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from cvl.errors import CvlError
 from cvl.scope import WARNING
 from cvl.spec import EXIT_CODES, ExitStatus, LogChunk
-from cvl.units import elapsed, size
+from cvl.units import dollars, elapsed, size
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -29,6 +30,8 @@ QUIET_SPELL = 0.4
 """Seconds without output after which the status line comes back."""
 AGAIN = 60.0
 """Seconds after which the same line is worth being said again."""
+PAID = frozenset({"booting", "running"})
+"""Phases from the first of which on a rented machine costs money."""
 LASTING = frozenset({"building", "pushing", "fetched", "left", "cost"})
 """Phases worth a line of their own: what they say is still wanted afterwards."""
 SHOWN = LASTING | {"waiting", "renting", "booting", "upload", "stopping", "fetch"}
@@ -99,6 +102,11 @@ class Console:
             self._told = line, now
             self.say(line)
 
+    def price(self, rate: Decimal) -> None:
+        """Let the status line tell what is spent, at so much an hour."""
+        if self._status:
+            self._status.price(rate)
+
     def output(self, chunk: LogChunk) -> None:
         if not self._shows_output:
             return
@@ -160,6 +168,7 @@ class StatusLine:
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._phase, self._text, self._bytes = "", "", 0
+        self._rate, self._rented = Decimal(0), 0.0
         self._last, self._at_line_start = 0.0, True
         self._lock = threading.Lock()
         self._line: Status | None = None
@@ -170,6 +179,12 @@ class StatusLine:
     def phase(self, name: str, text: str) -> None:
         """Show another phase."""
         self._phase, self._text = name, text
+        if name in PAID and not self._rented:
+            self._rented = time.monotonic()
+
+    def price(self, rate: Decimal) -> None:
+        """Show what is spent, at so much an hour, once it begins."""
+        self._rate = rate
 
     def aside(self, data: bytes) -> None:
         """Step aside for output that ends in `data`."""
@@ -214,4 +229,10 @@ class StatusLine:
 
         spent = max(time.monotonic() - self._began, 0.1)
         rate = f" · {size(int(self._bytes / spent))}/s" if self._bytes else ""
-        return escape(f"{self._phase} {self._text} · {elapsed(spent)}{rate}")
+        return escape(f"{self._phase} {self._text} · {elapsed(spent)}{rate}{self._cost()}")
+
+    def _cost(self) -> str:
+        if not (self._rate and self._rented):
+            return ""
+        hours = Decimal(str(time.monotonic() - self._rented)) / 3600
+        return f" · {dollars(self._rate * hours)}"

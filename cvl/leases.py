@@ -6,14 +6,14 @@ for our name, and a line is closed only when the provider was seen to list it no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal
 
 from cvl.duty import Duty, Guard
 from cvl.errors import AuthError, CvlError, LedgerError, MissingTool, NoCapacity, Rejected
-from cvl.ledger import LeaseState, Ledger
+from cvl.ledger import Lease, LeaseState, Ledger
 from cvl.process import me
 from cvl.provider import Owner
 from cvl.release import RELEASE_LIMIT, Release, shown
@@ -131,16 +131,7 @@ class Leases:
 
     def cost(self) -> Decimal | None:
         """Return what this run's resources have cost, None if none has a price."""
-        now = self._scope.clock.time()
-        lines = self._ledger.leases(self._run_id)
-        priced = [
-            (line.price_per_hour, (line.released or now) - line.created)
-            for line in lines
-            if line.price_per_hour is not None and line.created is not None
-        ]
-        return (
-            sum((cost(price, seconds) for price, seconds in priced), Decimal(0)) if priced else None
-        )
+        return spent(self._ledger.leases(self._run_id), self._scope.clock.time())
 
     def close(self) -> None:
         """Let the guardian go; what is still open it goes on with."""
@@ -170,6 +161,16 @@ class Leases:
     def still_open(self) -> list[str]:
         """Return what is not seen gone, one line each."""
         return [f"still open: {shown(line)}; `cvl reap` ends it" for line in self._release.open()]
+
+
+def spent(lines: Iterable[Lease], now: float) -> Decimal | None:
+    """Return what resources have cost up to `now`, None if none has a price."""
+    priced = [
+        cost(line.price_per_hour, (line.released or now) - line.created)
+        for line in lines
+        if line.price_per_hour is not None and line.created is not None
+    ]
+    return sum(priced, Decimal(0)) if priced else None
 
 
 def cost(price: Decimal, seconds: float) -> Decimal:

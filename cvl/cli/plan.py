@@ -34,6 +34,7 @@ def agreement(params: Mapping[str, Any], console: Console) -> Any:
             return
         for line in price_lines(plan):
             console.say(line)
+        console.price(plan.quote.price_per_hour)
         if params["yes"]:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):

@@ -11,6 +11,7 @@ from cvl.console import complain
 from cvl.ledger import Ledger, Run, RunState, ps_json
 from cvl.news import latest, undriven
 from cvl.paths import ledger_file
+from cvl.process import Life, life, parse
 from cvl.remote.visitors import visitors
 from cvl.units import elapsed
 
@@ -28,7 +29,7 @@ def ps(everything: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([ps_json(run, ledger.leases(run.id)) for run in found], indent=2))
         return
-    rows = [row(run) for run in found]
+    rows = [row(run, ledger) for run in found]
     widths = [max(len(cells[i]) for cells in [HEAD, *rows]) for i in range(len(HEAD))]
     for cells in [HEAD, *rows]:
         click.echo("  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip())
@@ -53,13 +54,20 @@ def listed(ledger: Ledger, limit: int | None) -> list[Run]:
 HEAD = ("RUN", "EXAMPLE", "PRESET", "WHERE", "STATE", "TIME", "COST")
 
 
-def row(run: Run) -> tuple[str, ...]:
-    """Return one line of the table."""
+def row(run: Run, ledger: Ledger) -> tuple[str, ...]:
+    """Return one line of the table: with the guardian that watches over a run that goes on."""
     spent = "" if run.started is None else elapsed((run.ended or time.time()) - run.started)
     state = run.state.value
     if run.exit_code is not None:
         state = f"{run.cause or 'exited'} {run.exit_code}"
-    cost = "" if run.cost is None else f"${run.cost}"
+    amount, keeper = run.cost, parse(run.guardian)
+    if run.state is not RunState.ENDED and run.price_per_hour is not None:
+        from cvl.leases import spent as so_far
+
+        amount = so_far(ledger.leases(run.id), time.time())
+    if keeper and life(run.guardian) is Life.ALIVE:
+        state += f", guardian {keeper.pid}"
+    cost = "" if amount is None else f"${amount}"
     return run.id, run.example.rsplit("/", 1)[-1], run.preset, run.where, state, spent, cost
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from cvl.testing.desk import LIMIT, Desk
+from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Settings
 from cvl.testing.sshd import Sshd
 
 
@@ -136,3 +138,23 @@ def test_nobody_listens_at_all(desk: Desk) -> None:
     assert done.returncode == 3
     assert desk.result("result") == b"x\n"
     assert desk.ps()[0]["exit_code"] == 3
+
+
+def test_what_a_rented_machine_costs_is_seen_while_it_does(tmp_path: Path) -> None:
+    """In the status line, and by `cvl ps`, which also names who would end it."""
+    settings = Settings(request_interval=0, launch_interval=0)
+    with LambdaCloud(settings) as cloud:
+        cloud.inject(FAULTS["boot-for-ever"])
+        env = {**cloud.env, "LAMBDA_API_RPS": "0", "LAMBDA_SETTLE": "0.5"}
+        renting = ("--remote", "lambda", "--gpu-type", "gpu_8x_h100_sxm5")
+        desk = Desk(folder=tmp_path, options=renting, env=env)
+        with terminal(desk, "run", *renting, "one", "sh", "true") as it:
+            it.shows(b"go ahead?")
+            os.write(it.master, b"y\n")
+            it.shows(b"booting")
+            it.shows("· $0.0".encode())
+            row = desk.cvl("ps").out.decode().splitlines()[1]
+            assert re.search(r"launching, guardian \d+ .*\$0\.\d\d$", row), row
+            os.write(it.master, b"\x03")
+            assert it.ended() == 130
+        assert (cloud.alive(), cloud.keys()) == ([], [])
