@@ -233,3 +233,47 @@ def test_whoever_attaches_hears_what_is_waited_for_and_what_it_costs(
     assert done.code == 0
     assert "the job goes on, asking again" in done.err
     assert "billed at $1.408 an hour" in done.err
+
+
+def test_without_boto3_it_says_what_to_install(cloud: AwsCloud, tmp_path: Path) -> None:
+    (tmp_path / "boto3.py").write_text("raise ImportError('no boto3')\n")
+    calling, without = desk(tmp_path, cloud), {"PYTHONPATH": str(tmp_path)}
+    done = calling.sh("true", env=without)
+    assert done.code == 125
+    assert done.err.splitlines()[-2:] == [
+        "cvl: boto3 not installed",
+        "hint: pip install 'cvl[aws]'",
+    ]
+    assert calling.runs() == []
+    nowhere = {**without, "AWS_DEFAULT_REGION": "", "AWS_REGION": ""}
+    for env in (without, nowhere):
+        assert calling.sh("true", "--dry-run", env=env).code in {0, 125}
+    planned = calling.sh("true", "--dry-run", "--json", "--region", "us-east-1", env=without)
+    assert (planned.code, b"boto3 not installed" in planned.out) == (0, True)
+
+
+def test_the_region_is_the_profiles_own(cloud: AwsCloud, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(
+        "[profile far]\nregion = eu-central-1\naws_access_key_id = A\naws_secret_access_key = S\n"
+        "[default]\nregion = ap-south-1\n"
+    )
+    calling, env = desk(tmp_path, cloud), {"AWS_CONFIG_FILE": str(tmp_path / "config")}
+    calling = replace(
+        calling, env={k: v for k, v in calling.env.items() if k != "AWS_DEFAULT_REGION"}
+    )
+
+    def region(*more: str, **env_more: str) -> str:
+        done = calling.sh("true", "--dry-run", *more, env={**env, **env_more})
+        assert done.code == 0, done.err
+        return (done.out.decode() + done.err).partition(" in ")[2].split()[0].rstrip(",.\"'")
+
+    assert region() == "ap-south-1"
+    assert region("--profile", "far") == "eu-central-1"
+    assert region(AWS_PROFILE="far") == "eu-central-1"
+    assert region("--region", "us-west-2", AWS_PROFILE="far") == "us-west-2"
+    assert region(AWS_DEFAULT_REGION="us-west-1", AWS_PROFILE="far") == "us-west-1"
+    none_left = calling.sh("true", "--dry-run")
+    assert (none_left.code, "no AWS region is set" in none_left.err) == (2, True)
+    assert "--region" in none_left.err
+    unknown = calling.sh("true", "--dry-run", "--profile", "nobody", env=env)
+    assert (unknown.code, "(nobody)" in unknown.err) == (125, True)
