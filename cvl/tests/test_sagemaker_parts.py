@@ -416,3 +416,48 @@ def test_what_runs_is_the_command_the_script_or_the_python_file(tmp_path: Path) 
     with pytest.raises(UsageError, match="'predict' of e starts Docker"):
         command(spec_of(tmp_path, ("bash", "predict.sh"), "predict"), None)
     assert command(spec_of(tmp_path, argv), "x 'y z'") == ("sh", "-c", "x 'y z' \"$@\"", "entry")
+
+
+def test_a_script_that_can_do_without_docker_runs_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("")
+    (tmp_path / "train.sh").write_text('[ "$CVL_NO_DOCKER" = 1 ] || exec docker run i\npython x\n')
+    argv = ("bash", "train.sh", "a")
+    assert command(spec_of(tmp_path, argv), None) == argv
+
+
+def test_a_script_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"'train' of e needs train.sh, which is not there"
+    ) as told:
+        command(spec_of(tmp_path, ("bash", "train.sh")), None)
+    assert "train.py" in told.value.hint
+    assert "--entry-command" in told.value.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('python train.py config/small.py "$@"', ("python", "train.py", "config/small.py", "a b")),
+        ('python3 -u train.py --out="x y" $@', ("python3", "-u", "train.py", "--out=x y", "a b")),
+        ("python train.py --lr 0.1", ("python", "train.py", "--lr", "0.1", "a b")),
+        ('python train.py "${@}" --last', ("python", "train.py", "a b", "--last")),
+        ('python other.py "$@"', ("python", "other.py", "a b")),
+        # what a shell would have to work out first is left alone
+        ('python train.py "$CONFIG" "$@"', ("python", "train.py", "a b")),
+        ('bash -c "python train.py --x; echo done"', ("python", "train.py", "a b")),
+        ('python train.py "$@" | tee log', ("python", "train.py", "a b")),
+        ('python missing.py "$@"', ("python", "train.py", "a b")),
+        ("python -m pkg --x", ("python", "train.py", "a b")),
+    ],
+)
+def test_the_scripts_own_arguments_are_kept(
+    line: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in ("train.py", "other.py"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "train.sh").write_text(
+        "#!/bin/bash\n# docker run image python wrong.py\ndocker run --rm --gpus all \\\n"
+        f'    -v "$(pwd)":/workspace \\\n    image \\\n    {line}\n'
+    )
+    argv = ("bash", "train.sh", "a b")
+    assert command(spec_of(tmp_path, argv), None) == words
