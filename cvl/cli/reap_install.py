@@ -11,7 +11,8 @@ from subprocess import run
 from textwrap import dedent
 
 from cvl.errors import CvlError
-from cvl.paths import config_dir, private, state_dir
+from cvl.guardian import environment
+from cvl.paths import config_dir, private
 
 MARK = "# cvl reap"
 SECRETS = ("LAMBDA_API_KEY", "LAMBDA_API_BASE", "AWS_PROFILE", "AWS_REGION", "KUBECONFIG")
@@ -39,7 +40,8 @@ def keep_environment(environ: Mapping[str, str]) -> Path:
     """Write what the timer needs to know into a file of ours, 0600."""
     path = private(config_dir()) / "reap.env"
     lines = [f"{name}={shlex.quote(environ[name])}\n" for name in SECRETS if environ.get(name)]
-    lines.append(f"CVL_STATE_DIR={shlex.quote(str(state_dir()))}\n")
+    ours = environment({})  # the same cvl, wherever it came from
+    lines += [f"{name}={shlex.quote(ours[name])}\n" for name in ("CVL_STATE_DIR", "PYTHONPATH")]
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as out:
         out.write("".join(lines))
@@ -68,8 +70,8 @@ def by_systemd(words: list[str], env_file: Path, environ: Mapping[str, str]) -> 
         Description=End rented machines that should be over
         [Service]
         Type=oneshot
-        EnvironmentFile={env_file}
-        ExecStart={shlex.join(words)}
+        EnvironmentFile={literal(str(env_file))}
+        ExecStart={literal(shlex.join(words)).replace("$", "$$")}
         """)
     )
     (folder / "cvl-reap.timer").write_text(
@@ -88,6 +90,11 @@ def by_systemd(words: list[str], env_file: Path, environ: Mapping[str, str]) -> 
         if done.returncode:
             raise CvlError(f"systemctl --user {shlex.join(command)}: {done.stderr.strip()}")
     return f"cvl-reap.timer runs `cvl reap -y` every 10 minutes ({folder}/cvl-reap.timer)"
+
+
+def literal(text: str) -> str:
+    """Return a value for a unit file in which `%` begins nothing (systemd.unit(5))."""
+    return text.replace("%", "%%")
 
 
 def by_cron(words: list[str], env_file: Path) -> str:
