@@ -637,9 +637,13 @@ def test_kubectl_is_refused_what_is_wrong(cluster: KubernetesCluster) -> None:
         pytest.skip(cluster.unchecked)
     wrong = job()
     wrong["spec"]["backofLimit"] = 1
+    several = json.dumps({"apiVersion": "v1", "kind": "List", "items": [wrong]}).encode()
     with pytest.raises(subprocess.CalledProcessError, match="exit status 1") as failed:
-        kube.apply(cluster, wrong, at="default")
-    assert 'unknown field "spec.backofLimit"' in failed.value.stderr
+        cluster.kubectl("apply", "-f", "-", data=several)
+    assert 'ValidationError(Job.spec): unknown field "backofLimit"' in failed.value.stderr
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 1") as failed:
+        cluster.kubectl("create", "-f", "-", data=json.dumps(wrong).encode())
+    assert 'strict decoding error: unknown field "spec.backofLimit"' in failed.value.stderr
     cluster.violations.clear()
 
 

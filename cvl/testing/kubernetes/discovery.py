@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from cvl.testing.kubernetes.objects import Obj
+from cvl.testing.kubernetes.openapi_v2 import encoded
 from cvl.testing.kubernetes.requests import Reply, Request, json_reply
 from cvl.testing.kubernetes.resources import RESOURCES, Resource
 from cvl.testing.kubernetes.schema import Document
@@ -147,14 +148,15 @@ def _openapi(request: Request, document: Document | None) -> Reply:
 
 
 def _second(request: Request, document: Document | None) -> Reply:
-    """Return the OpenAPI v2 document; in protocol buffers the empty one, which checks nothing.
+    """Return the OpenAPI v2 document; an empty one, which checks nothing, if we have none.
 
-    kubectl asks for that only where the server does not check a kind itself: `List`.
+    kubectl asks for that where the server does not check a kind itself: `List`.
     """
     wanted = request.headers.get("accept", "")
-    if PROTOBUF in wanted:
-        return Reply(status=200, body=b"", type=PROTOBUF.replace("@", "."))
     definitions = document.definitions if document else {}
+    if PROTOBUF in wanted:
+        body = encoded(definitions, "Kubernetes", VERSION)
+        return Reply(status=200, body=body, type=PROTOBUF.replace("@", "."))
     about = {"title": "Kubernetes", "version": VERSION}
     return json_reply({"swagger": "2.0", "info": about, "paths": {}, "definitions": definitions})
 

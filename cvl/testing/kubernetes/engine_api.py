@@ -81,6 +81,10 @@ class EngineApi:
             raise EngineError(status, _message(data))
         return json.loads(data) if data.strip() else None
 
+    def create(self, name: str, body: object) -> str:
+        """Create a container; return its id. Raises `EngineError`."""
+        return str(self.do("POST", "/containers/create", body, name=name)["Id"])
+
     def inspect(self, container: str) -> dict[str, Any]:
         """Return all about a container. Raises `EngineError`."""
         found: dict[str, Any] = self.do("GET", f"/containers/{container}/json")

@@ -19,6 +19,9 @@ from cvl.testing.kubernetes.resources import PODS
 from cvl.testing.kubernetes.statuses import ApiError
 from cvl.testing.kubernetes.world import LogWish, World
 
+STARTS = 4
+"""So many containers are started at once: more would only be slower, and all else with them."""
+
 LOOK = 0.1
 """Seconds between two looks at whether a silent node speaks again."""
 
@@ -33,6 +36,7 @@ class Kubelet:
         self.address = ADDRESS
         self.network = PodNetwork(self.engine, world.store)
         self.closing = threading.Event()
+        self.starts = threading.BoundedSemaphore(STARTS)
         self._workers: dict[str, PodWorker] = {}
         self._seen: dict[str, str] = {}
         self._events, self._rest = self.engine.open("GET", "/events", filters=_DEATHS)
@@ -50,11 +54,11 @@ class Kubelet:
                 self._begin(pod)
             elif self._seen.get(uid) != _mark(pod) or self._due(pod):
                 self._seen[uid] = _mark(pod)
-                worker.bell.set()
+                worker.ring()
         here = {meta(pod)["uid"] for pod in pods}
         for uid, worker in list(self._workers.items()):
             if uid not in here:
-                worker.bell.set()
+                worker.ring()
                 if worker.over.is_set():
                     del self._workers[uid]
                     self._seen.pop(uid, None)
@@ -65,10 +69,10 @@ class Kubelet:
             return
         self.closing.set()
         for worker in self._workers.values():
-            for container in (*worker.first, *worker.main):
+            for container in worker.state.containers:
                 if container.running:
                     self.engine.call("POST", f"/containers/{container.id}/kill")
-            worker.bell.set()
+            worker.ring()
         for worker in self._workers.values():
             worker.join()
         self._events.close()
@@ -139,7 +143,7 @@ class Kubelet:
             for line in filter(None, lines):
                 uid = at(json.loads(line), "Actor", "Attributes", POD)
                 if worker := self._workers.get(str(uid)):
-                    worker.bell.set()
+                    worker.ring()
             try:
                 more = self._events.recv(2**16)
             except OSError:

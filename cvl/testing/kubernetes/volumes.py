@@ -21,6 +21,7 @@ class Volumes:
     """The volumes of one pod. Those in memory are the engine's own; the rest are folders."""
 
     def __init__(self, world: World, engine: EngineApi, folder: Path, claims: Path) -> None:
+        """`folder` is the pod's, and goes with it; `claims` outlive it."""
         self._world, self._engine = world, engine
         self._folder, self._claims = folder, claims
         self._sources: dict[str, Mapping[str, Any]] = {}
@@ -72,8 +73,7 @@ class Volumes:
             return self._host(volume["hostPath"])
         if "persistentVolumeClaim" in volume:
             return self._claim(pod, volume["persistentVolumeClaim"])
-        folder = self._folder / name
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._place(name)
         for path, data, mode in self._files(pod, volume):
             file = folder / path
             if not file.resolve().is_relative_to(folder.resolve()):
@@ -83,10 +83,14 @@ class Volumes:
             file.chmod(mode)
         return {"Type": "bind", "Source": str(folder), "ReadOnly": True}
 
+    def _place(self, name: str) -> Path:
+        folder = self._folder / "volumes" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def _empty(self, pod: Obj, name: str, told: Mapping[str, Any]) -> Mapping[str, Any]:
         if told.get("medium") != "Memory":
-            folder = self._folder / name
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = self._place(name)
             folder.chmod(0o777)
             return {"Type": "bind", "Source": str(folder)}
         made = f"cvl-{meta(pod)['uid'][:8]}-{name}"
