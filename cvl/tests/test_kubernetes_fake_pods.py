@@ -486,6 +486,21 @@ def test_a_log_that_is_tailed_and_followed_misses_nothing(
     assert log(client, path, follow="true", tailLines=1) == b"3\n4\n"
 
 
+def test_two_clusters_share_an_engine(shared_engine: Engine) -> None:
+    clusters = [KubernetesCluster(engine=shared_engine) for _ in range(2)]
+    try:
+        for each in clusters:
+            client = Client(each)
+            path = start(client, shell(each, "echo here"))
+            over(client, path)
+            assert log(client, path) == b"here\n"
+        networks = shared_engine.docker("network", "ls", "--format", "{{.Name}}").split()
+        assert len([name for name in networks if name.startswith("cvl-kube-")]) >= 2
+    finally:
+        for each in clusters:
+            each.close()
+
+
 @pytest.mark.parametrize("split", [False, True])
 def test_timestamps_of_long_lines(shared_engine: Engine, *, split: bool) -> None:
     """A line of over 16 KiB comes in parts; older kubelets stamp each of them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import secrets
 import socket
 import struct
 import threading
@@ -31,7 +32,7 @@ class PodNetwork:
         """Raises `EngineError`, `OSError` when no subnet is free."""
         self._engine = engine
         self._lock = threading.Lock()
-        self.name = f"cvl-kube-{os.getpid():x}-{id(self) & 0xFFFF:x}"
+        self.name = f"cvl-kube-{secrets.token_hex(4)}"
         self._subnet = self._create()
         hosts = self._subnet.hosts()
         self.gateway = str(next(hosts))
