@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +11,7 @@ from cvl.paths import private, state_dir
 from cvl.process import me, parse
 from cvl.scope import Clock, Scope, SystemClock
 
-HELD = 0.5
+HELD = 1.0
 """How long, in intervals, a slot may take from being given out to the request having arrived."""
 TICK = 1e-3
 LAG, LEAST_LAG = 0.1, 0.02
@@ -32,10 +31,9 @@ class Pace:
         self._name, self._interval = name, interval
         self._clock = clock or SystemClock()
         self._boot = ""
-        self._mine = threading.local()
 
-    def wait(self, scope: Scope | None = None, *, urgent: bool = False) -> None:
-        """Return when it is our turn. Raises as `scope` does.
+    def wait(self, scope: Scope | None = None, *, urgent: bool = False) -> float:
+        """Return when it is our turn: that moment, on the monotonic clock. Raises as `scope` does.
 
         What is urgent goes first; of the rest, roughly, what has waited longest.
         """
@@ -45,12 +43,16 @@ class Pace:
             waited = (self._clock.monotonic() - began) / self._interval
             lag = 0.0 if urgent else LEAST_LAG + LAG / (1 + waited)
             scope.sleep(left + lag * self._interval)
+        return self._clock.monotonic()
 
-    def arrived(self) -> None:
-        """Hear that the request of the last turn has been answered, or will never be."""
+    def missed(self, taken: float) -> bool:
+        """Return whether so much time has passed since a turn that it may be another's now."""
+        return 0 < HELD * self._interval < self._clock.monotonic() - taken
+
+    def arrived(self, taken: float) -> None:
+        """Hear that the request of that turn has been answered, or will never be."""
         if self._interval <= 0:
             return
-        taken: float = getattr(self._mine, "taken", 0.0)
         held = taken + (1 + HELD) * self._interval
         with self._file() as file:
             if self._free(os.read(file, 128)) <= held + TICK:  # else somebody was there since
@@ -64,7 +66,6 @@ class Pace:
             free = self._free(os.read(file, 128))
             if now < free <= now + (1 + HELD) * self._interval + TICK:
                 return free - now
-            self._mine.taken = now
             self._note(file, now + (1 + HELD) * self._interval)
         return 0.0
 

@@ -94,6 +94,7 @@ class LambdaAPI:
         account = blake2b(f"{base}{key}".encode(), digest_size=6).hexdigest()
         self._pace = Pace(f"lambda-{account}", interval)
         self._launch_pace = Pace(f"lambda-launch-{account}", launch_interval)
+        self._launch_taken = 0.0
         self._pool: PoolManager | None = None
         self._skew: float | None = None
 
@@ -105,7 +106,7 @@ class LambdaAPI:
 
     def launch_turn(self, scope: Scope) -> None:
         """Return when a launch may be sent. Raises as `scope`: who waits has sent nothing."""
-        self._launch_pace.wait(scope, urgent=True)
+        self._launch_taken = self._launch_pace.wait(scope, urgent=True)
 
     def get(self, path: str) -> object:
         """Return `data` of a GET. Raises `ProviderError`, `Gone`, `AuthError`."""
@@ -125,7 +126,7 @@ class LambdaAPI:
             return self._send("POST", path, body)
         finally:
             if path == LAUNCH:
-                self._launch_pace.arrived()
+                self._launch_pace.arrived(self._launch_taken)
 
     def _patient(self, method: str, path: str, body: Json | None) -> object:
         for attempt in range(ATTEMPTS):
@@ -150,12 +151,8 @@ class LambdaAPI:
             body=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
         )
-        self._pace.wait(urgent=method != "GET")  # what looks can wait, what ends costs money
         try:
-            try:
-                response = bounded(request, Scope(seconds=self._read_limit * PATIENCE))
-            finally:
-                self._pace.arrived()
+            response = self._in_turn(request, urgent=method != "GET")
         except NewConnectionError as error:
             raise Rejected("the Lambda API cannot be reached", "check your network") from error
         except HTTPError as error:
@@ -164,6 +161,27 @@ class LambdaAPI:
             raise Ambiguity("the Lambda API did not answer in full within its time") from None
         self._set_clock(response)
         return _judged(response)
+
+    def _in_turn(
+        self, request: Callable[[], BaseHTTPResponse], *, urgent: bool
+    ) -> BaseHTTPResponse:
+        """Send a request when it is its turn. What looks can wait; what ends costs money.
+
+        On a busy machine the turn may be over before the request is on its way: then it waits
+        for the next. Raises as `request`, and `DeadlineExceeded`.
+        """
+        while True:
+            turn = self._pace.wait(urgent=urgent)
+
+            def send(turn: float = turn) -> BaseHTTPResponse | None:
+                return None if self._pace.missed(turn) else request()
+
+            try:
+                response = bounded(send, Scope(seconds=self._read_limit * PATIENCE))
+            finally:
+                self._pace.arrived(turn)
+            if response is not None:
+                return response
 
     def _opened(self) -> PoolManager:
         if self._pool is None:

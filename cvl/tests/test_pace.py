@@ -27,9 +27,8 @@ def test_one_an_interval_and_the_first_at_once() -> None:
     paces = [Pace("limit", 12.0, clock) for _ in range(2)]  # as two processes
     times = []
     for pace in paces * 3:
-        pace.wait()
-        times.append(clock.now)
-        pace.arrived()
+        times.append(pace.wait())
+        pace.arrived(times[-1])
     gaps = [late - early for early, late in itertools.pairwise(times)]
     assert times[0] == FakeClock().now
     assert min(gaps) >= 12
@@ -53,8 +52,7 @@ def test_what_another_boot_or_chance_has_left_is_not_waited_for(tmp_path: Path, 
     (tmp_path / "pace" / "limit").write_bytes(left.encode("latin-1"))
     clock = FakeClock(10.0)
     first = Pace("limit", 1.0, clock)
-    first.wait()
-    first.arrived()
+    first.arrived(first.wait())
     Pace("limit", 1.0, clock).wait()
     assert 1.0 <= clock.now - 10.0 < 1.2
 
@@ -64,11 +62,12 @@ def test_the_interval_begins_when_a_request_has_arrived(late: float) -> None:
     """However long it took on the way; one whose process died is not waited for much longer."""
     clock = FakeClock()
     first, second = Pace("limit", 1.0, clock), Pace("limit", 1.0, clock)
-    first.wait()
+    taken = first.wait()
     clock.now += late
     arrived = clock.now
+    assert first.missed(taken) == (late == 5.0)
     if late != 5.0:
-        first.arrived()
+        first.arrived(taken)
     second.wait()
     assert clock.now - arrived >= (1.0 if late != 5.0 else 0.0)
     assert clock.now - arrived < 1.3
@@ -77,10 +76,10 @@ def test_the_interval_begins_when_a_request_has_arrived(late: float) -> None:
 def test_who_hears_late_does_not_take_another_s_slot_away() -> None:
     clock = FakeClock()
     first, second, third = (Pace("limit", 1.0, clock) for _ in range(3))
-    first.wait()
-    clock.now += 2.0
+    taken = first.wait()
+    clock.now += 3.0
     second.wait()
-    first.arrived()
+    first.arrived(taken)
     began = clock.now
     third.wait()
     assert clock.now - began >= 1.0
@@ -103,8 +102,7 @@ def test_what_is_urgent_goes_before_what_has_waited() -> None:
     def look() -> None:
         while not done.is_set():
             pace = Pace("limit", interval)
-            pace.wait()
-            pace.arrived()
+            pace.arrived(pace.wait())
 
     lookers = [threading.Thread(target=look, daemon=True) for _ in range(20)]
     for each in lookers:
@@ -113,8 +111,7 @@ def test_what_is_urgent_goes_before_what_has_waited() -> None:
     waits = []
     for _ in range(5):
         began, pace = time.monotonic(), Pace("limit", interval)
-        pace.wait(urgent=True)
-        pace.arrived()
+        pace.arrived(pace.wait(urgent=True))
         waits.append(time.monotonic() - began)
     done.set()
     assert sorted(waits)[2] < interval * 3, waits
@@ -125,8 +122,7 @@ import sys, time
 from cvl.pace import Pace
 for _ in range(5):
     pace = Pace("limit", 0.1)
-    pace.wait()
-    pace.arrived()
+    pace.arrived(pace.wait())
     print(time.monotonic(), flush=True)
 """
 
