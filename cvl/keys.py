@@ -35,12 +35,19 @@ class RunKeys:
         host = self.folder / "host"
         return host.read_text() if host.exists() else REDACTED
 
+    @property
+    def accept_new(self) -> bool:
+        """Whether the machine may show any key at first; then it has to stay."""
+        return (self.folder / "accept-new").exists()
+
     @classmethod
-    def made(cls, folder: Path) -> RunKeys:
+    def made(cls, folder: Path, *, accept_new: bool = False) -> RunKeys:
         """Make both keys, ed25519, without passphrase, 0600. Raises `MissingTool`."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in ("login", "host"):
             generate(folder / name)
+        if accept_new:
+            (folder / "accept-new").touch()
         return cls.at(folder)
 
     @classmethod
@@ -65,7 +72,12 @@ class RunKeys:
         return cls(folder=Path(os.devnull), public_key=public, host_public_key=public)
 
     def pin(self, address: str) -> None:
-        """Let this address have the run's host key, and no other. Takes `HOST` or `HOST:PORT`."""
+        """Let this address have the run's host key, and no other. Takes `HOST` or `HOST:PORT`.
+
+        With `accept_new` it is for ssh to fill the file.
+        """
+        if self.accept_new:
+            return
         host, _, port = address.partition(":")
         name = f"[{host}]:{port}" if port else host
         line = f"{name} {' '.join(self.host_public_key.split()[:2])}\n"

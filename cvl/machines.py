@@ -35,6 +35,7 @@ that it is up: what we see late is paid for."""
 LOOK_AGAIN = 5
 """Attempts to log in after which the machine itself is looked at again."""
 KIND = "instance"
+UNVERIFIED = "--accept-new-host-key: whoever answers first at the machine's address is taken for it"
 
 
 class Machines:
@@ -49,11 +50,16 @@ class Machines:
         kind: str | None = None,
         region: str | None = None,
         patience: float = 0.0,
+        accept_new_host_key: bool = False,
         setup: Setup = Setup(),  # noqa: B008 - a frozen value
     ) -> None:
-        """`kind` None: the cheapest that will do. `patience`: seconds to wait for capacity."""
+        """`kind` None: the cheapest that will do. `patience`: seconds to wait for capacity.
+
+        `accept_new_host_key`: of an image that does not take the host key that we made.
+        """
         self.name, self.settle = cloud.name, cloud.settle
         self._cloud, self._setup = cloud, setup
+        self._accept_new = accept_new_host_key
         self._market = Market(cloud.offers, kind=kind, region=region, patience=patience)
 
     @property
@@ -77,7 +83,11 @@ class Machines:
                 note=f"not known: {choice.obstacle}; {note}" if choice.obstacle else note,
             ),
             layers=self._cloud.layers,
-            warnings=(*self._cloud.warnings, *too_little(spec.limits, choice.offer.price_per_hour)),
+            warnings=(
+                *self._cloud.warnings,
+                *self._unverified(),
+                *too_little(spec.limits, choice.offer.price_per_hour),
+            ),
             obstacle=choice.obstacle,
         )
 
@@ -92,7 +102,7 @@ class Machines:
 
     def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> RentedJob:
         rented.check()
-        keys = RunKeys.made(run_folder(spec.run_id) / "ssh")
+        keys = RunKeys.made(run_folder(spec.run_id) / "ssh", accept_new=self._accept_new)
         machine = self._rented(spec, keys, leases, scope)
         scope = scope.within(leases.left())
         far, address = self._up(machine, scope)
@@ -117,6 +127,9 @@ class Machines:
 
     def destroy(self, resource: Resource) -> None:
         self._cloud.destroy(resource)
+
+    def _unverified(self) -> tuple[str, ...]:
+        return (UNVERIFIED,) if self._accept_new else ()
 
     def _rented(self, spec: JobSpec, keys: RunKeys, leases: Leases, scope: Scope) -> Resource:
         """Rent a machine: where there is one, for as long as was asked, at the price agreed to.

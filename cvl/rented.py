@@ -41,6 +41,7 @@ def reach(user: str, run_id: str, address: str) -> FarSide:
             user=user,
             key=keys.path,
             known_hosts=keys.known_hosts,
+            accept_new=keys.accept_new,
             config=os.environ.get("CVL_SSH_CONFIG") or os.devnull,
             connect_timeout=CONNECT_LIMIT,
             control_persist=KEPT,

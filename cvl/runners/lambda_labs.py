@@ -30,6 +30,7 @@ class LambdaLabsRunner:
         "install_cvl": "put cvl on the machine and run it there",
         "self_terminate": "the machine ends itself at its deadline; puts your API key on it",
         "keep_on_fetch_failure": "keep paying until the deadline when results do not arrive",
+        "accept_new_host_key": "for an image that does not take the host key that we make for it",
         "accept_unguarded": "allow -d though only this computer ends the rent",
     }
 
@@ -51,6 +52,7 @@ class LambdaLabsRunner:
         self_terminate: bool = False,
         keep_on_fetch_failure: bool = False,
         accept_unguarded: bool = False,
+        accept_new_host_key: bool = False,
         **common: Unpack[Common],
     ) -> ExitStatus:
         """Run the example on a rented machine. `gpu_type` None: the cheapest that will do.
@@ -83,6 +85,7 @@ class LambdaLabsRunner:
             kind=gpu_type,
             region=region,
             patience=duration(wait_capacity) if wait_capacity else 0.0,
+            accept_new_host_key=accept_new_host_key,
             setup=Setup(bundle="install" if install_cvl else "no"),
         )
         common["keep_rented"] = keep_on_fetch_failure

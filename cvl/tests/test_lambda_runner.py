@@ -175,6 +175,15 @@ def test_what_comes_up_late_is_waited_for(desk: Desk, cloud: LambdaCloud, fault:
     assert (cloud.alive(), cloud.keys()) == ([], [])
 
 
+def test_an_image_that_has_its_own_host_key_needs_our_word(desk: Desk, cloud: LambdaCloud) -> None:
+    """Else it counts as not ready, and nothing is sent to it: see `test_machines`."""
+    cloud.inject(replace(FAULTS["boot-other-host-key"], delay=60.0))
+    done = desk.sh("echo hello", "--accept-new-host-key")
+    assert (done.code, done.out) == (0, b"hello\n"), done.err
+    assert "whoever answers first" in done.err
+    assert (cloud.alive(), cloud.keys()) == ([], [])
+
+
 def test_a_machine_that_dies_under_the_job_ends_the_run(desk: Desk, cloud: LambdaCloud) -> None:
     with desk.running("echo ready; sleep 100") as client:
         client.shows(b"ready")

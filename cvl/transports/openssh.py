@@ -66,7 +66,7 @@ class OpenSSH:
         if key is not None:
             options += [*_option("IdentityFile", _key(key)), *_option("IdentitiesOnly", "yes")]
         if known_hosts is not None:
-            options += _pinned(str(Path(known_hosts).absolute()))
+            options += _pinned(str(Path(known_hosts).absolute()), new=accept_new)
         elif accept_new:
             options += _option("StrictHostKeyChecking", "accept-new")
         for flag, value in (("-l", user or self._to.user), ("-p", port or self._to.port)):
@@ -214,11 +214,11 @@ def _option(name: str, value: str) -> tuple[str, str]:
     return "-o", f"{name}={value}"
 
 
-def _pinned(path: str) -> Iterator[str]:
-    """That file says who the host is, and no other."""
+def _pinned(path: str, *, new: bool) -> Iterator[str]:
+    """That file says who the host is, and no other; `new`: an unknown host is added to it."""
     yield from _option("UserKnownHostsFile", _word(path))
     yield from _option("GlobalKnownHostsFile", "/dev/null")
-    yield from _option("StrictHostKeyChecking", "yes")
+    yield from _option("StrictHostKeyChecking", "accept-new" if new else "yes")
     yield from _option("UpdateHostKeys", "no")
     yield from _option("VerifyHostKeyDNS", "no")
 
