@@ -18,6 +18,8 @@ TAIL = 12
 """Last lines of a failed command that are told."""
 KILL_LIMIT = 10.0
 ASK_LIMIT = 30.0
+PLAIN = {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+"""With an attestation an image becomes an index of two, which SageMaker does not take."""
 
 Feed = Callable[[IO[bytes]], None]
 
@@ -32,7 +34,7 @@ class Docker:
                 "docker is not installed",
                 "the image is built here: install Docker, or give --image-uri",
             )
-        self._env = {**os.environ, **(env or {})}
+        self._env = {**os.environ, **PLAIN, **(env or {})}
 
     def checked(self) -> Self:
         """Return itself. Raises `CvlError` where no engine answers."""

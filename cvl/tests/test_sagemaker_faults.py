@@ -14,6 +14,7 @@ from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings
 from cvl.testing.sagemaker.cloud import TRUST, missing
 from cvl.tests.clouds import desk
 
+pytestmark = pytest.mark.timeout(600)
 LONG = Settings(start=300.0)
 """Jobs wait for an instance until they are stopped."""
 UNTRUSTED = "untrusted"

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cvl.aws.docker import Docker
 from cvl.aws.image import ENTRY_FILE
 from cvl.aws.inputs import script
 from cvl.aws.job import code_in, first_failure
@@ -380,6 +381,17 @@ def test_an_error_says_what_may_be_concluded(code: str, status: int, kind: type)
     boto = pytest.importorskip("botocore.exceptions")
     answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
     assert type(understood(boto.ClientError(answer, "X"), "s")) is kind
+
+
+def test_docker_is_told_to_make_plain_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docker").write_text('#!/bin/sh\necho "$1 $BUILDX_NO_DEFAULT_ATTESTATIONS"\n')
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told: list[tuple[str, str]] = []
+    Docker().run(("build",), "building", Scope(tell=lambda *words: told.append(words)))
+    assert told == [("building", "build 1")]
 
 
 def test_without_boto3_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
