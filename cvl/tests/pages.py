@@ -28,6 +28,7 @@ LIMIT = 60
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CLOUD = "python -m cvl.testing.lambda_cloud"
 AWS = "python -m cvl.testing.sagemaker"
+KUBE = "python -m cvl.testing.kubernetes"
 FAST = ("--request-interval", "0", "--launch-interval", "0", "--boot-seconds", "0.1")
 SHIMS = {
     "cvl": f'exec {sys.executable} -m cvl "$@"',
@@ -141,7 +142,8 @@ class Lab:
         """Run each command, and find the lines below it in what it writes, in their order."""
         for words in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
             command, *wanted = words.splitlines()
-            start = {CLOUD: self.start_cloud, AWS: self.start_aws}.get(command)
+            starts = {CLOUD: self.start_cloud, AWS: self.start_aws, KUBE: self.start_kube}
+            start = starts.get(command)
             found = start() if start else self.bash(command, may_fail=True)
             lines = iter(found.splitlines())
             for line in wanted:
@@ -155,6 +157,10 @@ class Lab:
     def start_aws(self) -> str:
         """Start the AWS on loopback, likewise."""
         return self._started(AWS, ("--start-seconds", "0.2"), "export DOCKER_HOST")
+
+    def start_kube(self) -> str:
+        """Start the Kubernetes on loopback, likewise."""
+        return self._started(KUBE, (), "export DOCKER_HOST")
 
     def _started(self, command: str, more: tuple[str, ...], last: str) -> str:
         argv = [sys.executable, *command.split()[1:], *more]

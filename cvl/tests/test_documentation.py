@@ -1,8 +1,8 @@
 """The documentation says what is so: its links lead somewhere, its commands do what it shows.
 
 Every block of commands on a page is run, in order, in a folder of the page's own: `HOST` is a
-throw-away sshd, `RUN` the newest run, the Lambda Cloud and AWS are those on loopback. `…` in what a
-page shows stands for anything, and other lines may stand between those that it shows.
+throw-away sshd, `RUN` the newest run, the Lambda Cloud, AWS and Kubernetes are those on loopback.
+`…` in what a page shows stands for anything, and other lines may stand between those that it shows.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from cvl.testing.sshd import Sshd
 from cvl.tests.pages import (
     AWS,
     FENCE,
+    KUBE,
     PAGES,
     README,
     ROOT,
@@ -59,6 +60,8 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 @pytest.mark.parametrize("page", RUN_PAGES, ids=named)
 def test_every_command_does_what_its_page_shows(page: Path, lab: Lab) -> None:
     if AWS in page.read_text() and (why := no_aws()):
+        pytest.skip(why)
+    if KUBE in page.read_text() and (why := docker_engine.missing()):
         pytest.skip(why)
     if page != README:
         lab.run(next(block for block in blocks_of(README) if "hello" in block.text))
