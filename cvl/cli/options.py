@@ -103,7 +103,8 @@ def _kind(hint: object) -> tuple[click.ParamType[Any] | type, bool]:
 
 
 def _help(words: str, default: object) -> str:
-    said = "" if default in {None, (), "", False} else f"default: {default}"
+    shown = "yes" if default is True else default
+    said = "" if default in {None, (), "", False} else f"default: {shown}"
     return "; ".join(part for part in (words, said) if part)
 
 

@@ -30,22 +30,26 @@ from cvl.units import duration, minutes
 )
 @click.option("--local", is_flag=True, help="Run on this machine (the default).")
 @click.option("--ssh", metavar="HOST", help="Run on a machine of yours, with cvl put on it.")
-@click.option("--docker", metavar="HOST", help="Run on a Docker box, nothing of cvl left there.")
-@click.option("--remote", metavar="NAME", help="Rent a machine: lambda.")
+@click.option(
+    "--docker", metavar="HOST", help="Run on a machine of yours with Docker, without cvl there."
+)
+@click.option("--remote", metavar="NAME", help="Run on a rented machine: lambda.")
 @click.option("--sagemaker", is_flag=True, help="Run as a SageMaker training job.")
 @click.option("--k8s", is_flag=True, help="Run as a Kubernetes Job.")
 @click.option("--runner", metavar="NAME", help="Any registered runner, third-party ones too.")
 @click.option("--root", type=click.Path(path_type=Path), help="The folder that holds examples/.")
 @click.option("--timeout", type=Duration(), metavar="2h|90m|45s", help="Stop the job after this.")
 @click.option("--timeout-minutes", type=float, metavar="N", help="The same, in minutes.")
-@click.option("--grace", type=Grace(), metavar="10s", help="Between TERM and KILL.")
-@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Forward a variable.")
+@click.option("--grace", type=Grace(), metavar="10s", help="Between TERM and KILL (default: 10s).")
+@click.option(
+    "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="A variable for the script."
+)
 @click.option(
     "--env-file",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The same, one a line.",
+    help="The same, one a line: NAME=VALUE.",
 )
 @click.option(
     "-o",
@@ -56,8 +60,12 @@ from cvl.units import duration, minutes
 )
 @click.option("--no-fetch", is_flag=True, help="Leave results there; `cvl fetch` gets them.")
 @click.option("--keep", is_flag=True, help="Leave the workspace on the machine.")
-@click.option("--include", multiple=True, metavar="PATH", help="Send more of the repository.")
-@click.option("--build", type=click.Choice(["auto", "always", "never"]), help="Build the image.")
+@click.option("--include", multiple=True, metavar="PATH", help="Send more of the repository along.")
+@click.option(
+    "--build",
+    type=click.Choice(["auto", "always", "never"]),
+    help="Build its image (default: auto).",
+)
 @click.option("-t", "--tty", is_flag=True, help="Give the script a terminal over there.")
 @click.option("-d", "--detach", is_flag=True, help="Print the run's id and leave it running.")
 @click.option("--nodes", type=click.IntRange(1), metavar="N", help="Machines (default: 1).")
