@@ -122,7 +122,7 @@ class Drive:
         """
         watching, options = self._progress.watching, self._options
         log = RunLog(run_folder(self._record.id))
-        kept, after = None if watching else log, log.cursor()
+        kept, after = None if watching else log, log.whole()[1]
         pulls = options.fetch and not watching and self.leases.any_open()
         with (
             Puller(execution, options.results, Scope(options.clock), wanted=pulls),

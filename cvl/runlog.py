@@ -24,22 +24,30 @@ class RunLog:
     def __init__(self, folder: Path) -> None:
         """`folder` is the run's own, made 0700 when the first byte arrives."""
         self.path = folder / "output.log"
-        self._cursor_path = folder / "cursor"
+        self._marks_path = folder / "cursor"
         self._descriptor: int | None = None
-        self._size = 0
+        self._size, self._cursor = 0, ""
 
-    def cursor(self) -> str:
-        """Return the cursor after the last byte that is safely here; "" before the first."""
+    def whole(self) -> tuple[int, str]:
+        """Return how many bytes are safely here, and the cursor after the last of them.
+
+        Whoever reads no more than these and goes on at the cursor misses and repeats nothing,
+        also while another process appends, or after that was killed in the middle of it.
+        """
+        marks = _marks(self._marks_path)  # first: the log only grows
         try:
             size = self.path.stat().st_size
         except FileNotFoundError:
-            return ""
-        noted, _, cursor = _text(self._cursor_path).partition(" ")
-        return cursor if noted == str(size) else str(size) if not noted else ""
+            return 0, ""
+        if not marks:
+            return size, str(size) if size else ""
+        return next((mark for mark in reversed(marks) if mark[0] <= size), (0, ""))
 
     def append(self, chunk: LogChunk) -> None:
         """Write `chunk` at the end. Raises `OSError`; what is there then stays a true prefix."""
-        descriptor = self._open()
+        descriptor, size = self._open(), self._size + len(chunk.data)
+        if chunk.cursor != str(size):
+            self._mark(size, chunk.cursor)
         left = memoryview(chunk.data)
         try:
             while left:
@@ -47,9 +55,7 @@ class RunLog:
         except OSError:
             os.ftruncate(descriptor, self._size)
             raise
-        self._size += len(chunk.data)
-        if chunk.cursor != str(self._size):
-            self._note(chunk.cursor)
+        self._size, self._cursor = size, chunk.cursor
 
     def close(self) -> None:
         """Close the file; idempotent."""
@@ -62,17 +68,22 @@ class RunLog:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
             self._descriptor = os.open(self.path, flags, 0o600)
-            self._size = os.fstat(self._descriptor).st_size
+            self._size, self._cursor = self.whole()
+            os.ftruncate(self._descriptor, self._size)
         return self._descriptor
 
-    def _note(self, cursor: str) -> None:
-        new = self._cursor_path.with_suffix(".new")
-        new.write_text(f"{self._size} {cursor}")
-        new.replace(self._cursor_path)
+    def _mark(self, size: int, cursor: str) -> None:
+        """Note what holds now, and what will once the file is as long as `size`."""
+        new = self._marks_path.with_suffix(".new")
+        new.write_text(f"{self._size} {self._cursor}\n{size} {cursor}\n")
+        new.replace(self._marks_path)
 
 
-def _text(path: Path) -> str:
+def _marks(path: Path) -> list[tuple[int, str]]:
+    """Return lengths of the log, each with the cursor that goes on from there."""
     try:
-        return path.read_text()
+        lines = path.read_text().splitlines()
     except FileNotFoundError:
-        return ""
+        return []
+    pairs = (line.partition(" ") for line in lines)
+    return [(int(size), cursor) for size, _, cursor in pairs]

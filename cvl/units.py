@@ -34,7 +34,7 @@ def duration(text: str) -> float:
     if parts and any(parts.groups()):
         numbers = (float(part or 0) for part in parts.groups())
         total = sum(each * number for each, number in zip(SECONDS.values(), numbers, strict=True))
-        return _sane(-total if words.startswith("-") else total, text)
+        return sane(-total if words.startswith("-") else total, text)
     if _BARE.fullmatch(words):
         hint = f"say {words}s, {words}m or {words}h" if words.isdecimal() else _EXAMPLES
         raise UsageError(f"duration {text!r} has no unit", hint)
@@ -43,7 +43,18 @@ def duration(text: str) -> float:
 
 def minutes(number: float) -> float:
     """Return the seconds of `number` minutes, in the same bounds as `duration`."""
-    return _sane(float(number) * 60, f"{number} minutes")
+    return sane(float(number) * 60, f"{number} minutes")
+
+
+def sane(seconds: float, text: str) -> float:
+    """Return a duration that can be meant; `text` is how it was given. Raises `UsageError`."""
+    if math.isnan(seconds):
+        raise UsageError(f"{text!r} is not a duration", _EXAMPLES)
+    if seconds <= 0:
+        raise UsageError(f"a duration must be more than 0, not {text!r}", _EXAMPLES)
+    if seconds > YEAR:
+        raise UsageError(f"{_short(text)!r} is longer than a year", _EXAMPLES)
+    return seconds
 
 
 def elapsed(seconds: float) -> str:
@@ -90,16 +101,6 @@ def dollars(amount: Decimal) -> str:
 
 
 _EXAMPLES = "write it as 45s, 90m, 2h, 1h30m or 1d"
-
-
-def _sane(seconds: float, text: str) -> float:
-    if math.isnan(seconds):
-        raise UsageError(f"{text!r} is not a duration", _EXAMPLES)
-    if seconds <= 0:
-        raise UsageError(f"a duration must be more than 0, not {text!r}", _EXAMPLES)
-    if seconds > YEAR:
-        raise UsageError(f"{_short(text)!r} is longer than a year", _EXAMPLES)
-    return seconds
 
 
 def _short(text: str) -> str:

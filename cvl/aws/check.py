@@ -116,7 +116,7 @@ def quota(account: Account, order: Order, nodes: int, scope: Scope) -> None:
 def _enough(value: float, nodes: int, wanted: str) -> None:
     if value < nodes:
         raise UsageError(
-            f"your quota is {value:g} of {wanted}, and {nodes} is needed",
+            f"the job needs {nodes} {wanted}, and your quota is {value:g}",
             "ask for more under Service Quotas, SageMaker, in the AWS console",
         )
 

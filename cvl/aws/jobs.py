@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cvl.aws.inputs import PREFIX
+from cvl.aws.inputs import FOLDER, PREFIX, remove
 from cvl.aws.job import OVER, tags_of
+from cvl.aws.place import Place
 from cvl.aws.refusals import Missing, Taken
 from cvl.aws.session import Account, Reply
 from cvl.errors import AuthError, Rejected, Unreachable
@@ -68,6 +69,15 @@ def found(account: Account) -> Iterator[Resource]:
         if not page.get("NextToken"):  # a page may be empty and not the last
             return
         more = {"NextToken": page["NextToken"]}
+
+
+def drop_input(account: Account, name: str) -> None:
+    """Remove what a job was given, by what its description says; only where that is ours."""
+    told = account.call("sagemaker", "describe_training_job", TrainingJobName=name)
+    for channel in told.get("InputDataConfig", ()):
+        uri = str(channel["DataSource"].get("S3DataSource", {}).get("S3Uri", "")).rstrip("/")
+        if uri.endswith(f"/{FOLDER}/{name}"):
+            remove(account, Place.parse(uri))
 
 
 def _arn(account: Account, name: str) -> str:

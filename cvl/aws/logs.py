@@ -17,6 +17,10 @@ from cvl.aws.session import Account
 from cvl.errors import Rejected
 from cvl.spec import LogChunk
 
+MOST = ((1 << 18) - 26, (1 << 20) - 26)
+"""Bytes that one event takes: 256 KB and, since 2025, 1 MB, where it is counted as 26 more."""
+LONGEST = 4
+"""Bytes of one character in UTF-8: none is cut in two."""
 GROUP = "/aws/sagemaker/TrainingJobs"
 NODE = re.compile(r"/algo-(\d+)-(\d+)")
 ENDING = re.compile(r"\[cvl\] (?P<run>[a-z0-9-]+): exit code (?P<code>\d+)\s*\Z")
@@ -128,12 +132,18 @@ class LogReader:
                 )
                 parts.append(message[: found.start()])  # a last line that was not ended
             else:
-                parts.append(message if message.endswith("\n") else message + "\n")
+                parts.append(message if message.endswith("\n") or cut(message) else message + "\n")
         return "".join(parts).encode("utf-8", "surrogateescape")
 
     def _cursor(self) -> str:
         rows = {name: [mark.token, mark.count] for name, mark in self._marks.items()}
         return json.dumps(rows, separators=(",", ":"))
+
+
+def cut(message: str) -> bool:
+    """Return whether a line goes on in the next event, for all that one takes is in this."""
+    size = len(message.encode("utf-8", "surrogateescape"))
+    return any(most - LONGEST < size <= most for most in MOST)
 
 
 def node_of(stream: str) -> int:

@@ -112,6 +112,8 @@ class SageMaker:
     def destroy(self, resource: Resource) -> None:
         if resource.kind == KIND:
             stop(self._account, resource.name)
+            if self._output is None:  # nobody here knows of its input, which it needs no more
+                jobs.drop_input(self._account, resource.name)
         else:
             inputs.remove(self._account, Place.parse(resource.id))
 

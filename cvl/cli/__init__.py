@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from errno import EDQUOT, EFBIG, EIO, ENOSPC
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +36,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 """Name -> (module:function, one line of help). A command's module is imported when it is used."""
 
 
+FULL = frozenset({ENOSPC, EDQUOT, EIO, EFBIG})
+"""What the file that our output goes to may answer."""
 HIDDEN: Mapping[str, str] = MappingProxyType({"_resolve": "cvl.cli.resolve:resolve_"})
 """What one cvl asks another, on another machine."""
 
@@ -123,8 +126,16 @@ def _explained(error: Exception) -> int:
         Path.cwd()
     except FileNotFoundError:
         return _said("the folder that you are in no longer exists", "cd to another one", 125)
+    if isinstance(error, OSError) and error.filename is None and error.errno in FULL:
+        return _unwritable(error)
     hint = "this is a defect in cvl; CVL_DEBUG=1 shows where"
     return _said(f"{type(error).__name__}: {error}", hint, 125)
+
+
+def _unwritable(error: OSError) -> int:
+    """Say that our own output has no place; what is buffered of it is given up."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return _said(f"cannot write the output here: {error.strerror}", "", 125)
 
 
 def _usage(error: click.ClickException) -> int:

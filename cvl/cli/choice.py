@@ -88,8 +88,8 @@ def known(name: str) -> Sequence[str]:
 
 def chosen_runner(params: Mapping[str, object]) -> str:
     """Return the one runner that the options name. Raises `click.UsageError` for two."""
-    named = [name for name in (*HOST_FLAGS, *PLAIN_FLAGS) if params.get(name)]
-    named += [str(params[key]) for key in ("runner", "remote") if params.get(key)]
+    named = [name for name in (*HOST_FLAGS, *PLAIN_FLAGS) if params.get(name) not in {None, False}]
+    named += [str(params[key]) for key in ("runner", "remote") if params.get(key) is not None]
     if len(set(named)) > 1:
         both = " and ".join(sorted(set(named)))
         raise UsageError(f"a run has one place: {both} are two", "name one of them")

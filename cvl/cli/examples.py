@@ -10,11 +10,10 @@ from pathlib import Path
 import click
 
 from cvl.catalog import Lookup, described, find, find_root, listed, load
+from cvl.cli.options import FilePath
 from cvl.cli.settings import configured_root, settings
 
-ROOT = click.option(
-    "--root", type=click.Path(path_type=Path), help="The folder that holds examples/."
-)
+ROOT = click.option("--root", type=FilePath(), help="The folder that holds examples/.")
 
 
 @click.command("list")

@@ -96,7 +96,7 @@ def _kind(hint: object) -> tuple[click.ParamType[Any] | type, bool]:
     if get_origin(hint) in {list, tuple, Sequence}:
         return _kind(get_args(hint)[0])[0], True
     if hint is Path:
-        return click.Path(path_type=Path), False
+        return FilePath(), False
     if hint is Decimal:
         return DecimalType(), False
     return hint if isinstance(hint, type) else str, False
@@ -106,6 +106,19 @@ def _help(words: str, default: object) -> str:
     shown = "yes" if default is True else default
     said = "" if default in {None, (), "", False} else f"default: {shown}"
     return "; ".join(part for part in (words, said) if part)
+
+
+class FilePath(click.ParamType[Path]):
+    """A path; the empty one, which a variable that is not set leaves behind, is none."""
+
+    name = "path"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        if value == "":
+            self.fail("it is empty", param, ctx)
+        return Path(str(value))
 
 
 class Duration(click.ParamType[float]):

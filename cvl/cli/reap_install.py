@@ -22,7 +22,7 @@ SECRETS = ("LAMBDA_API_KEY", "LAMBDA_API_BASE", "AWS_PROFILE", "AWS_REGION", "KU
 def install(environ: Mapping[str, str]) -> str:
     """Write the timer; return what was done, for a person. Raises `CvlError`."""
     env_file = keep_environment(environ)
-    words = [sys.executable, "-m", "cvl", "reap", "-y"]
+    words = [sys.executable, "-P", "-m", "cvl", "reap", "-y"]
     if has_systemd(environ):
         return by_systemd(words, env_file, environ)
     return by_cron(words, env_file)

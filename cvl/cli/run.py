@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 
 from cvl import config
 from cvl.cli.choice import HOST_FLAGS, RunCommand, flag_of
-from cvl.cli.options import DecimalType, Duration, Grace, entry, parameters
+from cvl.cli.options import DecimalType, Duration, FilePath, Grace, entry, parameters
 from cvl.cli.plan import Planned, agreement, show_plan
 from cvl.cli.settings import configured_root, settings
 from cvl.cli.variables import environment
@@ -37,7 +36,7 @@ from cvl.units import duration, minutes
 @click.option("--sagemaker", is_flag=True, help="Run as a SageMaker training job.")
 @click.option("--k8s", is_flag=True, help="Run as a Kubernetes Job.")
 @click.option("--runner", metavar="NAME", help="Any registered runner, third-party ones too.")
-@click.option("--root", type=click.Path(path_type=Path), help="The folder that holds examples/.")
+@click.option("--root", type=FilePath(), help="The folder that holds examples/.")
 @click.option("--timeout", type=Duration(), metavar="2h|90m|45s", help="Stop the job after this.")
 @click.option("--timeout-minutes", type=float, metavar="N", help="The same, in minutes.")
 @click.option("--grace", type=Grace(), metavar="10s", help="Between TERM and KILL (default: 10s).")
@@ -47,14 +46,14 @@ from cvl.units import duration, minutes
 @click.option(
     "--env-file",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="The same, one a line: NAME=VALUE.",
 )
 @click.option(
     "-o",
     "--output-dir",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="DIR",
     help="Where results land (default: cvl-runs/RUN).",
 )
@@ -132,7 +131,7 @@ def own_options(runner: type[Runner], name: str, params: Mapping[str, Any]) -> d
     for each in parameters(runner):
         value = params.get(each.name)
         if each.name == "host" and name in HOST_FLAGS:
-            value = params[name] or value
+            value = value if params[name] is None else params[name]
         if value is None or value == ():
             value = configured.get(each.name)
         if value is not None:

@@ -11,7 +11,7 @@ from signal import SIGTERM
 import click
 
 from cvl import engine
-from cvl.cli.options import Grace
+from cvl.cli.options import FilePath, Grace
 from cvl.console import Console, complain
 from cvl.errors import CvlError, StillOpen
 from cvl.ledger import Ledger, Run, RunState
@@ -38,15 +38,16 @@ def logs(run_id: str, follow: bool) -> None:
     run = found(run_id)
     log, console = RunLog(run_folder(run.id)), Console(quiet=True)
     try:
-        show(log.path)
+        size, cursor = log.whole()
+        show(log.path, size)
         if run.state in {RunState.ENDED, RunState.RELEASING} and not foreign(run):
             return
         with execution_of(run) as execution:
             if follow:
-                for chunk in execution.chunks(log.cursor()):
+                for chunk in execution.chunks(cursor):
                     console.output(chunk)
             elif undriven(run):
-                so_far(execution, log.cursor(), console)
+                so_far(execution, cursor, console)
     except KeyboardInterrupt:
         return
 
@@ -167,7 +168,7 @@ def call_off(run: Run, ledger: Ledger) -> None:
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@click.option("-o", "--output-dir", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("-o", "--output-dir", type=FilePath(), metavar="DIR", help="Where they land.")
 def fetch(run_id: str, output_dir: Path | None) -> None:
     """Bring a run's results here, now; also while it goes on, and more than once."""
     console = Console()
@@ -211,12 +212,13 @@ def execution_of(run: Run) -> Iterator[Execution]:
         execution.close()
 
 
-def show(path: Path) -> None:
-    """Copy a log to stdout, byte for byte."""
-    try:
-        log = path.open("rb")
-    except FileNotFoundError:
+def show(path: Path, size: int) -> None:
+    """Copy the first `size` bytes of a log to stdout, byte for byte."""
+    if not size:
         return
-    with log:
-        while data := log.read(CHUNK):
-            os.write(1, data)
+    with path.open("rb") as log:
+        while data := log.read(min(size, CHUNK)):
+            size -= len(data)
+            left = memoryview(data)
+            while left:
+                left = left[os.write(1, left) :]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from cvl.errors import UsageError
+from cvl.runners.given import NAMES, is_name
+
+EXPORT = re.compile(r"\Aexport[ \t]+")
 
 
 def environment(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
@@ -14,17 +18,24 @@ def environment(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in files:
         try:
-            text = file.read_text("utf-8")
+            text = file.read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"{file} cannot be read: {reason(error)}", "one NAME=VALUE a line, in UTF-8"
             ) from error
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip() and not line.lstrip().startswith("#"):
-                found.update(variable(line.strip().removeprefix("export "), f"{file}:{number}: "))
+                found.update(variable(unquoted(line.strip()), f"{file}:{number}: "))
     for word in words:
         found.update(variable(word, "-e "))
     return found
+
+
+def unquoted(line: str) -> str:
+    """Return a line without a leading `export`, and its value without quotes around it."""
+    name, equals, value = EXPORT.sub("", line, 1).partition("=")
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return f"{name}{equals}{value[1:-1] if quoted else value}"
 
 
 def reason(error: OSError | UnicodeDecodeError) -> str:
@@ -35,10 +46,10 @@ def reason(error: OSError | UnicodeDecodeError) -> str:
 def variable(word: str, place: str) -> dict[str, str]:
     """Return one `NAME=VALUE`; a bare `NAME` takes its value from our own environment."""
     name, equals, value = word.partition("=")
-    if not name.isidentifier() or not name.isascii():
-        raise UsageError(
-            f"{place}not NAME or NAME=VALUE", "a name has letters, digits and _, no digit first"
-        )
+    if not is_name(name):
+        raise UsageError(f"{place}not NAME or NAME=VALUE", NAMES)
+    if "\0" in value:
+        raise UsageError(f"{place}{name} holds a NUL byte", "no program can be given one")
     if equals:
         return {name: value}
     if name not in os.environ:

@@ -9,7 +9,7 @@ start() {
     cache_fits
     trap ':' PIPE # we have to clean up when nobody hears us any more
     trap 'exit 1' HUP INT TERM
-    trap 'rm -rf "${_new:-}"' EXIT
+    trap '[ -z "${_maker:-}" ] || wait "$_maker"; rm -rf "${_new:-}"' EXIT # it may still be writing
     unpack
     workspace
     prepare
@@ -47,7 +47,7 @@ unpack() {
     else
         try tar -xpof - -C "$_new"
     fi
-    wait "$_maker"
+    wait "$_maker"; _maker=
     [ -p "$_fresh/alive" ] || fail tool "no named pipe can be made in $_base"
     [ -e "$_new/end" ] || fail internal 'what was sent broke off'
 }

@@ -24,6 +24,7 @@ from cvl.errors import NotFound
 from cvl.ledger import Ledger
 from cvl.paths import ledger_file
 from cvl.provider import Observer, Provider
+from cvl.runners import given
 from cvl.spec import (
     FETCH_LIMIT,
     GRACE,
@@ -36,7 +37,7 @@ from cvl.spec import (
     Source,
     new_run_id,
 )
-from cvl.units import minutes
+from cvl.units import minutes, sane
 
 
 class Common(TypedDict, total=False):
@@ -93,18 +94,21 @@ def job(
 
     `checked`: the runner executes the preset's script, so it has to be there.
     """
+    given.only(common, Common.__annotations__)
+    args = given.words(args)
     found = find(example, lookup(common))
     chosen = find_preset(found, preset)
     inputs = find_inputs(chosen, args, Path.cwd())
+    include = tuple(common.get("include") or ())
     command = resolve(found, chosen.name, inputs.args, check=checked)
     bare = JobSpec(
         run_id=new_run_id(found.path or found.name),
         argv=command.argv,
         example=found.path,
         preset=chosen.name,
-        args=tuple(args),
+        args=args,
         env=command.env,
-        source=Source(root=found.root, folder=found.path, include=tuple(common.get("include", ()))),
+        source=Source(root=found.root, folder=found.path, include=include),
         inputs=inputs.files,
         image=image_for(found, chosen) or None,
         build=build_of(found, chosen.name),
@@ -129,10 +133,14 @@ def lookup(common: Common) -> Lookup:
 
 
 def equipped(job: JobSpec, common: Common, bounds: Limits) -> JobSpec:
-    """Return a job that knows what it runs with all else that the caller wants of it."""
+    """Return a job that knows what it runs with all else that the caller wants of it.
+
+    Raises `UsageError` for a variable that is not the caller's to set.
+    """
+    given.free(job.env)
     return replace(
         job,
-        secrets=dict(common.get("env", {})),
+        secrets=given.variables(common.get("env")),
         build=_build(job.build, common.get("build", "auto")),
         limits=bounds,
         nodes=common.get("nodes", 1),
@@ -150,12 +158,14 @@ def limits(
 ) -> Limits:
     """Return the limits that the caller gave. Raises `UsageError` for an absurd one."""
     timeout = common.get("timeout")
-    if timeout is None and timeout_minutes is not None:
+    if timeout is not None:
+        timeout = sane(timeout, f"{timeout} seconds")
+    elif timeout_minutes is not None:
         timeout = minutes(timeout_minutes)
     return Limits(
         timeout=timeout,
-        grace=common.get("grace", GRACE),
-        fetch=common.get("fetch_limit", FETCH_LIMIT),
+        grace=given.seconds(common.get("grace", GRACE), "grace"),
+        fetch=given.seconds(common.get("fetch_limit", FETCH_LIMIT), "fetch_limit"),
         timeout_action=timeout_action,
         max_cost=common.get("max_cost"),
     )
@@ -167,7 +177,7 @@ def options_of(spec: JobSpec, common: Common) -> engine.Options:
     return engine.Options(
         observer=common.get("observer") or Callbacks(common),
         agree=common.get("agree") or (lambda _plan: None),
-        results=Path(results).absolute(),
+        results=given.results(Path(results).absolute()),
         fetch=common.get("fetch", True),
         keep=common.get("keep", False),
         keep_on_fetch_failure=common.get("keep_rented", False),

@@ -126,6 +126,8 @@ keep_results() {
     fi
     drop_inputs
     keep "$home" "$CVL_WORK_DIR"
+    # Of a job that has failed, the service keeps no model.
+    if [ "$code" != 0 ] && [ -z "$stopped" ]; then keep "$ml/model" "$CVL_WORK_DIR/model"; fi
     if [ -d "$repo" ]; then keep "$repo" "$CVL_WORK_DIR/_repo"; fi
 }
 

@@ -77,9 +77,9 @@ class Sshd:
         for folder in (self.folder, self.home):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._runtime = tempfile.TemporaryDirectory(prefix="cvl-")
-        _make_keys(self.folder / "host_key", self.key)
-        shutil.copyfile(self.key.with_suffix(".pub"), self.folder / "authorized_keys")
         try:
+            _make_keys(self.folder / "host_key", self.key)
+            shutil.copyfile(self.key.with_suffix(".pub"), self.folder / "authorized_keys")
             self.start()
         except BaseException:
             self._runtime.cleanup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import subprocess
 import sys
@@ -49,6 +50,8 @@ def refused(done: Done, code: int, *words: str) -> None:
         ("run --max-cost x one sh", 2, ["--max-cost"]),
         ("run -e NOT_SET_HERE one sh", 2, ["NOT_SET_HERE", "NOT_SET_HERE=VALUE"]),
         ("run -e 1BAD=x one sh", 2, ["a name has letters"]),
+        ("run -e CVL_RUN_ID=x one sh", 2, ["CVL_RUN_ID", "cvl itself"]),
+        ("run -e CVL_WORK_DIR=/x one sh", 2, ["CVL_WORK_DIR", "cvl itself"]),
         ("run --env-file nowhere one sh", 2, ["nowhere"]),
         ("run --gpu-type h100 one sh", 2, ["--gpu-type goes with --remote lambda"]),
         ("run --ssh testhost --remote-workdir /x one sh", 2, ["--remote-workdir", "--docker HOST"]),
@@ -59,6 +62,15 @@ def refused(done: Done, code: int, *words: str) -> None:
         ("run --nodes 0 one sh", 2, ["--nodes"]),
         ("run --runner nope one sh", 2, ["'nope'", "local, ssh"]),
         ("run --remote nope one sh", 2, ["'nope'", "local, ssh"]),
+        ("run --ssh= one sh", 2, ["not a host"]),
+        ("run --docker= one sh", 2, ["not a host"]),
+        ("run --runner= one sh", 2, ["''", "local, ssh"]),
+        ("run --remote= one sh", 2, ["''", "local, ssh"]),
+        ("run --output-dir= one sh", 2, ["'--output-dir'", "empty"]),
+        ("run --root= one sh", 2, ["'--root'", "empty"]),
+        ("list --root=", 2, ["'--root'", "empty"]),
+        ("run -o examples/conformance/one/sh.sh one sh", 2, ["sh.sh is no folder", "-o DIR"]),
+        ("run -o examples/conformance/one/sh.sh/x one sh", 2, ["sh.sh is no folder", "-o DIR"]),
         ("run --local --ssh testhost one sh", 2, ["local and ssh", "one of them"]),
         ("run --ssh -oProxyCommand=x one sh", 2, ["not a host"]),
         ("run --docker -x one sh", 2, ["not a host"]),
@@ -189,8 +201,7 @@ def test_an_unreadable_ledger_is_kept_aside_and_said(desk: Desk) -> None:
 
 
 def test_results_that_cannot_land_here_stay_there(desk: Desk) -> None:
-    (desk.repo / "file").write_text("")
-    done = desk.sh("echo a >result", "-o", "file/x")
+    done = desk.sh(f"echo a >result; echo >{shlex.quote(str(desk.repo))}/file", "-o", "file/x")
     assert done.code == 125
     assert "file" in done.err
     assert f"cvl fetch {desk.runs()[0]}" in done.err

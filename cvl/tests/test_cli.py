@@ -47,6 +47,23 @@ def test_info(desk: Desk) -> None:
     assert "sh: sh.sh" in desk.cvl("info", "one").out.decode()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", ["list", "ps", "ps --json", "info one", "doctor", "--help"])
+def test_output_that_cannot_be_written_is_no_defect_of_ours(words: str, desk: Desk) -> None:
+    command = [sys.executable, "-m", "cvl", *words.split()]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=desk.environment,
+            cwd=desk.repo,
+            check=False,
+        )
+    assert done.returncode == 125
+    assert done.stderr == b"cvl: cannot write the output here: No space left on device\n"
+
+
 def test_every_locale(desk: Desk) -> None:
     example = desk.repo / FOLDER / "example.yaml"
     example.write_text(example.read_text().replace("told", "told, ça va? 好"), "utf-8")

@@ -57,6 +57,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the examples' packages may have to be fetched first
 @pytest.mark.parametrize("page", RUN_PAGES, ids=named)
 def test_every_command_does_what_its_page_shows(page: Path, lab: Lab) -> None:
     if AWS in page.read_text() and (why := no_aws()):

@@ -178,13 +178,28 @@ def children_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def test_a_line_is_whole_however_long_and_whatever_is_in_it(there: Desk) -> None:
+    """CloudWatch takes 256 KB in one event; what is no UTF-8 it cannot keep."""
+    script = (
+        "head -c 600000 /dev/zero | tr '\\0' x; echo; "
+        "i=0; while [ $i -lt 90000 ]; do printf é€😀; i=$((i+1)); done; echo; "
+        r"printf '10%%\r20%%\r\n  two  \t\n\001\033[1m\377\n'; printf end"
+    )
+    done = there.sh(script)
+    longs = f"{'x' * 600000}\n{'é€😀' * 90000}\n"
+    text = f"{longs}10%\r20%\r\n  two  \t\n\1\33[1m\ufffd\nend"
+    assert done.out == text.encode()
+    assert there.cvl("logs", there.runs()[0]).out == done.out
+
+
 def test_outputs_come_back_after_a_failure_and_stay_in_s3(cloud: AwsCloud, there: Desk) -> None:
     cloud.inject(FAULTS["get-object-reset"])
     script = "mkdir -p d; echo a >d/a; echo m >/opt/ml/model/m; ln -s /etc/passwd out; exit 3"
     assert there.sh(script).code == 3
     assert there.result("a") == b"a\n"
-    landed = [path.name for path in (there.repo / "cvl-runs").rglob("*")]
-    assert "out" not in landed  # a link that leads out is not made
+    run = there.repo / "cvl-runs" / there.runs()[0]
+    assert (run / "model/m").read_text() == "m\n"  # which SageMaker does not keep of a failure
+    assert "out" not in [path.name for path in run.rglob("*")]  # a link that leads out is not made
     keys = cloud.objects()
     assert [key.rpartition("/")[2] for key in keys] == ["output.tar.gz"]
 
@@ -194,6 +209,15 @@ def test_a_model_comes_back_beside_the_results(there: Desk) -> None:
     run = there.repo / "cvl-runs" / there.runs()[0]
     assert (run / "model/m").read_text() == "m\n"
     assert (run / "a").read_text() == "a\n"
+
+
+def test_a_stopped_job_leaves_its_model(there: Desk) -> None:
+    job = "echo m >/opt/ml/model/m; echo ready; trap 'exit 0' TERM; while :; do sleep .1; done"
+    with there.running(job) as client:
+        client.shows(b"ready")
+        client.signal(signal.SIGINT)
+        assert client.ended().code == 130
+    assert there.result("m") == b"m\n"
 
 
 def test_results_can_stay_in_s3_and_come_later(there: Desk) -> None:

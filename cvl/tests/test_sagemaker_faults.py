@@ -78,6 +78,7 @@ def test_a_machine_without_any_state_reaps_what_is_past_its_deadline(
     foreign.create_training_job(**{**asked, "TrainingJobName": "cvl-not-ours-at-all"})
     assert other.cvl("reap", "-y").code == 0
     assert [each.name for each in cloud.going_on()] == ["cvl-not-ours-at-all"]
+    assert not inputs(cloud)
     foreign.stop_training_job(TrainingJobName="cvl-not-ours-at-all")
 
 
@@ -91,6 +92,26 @@ def test_detach_leaves_it_running_and_stop_ends_it(cloud: AwsCloud, tmp_path: Pa
     assert not cloud.going_on()
     assert calling.ps()[0]["cause"] == "stopped"
     assert not inputs(cloud)
+
+
+@pytest.mark.parametrize("more", [(), ("--spot",)], ids=["", "spot"])
+def test_a_quota_is_looked_at_before_a_build(
+    more: tuple[str, ...], cloud: AwsCloud, tmp_path: Path
+) -> None:
+    use = "spot training job usage" if more else "training job usage"
+    cloud.quotas[f"ml.g5.xlarge for {use}"] = 1
+    calling = desk(tmp_path, cloud, "", *more)
+    (calling.repo / "examples/conformance/one/Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / "docker").write_text("#!/bin/sh\n[ $1 = version ]\n")
+    (tmp_path / "docker").chmod(0o755)
+    done = calling.sh("true", "--nodes", "2", env={"PATH": str(tmp_path)})
+    assert done.code == 2
+    assert f"the job needs 2 ml.g5.xlarge for {use}, and your quota is 1" in done.err
+    assert "Service Quotas" in done.err
+    assert cloud.requests("CreateRepository") == 0
+    asked = desk(tmp_path, cloud, "an-image", *more).sh("true", "--nodes", "2")
+    assert (asked.code, cloud.jobs, inputs(cloud)) == (125, {}, [])
+    assert "ResourceLimitExceeded: The account-level service limit" in asked.err
 
 
 def test_ctrl_c_before_there_is_a_job_leaves_nothing(cloud: AwsCloud, tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def box(tmp_path: Path) -> Box:
 
 
 DEMO = ("sshd", "ssh", "rsync")
-ALL = (*DEMO, "busybox", "git", "ps", "ip", "docker-registry", "htpasswd", "dockerd")
+SHELLS = ("fish", "tcsh")
+ALL = (*DEMO, *SHELLS, "busybox", "git", "ps", "ip", "docker-registry", "htpasswd", "dockerd")
 
 
 def test_the_second_time_there_is_nothing_to_do(box: Box) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from cvl.testing.sagemaker.jobs import OVER, Delays, Job, Runner, Storage
 from cvl.testing.sagemaker.model import faults_of_request
+from cvl.testing.sagemaker.quotas import Quotas
 
 Body = Mapping[str, Any]
 PAGE = 10
@@ -33,6 +34,7 @@ class TrainingJobs:
     ) -> None:
         """`env` reaches the Docker engine that stands for the instances; None: there is none."""
         self.jobs: dict[str, Job] = {}
+        self.quotas = Quotas()
         self._region, self._storage, self._delays, self._env = region, storage, delays, env
         self._lock = threading.Lock()
         self._runners: list[Runner] = []
@@ -71,6 +73,7 @@ class TrainingJobs:
         with self._lock:
             if name in self.jobs:
                 raise Refused("ResourceInUse", f"Training job names must be unique: {name}")
+            self._count(body)
             job = Job(
                 arn=f"arn:aws:sagemaker:{self._region}:123456789012:training-job/{name}",
                 asked=dict(body),
@@ -82,6 +85,21 @@ class TrainingJobs:
         self._runners.append(runner)
         runner.thread.start()
         return {"TrainingJobArn": job.arn}
+
+    def _count(self, body: Body) -> None:
+        """Refuse more instances at once than the quota allows."""
+        kind, spot = body["ResourceConfig"]["InstanceType"], is_spot(body)
+        there = [job.asked for job in self.going_on()]
+        same = [a for a in there if a["ResourceConfig"]["InstanceType"] == kind]
+        used = sum(a["ResourceConfig"]["InstanceCount"] for a in same if is_spot(a) == spot)
+        wanted, most = body["ResourceConfig"]["InstanceCount"], self.quotas.of(kind, spot=spot)
+        if used + wanted > most:
+            use = f"{kind} for {'spot ' if spot else ''}training job usage"
+            raise Refused(
+                "ResourceLimitExceeded",
+                f"The account-level service limit '{use}' is {most:g} Instances, with current "
+                f"utilization of {used} Instances and a request delta of {wanted} Instances.",
+            )
 
     def _judge(self, body: Body) -> None:
         """Refuse what botocore's model does not say."""
@@ -161,3 +179,8 @@ class TrainingJobs:
             if job.arn == body["ResourceArn"]:
                 return job
         raise Refused("ValidationException", "Requested resource not found.")
+
+
+def is_spot(body: Body) -> bool:
+    """Return whether a request is for managed spot training."""
+    return bool(body.get("EnableManagedSpotTraining"))

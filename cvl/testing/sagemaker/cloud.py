@@ -127,6 +127,11 @@ class AwsCloud:
         """All training jobs, by name."""
         return self._jobs.jobs
 
+    @property
+    def quotas(self) -> dict[str, float]:
+        """What quotas there are, by their names at AWS; to be changed."""
+        return self._jobs.quotas.limits
+
     def going_on(self) -> list[Job]:
         """Return the jobs that have not ended: what would cost money."""
         return self._jobs.going_on()

@@ -9,7 +9,7 @@ import tarfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ CALL_LIMIT = 120.0
 START_TICK = 0.05
 ANYWHERE = "10.213.{}.0/24"
 FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints")
+
+EVENT_LIMIT = 262_144 - 26
+"""Bytes of one event: PutLogEvents counts 26 more for each."""
 
 Write = Callable[[str, Sequence[str]], None]
 
@@ -48,8 +51,7 @@ class Node:
         def pump() -> None:
             assert self._process.stdout is not None
             for line in self._process.stdout:
-                text = line.decode("utf-8", "replace").rstrip("\n")
-                if text:
+                for text in events(line):
                     write(stream, [text])
 
         self._pump = threading.Thread(target=pump, daemon=True)
@@ -62,6 +64,17 @@ class Node:
             self._pump.join(CALL_LIMIT)
         if self._process.stdout:
             self._process.stdout.close()
+
+
+def events(line: bytes) -> Iterator[str]:
+    """Yield the events of a line of output: none is empty, or longer than CloudWatch takes."""
+    rest = line.decode("utf-8", "replace").rstrip("\n").encode()
+    while rest:
+        end = min(len(rest), EVENT_LIMIT)
+        while end < len(rest) and rest[end] & 0xC0 == 0x80:  # in the middle of a character
+            end -= 1
+        yield rest[:end].decode()
+        rest = rest[end:]
 
 
 class Attempt:

@@ -15,12 +15,16 @@ from typing import Any
 from cvl.testing.sagemaker.api import Refused, TrainingJobs
 from cvl.testing.sagemaker.faults import AFTER, BEFORE, Fault, Faults
 from cvl.testing.sagemaker.model import faults_of_reply
-from cvl.testing.sagemaker.prices import products
+from cvl.testing.sagemaker.prices import PRICES, products
 from cvl.testing.sagemaker.storage import SERVICE
 
 StartResponse = Callable[..., Any]
 Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
-PREFIXES = {"SageMaker.": "sagemaker", "AWSPriceListService.": "pricing"}
+PREFIXES = {
+    "SageMaker.": "sagemaker",
+    "AWSPriceListService.": "pricing",
+    "ServiceQuotasV20190624.": "service-quotas",
+}
 S3_OPERATIONS = {"GET": "GetObject", "PUT": "PutObject", "HEAD": "HeadObject", "POST": "PostObject"}
 
 
@@ -105,7 +109,12 @@ class Wire:
     ) -> tuple[str, list[tuple[str, str]], bytes]:
         assert self.jobs is not None
         try:
-            found = products(body) if service == "pricing" else self.jobs.answer(operation, body)
+            if service == "pricing":
+                found = products(body)
+            elif service == "service-quotas":
+                found = self.jobs.quotas.listed(body, PRICES)
+            else:
+                found = self.jobs.answer(operation, body)
             self.violations += faults_of_reply(service, operation, found)
             return "200 OK", _headers(), json.dumps(found).encode()
         except Refused as error:

@@ -1,0 +1,77 @@
+"""What a caller gives a runner, from Python above all: checked before anything is done with it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from cvl.errors import UsageError
+
+OURS = frozenset({"CVL_RUN_ID", "CVL_WORK_DIR", "CVL_CONTAINER_NAME"})
+"""Variables by which a run's processes, containers and results are found."""
+NAMES = "a name has letters, digits and _, no digit first"
+
+
+def words(args: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the script's arguments. Raises `UsageError` for what no program can be given."""
+    if isinstance(args, (str, bytes)):
+        raise UsageError("args is a list of texts, not one text", "args=['--epochs', '3']")
+    return tuple(_text(word, "an argument") for word in args or ())
+
+
+def variables(env: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the variables for the job. Raises `UsageError`, never with a value in it."""
+    found = dict(env or {})
+    for name, value in found.items():
+        if not is_name(name):
+            raise UsageError(f"not a variable's name: {name!r}", NAMES)
+        _text(value, f"the variable {name}", secret=True)
+    free(found)
+    return found
+
+
+def free(names: Mapping[str, object]) -> None:
+    """Raise `UsageError` for a variable that nobody but cvl may set."""
+    for name in sorted(OURS & set(names)):
+        hint = "leave it out of -e, --env-file and example.yaml"
+        raise UsageError(f"{name} is set by cvl itself", hint)
+
+
+def is_name(name: object) -> bool:
+    """Return whether this is a name that every shell takes for a variable's."""
+    return isinstance(name, str) and name.isidentifier() and name.isascii()
+
+
+def seconds(value: float, what: str) -> float:
+    """Return a number of seconds that is not negative, nor without end. Raises `UsageError`."""
+    if not (math.isfinite(value) and value >= 0):
+        raise UsageError(f"{what} is not a number of seconds: {value}", "0 or more")
+    return float(value)
+
+
+def results(folder: Path) -> Path:
+    """Return where results are to land, if anything can. Raises `UsageError`."""
+    there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise UsageError(f"{there} is no folder: results cannot land there", "name one: -o DIR")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"you may not write to {there}: results cannot land there", "-o DIR")
+    return folder
+
+
+def only(found: Mapping[str, object], known: Collection[str]) -> None:
+    """Raise `TypeError`, as Python does, for a keyword that is not known."""
+    for name in sorted(set(found) - set(known)):
+        raise TypeError(f"run() got an unexpected keyword argument {name!r}")
+
+
+def _text(value: object, what: str, *, secret: bool = False) -> str:
+    shown = "" if secret else f": {value!r}"
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise UsageError(f"{what} is no text but {kind}{shown}", "str(...) makes one")
+    if "\0" in value:
+        raise UsageError(f"{what} holds a NUL byte{shown}", "no program can be given one")
+    return value

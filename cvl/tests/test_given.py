@@ -1,0 +1,67 @@
+"""What Python callers give that makes no sense: one clear sentence before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cvl.errors import UsageError
+from cvl.runners import LocalRunner
+from cvl.testing.desk import Desk
+
+
+@pytest.mark.parametrize(
+    ("args", "more", "says"),
+    [
+        ("3", {}, "a list of texts"),
+        (["--epochs", 3], {}, "no text but int: 3"),
+        (["a\0b"], {}, "NUL"),
+        ([], {"env": {"A;touch x": "1"}}, "name"),
+        ([], {"env": {"A": 1}}, "the variable A is no text but int"),
+        ([], {"env": {"A": "s3cret\0"}}, "the variable A holds a NUL"),
+        ([], {"env": {"CVL_RUN_ID": "x"}}, "CVL_RUN_ID is set by cvl itself"),
+        ([], {"timeout": -5}, "more than 0"),
+        ([], {"timeout": float("nan")}, "nan"),
+        ([], {"timeout_minutes": 0}, "more than 0"),
+        ([], {"grace": -5}, "grace is not a number of seconds: -5"),
+        ([], {"fetch_limit": float("inf")}, "fetch_limit"),
+    ],
+)
+def test_what_makes_no_sense_is_said_and_nothing_starts(
+    args: Any, more: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(folder=tmp_path, options=("--local",))
+    monkeypatch.setenv("CVL_STATE_DIR", str(desk.state))
+    with pytest.raises(UsageError, match=says) as caught:
+        LocalRunner().run("one", "args", args, root=desk.repo, **more)
+    assert "s3cret" not in str(caught.value)
+    assert not desk.state.exists()
+
+
+def test_a_keyword_that_nobody_knows_is_not_ignored(tmp_path: Path) -> None:
+    desk = Desk(folder=tmp_path, options=("--local",))
+    with pytest.raises(TypeError, match="'time_out'"):
+        LocalRunner().run("one", "args", [], root=desk.repo, time_out=3)  # type: ignore[call-arg]
+
+
+def test_none_stands_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(folder=tmp_path, options=("--local",))
+    monkeypatch.setenv("CVL_STATE_DIR", str(desk.state))
+    nothing: Any = None
+    out = desk.folder / "out"
+    status = LocalRunner().run(
+        "one", "args", nothing, root=desk.repo, output_dir=out, env=nothing, include=nothing
+    )
+    assert status == 0
+
+
+def test_an_example_cannot_set_what_cvl_itself_sets(tmp_path: Path) -> None:
+    desk = Desk(folder=tmp_path, options=("--local",))
+    example = desk.repo / "examples/conformance/one/example.yaml"
+    example.write_text(
+        example.read_text().replace("{script: sh.sh}", "{script: sh.sh, env: {CVL_RUN_ID: x}}")
+    )
+    with pytest.raises(UsageError, match="CVL_RUN_ID"):
+        LocalRunner().run("one", "sh", ["true"], root=desk.repo)
