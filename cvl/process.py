@@ -84,6 +84,12 @@ def life(owner: str) -> Life:
     return Life.ALIVE if _start(it.pid) in {it.start, ""} else Life.DEAD
 
 
+def describe(owner: str) -> str:
+    """Return an owner for a person: `process 123 on laptop`."""
+    it = parse(owner)
+    return f"process {it.pid} on {it.host}" if it else "an unknown process"
+
+
 def _machine() -> str:
     """Return a digest: machine-id(5) asks that the id itself is not shown around."""
     import hashlib

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl import process
-from cvl.process import Life, Owner, life, me, owner_of, parse
+from cvl.process import Life, Owner, describe, life, me, owner_of, parse
 
 ROOT = Path(process.__file__).parent.parent
 
@@ -38,6 +38,7 @@ def mine(**changed: Any) -> str:
 def test_we_are_alive_and_the_same_each_time() -> None:
     assert life(me()) is Life.ALIVE
     assert me() == me()
+    assert describe(me()).startswith(f"process {os.getpid()} on ")
 
 
 def test_a_killed_child_is_dead_as_a_zombie_and_after(child: subprocess.Popen[bytes]) -> None:
@@ -155,6 +156,7 @@ def test_systems_without_proc_ask_ps(child: subprocess.Popen[bytes]) -> None:
 @given(st.text() | st.lists(st.text(), min_size=6, max_size=6).map(":".join))
 def test_garbage_is_elsewhere(text: str) -> None:
     assert life(text) is Life.ELSEWHERE
+    assert describe(text)
 
 
 WORD = st.text("abc-.0", max_size=9)
