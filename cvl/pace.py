@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cvl.paths import private, state_dir
-from cvl.process import me, parse
+from cvl.process import boot_id
 from cvl.scope import Clock, Scope, SystemClock
 
 HELD = 1.0
@@ -32,14 +32,30 @@ class Pace:
         self._clock = clock or SystemClock()
         self._boot = ""
 
-    def wait(self, scope: Scope | None = None, *, urgent: bool = False) -> float:
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return self._interval > 0
+
+    def wait(
+        self,
+        scope: Scope | None = None,
+        *,
+        urgent: bool = False,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> float | None:
         """Return when it is our turn: that moment, on the monotonic clock. Raises as `scope` does.
 
-        What is urgent goes first; of the rest, roughly, what has waited longest.
+        What is urgent goes first; of the rest, roughly, what has waited longest. None: there is
+        no need for a turn any more, says `unless`.
         """
         scope = scope or Scope(self._clock)
         began = self._clock.monotonic()
-        while self._interval > 0 and (left := self._left()) > 0:
+        while self.limited:
+            if unless():
+                return None
+            if (left := self._left()) <= 0:
+                break
             waited = (self._clock.monotonic() - began) / self._interval
             lag = 0.0 if urgent else LEAST_LAG + LAG / (1 + waited)
             scope.sleep(left + lag * self._interval)
@@ -49,9 +65,9 @@ class Pace:
         """Return whether so much time has passed since a turn that it may be another's now."""
         return 0 < HELD * self._interval < self._clock.monotonic() - taken
 
-    def arrived(self, taken: float) -> None:
+    def arrived(self, taken: float | None) -> None:
         """Hear that the request of that turn has been answered, or will never be."""
-        if self._interval <= 0:
+        if taken is None or not self.limited:
             return
         held = taken + (1 + HELD) * self._interval
         with self._file() as file:
@@ -92,7 +108,5 @@ class Pace:
             return 0.0
 
     def _this_boot(self) -> str:
-        if not self._boot:
-            owner = parse(me())
-            self._boot = owner.boot if owner else ""
+        self._boot = self._boot or boot_id()
         return self._boot

@@ -84,6 +84,11 @@ def life(owner: str) -> Life:
     return Life.ALIVE if _start(it.pid) in {it.start, ""} else Life.DEAD
 
 
+def boot_id() -> str:
+    """Return what names this boot of this machine, "" where nothing does."""
+    return _boot()
+
+
 def describe(owner: str) -> str:
     """Return an owner for a person: `process 123 on laptop`."""
     it = parse(owner)

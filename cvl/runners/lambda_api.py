@@ -15,6 +15,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, cast
 
+from cvl.answers import Answers
 from cvl.errors import (
     Ambiguity,
     AuthError,
@@ -75,6 +76,15 @@ class Throttled(Ambiguity):
     """Too many requests, of ours or of others with this account; what became of it is unknown."""
 
 
+class Known(Exception):
+    """Somebody else has asked meanwhile."""
+
+
+def never() -> bool:
+    """Return False: what is asked for is not to be had otherwise."""
+    return False
+
+
 class LambdaAPI:
     """One account, through its key."""
 
@@ -92,9 +102,10 @@ class LambdaAPI:
         self._key, self.base, self._read_limit = key, base.rstrip("/"), read_limit
         self._sleep = sleep
         account = blake2b(f"{base}{key}".encode(), digest_size=6).hexdigest()
-        self._pace = Pace(f"lambda-{account}", interval)
+        self._account = f"lambda-{account}"
+        self._pace = Pace(self._account, interval)
         self._launch_pace = Pace(f"lambda-launch-{account}", launch_interval)
-        self._launch_taken = 0.0
+        self._launch_taken: float | None = None
         self._pool: PoolManager | None = None
         self._skew: float | None = None
 
@@ -112,6 +123,24 @@ class LambdaAPI:
         """Return `data` of a GET. Raises `ProviderError`, `Gone`, `AuthError`."""
         return self._patient("GET", path, None)
 
+    def listed(self, path: str) -> object:
+        """Return `data` of a list: asked for now, by us or by another process of ours."""
+        asked = wanted = time.monotonic()
+        answers = Answers(f"{self._account}{path.replace('/', '-')}")
+
+        def known() -> bool:
+            nonlocal asked
+            asked = time.monotonic()
+            return answers.since(wanted) is not None
+
+        try:
+            data = self._patient("GET", path, None, unless=known)
+        except Known:
+            return answers.since(wanted)
+        if self._pace.limited:
+            answers.keep(asked, data)
+        return data
+
     def post(self, path: str, body: Json) -> object:
         """Return `data` of a POST that may be repeated safely."""
         return self._patient("POST", path, body)
@@ -128,10 +157,12 @@ class LambdaAPI:
             if path == LAUNCH:
                 self._launch_pace.arrived(self._launch_taken)
 
-    def _patient(self, method: str, path: str, body: Json | None) -> object:
+    def _patient(
+        self, method: str, path: str, body: Json | None, *, unless: Callable[[], bool] = never
+    ) -> object:
         for attempt in range(ATTEMPTS):
             try:
-                return self._send(method, path, body)
+                return self._send(method, path, body, unless=unless)
             except Ambiguity as error:
                 if attempt == ATTEMPTS - 1:
                     raise
@@ -139,7 +170,9 @@ class LambdaAPI:
                 self._sleep(pause * 2**attempt)
         raise AssertionError
 
-    def _send(self, method: str, path: str, body: Json | None) -> object:
+    def _send(
+        self, method: str, path: str, body: Json | None, *, unless: Callable[[], bool] = never
+    ) -> object:
         from urllib3.exceptions import HTTPError, NewConnectionError
 
         if not self._key:
@@ -152,7 +185,7 @@ class LambdaAPI:
             headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
         )
         try:
-            response = self._in_turn(request, urgent=method != "GET")
+            response = self._in_turn(request, unless, urgent=method != "GET")
         except NewConnectionError as error:
             raise Rejected("the Lambda API cannot be reached", "check your network") from error
         except HTTPError as error:
@@ -163,15 +196,21 @@ class LambdaAPI:
         return _judged(response)
 
     def _in_turn(
-        self, request: Callable[[], BaseHTTPResponse], *, urgent: bool
+        self,
+        request: Callable[[], BaseHTTPResponse],
+        unless: Callable[[], bool],
+        *,
+        urgent: bool,
     ) -> BaseHTTPResponse:
         """Send a request when it is its turn. What looks can wait; what ends costs money.
 
         On a busy machine the turn may be over before the request is on its way: then it waits
-        for the next. Raises as `request`, and `DeadlineExceeded`.
+        for the next. Raises as `request`, `DeadlineExceeded`, and `Known`.
         """
         while True:
-            turn = self._pace.wait(urgent=urgent)
+            turn = self._pace.wait(urgent=urgent, unless=unless)
+            if turn is None:
+                raise Known
 
             def send(turn: float = turn) -> BaseHTTPResponse | None:
                 return None if self._pace.missed(turn) else request()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from decimal import Decimal
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 
 from cvl.errors import Ambiguity, CvlError
 from cvl.hidden import secret
@@ -49,6 +49,7 @@ LAYERS = (
     "`cvl reap` from any machine with the key, past the deadline in the machine's tags",
 )
 CENTS = Decimal(100)
+T = TypeVar("T")
 
 
 class LambdaCloud:
@@ -122,13 +123,12 @@ class LambdaCloud:
         leases.ask(KEY_KIND)
 
     def look(self, resource: Resource) -> Machine:
-        try:
-            found = self._api.get(f"/instances/{resource.id}")
-        except Gone as error:
-            return Machine(state="missing", words=str(error))
+        entries = self._listed("/instances", object_of)
         with understood():
-            entry = cast("Json", found)
-            status, address = str(entry["status"]), str(entry.get("ip") or "")
+            found = [each for each in entries if str(each["id"]) == resource.id]
+            if not found:
+                return Machine(state="missing", words="not listed")
+            status, address = str(found[0]["status"]), str(found[0].get("ip") or "")
         state = STATES.get(status, "booting")
         if state == "ready" and not address:
             return Machine(state="booting", words="active, without an address yet")
@@ -140,8 +140,8 @@ class LambdaCloud:
         if kind in {"", KEY_KIND}:
             yield from self._listed("/ssh-keys", key_of)
 
-    def _listed(self, path: str, ours: Callable[[Json], Resource | None]) -> list[Resource]:
-        found = self._api.get(path)
+    def _listed(self, path: str, ours: Callable[[Json], T | None]) -> list[T]:
+        found = self._api.listed(path)
         with understood():
             if not isinstance(found, list):  # an empty object would pass for an empty list
                 raise TypeError(found)
@@ -186,6 +186,13 @@ def understood() -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise Ambiguity(f"the Lambda API answered what makes no sense ({error!r})") from error
+
+
+def object_of(entry: Json) -> Json:
+    """Return an entry as it is. Raises `TypeError` if it is none."""
+    if not isinstance(entry, Mapping):
+        raise TypeError(entry)
+    return entry
 
 
 def offer_of(entry: Json) -> Offer:

@@ -86,10 +86,10 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _around_send(self, send: Callable[..., object]) -> Callable[..., object]:
-        def wrapped(api: object, method: str, path: str, body: object) -> object:
+        def wrapped(api: object, method: str, path: str, body: object, **more: object) -> object:
             self.point("request", "before")
             try:
-                return send(api, method, path, body)
+                return send(api, method, path, body, **more)
             finally:
                 self.point("request", "after")
 

@@ -203,13 +203,14 @@ def test_a_reply_that_makes_no_sense_is_no_answer(
 ) -> None:
     """Whatever it holds: never a traceback, never "nothing is there"."""
     cloud = LambdaCloud(api())
-    monkeypatch.setattr(LambdaAPI, "_send", lambda *_: data)
+    monkeypatch.setattr(LambdaAPI, "_send", lambda *_, **__: data)
     asks: list[Callable[[], object]] = [
-        lambda: cloud.look(Resource(kind="instance", name="cvl-x")),
         lambda: cloud._launch({}),
         lambda: cloud._add_key("n", "p"),
     ]
-    asks += [lambda: list(cloud.owned())] if data != [] else []
+    if data != []:
+        asks += [lambda: cloud.look(Resource(kind="instance", name="cvl-x", id="1"))]
+        asks += [lambda: list(cloud.owned())]
     asks += [cloud.offers] if data != {} else []
     for ask in asks:
         with pytest.raises(Ambiguity, match="makes no sense"):
@@ -246,7 +247,7 @@ def test_an_unknown_status_costs_money(fake: FakeCloud) -> None:
     assert isinstance(made, Resource)
     fake.inject(replace(FAULTS["list-unknown-status"], times=1))
     assert [(each.id, each.alive) for each in cloud.owned("instance")] == [(made.id, True)]
-    fake.inject(replace(FAULTS["get-unknown-status"], times=1))
+    fake.inject(replace(FAULTS["list-unknown-status"], times=1))
     assert cloud.look(made).state == "booting"
     leases.release()
 

@@ -22,12 +22,18 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path))
 
 
+def turn(pace: Pace) -> float:
+    taken = pace.wait()
+    assert taken is not None
+    return taken
+
+
 def test_one_an_interval_and_the_first_at_once() -> None:
     clock = FakeClock()
     paces = [Pace("limit", 12.0, clock) for _ in range(2)]  # as two processes
     times = []
     for pace in paces * 3:
-        times.append(pace.wait())
+        times.append(turn(pace))
         pace.arrived(times[-1])
     gaps = [late - early for early, late in itertools.pairwise(times)]
     assert times[0] == FakeClock().now
@@ -62,7 +68,7 @@ def test_the_interval_begins_when_a_request_has_arrived(late: float) -> None:
     """However long it took on the way; one whose process died is not waited for much longer."""
     clock = FakeClock()
     first, second = Pace("limit", 1.0, clock), Pace("limit", 1.0, clock)
-    taken = first.wait()
+    taken = turn(first)
     clock.now += late
     arrived = clock.now
     assert first.missed(taken) == (late == 5.0)
@@ -76,7 +82,7 @@ def test_the_interval_begins_when_a_request_has_arrived(late: float) -> None:
 def test_who_hears_late_does_not_take_another_s_slot_away() -> None:
     clock = FakeClock()
     first, second, third = (Pace("limit", 1.0, clock) for _ in range(3))
-    taken = first.wait()
+    taken = turn(first)
     clock.now += 3.0
     second.wait()
     first.arrived(taken)

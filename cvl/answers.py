@@ -1,0 +1,57 @@
+"""What one of our processes has just asked a provider, the others need not ask again.
+
+Twenty runs that look at their machines share the account's rate limit; what they look at is one
+list. An answer serves whoever wanted it before it was asked for: it is as new as one of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from cvl.paths import private, state_dir
+from cvl.process import boot_id
+
+SECRET = frozenset({"jupyter_token", "jupyter_url", "private_key"})
+"""Fields of an entry that nobody here needs, and that do not belong into a file."""
+
+
+class Answers:
+    """The last answer to one question, of all processes of this user and this boot."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is the question's own: one file of our state folder."""
+        self._path = private(state_dir() / "pace") / f"{name}.json"
+
+    def since(self, moment: float) -> list[object] | None:
+        """Return an answer that was asked for later than `moment` (monotonic), None without one."""
+        try:
+            kept = json.loads(self._path.read_bytes())
+            if kept["boot"] == boot_id() and kept["asked"] > moment:
+                found: list[object] = kept["data"]
+                return found
+        except (OSError, ValueError, LookupError, TypeError):
+            pass
+        return None
+
+    def keep(self, asked: float, data: object) -> None:
+        """Let others have an answer that was asked for at `asked`; what cannot be kept is not."""
+        if not isinstance(data, list):
+            return
+        entries = [_public(entry) for entry in data]
+        text = json.dumps({"boot": boot_id(), "asked": asked, "data": entries})
+        new = self._path.with_suffix(f".{os.getpid()}.{time.monotonic_ns()}")
+        try:
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w") as out:
+                out.write(text)
+            new.replace(self._path)
+        except OSError:
+            new.unlink(missing_ok=True)
+
+
+def _public(entry: object) -> object:
+    if not isinstance(entry, dict):
+        return entry
+    return {key: value for key, value in entry.items() if key not in SECRET}
