@@ -19,6 +19,7 @@ from select import select
 from typing import TYPE_CHECKING
 
 from cvl.errors import CvlError
+from cvl.nodes import prefix
 from cvl.scope import WARNING
 from cvl.spec import EXIT_CODES, ExitStatus, LogChunk
 from cvl.units import dollars, elapsed, size
@@ -140,10 +141,10 @@ class Console:
             self._status.close()
 
     def _prefixed(self, chunk: LogChunk) -> bytes:
-        prefix = f"[{chunk.node}] ".encode()
-        start = prefix if self._column_zero.get(chunk.node, True) else b""
+        mark = prefix(chunk.node)
+        start = mark if self._column_zero.get(chunk.node, True) else b""
         self._column_zero[chunk.node] = chunk.data.endswith(b"\n")
-        body = chunk.data[:-1].replace(b"\n", b"\n" + prefix) + chunk.data[-1:]
+        body = chunk.data[:-1].replace(b"\n", b"\n" + mark) + chunk.data[-1:]
         return start + body
 
     def _write(self, data: bytes) -> None:

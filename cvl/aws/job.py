@@ -17,6 +17,7 @@ from cvl.aws.refusals import Denied, Missing
 from cvl.aws.session import Account, Reply
 from cvl.errors import AuthError, CvlError, LostContact, Rejected, Unreachable
 from cvl.leases import cost
+from cvl.nodes import first_failed
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import Cause, ExitStatus, LogChunk, ended
 from cvl.units import dollars
@@ -191,7 +192,8 @@ class TrainingJob:
             return ended(Cause.TIMEOUT, run_id=self.run_id, detail=str(found["SecondaryStatus"]))
         if state == "Stopped":
             return ended(self._noted_cause(found), run_id=self.run_id)
-        code = first_failure(self._endings) or code_in(reason)
+        first = first_failed(self._endings)
+        code = first.code if first else code_in(reason)
         if code:
             return self._exited(code)
         cause = Cause.NOT_STARTED if found.get("TrainingStartTime") is None else Cause.LOST
@@ -248,15 +250,6 @@ def tags_of(account: Account, arn: str) -> dict[str, str]:
         if not page.get("NextToken"):
             return found
         more = {"NextToken": page["NextToken"]}
-
-
-def first_failure(endings: tuple[Ending, ...]) -> int:
-    """Return the exit code of the node that failed first, 0 if none is known to have failed.
-
-    What ends because another node failed ends by a signal, and later.
-    """
-    failed = [each for each in endings if each.code]
-    return min(failed, key=lambda each: (each.time, each.node)).code if failed else 0
 
 
 def code_in(reason: str) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from cvl.errors import UsageError
 from cvl.kube.order import DAY, HOLD, Order, job_name, leave, lifetime, runtime
+from cvl.nodes import NODE_RANK, variables
 from cvl.spec import JobSpec
 
 Made = dict[str, Any]
@@ -23,7 +24,6 @@ RUN_LABEL, OWNER_LABEL = "cvl.run", "cvl.owner"
 DEADLINE, CAUSE, EXAMPLE = "cvl.deadline", "cvl.cause", "cvl.example"
 """Annotations."""
 RANK = "batch.kubernetes.io/job-completion-index"
-PORT = "29500"
 TTL = DAY
 """Seconds that an ended Job stays, with its log, where nobody has seen it gone."""
 MOST_TEXT = 512 << 10
@@ -207,9 +207,7 @@ def _variables(spec: JobSpec) -> list[Made]:
         "CVL_RUN_ID": {"value": spec.run_id},
         "CVL_NO_DOCKER": {"value": "1"},
         "PYTHONUNBUFFERED": {"value": "1"},
-        "WORLD_SIZE": {"value": str(spec.nodes)},
-        "MASTER_PORT": {"value": PORT},
-        **_rank(spec),
+        **_node(spec),
     }
     if spec.source:
         own["CVL_GRACE"] = {"value": f"{spec.limits.grace:g}"}
@@ -222,12 +220,17 @@ def _variables(spec: JobSpec) -> list[Made]:
     return [{"name": name, **value} for name, value in {**own, **given, **hidden}.items()]
 
 
-def _rank(spec: JobSpec) -> dict[str, Made]:
-    if spec.nodes == 1:
-        return {"NODE_RANK": {"value": "0"}, "MASTER_ADDR": {"value": "localhost"}}
+def _node(spec: JobSpec) -> dict[str, Made]:
+    """Return what tells a node who it is among many."""
     name = job_name(spec.run_id)
-    field = {"fieldRef": {"fieldPath": f"metadata.annotations['{RANK}']"}}
-    return {"NODE_RANK": {"valueFrom": field}, "MASTER_ADDR": {"value": f"{name}-0.{name}"}}
+    master = f"{name}-0.{name}" if spec.nodes > 1 else "localhost"
+    found: dict[str, Made] = {
+        key: {"value": value} for key, value in variables(spec.nodes, master=master).items()
+    }
+    if spec.nodes > 1:
+        path = f"metadata.annotations['{RANK}']"
+        found[NODE_RANK] = {"valueFrom": {"fieldRef": {"fieldPath": path}}}
+    return found
 
 
 def _resources(order: Order) -> Made:

@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cvl.errors import CvlError, FetchError, Unreachable
+from cvl.errors import AuthError, CvlError, FetchError, Unreachable
 from cvl.kube import paths, pods
 from cvl.kube.client import Client, Object
 from cvl.kube.inside import Failed, output
 from cvl.kube.manifest import COLLECT, IN, OWN, REPO, WORKSPACE
 from cvl.kube.refusals import Denied, Missing
 from cvl.kube.watch import Watch
+from cvl.nodes import folder
 from cvl.remote.incoming import FULL, incoming, no_room
 from cvl.remote.landing import Landed, land_tar
 from cvl.remote.results import Changed, Results, arrange
@@ -51,7 +52,7 @@ def fetch(client: Client, watch: Watch, into: Path, scope: Scope, run_id: str) -
         _missed(watch, node, run_id, scope)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         asked = [
-            pool.submit(_node, client, watch.namespace, pod, _folder(into, node), scope)
+            pool.submit(_node, client, watch.namespace, pod, into / folder(node), scope)
             for node, pod in sorted(alive.items())
         ]
     brought = [each.result() for each in asked]
@@ -86,10 +87,6 @@ def _missed(watch: Watch, node: int, run_id: str, scope: Scope) -> None:
     )
 
 
-def _folder(into: Path, node: int) -> Path:
-    return into / f"node-{node}" if node else into
-
-
 def _path(namespace: str, pod: Object) -> str:
     return f"{paths.core('pods', namespace)}/{pod['metadata']['name']}"
 
@@ -99,7 +96,7 @@ def _node(client: Client, namespace: str, pod: Object, into: Path, scope: Scope)
         scope.checkpoint()
         try:
             return _once(client, _path(namespace, pod), into, scope)
-        except Unreachable as error:
+        except (Unreachable, AuthError) as error:
             if attempt == ATTEMPTS:
                 raise FetchError(f"the results could not be fetched: {error}") from error
             scope.tell("waiting", f"{error}; asking again")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from cvl.aws.docker import Docker
 from cvl.aws.image import ENTRY_FILE
 from cvl.aws.inputs import script
-from cvl.aws.job import code_in, first_failure
+from cvl.aws.job import code_in
 from cvl.aws.logs import Ending, LogReader
 from cvl.aws.order import Order, job_name, request, runtime
 from cvl.aws.outputs import fetch
@@ -28,6 +28,7 @@ from cvl.aws.refusals import Denied, Missing, Taken, understood
 from cvl.aws.session import Account
 from cvl.container.command import command
 from cvl.errors import AuthError, FetchError, MissingTool, Rejected, Unreachable, UsageError
+from cvl.nodes import first_failed
 from cvl.scope import Scope
 from cvl.spec import JobSpec, Limits, Needs, Source, new_run_id
 from cvl.testing.sagemaker import FAULTS, AwsCloud
@@ -309,8 +310,10 @@ def test_the_first_node_that_fails_gives_the_exit_code() -> None:
         Ending(node=1, code=4, time=20),
         Ending(node=2, code=0, time=10),
     )
-    assert first_failure(endings) == 4
-    assert first_failure(endings[2:]) == 0
+    first = first_failed(endings)
+    assert first
+    assert first.code == 4
+    assert first_failed(endings[2:]) is None
     assert code_in("AlgorithmError: cvl: exit code 7 on node 0. , exit code: 1") == 7
     assert code_in("AlgorithmError: , exit code: 137") == 137
     assert code_in("ClientError: no image") == 0

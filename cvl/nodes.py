@@ -1,0 +1,59 @@
+"""What a run on several nodes is to its script and to whoever reads it: the same for every runner.
+
+The words are those of `torchrun --nnodes $WORLD_SIZE --node-rank $NODE_RANK --master-addr
+$MASTER_ADDR --master-port $MASTER_PORT`; a run on one node has them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+NODE_RANK, WORLD_SIZE = "NODE_RANK", "WORLD_SIZE"
+"""Which node this is, from 0; how many nodes there are."""
+MASTER_ADDR, MASTER_PORT = "MASTER_ADDR", "MASTER_PORT"
+"""Where the nodes meet: the first node's name, and a port."""
+PORT = 29500
+
+
+class NodeEnd(Protocol):
+    """How one node ended; `time` orders the nodes of one run."""
+
+    @property
+    def node(self) -> int: ...
+    @property
+    def code(self) -> int: ...
+    @property
+    def time(self) -> int | str: ...
+
+
+E = TypeVar("E", bound=NodeEnd)
+
+
+def variables(nodes: int, rank: int = 0, master: str = "localhost") -> dict[str, str]:
+    """Return what a node's script is told."""
+    return {
+        NODE_RANK: str(rank),
+        WORLD_SIZE: str(nodes),
+        MASTER_ADDR: master,
+        MASTER_PORT: str(PORT),
+    }
+
+
+def first_failed(ends: Iterable[E]) -> E | None:
+    """Return the node that failed first, None if none is known to have failed.
+
+    What ends because another node failed ends later.
+    """
+    failed = [each for each in ends if each.code]
+    return min(failed, key=lambda each: (each.time, each.node)) if failed else None
+
+
+def folder(node: int) -> str:
+    """Return where below the results a node's own lie: those of the first at the top."""
+    return f"node-{node}" if node else ""
+
+
+def prefix(node: int) -> bytes:
+    """Return what stands before each line of a node's output, where there are several."""
+    return f"[{node}] ".encode()

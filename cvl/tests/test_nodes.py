@@ -1,0 +1,38 @@
+"""Every runner speaks of nodes in the same words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cvl.aws.image import ENTRY_FILE
+from cvl.nodes import first_failed, folder, prefix, variables
+from cvl.tests.scripts import NANOGPT
+
+
+@dataclass(frozen=True)
+class End:
+    node: int
+    code: int
+    time: int
+
+
+def test_the_words_are_the_same_everywhere() -> None:
+    words = set(variables(2, 1, "master"))
+    assert words == {"NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    entry = ENTRY_FILE.read_text()
+    script = (NANOGPT / "train.sh").read_text()
+    for word in words:
+        assert word in entry
+        assert f"${word}" in script or f"${{{word}" in script
+    assert variables(1)["MASTER_PORT"] in entry
+
+
+def test_the_first_to_fail_counts() -> None:
+    assert first_failed([End(0, 0, 1), End(1, 143, 9), End(2, 3, 5)]) == End(2, 3, 5)
+    assert first_failed([End(1, 4, 5), End(0, 3, 5)]) == End(0, 3, 5)
+    assert first_failed([End(0, 0, 1)]) is None
+
+
+def test_the_first_nodes_results_lie_at_the_top() -> None:
+    assert [folder(node) for node in (0, 1, 10)] == ["", "node-1", "node-10"]
+    assert prefix(3) == b"[3] "
