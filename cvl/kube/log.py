@@ -10,7 +10,7 @@ time, number and bytes. What stands without a time is no output: the kubelet's o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +21,8 @@ PIECE = 4096
 """Bytes that no runtime cuts a line below: before that, a time inside a line is the job's."""
 APART = 256
 """Bytes, more than a last line has: see `joined`."""
+SPARE, MOST_LINES = 2, 1 << 26
+"""Entries: a few; more than a node keeps of one log."""
 BACK = timedelta(seconds=2)
 """How far before the last entry a stream is asked for again: clocks are set back by little."""
 
@@ -51,10 +53,14 @@ class Piece:
 
 
 class Entries:
-    """Cuts one stream into pieces. `strays` are the lines that bear no time."""
+    """Cuts one stream into pieces. `strays` are the lines that bear no time.
+
+    `began` tells that there was an entry.
+    """
 
     def __init__(self) -> None:
         self.strays: list[bytes] = []
+        self.began = False
         self._buffer, self._at = b"", 0
         self._inside = self._stray = False
         self._time, self._count, self._size = "", 0, 0
@@ -78,7 +84,7 @@ class Entries:
         if found := TIME.match(self._buffer, self._at):
             time = found[0][:-1].decode()
             self._count = self._count + 1 if time == self._time else 1
-            self._time, self._size = time, 0
+            self._time, self._size, self.began = time, 0, True
             self._at = found.end()
         elif len(self._buffer) - self._at < STAMP and self._buffer.find(b"\n", self._at) < 0:
             return False
@@ -122,11 +128,19 @@ class Entries:
 
 
 class Resumed:
-    """The pieces of a stream that follow a place; `lost` tells that the place was not there."""
+    """The pieces of a stream that follow a place; `lost` tells that the place was not there.
 
-    def __init__(self, after: Mark) -> None:
+    `strict`: then nothing is yielded, for the stream began too late.
+    """
+
+    @property
+    def seeking(self) -> bool:
+        """Whether the place has not been reached yet."""
+        return self._goal is not None
+
+    def __init__(self, after: Mark, *, strict: bool = False) -> None:
         self.entries = Entries()
-        self.lost = False
+        self.lost, self._strict = False, strict
         self._goal = after if after.time else None
 
     def feed(self, block: bytes) -> Iterator[Piece]:
@@ -150,8 +164,37 @@ class Resumed:
             elif here.at == goal.at:
                 self._goal = None
         elif instant(here.time) > instant(goal.time):
-            self._goal, self.lost = None, True
-            yield piece
+            self.lost = True
+            if not self._strict:
+                self._goal = None
+                yield piece
+
+
+def tail_after(mark: Mark, first: Callable[[int], str], near: int = 1) -> int:
+    """Return how many of the last entries begin just before a place; 0 if none do.
+
+    `first(n)` is the time of the first of the last n, `near` a guess. For streams that break off
+    within the second from which they can be asked for. New entries may come meanwhile.
+    """
+    goal = instant(mark.time) if mark.time else 0
+
+    def before(lines: int) -> bool:
+        time = first(lines)
+        return not time or instant(time) < goal
+
+    low, high, step = 0, max(near, 1), SPARE
+    while not before(high):
+        low, high, step = high, high + step, step * 2
+        if high > MOST_LINES:
+            return 0
+    step = SPARE
+    while high - step > low and before(high - step):
+        high, step = high - step, step * 2
+    low = max(low, high - step)
+    while high - low > SPARE:
+        middle = (low + high) // 2
+        low, high = (low, middle) if before(middle) else (middle, high)
+    return high
 
 
 def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cvl.errors import CvlError
 from cvl.kube.client import Client, Stream
 from cvl.kube.ending import Ending, LastLine
-from cvl.kube.log import Mark, Piece, Resumed, joined
+from cvl.kube.log import SPARE, STAMP, TIME, Mark, Piece, Resumed, joined, tail_after
 from cvl.kube.manifest import CONTAINER
 from cvl.kube.refusals import Denied, Missing, NotYet
 from cvl.scope import Tell
@@ -50,7 +50,8 @@ class Reader:
         self._node, self._mark = node, after or Mark()
         self._over, self._done, self._closed = (threading.Event() for _ in range(3))
         self._stream: Stream | None = None
-        self._told = ""
+        self._told, self._stalled, self._late = "", False, False
+        self._near, self._slack = 1, SPARE
         self._thread = threading.Thread(target=self._read, name=f"cvl-log-{node}", daemon=True)
         self._thread.start()
 
@@ -95,20 +96,41 @@ class Reader:
         query = {"container": CONTAINER, "timestamps": "true"}
         if not final:
             query["follow"] = "true"
-        if since := self._mark.since:
+        tail = self._tail() if self._stalled else 0
+        if tail:
+            query["tailLines"] = str(tail)
+        elif since := self._mark.since:
             query["sinceTime"] = since
-        resumed, last = Resumed(self._mark), LastLine(self._run_id)
-        with self._client.stream(f"{self.pod}/log", SILENCE, **query) as stream:
-            self._stream = stream
-            for block in stream.blocks():
-                if not self._carry(resumed.feed(block), last):
-                    break
-            else:
-                self._carry(resumed.end(), last)
-                if final and not last.ending:
-                    self._emit(last.end())
+        resumed, last = Resumed(self._mark, strict=bool(tail)), LastLine(self._run_id)
+        try:
+            with self._client.stream(f"{self.pod}/log", SILENCE, **query) as stream:
+                self._stream = stream
+                for block in stream.blocks():
+                    if not self._carry(resumed.feed(block), last) or (tail and resumed.lost):
+                        break
+                else:
+                    self._carry(resumed.end(), last)
+                    if final and not last.ending:
+                        self._emit(last.end())
+        finally:
+            # one that broke off before it came to where we are would do so again and again
+            self._stalled = resumed.seeking and resumed.entries.began
+            self._late = self._stalled and resumed.lost
         self._heed(resumed)
         self.ending = last.ending
+
+    def _tail(self) -> int:
+        """Return how many entries to ask for: more when new ones had come meanwhile."""
+        self._slack = self._slack * 2 if self._late else SPARE
+        self._near = tail_after(self._mark, self._first, self._near)
+        return self._near + self._slack if self._near else 0
+
+    def _first(self, lines: int) -> str:
+        """Return the time of the first of so many last entries, "" where there is none."""
+        query = {"container": CONTAINER, "timestamps": "true", "limitBytes": str(STAMP)}
+        with self._client.stream(f"{self.pod}/log", SILENCE, tailLines=str(lines), **query) as head:
+            found = TIME.match(b"".join(head.blocks()))
+        return found[0][:-1].decode() if found else ""
 
     def _carry(self, pieces: Iterator[Piece], last: LastLine) -> bool:
         """Hand on what is new; return whether more is to come."""
@@ -122,10 +144,11 @@ class Reader:
         for piece in pieces:
             self._news(News(node=self._node, data=piece.data, after=piece.after))
             self._mark = piece.after
+            self._near = max(self._near - piece.data.count(b"\n"), 1)
 
     def _heed(self, resumed: Resumed) -> None:
         """Say what the kubelet itself wrote into the stream, and what it has no more."""
-        if resumed.lost:
+        if resumed.lost and not resumed.seeking:
             self._tell(
                 "warning",
                 "the node has put the log away while the connection was broken: "

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.kube.ending import LastLine
-from cvl.kube.log import Entries, Mark, Piece, Resumed, instant, joined
+from cvl.kube.log import Entries, Mark, Piece, Resumed, instant, joined, tail_after
 
 RUN = "one-1125-000000-0123456789"
 LINE = 16384
@@ -97,6 +97,38 @@ def test_a_growing_log_is_followed_from_any_mark() -> None:
         stream = kubelet(entries, pieces[-1].after.since, modern=True)
         more = [piece.data for piece in again.feed(stream)]
         assert b"".join(more) == b"".join(entry.data for entry in entries[at:])
+
+
+@given(st.integers(1, 400), st.integers(0, 399), st.integers(0, 50), st.integers(0, 500))
+def test_what_lies_within_one_second_is_found_from_the_end(
+    total: int, at: int, more: int, near: int
+) -> None:
+    """Whoever is cut off before a second is over cannot get on by asking for that second."""
+    entries = [Entry(START + n, b"line %d\n" % n) for n in range(total)]
+    goal = Mark(time=shown(entries[at % total].time).decode() + "Z", count=1, at=len(b"line "))
+    grown = [*entries, *(Entry(START + 10**6 + n, b"new\n") for n in range(more))]
+    asked: list[int] = []
+
+    def first(lines: int) -> str:
+        asked.append(lines)
+        return shown(entries[-lines:][0].time).decode() + "Z"
+
+    tail = tail_after(goal, first, near)
+    assert len(asked) <= 60
+    if tail == 0:
+        assert at % total == 0  # nothing lies before it
+        return
+    resumed = Resumed(goal, strict=True)
+    got = b"".join(
+        piece.data for piece in resumed.feed(kubelet(grown[-tail - more :], "", modern=True))
+    )
+    assert got == b"".join(entry.data for entry in grown[at % total :])[len(b"line ") :]
+
+
+def test_a_tail_that_began_too_late_gives_nothing() -> None:
+    resumed = Resumed(Mark(time=shown(START).decode() + "Z", count=1, at=1), strict=True)
+    assert not list(resumed.feed(kubelet([Entry(START + 1, b"later\n")], "", modern=True)))
+    assert (resumed.lost, resumed.seeking) == (True, True)
 
 
 def test_what_was_put_away_meanwhile_is_told() -> None:
