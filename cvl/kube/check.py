@@ -51,6 +51,7 @@ def needed(spec: JobSpec) -> Iterator[Right]:
     yield ("", "pods/log", "get")
     if spec.source:
         yield ("", "pods/exec", "create")
+        yield ("", "pods/exec", "get")  # what a WebSocket was taken for before 1.35
     if spec.source or spec.secrets:
         yield ("", "secrets", "create")
         yield ("", "secrets", "list")

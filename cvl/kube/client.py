@@ -6,6 +6,7 @@ A request is repeated here only where that is safe; whoever creates something de
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -32,7 +33,9 @@ Object = Mapping[str, Any]
 """An object of the API, as JSON has it."""
 Query = Mapping[str, str]
 
-CONNECT_LIMIT, READ_LIMIT = 10.0, 30.0
+CONNECT_LIMIT = 10.0
+READ_LIMIT = float(os.environ.get("CVL_KUBE_READ", "30"))
+"""Seconds that the API server may take for an answer."""
 PAUSES = (0.3, 1.0, 2.0)
 """Seconds between the attempts of a request that may be repeated."""
 STREAMS = 300

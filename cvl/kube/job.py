@@ -15,13 +15,13 @@ from pathlib import Path
 
 from cvl.errors import AuthError, CvlError, LostContact, Rejected, Unreachable
 from cvl.kube import results
-from cvl.kube.client import Client
+from cvl.kube.client import Client, Object
 from cvl.kube.manifest import CAUSE
 from cvl.kube.nodes import Logs
 from cvl.kube.paths import jobs
 from cvl.kube.pods import Fate
 from cvl.kube.refusals import Missing, Taken
-from cvl.kube.watch import Look, Watch
+from cvl.kube.watch import UNSEEN, Look, Watch
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import Cause, ExitStatus, LogChunk, ended
 
@@ -151,7 +151,7 @@ class KubeJob:
     def _end(self, cause: Cause | None) -> None:
         """Delete the Job, this very one, and with it its pods; note why for everybody else."""
         try:
-            found = self._client.get(self._path)
+            found = self._found()
             if cause and CAUSE not in (found["metadata"].get("annotations") or {}):
                 with suppress(Rejected):
                     note = {"metadata": {"annotations": {CAUSE: cause.value}}}
@@ -161,6 +161,14 @@ class KubeJob:
             return
         except AuthError as error:
             raise Unreachable(f"{error}; {error.hint}") from error
+
+    def _found(self) -> Object:
+        """Return the Job; a first miss is not believed."""
+        for _ in range(UNSEEN - 1):
+            with suppress(Missing):
+                return self._client.get(self._path)
+            self._closed.wait(LOOK)
+        return self._client.get(self._path)
 
     def _wait_on(self, error: CvlError, since: float) -> None:
         """Say what is waited for. Raises `LostContact` when that has taken too long."""

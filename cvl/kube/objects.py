@@ -6,6 +6,7 @@ means that an earlier request made it, if it bears our label.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -24,6 +25,8 @@ KINDS: Mapping[str, str] = MappingProxyType({JOB: "Job", SECRET: "Secret", SERVI
 PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between the attempts to create something whose reply was lost."""
 CREATE_LIMIT = 60.0
+USUAL, LOOK = 15.0, 0.25
+"""Seconds that an ended Job's pods mostly take to go, and between two looks at that."""
 
 
 def collection(kind: str, namespace: str = "") -> str:
@@ -37,15 +40,12 @@ def create(client: Client, kind: str, body: Object, scope: Scope) -> str:
     After a lost reply a refusal proves nothing: the first request may have been the reason.
     Raises `Unreachable` when nobody can say.
     """
-    namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
-    place = collection(kind, namespace)
+    place = collection(kind, body["metadata"]["namespace"])
     doubt: Exception | None = None
     waiting = scope.shielded(CREATE_LIMIT)
     for pause in PAUSES:
         try:
-            return ident(client.create(place, body))
-        except Taken:
-            return _ours(client, f"{place}/{name}", body)
+            return _made(client, place, body)
         except Unreachable as error:
             doubt = error
         except (Rejected, AuthError) as error:
@@ -97,17 +97,51 @@ def readable(client: Client, own: str) -> tuple[str, ...]:
 def destroy(client: Client, resource: Resource, namespace: str) -> None:
     """Delete an object and what belongs to it; the very one, and not a namesake.
 
-    Foreground: the Job is there until its pods are gone, so that gone means gone.
+    Foreground: the Job is there until its pods are gone, so that gone means gone. That takes
+    seconds, in which it is looked for here: whoever looks for many things looks less often.
     """
     path, uid = located(resource, namespace)
+    ends = time.monotonic() + (USUAL if resource.kind == JOB else 0.0)
     with suppress(Missing, Taken):
         client.delete(path, uid)
+        while time.monotonic() < ends and client.get(path)["metadata"]["uid"] == uid:
+            time.sleep(LOOK)
+    if resource.kind == JOB:
+        _end_orphans(client, resource, namespace)
 
 
-def _ours(client: Client, path: str, body: Object) -> str:
-    """Return the id of what bears the name, if it is of our run."""
-    there = client.get(path)
-    ours = body["metadata"]["labels"][RUN_LABEL]
+def pods_of(client: Client, resource: Resource, namespace: str) -> list[Object]:
+    """Return the pods of a run's Job that are still there, whether or not the Job is."""
+    return list(
+        client.items(_pods(resource, namespace), labelSelector=f"{RUN_LABEL}={resource.run_id}")
+    )
+
+
+def _pods(resource: Resource, namespace: str) -> str:
+    return paths.core("pods", resource.id.partition("/")[0] or namespace)
+
+
+def _end_orphans(client: Client, job: Resource, namespace: str) -> None:
+    """Delete pods whose Job is gone and that nobody ends: somebody has deleted it so."""
+    for pod in pods_of(client, job, namespace):
+        meta = pod["metadata"]
+        if not _kept(pod) and not meta.get("deletionTimestamp"):
+            with suppress(Missing, Taken):
+                path = f"{_pods(job, namespace)}/{meta['name']}"
+                client.delete(path, str(meta["uid"]))
+
+
+def _made(client: Client, place: str, body: Object) -> str:
+    """Create an object and return its id; of what bears its name already, if it is of our run."""
+    path = f"{place}/{body['metadata']['name']}"
+    try:
+        return ident(client.create(place, body))
+    except Taken:
+        ours = body["metadata"]["labels"][RUN_LABEL]
+    try:
+        there = client.get(path)
+    except Missing as error:
+        raise Unreachable(f"{path.rpartition('/')[2]} is there and is not: {error}") from error
     if (there["metadata"].get("labels") or {}).get(RUN_LABEL) != ours:
         raise Rejected(f"{path.rpartition('/')[2]} is taken, by something that is not ours")
     return ident(there)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from cvl.container.contents import Contents, contents_of
@@ -15,6 +17,7 @@ from cvl.kube.manifest import Made, Marks, owned_by
 from cvl.kube.manifest import objects as manifest
 from cvl.kube.objects import JOB, KINDS, POD, SECRET, SERVICE
 from cvl.kube.order import NO_LIMIT, Order, ends, job_name, lifetime, runtime
+from cvl.kube.refusals import Missing
 from cvl.leases import Leases
 from cvl.ledger import Ledger
 from cvl.paths import ledger_file
@@ -46,6 +49,7 @@ class Kubernetes:
         self._namespace = order.namespace if order else namespace
         self._contents: Contents | None = None
         self._files: Mapping[str, bytes] | None = None
+        self._asked: dict[str, Resource] = {}
 
     def plan(self, spec: JobSpec) -> Plan:
         order = self._ordered()
@@ -87,17 +91,35 @@ class Kubernetes:
         return KubeJob(self._client, handle, tell)
 
     def owned(self, kind: str = "") -> Iterator[Resource]:
+        """As the seam says; what we have ended and is no more comes once more, not alive."""
         namespaces = (self._namespace,) if self._namespace else self._readable()
         for each in [kind] if kind else [*KINDS, POD]:
-            yield from objects.found(self._client, each, namespaces)
+            there = list(objects.found(self._client, each, namespaces))
+            ids = {resource.id for resource in there}
+            yield from there
+            for ended in self._asked.values():
+                if ended.kind == each and ended.id not in ids:
+                    yield replace(ended, alive=not self._gone(ended))
 
     def destroy(self, resource: Resource) -> None:
         objects.destroy(self._client, resource, self._namespace)
+        if resource.id:
+            self._asked[resource.id] = resource
 
     def now(self) -> float:
         """Return UTC epoch seconds by the API server's clock."""
         self._client.get("/version")
         return self._client.now()
+
+    def _gone(self, resource: Resource) -> bool:
+        """Return whether the very object is no more, whatever a list says, nor its pods."""
+        path, uid = objects.located(resource, self._namespace)
+        with suppress(Missing):
+            if self._client.get(path)["metadata"]["uid"] == uid:
+                return False
+        return not (
+            resource.kind == JOB and objects.pods_of(self._client, resource, self._namespace)
+        )
 
     def _readable(self) -> tuple[str, ...]:
         return objects.readable(self._client, "default")

@@ -18,6 +18,8 @@ from cvl.scope import Tell
 from cvl.spec import Cause
 from cvl.units import elapsed
 
+UNSEEN = 3
+"""Looks in a row that must find neither Job nor pods before they are gone."""
 ASK_EVENTS = 2.0
 """Seconds between two questions for events, while something waits."""
 
@@ -26,8 +28,8 @@ ASK_EVENTS = 2.0
 class Look:
     """What is known of a run after a look.
 
-    `known`: its Job was there at some time. `ending`: it is being deleted. `late`: it was to have
-    started by now. `words` say why it will not.
+    `known`: its Job was there at some time. `gone`: it surely is no more, nor are its pods.
+    `late`: it was to have started by now. `words` say why it will not.
     """
 
     nodes: int
@@ -35,6 +37,7 @@ class Look:
     pods: Mapping[int, Object]
     fates: Mapping[int, Fate]
     known: bool
+    gone: bool = False
     cause: Cause | None = None
     late: bool = False
     words: str = ""
@@ -53,9 +56,10 @@ class Look:
     @property
     def settled(self) -> bool:
         """Whether nothing of it runs any more, nor will."""
-        if self.job is None or len(self.fates) >= self.nodes:
+        if self.gone or len(self.fates) >= self.nodes:
             return True
-        return finished(self.job) is not None and not self.pods.keys() - self.fates.keys()
+        over = self.job is not None and finished(self.job) is not None
+        return over and not self.pods.keys() - self.fates.keys()
 
 
 class Watch:
@@ -70,12 +74,14 @@ class Watch:
         self._known = self._late = False
         self._cause: Cause | None = None
         self._words = self._told = ""
+        self._unseen = 0
         self._asked = 0.0
 
     def look(self, endings: Mapping[int, Ending]) -> Look:
         """Look once. Raises `CvlError` as the client does."""
         job = self._found()
         there = self._listed()
+        self._unseen = 0 if job is not None or there else self._unseen + 1
         for node, pod in there.items():
             fate = pods.fate(pod, endings.get(node), self._client.now())
             if fate and (node not in self._fates or self._fates[node].cause is Cause.STOPPED):
@@ -89,6 +95,7 @@ class Watch:
             pods=there,
             fates=dict(self._fates),
             known=self._known,
+            gone=self._unseen >= UNSEEN,
             cause=self._cause,
             late=self._late,
             words=self._words,
