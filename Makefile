@@ -17,7 +17,7 @@ chaos:
 	@scripts/setup test
 	@$(PYTHON) -m cvl.testing.chaos --minutes $(or $(MINUTES),30)
 
-# A real Kubernetes to try things on. Its servers are built first, once per machine: ten minutes.
+# A real Kubernetes to try things on. Its servers are built first, once per machine.
 kube: kube-build
 	@scripts/setup test
 	@$(PYTHON) -m cvl.testing.kube_keeper start
