@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from threading import Thread
 from typing import Self
 
@@ -10,7 +11,7 @@ from cvl.duty import Guard
 from cvl.ending import Ending, settled
 from cvl.errors import CvlError, LostContact, ProviderError, StillOpen, Unreachable
 from cvl.leases import Leases
-from cvl.ledger import Ledger, Run, RunState
+from cvl.ledger import EARLY, Ledger, Run, RunState
 from cvl.options import Options
 from cvl.progress import Progress
 from cvl.provider import Execution, Provider
@@ -81,7 +82,14 @@ class Drive:
             self.leases.guarded()
             if self._record.deadline is not None:
                 self.leases.until(max(self._record.deadline - self._options.clock.time(), 0.0))
-        return self.follow(self._attached(), stoppable=False)
+        log = RunLog(run_folder(self._record.id))
+        handle, after = self._record.reach, log.whole()[1]
+        if self._progress.watching:
+            try:
+                handle = self._progress.launched(self.scope).handle
+            except Cancelled:
+                return self._ending.left(Cause.DETACHED)
+        return self.follow(self._attached(handle), stoppable=False, after=after)
 
     def recover(self, cause: Cause | None, *, at_once: bool) -> ExitStatus:
         """As `resume`, but nothing that fails on the way keeps what is rented from its end.
@@ -90,7 +98,7 @@ class Drive:
         instead: to be tried again.
         """
         state, known = self._record.state, self._record.status
-        if state in {RunState.PLANNED, RunState.LAUNCHING}:
+        if state in EARLY:
             detail = "its driver was gone before the job had started"
             return self._over(known, Cause.NOT_STARTED, detail)
         if at_once or state is RunState.RELEASING:
@@ -114,15 +122,22 @@ class Drive:
         self.scope.cancel(Cause.STOPPED)
 
     def follow(
-        self, execution: Execution, *, stoppable: bool, cause: Cause | None = None
+        self,
+        execution: Execution,
+        *,
+        stoppable: bool,
+        cause: Cause | None = None,
+        after: str | None = None,
     ) -> ExitStatus:
         """Carry the output until the job has ended, then bring everything to its end.
 
+        It begins after the cursor `after`, else where the log here ends.
         With `cause`, or when a signal comes and the job is ours to stop, it is stopped first.
         """
         watching, options = self._progress.watching, self._options
         log = RunLog(run_folder(self._record.id))
-        kept, after = None if watching else log, log.whole()[1]
+        kept = None if watching else log
+        after = log.whole()[1] if after is None else after
         pulls = options.fetch and not watching and self.leases.any_open()
         with (
             Puller(execution, options.results, Scope(options.clock), wanted=pulls),
@@ -170,7 +185,7 @@ class Drive:
         """Stop what an interrupted launch may have started; nobody knows until asked."""
         if self.leases.any_open():
             return self._over(None, cause)
-        execution = self._attached()
+        execution = self._attached(self._record.reach)
         try:
             status = execution.poll()
         except Unreachable:
@@ -187,7 +202,9 @@ class Drive:
         scope = self._ending.scope(self._options.grace + STOP_LIMIT)
         try:
             deliver(execution, self._options.grace, cause, scope)
-            return pump.wait(scope)
+            seen = pump.wait(scope)
+            never = seen.cause is Cause.NOT_STARTED  # our stop was faster than its start
+            return self._progress.status(cause) if never else seen
         except (Cancelled, DeadlineExceeded, CvlError) as error:
             # whoever reads our output may have stopped reading: the pump is no witness then
             if (status := self._asked(execution)) is not None:
@@ -201,8 +218,8 @@ class Drive:
                 f"it may still run there; `cvl stop {self._record.id}` tries again",
             ) from error
 
-    def _attached(self) -> Execution:
-        return self._provider.attach(self._record.handle, self._progress.tell)
+    def _attached(self, handle: Mapping[str, str] | None = None) -> Execution:
+        return self._provider.attach(handle or self._record.handle, self._progress.tell)
 
     def _over(self, known: ExitStatus | None, cause: Cause, detail: str = "") -> ExitStatus:
         return self._ending.over(known or self._progress.status(cause, detail))

@@ -43,7 +43,7 @@ def asked(run: Run) -> ExitStatus | None:
     """Return how a run has ended, asking the machine that it is on."""
     from cvl.runners import reopen
 
-    execution = reopen(run.runner, run.handle).attach(run.handle)
+    execution = reopen(run.runner, run.handle).attach(run.reach)
     try:
         return execution.poll()
     finally:

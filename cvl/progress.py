@@ -6,11 +6,14 @@ from decimal import Decimal
 from typing import Unpack
 
 from cvl.errors import LedgerError
-from cvl.ledger import Facts, Ledger, Run, RunState
+from cvl.ledger import EARLY, Facts, Ledger, Run, RunState
 from cvl.options import Options
-from cvl.process import me
-from cvl.scope import WARNING
+from cvl.process import Life, life, me
+from cvl.scope import WARNING, Scope
 from cvl.spec import Cause, ExitStatus, ended
+
+LOOK = 0.5
+"""Seconds between two looks at what another process is doing."""
 
 
 class Progress:
@@ -47,6 +50,16 @@ class Progress:
             return self._ledger.run(self.record.id).owner
         except LedgerError:
             return me()
+
+    def launched(self, scope: Scope) -> Run:
+        """Return the run once whoever is starting its job has, or has died over it."""
+        run = self.record
+        if run.state in EARLY:
+            self.tell("waiting", f"for {run.id} to be started")
+        while run.state in EARLY and life(run.owner) is not Life.DEAD:
+            scope.sleep(LOOK)
+            run = self._ledger.run(run.id)
+        return run
 
     def status(self, cause: Cause, detail: str = "") -> ExitStatus:
         """Return the status of an ending that we decided."""

@@ -56,6 +56,14 @@ EXIT_CODES: Mapping[Cause, int] = MappingProxyType(
 """The exit code of each cause that we decide; the others carry the script's own."""
 
 
+IN_DOUBT = "in doubt"
+"""A key of handles: nobody has noted that the job was started, and whoever tried is gone.
+
+An execution with such a handle does not just say that it knows of no job: it sees to it that
+none can start any more, however long a request was on its way.
+"""
+
+
 class ExitStatus(int):
     """How a run ended: the exit code, and why.
 

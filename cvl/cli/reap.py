@@ -144,7 +144,7 @@ def finish_there(host: str, ledger: Ledger, console: Console, *, dry_run: bool) 
         run = orphan.run
         if run.where != host or orphan.leases:
             continue
-        execution = reopen(run.runner, run.handle).attach(run.handle)
+        execution = reopen(run.runner, run.handle).attach(run.reach)
         over = execution.poll() is not None
         execution.close()
         click.echo(f"{run.id}: {'has ended' if over else 'is still running'}")

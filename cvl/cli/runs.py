@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGTERM
@@ -114,13 +114,13 @@ def stop_one(run: Run, grace: float, console: Console) -> None:
         call_off(run, ledger)
         console.say(f"{run.id} is stopped; its job had not begun")
         return
-    with execution_of(run) as execution:
+    with execution_of(run, run.reach) as execution:
         execution.stop(grace, Cause.STOPPED)
     if not foreign(run) and engine.adopt(run, ledger):
         status = driven(ledger.run(run.id), Console(output=False))
     else:
         scope = Scope(seconds=grace + engine.STOP_LIMIT)
-        with execution_of(run) as execution:
+        with execution_of(run, run.reach) as execution:
             status = until_ended(run, execution, scope)
     if status.cause is Cause.STOPPED:
         console.say(f"{run.id} is stopped")
@@ -203,9 +203,9 @@ def options(run: Run, console: Console) -> engine.Options:
 
 
 @contextmanager
-def execution_of(run: Run) -> Iterator[Execution]:
+def execution_of(run: Run, handle: Mapping[str, str] | None = None) -> Iterator[Execution]:
     """Attach to a run, and let go of it in the end."""
-    execution = reopen(run.runner, run.handle).attach(run.handle)
+    execution = reopen(run.runner, run.handle).attach(handle or run.handle)
     try:
         yield execution
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cvl.ledger.book import Ledger
 from cvl.ledger.values import (
+    EARLY,
     LEASE_STEPS,
     MAY_ACQUIRE,
     RUN_STEPS,
@@ -17,6 +18,7 @@ from cvl.ledger.values import (
 )
 
 __all__ = [
+    "EARLY",
     "LEASE_STEPS",
     "MAY_ACQUIRE",
     "RUN_STEPS",

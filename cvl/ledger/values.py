@@ -9,7 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TypedDict, TypeVar
 
-from cvl.spec import Cause, ExitStatus, Resource
+from cvl.spec import IN_DOUBT, Cause, ExitStatus, Resource
 
 
 class RunState(StrEnum):
@@ -64,6 +64,9 @@ LEASE_STEPS: Mapping[LeaseState, frozenset[LeaseState]] = MappingProxyType(
 )
 """Backwards only where something was seen alive after all: a sighting outranks a conclusion."""
 
+EARLY = frozenset({RunState.PLANNED, RunState.LAUNCHING})
+"""The states in which nobody can say whether the job was started but who starts it."""
+
 MAY_ACQUIRE = frozenset({RunState.LAUNCHING, RunState.RUNNING, RunState.FETCHING})
 """The states in which a run may still be given resources."""
 
@@ -110,6 +113,11 @@ class Run:
     owner: str = ""
     guardian: str = ""
     seq: int = 0
+
+    @property
+    def reach(self) -> Mapping[str, str]:
+        """The handle for whoever brings the run to its end, `IN_DOUBT` until it is known to run."""
+        return {**self.handle, IN_DOUBT: "1"} if self.state in EARLY else self.handle
 
     @property
     def status(self) -> ExitStatus | None:

@@ -87,12 +87,17 @@ ended() {
     _outcome=${1##*/ending.}
     _deadline=${_outcome##*.}
     _outcome=${_outcome%.*}
-    case $_outcome in
+    code_of "$_outcome"
+}
+
+# code_of CAUSE -> _code: the exit code of an ending that is not the job's own.
+code_of() {
+    case $1 in
         timeout) _code=124 ;;
         interrupted) _code=130 ;;
         hangup) _code=129 ;;
         stopped | terminated) _code=143 ;;
-        build-failed) _code=125 ;;
+        build-failed | not-started | lost) _code=125 ;;
     esac
 }
 

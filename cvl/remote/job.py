@@ -13,7 +13,7 @@ from cvl.errors import CvlError, FetchError, LostContact, NotReady, Unreachable
 from cvl.remote.far import FarSide
 from cvl.remote.stream import Answer, Stream, result_of
 from cvl.scope import Bell, Clock, Scope, SystemClock
-from cvl.spec import Cause, ExitStatus, LogChunk, ended
+from cvl.spec import IN_DOUBT, Cause, ExitStatus, LogChunk, ended
 
 PATIENCE = 600.0
 """Seconds without any contact after which following gives up; the job lives on."""
@@ -36,6 +36,8 @@ class RemoteJob:
     ) -> None:
         """`handle["run"]` is the run id; `started` is the stream of the request that began it.
 
+        With `IN_DOUBT` that request may still be on its way: where the machine knows no such run,
+        it is told never to start it.
         `while_away` is called between two attempts to get back; it may raise to end them.
         """
         self._far = far
@@ -48,6 +50,7 @@ class RemoteJob:
         self._bell = Bell()
         self._clock = clock or SystemClock()
         self._patience = patience
+        self._settle = [("settle", "1")] if IN_DOUBT in handle else []
         self.while_away: Callable[[], None] = lambda: None
 
     @property
@@ -81,12 +84,12 @@ class RemoteJob:
 
     def poll(self) -> ExitStatus | None:
         if self._status is None:
-            answers, _ = self._far.ask("status", self._id())
+            answers, _ = self._far.ask("status", [*self._id(), *self._settle])
             self._status = self._result(answers)
         return self._status
 
     def stop(self, grace: float, cause: Cause = Cause.STOPPED) -> None:
-        headers = [*self._id(), ("cause", cause.value), ("grace", f"{grace:g}")]
+        headers = [*self._id(), *self._settle, ("cause", cause.value), ("grace", f"{grace:g}")]
         answers, _ = self._far.ask("stop", headers)
         self._status = self._result(answers)
 
@@ -155,6 +158,8 @@ class RemoteJob:
         answers = stream.answers()
         if self._far.supply(answers):
             return False
+        if self._settle and any(answer.word == "unknown" for answer in answers):
+            return True  # a `poll` settles it
         status = self._result(answers)
         if status is None:
             if any(answer.word in {"fail", "unknown"} for answer in answers):

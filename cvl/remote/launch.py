@@ -15,7 +15,7 @@ from cvl.remote.job import RemoteJob
 from cvl.remote.stream import Answer, Stream
 from cvl.remote.sync import TreeSync
 from cvl.scope import Cancelled, Scope
-from cvl.spec import Build, JobSpec
+from cvl.spec import IN_DOUBT, Build, JobSpec
 from cvl.units import size
 
 ATTEMPTS = 12
@@ -44,8 +44,8 @@ def start(
 
     A connection that breaks is tried again: the far side starts a run id only once. When
     somebody asks to stop while nobody can say whether it was started, the job is returned as if
-    it was: stopping it then finds out. Raises `HostError` when nothing was started, `LostContact`
-    when nobody can say.
+    it was: stopping it then finds out, or sees to it that it never is. Raises `HostError` when
+    nothing was started, `LostContact` when nobody can say.
     """
     cargo, broken, doubt = Cargo(far, spec, setup), 0, False
     for _ in range(ATTEMPTS):
@@ -67,7 +67,7 @@ def start(
         except Cancelled:
             if not (doubt or sent):
                 raise
-            return RemoteJob(far, handle, clock=scope.clock)
+            return RemoteJob(far, {**handle, IN_DOUBT: "1"}, clock=scope.clock)
     raise LostContact(
         f"the connection to {far.transport.where} broke while {spec.run_id} was started",
         f"`cvl attach {spec.run_id}` tells whether it runs",

@@ -95,7 +95,8 @@ furnish() {
 publish() {
     _run=$_base/runs/$_id
     [ -d "$_run" ] || mv "$_fresh" "$_run" 2>/dev/null || [ -d "$_run" ] || try mv "$_fresh" "$_run"
-    read -r _owner <"$_run/supervisor"
+    _owner=
+    { read -r _owner <"$_run/supervisor"; } 2>/dev/null
     [ "$_owner" = "$_placeholder" ] && return
     rm -rf "$_run/run"
     return 1

@@ -23,7 +23,7 @@ open_answer() { printf 'cvl:%s\n' "$_nonce"; }
 headers() {
     _verb='' _id='' _follow='' _offset=0 _cause=stopped _grace='' _timeout='' _build_timeout=''
     _cache='' _from='-' _tree='' _need='' _tty='' _docker='' _disk='' _gpu='' _keep='' _days=30
-    _image=''
+    _image='' _settle=''
     while IFS= read -r _line && [ -n "$_line" ]; do
         _value=${_line#* }
         case ${_line%% *} in
@@ -47,6 +47,7 @@ headers() {
             docker) _docker=$_value ;;
             follow) _follow=$_value ;;
             keep) _keep=$_value ;;
+            settle) _settle=$_value ;;
         esac
     done
 }
@@ -78,14 +79,28 @@ known() {
 }
 
 status() {
-    known || { say unknown; return; }
+    known || forbid not-started || { say unknown; return; }
     state
     say "$_state"
 }
 
+# forbid CAUSE: who is in doubt has it settled: a start that is still on its way finds its place
+# taken, by a run that has ended for this cause. It may still have been faster.
+forbid() {
+    [ -n "$_settle" ] || return 1
+    mkdir -p -m 700 "$_base" "$_base/runs" 2>/dev/null
+    if mkdir -m 700 "$_run" 2>/dev/null; then
+        code_of "$1"
+        mkdir "$_run/work" "$_run/ws"
+        true >"$_run/output" && true >"$_run/marker" && true >"$_run/place"
+        printf '%s\n' "$1 $_code 0" >"$_run/reserve" && mv "$_run/reserve" "$_run/result"
+    fi
+    [ -d "$_run" ]
+}
+
 # A process of its own does the work, so that the connection may go at once.
 stop() {
-    known || { say unknown; return; }
+    known || forbid "$_cause" || { say unknown; return; }
     state
     [ "$_state" = running ] || { say "$_state"; return; }
     here
