@@ -7,10 +7,11 @@ may_have_containers() {
     command -v docker >/dev/null
 }
 
-# end_containers: what there is gets the time until the deadline, then it is removed by force.
+# end_containers: what there is gets the time until the deadline, then it is removed by force. That
+# the engine does not answer, because it is busy, does not mean that it runs nothing.
 end_containers() {
     for _round in 1 2 3 4 5; do
-        containers
+        containers || { sleep 0.2; continue; }
         [ -n "$_containers" ] || break
         uptime
         _left=$(((_deadline - _now + 99) / 100))
@@ -23,14 +24,15 @@ end_containers() {
     [ ! -e "$_run/compose-used" ] || networks
 } >/dev/null 2>&1
 
-# containers -> _containers: by our label, by the name that scripts are given, by compose project,
-# and what mounts anything in the run's own folder, however its paths are spelled.
+# containers -> _containers, if the engine answers: by our label, by the name that scripts are given,
+# by compose project, and what mounts anything in the run's own folder, however that is spelled.
 containers() {
     _compose=com.docker.compose.project
     _format="{{.ID}}|{{.Names}}|{{.Label \"cvl.run\"}}|{{.Label \"$_compose\"}}"
     _format="$_format|{{.Label \"$_compose.working_dir\"}},{{.Mounts}}"
+    _listed=$(engine 5 ps -a --no-trunc --format "$_format") || return
     _containers=$(
-        engine 5 ps -a --no-trunc --format "$_format" | awk -F '|' -v id="$_id" '
+        printf '%s\n' "$_listed" | awk -F '|' -v id="$_id" '
             function within(paths) { return index(paths, "/runs/" id "/") || index(paths, "/runs/" id ",") }
             $3 == id || $4 == "cvl-" id || within($0 ",") { print $1; next }
             { n = split($2, names, ","); for (i = 1; i <= n; i++) if (names[i] == "cvl-" id) print $1 }'

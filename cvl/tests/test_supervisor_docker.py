@@ -147,6 +147,25 @@ def test_without_docker_nothing_is_different(host: Host, tmp_path: Path) -> None
     assert not (bare.run("one") / "bin" / "docker").exists()
 
 
+@pytest.mark.parametrize("trouble", ["exit 1", "exec sleep 1000"])
+def test_an_engine_that_does_not_answer_at_once_is_asked_again(
+    host: Host, tmp_path: Path, trouble: str
+) -> None:
+    """That it says nothing does not mean that it runs nothing."""
+    asked, gone = tmp_path / "asked", tmp_path / "gone"
+    pretend_docker(
+        host,
+        f"""case $1 in
+            ps) [ -e {asked} ] || {{ echo >{asked}; {trouble}; }}
+                [ -e {gone} ] || echo "c1|any|one|" ;;
+            rm) shift 3; echo "$@" >{gone} ;;
+        esac""",
+    )
+    reply = host.start("one", "docker run x\n", follow=1)
+    assert reply.last.startswith("result exited 0 ")
+    assert gone.read_text() == "c1\n"
+
+
 # --- what is checked before
 
 
