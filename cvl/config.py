@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from cvl.errors import UsageError
+from cvl.values import dataclass
 
 FILE = "cvl.toml"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 
 from cvl.errors import UsageError
 from cvl.leases import HOUR
 from cvl.spec import Limits
 from cvl.units import elapsed
+from cvl.values import dataclass
 
 BUILD_LIMIT = 3600.0
 """Seconds that building an image may take, when the deadline is reckoned."""

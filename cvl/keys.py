@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from cvl.errors import CvlError, MissingTool
+from cvl.values import dataclass
 
 REDACTED = "<redacted:host_key>"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 
 from cvl.errors import CvlError, NoCapacity, UsageError
@@ -11,6 +11,7 @@ from cvl.offers import choose
 from cvl.provider import Offer
 from cvl.scope import DeadlineExceeded, Scope
 from cvl.spec import Needs
+from cvl.values import dataclass
 
 PAUSE = 20.0
 """Seconds between two looks for capacity."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from cvl.provider import Observer
 from cvl.release import RELEASE_LIMIT
 from cvl.scope import Clock, SystemClock
 from cvl.spec import FETCH_LIMIT, GRACE, Plan
+from cvl.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

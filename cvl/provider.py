@@ -7,13 +7,14 @@ itself; what rents machines is a `Cloud`, and `machines.Machines` makes a `Provi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, runtime_checkable
 
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource
+from cvl.values import dataclass
 
 if TYPE_CHECKING:
     from cvl.leases import Leases

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -23,6 +22,7 @@ from cvl.provider import Observer, Provider, Reapable
 from cvl.release import PASSING, PAUSES, UNSEEN
 from cvl.scope import DeadlineExceeded, Scope
 from cvl.spec import Cause, Resource
+from cvl.values import dataclass
 
 T = TypeVar("T")
 

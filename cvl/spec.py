@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Self
 
 from cvl.errors import CvlError
+from cvl.values import dataclass
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 GRACE = 10.0

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from cvl.aws.refusals import Missing
 from cvl.aws.session import Account
 from cvl.errors import Rejected
 from cvl.spec import LogChunk
+from cvl.values import dataclass
 
 MOST = ((1 << 18) - 26, (1 << 20) - 26)
 """Bytes that one event takes: 256 KB and, since 2025, 1 MB, where it is counted as 26 more."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 
 from cvl.aws import inputs
@@ -13,6 +12,7 @@ from cvl.aws.place import Place
 from cvl.errors import UsageError
 from cvl.leases import HOUR
 from cvl.spec import JobSpec, Limits
+from cvl.values import dataclass
 
 DAY = 86400
 NO_LIMIT, MOST = DAY, 28 * DAY

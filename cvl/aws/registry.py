@@ -11,7 +11,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,7 @@ from cvl.aws.refusals import Missing, Taken
 from cvl.aws.session import Account
 from cvl.errors import CvlError
 from cvl.scope import Scope
+from cvl.values import dataclass
 
 REPOSITORY = "cvl"
 MANIFESTS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cvl.catalog.example import Example
 from cvl.catalog.image import image_for
@@ -12,6 +12,7 @@ from cvl.catalog.match import fold
 from cvl.catalog.preset import Preset
 from cvl.errors import NotFound, UsageError
 from cvl.spec import Build
+from cvl.values import dataclass
 
 _PLACES_ARGS = re.compile(r"\$(?:[@*0-9]|\{[@*0-9])")
 

@@ -6,13 +6,14 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from cvl.catalog.preset import Preset, Say, is_false, read_presets, texts
 from cvl.catalog.root import TYPES
 from cvl.spec import Needs
+from cvl.values import dataclass
 
 READMES = ("README.md", "README.rst", "README.txt", "README", "readme.md", "Readme.md")
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from cvl.catalog.preset import PathArg, Preset
+from cvl.values import dataclass
 
 ELSEWHERE = "cvl-inputs"
 

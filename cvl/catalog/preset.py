@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
+
+from cvl.values import dataclass
 
 Say = Callable[[tuple[str, ...], str], None]
 """Takes the keys of a place in the file, and what is wrong there."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from cvl.errors import UsageError
+from cvl.values import dataclass
 
 FILE = "example.yaml"
 TYPES: Mapping[str, str] = {"examples": "example", "benchmarks": "benchmark"}

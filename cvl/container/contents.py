@@ -6,7 +6,6 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +15,7 @@ from cvl.remote.hashes import Entry, open_file
 from cvl.remote.selection import select
 from cvl.remote.tree import OLDEST, Tree
 from cvl.spec import Source
+from cvl.values import dataclass
 
 WORKSPACE, REPO = "workspace", "cvlization_repo"
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cvl.kube.log import Mark, Piece
+from cvl.values import dataclass
 
 MOST = 40
 """Bytes that may follow the head: a code, and why."""

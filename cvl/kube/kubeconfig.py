@@ -11,11 +11,12 @@ import base64
 import binascii
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from cvl.errors import UsageError
+from cvl.values import dataclass
 
 DEFAULT_FILE = "~/.kube/config"
 INSIDE = Path("/var/run/secrets/kubernetes.io/serviceaccount")

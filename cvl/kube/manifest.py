@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from cvl.errors import UsageError
 from cvl.kube.order import DAY, HOLD, Order, job_name, leave, lifetime, runtime
 from cvl.nodes import NODE_RANK, variables
 from cvl.spec import JobSpec
+from cvl.values import dataclass
 
 Made = dict[str, Any]
 

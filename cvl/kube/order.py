@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cvl.errors import UsageError
 from cvl.spec import JobSpec, Limits
+from cvl.values import dataclass
 
 DAY = 86400
 NO_LIMIT = DAY

@@ -8,7 +8,7 @@ https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from cvl.kube.client import Object
 from cvl.kube.ending import Ending
 from cvl.kube.manifest import CONTAINER, RANK
 from cvl.spec import Cause
+from cvl.values import dataclass
 
 DEFINITE = frozenset(
     {"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}

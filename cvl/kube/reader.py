@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from cvl.errors import CvlError
 from cvl.kube.client import Client, Stream
@@ -13,6 +12,7 @@ from cvl.kube.log import SPARE, STAMP, TIME, Mark, Piece, Resumed, joined, tail_
 from cvl.kube.manifest import CONTAINER
 from cvl.kube.refusals import Denied, Missing, NotYet
 from cvl.scope import Tell
+from cvl.values import dataclass
 
 SILENCE = 60.0
 """Seconds without a byte after which a stream is opened anew: the other side may be gone."""

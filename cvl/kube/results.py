@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from cvl.errors import AuthError, CvlError, FetchError, Unreachable
@@ -25,6 +25,7 @@ from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member, TarReader
 from cvl.scope import Scope
 from cvl.spec import Cause
 from cvl.units import size
+from cvl.values import dataclass
 
 MOST_KIB = 2 << 20
 """Results that are larger than these 2 GiB are not brought through the API server."""

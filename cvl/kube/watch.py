@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cvl.errors import CvlError
@@ -17,6 +16,7 @@ from cvl.kube.refusals import Denied, Missing
 from cvl.scope import Tell
 from cvl.spec import Cause
 from cvl.units import elapsed
+from cvl.values import dataclass
 
 UNSEEN = 3
 """Looks in a row that must find neither Job nor pods before they are gone."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TypedDict, TypeVar
 
 from cvl.spec import IN_DOUBT, Cause, ExitStatus, Resource
+from cvl.values import dataclass
 
 
 class RunState(StrEnum):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import cvl
 from cvl.errors import CvlError, MissingTool, NotReady
 from cvl.paths import cache_dir, private
+from cvl.values import dataclass
 
 if TYPE_CHECKING:
     from cvl.remote.far import FarSide

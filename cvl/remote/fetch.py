@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +19,7 @@ from cvl.remote.results import Results, arrange, fresh, parse_changed, produced
 from cvl.runlog import run_folder
 from cvl.scope import Scope
 from cvl.units import size
+from cvl.values import dataclass
 
 T = TypeVar("T")
 SMALL = 16_000_000

@@ -11,7 +11,6 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +18,7 @@ from cvl.remote.incoming import FULL, incoming, no_room
 from cvl.remote.results import Piece, Results, Skipped, mark
 from cvl.remote.shelf import AS_FOLDER, Shelf, descend
 from cvl.remote.tarstream import FILE, FOLDER, HARD, Member, TarReader
+from cvl.values import dataclass
 
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 

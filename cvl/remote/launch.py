@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +16,7 @@ from cvl.remote.sync import TreeSync
 from cvl.scope import Cancelled, Scope
 from cvl.spec import IN_DOUBT, Build, JobSpec
 from cvl.units import size
+from cvl.values import dataclass
 
 ATTEMPTS = 12
 """Requests that one start may take: install, bundle, tree, and connections that break."""

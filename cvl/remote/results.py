@@ -10,10 +10,10 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cvl.errors import FetchError
+from cvl.values import dataclass
 
 REPO = b"_repo"
 """Where results land that lie neither in the work folder nor in the example's."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from posixpath import normpath
@@ -26,6 +25,7 @@ from cvl.remote.hashes import Entry, Hashes
 from cvl.remote.listing import Listing, walk
 from cvl.remote.tree import Tree, prune
 from cvl.spec import Source
+from cvl.values import dataclass
 
 Rule = tuple[bytes, Callable[[str], bool]]
 

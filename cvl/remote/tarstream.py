@@ -8,9 +8,9 @@ file takes 15; reading, it fills the memory with whatever length a hostile heade
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from cvl.errors import FetchError
+from cvl.values import dataclass
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

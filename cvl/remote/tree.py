@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -16,6 +16,7 @@ from cvl.errors import CvlError
 from cvl.remote.hashes import BLOCK, Entry, Hashes, Held, blocks, open_file, replace_file
 from cvl.remote.listing import walk
 from cvl.remote.tarstream import END, FOLDER, LINK, Member, header, padding
+from cvl.values import dataclass
 
 OLDEST = 315_532_800
 """1980, in epoch seconds: zip files know nothing before, and scripts make zip files."""

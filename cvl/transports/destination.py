@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cvl.errors import UsageError
+from cvl.values import dataclass
 
 BARE = re.compile(r"[A-Za-z0-9_./-]+\Z")
 """Words that mean themselves in every shell."""
