@@ -40,8 +40,11 @@ class Cvl:
         return [sys.executable, str(CHECKOUT / "bench" / script)]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Return the environment for it: no settings of the user's own."""
-        bare = {key: value for key, value in os.environ.items() if not key.startswith("CVL_")}
+        """Return the environment for it: no settings of the user's own, nor of Python's.
+
+        Where PYTHONDONTWRITEBYTECODE is set, a checkout would be compiled at each start.
+        """
+        bare = {k: v for k, v in os.environ.items() if not k.startswith(("CVL_", "PYTHON"))}
         return {**bare, "PYTHONPATH": str(self.tree), **self.env, **more}
 
 

@@ -63,7 +63,7 @@ def _contents(self: Any) -> tuple[object, ...]:
 
 def _eq(self: object, other: object) -> bool:
     if other.__class__ is not self.__class__:
-        return NotImplemented
+        return NotImplemented  # type: ignore[no-any-return]
     return bool(_contents(self) == _contents(other))
 
 

@@ -18,7 +18,7 @@ from cvl.cli.variables import environment
 from cvl.console import Console
 from cvl.errors import UsageError
 from cvl.runners import Runner, load
-from cvl.runners.frontdoor import Common
+from cvl.runners.common import Common
 from cvl.units import duration, minutes
 
 
@@ -160,6 +160,7 @@ def common(params: Mapping[str, Any], console: Console) -> Common:
         "build": params["build"] or "auto",
         "agree": agreement(params, console),
         "observer": console,
+        "ahead": not params["dry_run"],
     }
     if (timeout := seconds(params, found)) is not None:
         given["timeout"] = timeout

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
-from cvl.provider import Provider
-from cvl.remote.launch import Setup
-from cvl.runners import frontdoor
-from cvl.runners.frontdoor import Common
-from cvl.runners.ssh import ON_A_HOST, provider_at, reopened
+from cvl.runners.common import Common
+from cvl.runners.ssh import ON_A_HOST, provider_at, reached, reopened
 from cvl.spec import EMPTY, ExitStatus
+
+if TYPE_CHECKING:
+    from cvl.provider import Provider
 
 
 class DockerContextRunner:
@@ -50,25 +50,24 @@ class DockerContextRunner:
         `sync_outputs=False` leaves the results there; `cvl fetch` gets them. Returns the
         script's exit code; raises `CvlError`.
         """
-        spec = frontdoor.job(
-            example,
-            preset,
-            args,
-            common,
-            timeout_minutes=timeout_minutes,
-            timeout_action=timeout_action,
-        )
-        provider = provider_at(
-            self.name,
-            host,
-            self._key,
-            Setup(),
-            base=remote_workdir or "",
-            accept_new=self._accept_new,
-        )
         if not sync_outputs:
             common["fetch"] = False
-        return frontdoor.run(provider, spec, common)
+        with reached(host, self._key, common, accept_new=self._accept_new) as transport:
+            from cvl.remote.launch import Setup
+            from cvl.runners import frontdoor
+
+            spec = frontdoor.job(
+                example,
+                preset,
+                args,
+                common,
+                timeout_minutes=timeout_minutes,
+                timeout_action=timeout_action,
+            )
+            provider = provider_at(
+                self.name, transport, self._key, Setup(), base=remote_workdir or ""
+            )
+            return frontdoor.run(provider, spec, common)
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:

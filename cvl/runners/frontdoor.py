@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
-from typing import TypedDict
 
 from cvl import engine
 from cvl.catalog import (
@@ -23,8 +21,9 @@ from cvl.catalog import (
 from cvl.errors import NotFound
 from cvl.ledger import Ledger
 from cvl.paths import ledger_file
-from cvl.provider import Observer, Provider
+from cvl.provider import Provider
 from cvl.runners import given
+from cvl.runners.common import Common
 from cvl.spec import (
     FETCH_LIMIT,
     GRACE,
@@ -33,45 +32,10 @@ from cvl.spec import (
     JobSpec,
     Limits,
     LogChunk,
-    Plan,
     Source,
     new_run_id,
 )
 from cvl.units import minutes, sane
-
-
-class Common(TypedDict, total=False):
-    """What every runner's `run` takes beside its own parameters.
-
-    root: the folder that holds `examples/`. env: variables for the job; kept secret.
-    timeout, grace, fetch_limit: seconds. output_dir: where results land. detach: return as soon
-    as the job runs. keep: leave the workspace there. keep_rented: a machine whose results could
-    not be fetched stays until its deadline. build: `auto`, `always`, `never`.
-    include: more paths of the repository to send. tty: give the job a terminal over there.
-    agree: sees the plan before anything happens; raises to refuse. on_output, on_event: hear the
-    job's output and the phases. observer: both in one.
-    """
-
-    root: str | Path | None
-    configured_root: Path | None
-    env: Mapping[str, str]
-    timeout: float | None
-    grace: float
-    fetch_limit: float
-    max_cost: Decimal | None
-    output_dir: str | Path | None
-    detach: bool
-    nodes: int
-    keep: bool
-    keep_rented: bool
-    fetch: bool
-    build: str
-    include: Sequence[str]
-    tty: bool
-    agree: Callable[[Plan], None]
-    on_output: Callable[[LogChunk], None]
-    on_event: Callable[[str, str], None]
-    observer: Observer
 
 
 def run(provider: Provider, spec: JobSpec, common: Common) -> ExitStatus:

@@ -23,7 +23,7 @@ from cvl.ledger import Ledger
 from cvl.paths import ledger_file
 from cvl.provider import Provider, Reapable
 from cvl.runners import frontdoor
-from cvl.runners.frontdoor import Common
+from cvl.runners.common import Common
 from cvl.spec import EMPTY, ExitStatus, JobSpec, new_run_id
 from cvl.units import duration
 

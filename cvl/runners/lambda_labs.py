@@ -12,7 +12,7 @@ from cvl.machines import Machines
 from cvl.provider import Provider, Reapable
 from cvl.remote.launch import Setup
 from cvl.runners import frontdoor
-from cvl.runners.frontdoor import Common
+from cvl.runners.common import Common
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.spec import EMPTY, ExitStatus
 from cvl.units import duration

@@ -10,7 +10,7 @@ from cvl.provider import Provider
 from cvl.remote.host import HostProvider
 from cvl.remote.launch import Setup
 from cvl.runners import frontdoor
-from cvl.runners.frontdoor import Common
+from cvl.runners.common import Common
 from cvl.spec import EMPTY, ExitStatus
 from cvl.transports.local import Local
 

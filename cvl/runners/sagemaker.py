@@ -21,7 +21,7 @@ from cvl.ledger import Ledger
 from cvl.paths import ledger_file
 from cvl.provider import Provider, Reapable
 from cvl.runners import frontdoor
-from cvl.runners.frontdoor import Common
+from cvl.runners.common import Common
 from cvl.spec import EMPTY, ExitStatus
 from cvl.units import minutes
 

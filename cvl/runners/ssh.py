@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 from cvl.errors import NotFound
-from cvl.provider import Provider
-from cvl.remote import abroad
-from cvl.remote.host import HostProvider
-from cvl.remote.launch import Setup
-from cvl.runners import frontdoor
-from cvl.runners.frontdoor import Common
-from cvl.spec import EMPTY, ExitStatus, JobSpec
-from cvl.transports.openssh import OpenSSH
+from cvl.runners.common import Common
+from cvl.spec import EMPTY, ExitStatus
+
+if TYPE_CHECKING:
+    from cvl.provider import Provider
+    from cvl.remote.host import HostProvider
+    from cvl.remote.launch import Setup
+    from cvl.spec import JobSpec
+    from cvl.transports.openssh import OpenSSH
 
 ON_A_HOST = {
     "host": "HOST, USER@HOST, HOST:PORT, or a name from your ssh_config",
@@ -60,39 +61,51 @@ class SSHRunner:
         this very version of cvl there first, if it is not there yet. Returns the script's exit
         code; raises `CvlError`.
         """
-        setup = Setup(bundle="install" if setup_cvl else "require")
-        try:
-            spec = frontdoor.job(
-                example,
-                preset,
-                args,
-                common,
-                timeout_minutes=timeout_minutes,
-                timeout_action=timeout_action,
-            )
-        except NotFound as unknown:
-            if frontdoor.known(example, common):
-                raise
-            setup = replace(setup, in_place=True)
-            bare = self._known_there(host, setup, unknown, (example, preset, args))
-            bounds = frontdoor.limits(common, timeout_minutes, timeout_action)
-            spec = frontdoor.equipped(bare, common, bounds)
-        return frontdoor.run(self._provider(host, setup), spec, common)
+        with reached(host, self._key, common, accept_new=self._accept_new) as transport:
+            from dataclasses import replace
+
+            from cvl.remote.launch import Setup
+            from cvl.runners import frontdoor
+
+            setup = Setup(bundle="install" if setup_cvl else "require")
+            try:
+                spec = frontdoor.job(
+                    example,
+                    preset,
+                    args,
+                    common,
+                    timeout_minutes=timeout_minutes,
+                    timeout_action=timeout_action,
+                )
+            except NotFound as unknown:
+                if frontdoor.known(example, common):
+                    raise
+                setup = replace(setup, in_place=True)
+                bare = self._known_there(transport, setup, unknown, (example, preset, args))
+                bounds = frontdoor.limits(common, timeout_minutes, timeout_action)
+                spec = frontdoor.equipped(bare, common, bounds)
+            provider = provider_at(self.name, transport, self._key, setup)
+            return frontdoor.run(provider, spec, common)
 
     run = run_remote
 
     def _known_there(
-        self, host: str, setup: Setup, unknown: NotFound, words: tuple[str, str, Sequence[str]]
+        self,
+        transport: OpenSSH,
+        setup: Setup,
+        unknown: NotFound,
+        words: tuple[str, str, Sequence[str]],
     ) -> JobSpec:
         """Ask the host's own cvl for an example that is unknown here."""
+        from cvl.remote import abroad
+
         try:
-            far = self._provider(host, setup).far
+            far = provider_at(self.name, transport, self._key, setup).far
             return abroad.job(far, *words, install=setup.bundle == "install")
         except NotFound as error:
-            raise NotFound(f"{unknown}, and {host} says: {error}", unknown.hint) from error
-
-    def _provider(self, host: str, setup: Setup) -> HostProvider:
-        return provider_at(self.name, host, self._key, setup, accept_new=self._accept_new)
+            raise NotFound(
+                f"{unknown}, and {transport.where} says: {error}", unknown.hint
+            ) from error
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
@@ -100,32 +113,49 @@ class SSHRunner:
         return reopened(cls.name, handle)
 
 
-def provider_at(
-    name: str,
-    host: str,
-    key: Path | None,
-    setup: Setup,
-    *,
-    base: str = "",
-    accept_new: bool = False,
-) -> HostProvider:
-    """Return the provider for a machine that the user names.
+@contextmanager
+def reached(
+    host: str, key: Path | None, common: Common, *, accept_new: bool = False
+) -> Iterator[OpenSSH]:
+    """Give the way to a machine that the user names.
 
-    Raises `MissingTool` and `UsageError`, before anything is noted or started.
+    With `ahead` it connects already, while everything else is still to be loaded and read: that
+    takes half as long as the handshake. Raises `MissingTool` and `UsageError`, before anything is
+    noted or started.
     """
+    from cvl.remote.request import REQUEST
+    from cvl.transports.openssh import OpenSSH
+
+    transport = OpenSSH(host, key=key, accept_new=accept_new)
+    transport.check()
+    if common.get("ahead"):
+        transport.get_ready(REQUEST)
+    try:
+        yield transport
+    finally:
+        transport.unready()
+
+
+def provider_at(
+    name: str, transport: OpenSSH, key: Path | None, setup: Setup, *, base: str = ""
+) -> HostProvider:
+    """Return the provider for the machine at the end of `transport`."""
+    from cvl.remote.host import HostProvider
+
     config = os.environ.get("CVL_SSH_CONFIG", "")
     address = {
-        "host": host,
+        "host": transport.where,
         "key": str(key.absolute()) if key else "",
         "config": str(Path(config).absolute()) if config else "",
     }
-    transport = OpenSSH(host, key=key, accept_new=accept_new)
-    transport.check()
     return HostProvider(name, transport, base=base, setup=setup, address=address)
 
 
 def reopened(name: str, handle: Mapping[str, str]) -> HostProvider:
     """Return the provider for a machine that the ledger names."""
+    from cvl.remote.host import HostProvider
+    from cvl.transports.openssh import OpenSSH
+
     key, config = handle.get("key"), handle.get("config")
     transport = OpenSSH(
         handle["host"], key=Path(key) if key else None, config=Path(config) if config else None

@@ -84,13 +84,9 @@ def test_the_page_says_what_was_missed_why_and_what_was_not_measured(tmp_path: P
         profiles={"imports": "12 ms  click"},
     )
     text = written(tmp_path, topic, Topic(name="y", title="Second", question="", error="no sshd"))
-    assert (
-        "| cvl | 4.00 | 1.00-6.00 | 3 | 1.50 (1.00-2.00) | ≤ 1.20 \N{MULTIPLICATION SIGN} |" in text
-    )
-    assert (
-        "| First | Time: cvl | ≤ 1.20 \N{MULTIPLICATION SIGN} | 1.50 \N{MULTIPLICATION SIGN} | **no** |"
-        in text
-    )
+    plain = text.replace(page.TIMES, "x")
+    assert "| cvl | 4.00 | 1.00-6.00 | 3 | 1.50 (1.00-2.00) | ≤ 1.20 x |" in plain
+    assert "| First | Time: cvl | ≤ 1.20 x | 1.50 x | **no** |" in plain
     assert "- dstack: cannot be installed" in text
     assert "- It says more." in text
     assert "Nobody asked." not in text

@@ -19,7 +19,7 @@ import pytest
 from cvl.cli import COMMANDS, cvl
 from cvl.cli.options import parameters
 from cvl.runners import BUILT_IN, load
-from cvl.runners.frontdoor import Common
+from cvl.runners.common import Common
 from cvl.spec import EXIT_CODES
 from cvl.testing import docker_engine
 from cvl.testing.machine import possible

@@ -951,3 +951,57 @@ def test_the_mux_speaks_of_its_master(own: Sshd) -> None:
     assert mux.alive(path, 1)
     assert mux.terminate(path, 1)
     assert not mux.terminate(path, 1)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_was_started_ahead_is_what_the_next_start_gets(own: Sshd, kept: bool) -> None:
+    transport = OpenSSH(own.name)
+    if kept:
+        run(transport, "true")
+    transport.get_ready(("cat",))
+    ready = transport._ready
+    assert ready
+    process = transport.start(("cat",))
+    assert process is ready[1]
+    assert finish(process, b"hello")[:2] == (0, b"hello")
+    again = transport.start(("cat",))
+    assert again is not process, "once only"
+    finish(again)
+    transport.close_master()
+
+
+def test_another_command_does_not_get_what_was_started_ahead(own: Sshd) -> None:
+    transport = OpenSSH(own.name)
+    transport.get_ready(("cat",))
+    assert run(transport, "echo", "hello")[:2] == (0, b"hello\n")
+    transport.unready()
+    transport.close_master()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_nobody_asks_for_is_ended(own: Sshd, kept: bool) -> None:
+    transport = OpenSSH(own.name)
+    if kept:
+        run(transport, "true")
+    transport.get_ready(("sh", "-c", "read -r line && exec sleep 600"))
+    ready = transport._ready
+    assert ready
+    transport.unready()
+    assert ready[1].poll() is not None
+    until(lambda: not [p for p in own.processes() if b"600" in command_line(p)], "its end there")
+    transport.unready()  # idempotent
+    transport.close_master()
+
+
+def test_a_host_that_cannot_be_reached_is_said_as_without_being_ahead(own: Sshd) -> None:
+    own.stop()
+    transport = OpenSSH(own.name)
+    transport.get_ready(("true",))
+    assert isinstance(trouble(transport), Unreachable)
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -11,6 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -85,6 +86,7 @@ class OpenSSH:
         self._connect_timeout = connect_timeout
         self._persist = round(control_persist)
         self._frozen: set[str] = set()
+        self._ready: tuple[str, Process] | None = None
 
     @property
     def where(self) -> str:
@@ -99,6 +101,34 @@ class OpenSSH:
         quoted for every login shell.
         """
         line = command(argv)
+        if self._ready and self._ready[0] == line:
+            (_, process), self._ready = self._ready, None
+            return process
+        return self._start(line)
+
+    def get_ready(self, argv: Sequence[str]) -> None:
+        """Start `argv` ahead of time: the next `start` of the same gets it, already connecting.
+
+        For a command that waits for its standard input. What nobody starts, `unready` ends.
+        """
+        self.unready()
+        line = command(argv)
+        self._ready = line, self._start(line)
+
+    def unready(self) -> None:
+        """End what was started ahead of time, and not asked for since."""
+        ready, self._ready = self._ready, None
+        if ready is None:
+            return
+        process = ready[1]
+        process.kill()
+        with suppress(OSError):
+            process.stdin.close()
+        process.stdout.close()
+        process.stderr.close()
+        process.wait(ANSWER_LIMIT)
+
+    def _start(self, line: str) -> Process:
         for path in self._sockets():
             process = self._over(path, line)
             if process is not None:
