@@ -1,4 +1,4 @@
-"""The real cluster leaves nothing behind, however its owner ends."""
+"""The real cluster by hand; it leaves nothing behind, however its owner ends."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cvl.testing import kube_cluster
+from cvl.testing import kube, kube_cluster
 
 pytestmark = [pytest.mark.kube, pytest.mark.slow]
 
@@ -26,32 +27,60 @@ PLACES = [
     "/var/log/containers",
     "/var/log/pods",
 ]
-HOLD = "import sys; from cvl.testing import kube_keeper; sys.exit(kube_keeper.hold())"
+KUBECTL = str(kube_cluster.programs() / "kubectl")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["TERM", "KILL"])
-def test_nothing_is_left_of_it(number: signal.Signals, tmp_path: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who types `make kube` and `make kube-stop`, with a cache folder of their own."""
+
+    cache: Path
+
+    def keeper(self, act: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "cvl.testing.kube_keeper", act],
+            env={**os.environ, "XDG_CACHE_HOME": str(self.cache)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    @property
+    def pid(self) -> int:
+        return int(json.loads((self.cache / "cvl-kube/keeper.json").read_text())["pid"])
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Iterator[Person]:
     if why := kube_cluster.missing():
         pytest.skip(why)
-    before = places()
     (tmp_path / "cvl-kube").mkdir()
     (tmp_path / "cvl-kube/bin").symlink_to(kube_cluster.programs())
-    keeper = subprocess.Popen(
-        [sys.executable, "-c", HOLD],
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
-        stdout=subprocess.PIPE,
-    )
-    assert keeper.stdout is not None
-    with keeper.stdout:
-        assert keeper.stdout.readline() == b"up\n"
-    record = json.loads((tmp_path / "cvl-kube/keeper.json").read_text())
-    folder = Path(record["kubeconfig"]).parent
-    subnet = json.loads((folder / "kubeconfig").read_text())["clusters"][0]["cluster"]["server"]
-    subnet = subnet.removeprefix("https://").rpartition(".")[0]
+    made = Person(tmp_path)
+    yield made
+    made.keeper("stop")
+
+
+def test_a_person_starts_and_stops_one(person: Person) -> None:
+    told = person.keeper("start")
+    kubeconfig = Path(told.splitlines()[0].removeprefix("export KUBECONFIG="))
+    assert "Ready" in kube.kubectl(kubeconfig, "get", "nodes", program=KUBECTL)
+    assert person.keeper("start") == told, "one is enough"
+    assert person.keeper("stop") == ""
+    assert not kubeconfig.exists()
+    assert person.keeper("stop") == "", "nothing to do"
+
+
+def test_nothing_is_left_of_it_when_its_owner_is_killed(person: Person) -> None:
+    before = places()
+    told = person.keeper("start").splitlines()[0]
+    kubeconfig = Path(told.removeprefix("export KUBECONFIG="))
+    folder, server = kubeconfig.parent, json.loads(kubeconfig.read_text())["clusters"][0]
+    subnet = server["cluster"]["server"].removeprefix("https://").rpartition(".")[0]
     assert all(traces(folder, subnet).values()), "else the test would see nothing"
     assert str(folder) not in Path("/proc/mounts").read_text(), "its mounts are its own"
-    keeper.send_signal(number)
-    keeper.wait(60)
+    os.kill(person.pid, signal.SIGKILL)
     ends = time.monotonic() + 60
     while any((left := traces(folder, subnet)).values()):
         assert time.monotonic() < ends, left
