@@ -189,6 +189,21 @@ def test_what_is_new_or_changed_is_kept_on_any_ending(container: Container) -> N
     assert code_in((container.ml / "output/failure").read_text()) == 42
 
 
+def test_every_exit_code_is_told_three_times(container: Container) -> None:
+    """By the process, by its last line, and by what becomes FailureReason."""
+    failure = container.ml / "output/failure"
+    for code in (1, 2, 42, 124, 125, 126, 127, 128, 130, 137, 143, 254, 255):
+        assert container.run("sh", "-c", f"exit {code}") == (
+            code,
+            b"[cvl] r: exit code %d\n" % code,
+        )
+        assert code_in(failure.read_text()) == code
+        failure.unlink()
+    assert container.run("sh", "-c", "exit 0")[0] == 0
+    assert not failure.exists()
+    assert container.run("sh", "-c", "kill -9 $$")[0] == 137
+
+
 def test_inputs_that_were_not_changed_are_no_results(container: Container) -> None:
     work = container.ml / "input/data/cvl/work/sub"
     work.mkdir(parents=True)

@@ -140,10 +140,14 @@ class Attempt:
             if node.code is None:
                 self._docker("kill", "-s", word, node.name, check=False)
 
-    def close(self) -> None:
-        """Carry the rest of the output; remove everything."""
+    def drain(self) -> None:
+        """Carry the rest of the output."""
         for node in self.nodes:
             node.drained()
+
+    def close(self) -> None:
+        """Remove everything: after the end, for who waits for that need not wait for this."""
+        for node in self.nodes:
             self._docker("rm", "-f", node.name, check=False)
         if self._network:
             self._docker("network", "rm", self._network, check=False)

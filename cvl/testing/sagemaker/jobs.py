@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,7 +126,11 @@ class Runner:
         job.move("InProgress", "Starting", "Starting the training job")
         if self._stopped_within(self._delays.start):
             return self._end("Stopped", "Stopped")
-        attempt = Attempt(self._root, job.asked, self._env or {})
+        with closing(Attempt(self._root, job.asked, self._env or {})) as attempt:
+            return self._tried(attempt)
+
+    def _tried(self, attempt: Attempt) -> bool:
+        job = self.job
         job.move("InProgress", "Downloading", "Downloading the training image")
         if self._env is not None and (why := attempt.pull()):
             job.reason = f"ClientError: Cannot pull the image: {why}"
@@ -142,7 +146,7 @@ class Runner:
         else:
             self._pretend(attempt)
         why = self._watch(attempt)
-        attempt.close()
+        attempt.drain()
         self._save_checkpoints(attempt)
         if why == "Interrupted":
             job.interruptions += 1

@@ -1,7 +1,8 @@
-"""nanogpt trained as a SageMaker training job. PyTorch makes its image gigabytes."""
+"""The examples that ship, trained as SageMaker training jobs."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,44 +17,56 @@ from cvl.testing.docker_engine import Engine
 from cvl.testing.sagemaker import AwsCloud, Settings
 from cvl.testing.sagemaker.cloud import missing
 from cvl.tests.clouds import desk
-from cvl.tests.scripts import NANOGPT
+from cvl.tests.scripts import DIGITS, NANOGPT, run
 from cvl.tests.test_nanogpt import environment_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1800)]
-BASE = "cvl-test/torch"
 TOOLS = (
     *("bash", "sh", "env", "find", "grep", "sed", "tr", "head", "cat", "tar", "timeout"),
     *("mv", "rm", "cp", "mkdir", "touch", "dirname", "basename", "sleep"),
 )
-SMALL = (
+SMALL_GPT = (
     *("--n_layer", "2", "--n_head", "2", "--n_embd", "32", "--block_size", "32"),
     *("--batch_size", "8", "--max_iters", "20", "--eval_interval", "10", "--eval_iters", "2"),
 )
+SMALL = {DIGITS: ("--epochs", "6"), NANOGPT: SMALL_GPT}
+
+
+@pytest.fixture(scope="module", params=[DIGITS, NANOGPT], ids=lambda path: path.name)
+def example(request: pytest.FixtureRequest) -> Path:
+    """An example whose packages are installed here. PyTorch takes gigabytes: only if asked for."""
+    found: Path = request.param
+    if found == NANOGPT and os.environ.get("CVL_TEST_TORCH") != "1":
+        pytest.skip("CVL_TEST_TORCH=1 trains nanogpt, too")
+    done = run(found / "python.sh", "-c", "pass", cwd=found, limit=1500)
+    if done.returncode:
+        pytest.skip(f"pip cannot install what {found.name} needs: {done.stderr[-500:]}")
+    return found
 
 
 @pytest.fixture(scope="module")
-def torch(shared_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image with this Python, PyTorch, and the few programs that scripts need."""
-    environment = environment_of(NANOGPT)
+def image(
+    example: Path, shared_engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """An image with this Python, the example's packages, and the few programs scripts need."""
+    environment, name = environment_of(example), f"cvl-test/{example.name}"
     venv = environment.cache_folder(environment.read_pins())
-    if os.environ.get("CVL_TEST_TORCH") != "1" or not (venv / "ready").exists():
-        pytest.skip("CVL_TEST_TORCH=1 tries this, where PyTorch is installed for nanogpt")
-    root = tmp_path_factory.mktemp("torch")
-    packages = next((venv / "venv/lib").glob("python3*/site-packages"))
-    put_python(root, packages)
+    root = tmp_path_factory.mktemp("image")
+    put_python(root, next((venv / "venv/lib").glob("python3*/site-packages")))
     put_programs(root)
-    for name in ("tmp", "root"):
-        (root / name).mkdir(exist_ok=True)
+    for folder in ("tmp", "root"):
+        (root / folder).mkdir(exist_ok=True)
     with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as pack:
         subprocess.run(
-            ["docker", "import", "--change", f"ENV PATH={sys.base_prefix}/bin:/bin", "-", BASE],
+            ["docker", "import", "--change", f"ENV PATH={sys.base_prefix}/bin:/bin", "-", name],
             stdin=pack.stdout,
             env={**os.environ, **shared_engine.env},
             check=True,
             timeout=900,
         )
     shutil.rmtree(root)
-    return BASE
+    yield name
+    shared_engine.docker("rmi", "-f", name)
 
 
 def put_python(root: Path, packages: Path) -> None:
@@ -88,21 +101,27 @@ def put_programs(root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def cloud(torch: str, shared_engine: Engine) -> Iterator[AwsCloud]:
-    del torch
+def cloud(shared_engine: Engine) -> Iterator[AwsCloud]:
     if why := missing():
         pytest.skip(why)
     with AwsCloud(Settings(), engine=shared_engine) as running:
         yield running
 
 
-def test_nanogpt_trains(cloud: AwsCloud, torch: str, shared_engine: Engine, tmp_path: Path) -> None:
-    calling = desk(tmp_path, cloud, torch, engine=shared_engine)
-    there = calling.repo / "examples/generative/llm/nanogpt"
-    shutil.copytree(NANOGPT, there, ignore=shutil.ignore_patterns("outputs", "__pycache__"))
-    with calling.start("run", *calling.options, "nanogpt", "train", *SMALL) as client:
+def test_it_learns(
+    cloud: AwsCloud, example: Path, image: str, shared_engine: Engine, tmp_path: Path
+) -> None:
+    calling = desk(tmp_path, cloud, image, engine=shared_engine)
+    there = calling.repo / "examples/learning" / example.name
+    shutil.copytree(example, there, ignore=shutil.ignore_patterns("outputs", "__pycache__"))
+    with calling.start("run", *calling.options, example.name, "train", *SMALL[example]) as client:
         done = client.ended(1500)
     assert done.code == 0, (done.out[-2000:], done.err[-2000:])
-    run = calling.repo / "cvl-runs" / calling.runs()[0]
-    found = [path.name for path in run.rglob("*") if path.is_file()]
-    assert any(name.endswith((".pt", ".json")) for name in found), (found, done.out)
+    metrics = json.loads(calling.result("metrics.json"))
+    if example == DIGITS:
+        assert metrics["test"]["accuracy"] > 0.9
+        assert f"accuracy {metrics['test']['accuracy']:.3f}".encode() in done.out
+    else:
+        losses = [each["validation_loss"] for each in metrics["evaluations"]]
+        assert losses[-1] < losses[0]
+    assert calling.result({DIGITS: "model.npz", NANOGPT: "checkpoint.pt"}[example])
