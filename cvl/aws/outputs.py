@@ -50,40 +50,43 @@ def _one(
         return None  # a failed job has no model, one that never began has neither
     except CvlError as error:
         raise _kept(place, error) from error
-    scope.tell("fetching", f"{name}, {size(int(head['ContentLength']))}")
+    total = int(head["ContentLength"])
+    scope.tell("fetching", f"{name}, {size(total)}")
     with incoming(into) as folder:
         archive = folder / name
-        _download(account, place / name, archive, scope)
+        _download(account, place / name, total, archive, scope)
         results = _contents(archive, below)
         return land_tar(_plain(archive), results, into)
 
 
-def _download(account: Account, place: Place, file: Path, scope: Scope) -> None:
-    for attempt in range(1, ATTEMPTS + 1):
-        scope.checkpoint()
-        try:
-            with file.open("wb") as out:
-                _stream(account, place, out, scope)
-            return
-        except CvlError as error:
-            if attempt == ATTEMPTS:
-                raise _kept(place, error) from error
-            scope.tell("waiting", str(error))
-        except OSError as error:
-            if error.errno in FULL:
-                raise no_room(file.parent.parent, error) from error
-            raise _kept(place, error) from error
+def _download(account: Account, place: Place, total: int, file: Path, scope: Scope) -> None:
+    """Bring one object, from where it was cut; only attempts that bring nothing are counted."""
+    failed = 0
+    try:
+        with file.open("wb") as out:
+            while (start := out.tell()) < total:
+                scope.checkpoint()
+                try:
+                    _stream(account, place, start, out, scope)
+                except CvlError as error:
+                    failed = 0 if out.tell() > start else failed + 1
+                    if failed == ATTEMPTS:
+                        raise _kept(place, error) from error
+                    scope.tell("waiting", str(error))
+    except OSError as error:
+        if error.errno in FULL:
+            raise no_room(file.parent.parent, error) from error
+        raise _kept(place, error) from error
 
 
-def _stream(account: Account, place: Place, out: IO[bytes], scope: Scope) -> None:
-    reply = account.call("s3", "get_object", Bucket=place.bucket, Key=place.prefix)
+def _stream(account: Account, place: Place, start: int, out: IO[bytes], scope: Scope) -> None:
+    rest = {"Range": f"bytes={start}-"} if start else {}
+    reply = account.call("s3", "get_object", Bucket=place.bucket, Key=place.prefix, **rest)
     try:
         for block in reply["Body"].iter_chunks(BLOCK):
             out.write(block)
             scope.checkpoint()
-    except (
-        boto_errors().BotoCoreError
-    ) as error:  # a connection that breaks off, a length that is wrong
+    except boto_errors().BotoCoreError as error:  # it broke off, or its length is wrong
         raise understood(error, "s3") from error
     finally:
         reply["Body"].close()

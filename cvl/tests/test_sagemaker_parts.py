@@ -382,6 +382,18 @@ def test_a_broken_archive_is_an_error_and_can_be_fetched_again(
     assert [each.name for each in (tmp_path / "into").iterdir()] == ["file"]
 
 
+def test_a_large_archive_goes_on_where_it_was_cut(cloud: AwsCloud, tmp_path: Path) -> None:
+    """However often: what has arrived is not sent again."""
+    data = os.urandom(300_000)
+    archive = packed((member("file"), data))
+    cloud.client("s3").put_object(Bucket=BUCKET, Key="j/output/output.tar.gz", Body=archive)
+    cloud.inject(FAULTS["get-object-cut"])
+    place = Place.parse(f"s3://{BUCKET}/j/output")
+    fetch(Account(), place, tmp_path / "into", Scope())
+    assert (tmp_path / "into/file").read_bytes() == data
+    assert cloud.requests("GetObject") == FAULTS["get-object-cut"].times + 1
+
+
 @pytest.mark.parametrize(
     ("code", "status", "kind"),
     [

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-BEFORE, AFTER = "before", "after"
+BEFORE, AFTER, MIDDLE = "before", "after", "middle"
 NOT_FOUND = "Requested resource not found."
 """What DescribeTrainingJob says, too, of a job that was made a moment ago."""
 
@@ -16,7 +16,8 @@ NOT_FOUND = "Requested resource not found."
 class Fault:
     """Something that goes wrong with `times` requests for `operation`, after `skip` of them.
 
-    `code` "" cuts the connection. `when` is before the request takes effect, or after.
+    `code` "" cuts the connection. `when` is before the request takes effect, after, or in the
+    middle of its answer.
     """
 
     operation: str
@@ -63,6 +64,7 @@ FAULTS: Mapping[str, Fault] = {
     "put-object-reset": Fault(operation="PutObject", times=1),
     "put-object-slow": Fault(operation="PutObject", code="SlowDown", status=503, times=2),
     "get-object-reset": Fault(operation="GetObject", times=1),
+    "get-object-cut": Fault(operation="GetObject", when=MIDDLE, times=6),
 }
 
 

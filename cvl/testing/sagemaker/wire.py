@@ -6,14 +6,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from io import BytesIO
-from typing import Any
+from typing import Any, NoReturn
 
 from cvl.testing.sagemaker.api import Refused, TrainingJobs
-from cvl.testing.sagemaker.faults import AFTER, BEFORE, Fault, Faults
+from cvl.testing.sagemaker.faults import AFTER, BEFORE, MIDDLE, Fault, Faults
 from cvl.testing.sagemaker.model import faults_of_reply
 from cvl.testing.sagemaker.prices import PRICES, products
 from cvl.testing.sagemaker.storage import SERVICE
@@ -70,6 +70,9 @@ class Wire:
             return _broken(fault, environ, start)
         status, headers, answer = self._answer(operation, body, environ)
         self.hook(operation, AFTER)
+        if fault and fault.when == MIDDLE:
+            start(status, headers)
+            return _half(answer, environ)
         if fault:
             return _broken(fault, environ, start)
         start(status, headers)
@@ -197,9 +200,18 @@ def _headers() -> list[tuple[str, str]]:
     return [("Content-Type", "application/x-amz-json-1.1"), ("Date", formatdate(usegmt=True))]
 
 
+def _half(answer: bytes, environ: Mapping[str, Any]) -> Iterator[bytes]:
+    yield answer[: len(answer) // 2]
+    _cut(environ)
+
+
+def _cut(environ: Mapping[str, Any]) -> NoReturn:
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    raise ConnectionResetError("injected")  # which the server takes without a word
+
+
 def _broken(fault: Fault, environ: Mapping[str, Any], start: StartResponse) -> Iterable[bytes]:
     if not fault.code:
-        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        raise ConnectionResetError("injected")  # which the server takes without a word
+        _cut(environ)
     start(f"{fault.status} Injected", _headers())
     return [fault.body()]
