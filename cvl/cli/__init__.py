@@ -139,6 +139,9 @@ def _unwritable(error: OSError) -> int:
 
 
 def _usage(error: click.ClickException) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return 2
     hint = ""
     if isinstance(error, click.UsageError) and error.ctx:
         hint = f"`{error.ctx.command_path} --help` shows what there is"

@@ -29,6 +29,8 @@ def list_(keyword: str | None, as_json: bool, root: Path | None) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
+    if keyword and not rows:
+        print(f"cvl: no example mentions {keyword!r}", file=sys.stderr)
     width = max((len(str(row["path"])) for row in rows), default=0)
     for row in rows:
         presets = row["presets"]

@@ -28,7 +28,8 @@ def test_list(desk: Desk) -> None:
     assert (row["path"], row["presets"]) == (FOLDER, ["sh", "args", "gone"])
     assert desk.cvl("list").out.decode() == f"{FOLDER}  sh, args, gone\n"
     assert desk.cvl("list", "-k", "told").out != b""
-    assert desk.cvl("list", "-k", "nowhere").out == b""
+    none = desk.cvl("list", "-k", "nowhere")
+    assert (none.code, none.out, none.err) == (0, b"", "cvl: no example mentions 'nowhere'\n")
 
 
 def test_a_broken_file_hides_no_other(desk: Desk) -> None:
@@ -62,6 +63,11 @@ def test_output_that_cannot_be_written_is_no_defect_of_ours(words: str, desk: De
         )
     assert done.returncode == 125
     assert done.stderr == b"cvl: cannot write the output here: No space left on device\n"
+
+
+def test_the_bare_command_shows_its_help(desk: Desk) -> None:
+    bare, asked = desk.cvl(), desk.cvl("--help")
+    assert (bare.code, bare.out, bare.err) == (2, b"", asked.out.decode())
 
 
 def test_every_locale(desk: Desk) -> None:
