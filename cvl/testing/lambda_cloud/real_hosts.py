@@ -11,7 +11,7 @@ from cvl.testing.lambda_cloud.hosts import Host, Worker
 from cvl.testing.machine import Image, Machine
 from cvl.testing.network import Network
 
-BOOT_LIMIT = 60.0
+BOOT_LIMIT = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
