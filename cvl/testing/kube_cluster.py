@@ -29,7 +29,7 @@ from cvl.testing.network import Network
 
 HERE = Path(__file__).parent
 SERVERS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
-TOOLS = ("unshare", "nsenter", "mount", "runc", "ssh-keygen")
+TOOLS = ("unshare", "nsenter", "mount", "iptables", "runc", "ssh-keygen")
 NODE = "node1"
 IMAGE, PAUSE = "cvl-test/busybox:1", "cvl-test/pause:1"
 PAUSE_COMMAND = ["sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait $!; done"]
