@@ -15,7 +15,7 @@ from bench.cvls import Cvl
 from bench.pairs import in_turns
 from bench.profiles import functions
 from bench.values import Goal, Measure, Sample, Topic
-from bench.work import Host, Work, example
+from bench.work import Host, Work, example, keeps
 from cvl.testing.sshd import Sshd
 
 LOOK = 0.25
@@ -116,7 +116,7 @@ def _at_once(
     commands_: Sequence[Sequence[str]], env: Mapping[str, str], *, share: int = 0
 ) -> Sample:
     """Run commands at once: wall clock, processor time of all, most memory per run."""
-    mark = f"XDG_RUNTIME_DIR={env['XDG_RUNTIME_DIR']}".encode()
+    sockets = env["XDG_RUNTIME_DIR"].encode()
     most, began = 0.0, time.perf_counter()
     with ExitStack() as stack:
         runs = [stack.enter_context(Run(argv, env)) for argv in commands_]
@@ -124,7 +124,7 @@ def _at_once(
         while any(_alive(run.process.pid) for run in runs):
             time.sleep(0.005)
             if time.perf_counter() - looked > LOOK * len(runs):
-                most, looked = max(most, _memory(mark)), time.perf_counter()
+                most, looked = max(most, _memory(sockets)), time.perf_counter()
         samples = [run.ended() for run in runs]
         seconds = time.perf_counter() - began
     found = {"s": seconds, "cpu_s": sum(each["cpu_s"] for each in samples)}
@@ -137,12 +137,15 @@ def _alive(pid: int) -> bool:
     return found is None
 
 
-def _memory(mark: bytes) -> float:
-    """Return the MB that all processes with this mark in their environment take."""
+def _memory(sockets: bytes) -> float:
+    """Return the MB of all that was started with this folder for sockets, or keeps one in it."""
+    mark = b"XDG_RUNTIME_DIR=" + sockets
     total = 0
     for entry in os.scandir("/proc"):
         try:
-            if entry.name.isdigit() and mark in Path(entry.path, "environ").read_bytes():
+            if not entry.name.isdigit():
+                continue
+            if mark in Path(entry.path, "environ").read_bytes() or keeps(entry.name, sockets):
                 text = Path(entry.path, "smaps_rollup").read_text()
                 total += int(text.partition("\nPss:")[2].split()[0])
         except (OSError, IndexError):

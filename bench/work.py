@@ -107,8 +107,8 @@ class Host:
 
     def kept_cpu(self, cvl: Cvl) -> float:
         """Return the processor seconds of what keeps that cvl's connection, so far."""
-        mark = f"XDG_RUNTIME_DIR={self.env(cvl)['XDG_RUNTIME_DIR']}".encode()
-        return sum(_cpu(pid) for pid in _ssh_processes() if mark in _read(pid, "environ"))
+        sockets = self.env(cvl)["XDG_RUNTIME_DIR"].encode()
+        return sum(_cpu(pid) for pid in _pids() if keeps(pid, sockets))
 
     def cool(self, cvl: Cvl) -> None:
         """End that cvl's kept connections."""
@@ -158,9 +158,16 @@ def random_file(path: Path, megabytes: int) -> Path:
     return path
 
 
-def _ssh_processes() -> Iterator[str]:
-    names = (entry.name for entry in os.scandir("/proc") if entry.name.isdigit())
-    return (pid for pid in names if _read(pid, "comm").strip() == b"ssh")
+def keeps(pid: str, sockets: bytes) -> bool:
+    """Return whether a process is an ssh that keeps a connection at a socket in that folder.
+
+    Its title says so: `ssh: SOCKET [mux]`. It stands where the environment was.
+    """
+    return _read(pid, "cmdline").startswith(b"ssh: " + sockets)
+
+
+def _pids() -> Iterator[str]:
+    return (entry.name for entry in os.scandir("/proc") if entry.name.isdigit())
 
 
 def _cpu(pid: str) -> float:

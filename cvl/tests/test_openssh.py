@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -1005,3 +1007,16 @@ def command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes can be widened on Linux only")
+@pytest.mark.parametrize("kept", [False, True])
+def test_output_comes_through_a_wide_pipe(own: Sshd, kept: bool) -> None:
+    transport = OpenSSH(own.name)
+    if kept:
+        run(transport, "true")
+    process = transport.start(("echo", "hello"))
+    get_size = 1032
+    assert fcntl.fcntl(process.stdout.fileno(), get_size) == mux.PIPE_SIZE
+    assert finish(process)[:2] == (0, b"hello\n")
+    transport.close_master()

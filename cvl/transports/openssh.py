@@ -217,7 +217,9 @@ class OpenSSH:
         words = [*self._ssh(self._keep(path)), line]
         try:  # its own session: the terminal's Ctrl-C is not for it
             child = Popen(words, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
-            return cast("Process", child)  # with PIPE, all three are there
+            process = cast("Process", child)  # with PIPE, all three are there
+            mux.widen(process.stdout.fileno())
+            return process
         except FileNotFoundError:
             raise MissingTool(*SSH_MISSING) from None
 
