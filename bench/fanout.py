@@ -18,6 +18,12 @@ from bench.values import Goal, Measure, Sample, Topic
 from bench.work import Host, Work, example, keeps
 from cvl.testing.sshd import Sshd
 
+REASONS = {
+    "each": "Each run is a Python of its own: its start-up, fifty times, on the few cores that "
+    "the hosts themselves take up here. On a machine of one's own only the clients would count.",
+    "one process": "One Python for all is loaded once, but its threads take turns, and the hosts "
+    "run on the same few cores: ten short processes for each run, against one with ssh.",
+}
 LOOK = 0.25
 LEAST = 2
 
@@ -40,6 +46,7 @@ def measure(work: Work) -> Topic:
         for count in work.sizes.hosts:
             _compare(topic, work, there, names[:count], "hello", share)
         _compare(topic, work, there, names, "long", 2 * share)
+        topic.reasons = REASONS
         if topic.missed():
             cvl = work.cvls[0]
             topic.profiles["functions of one of the runs"] = functions(

@@ -22,6 +22,11 @@ SMALL = "examples/bench/small"
 BIG = "examples/bench/big"
 SIZES = (200, 1000, 3000, 8000)
 RSYNC, COPY, TAR, SCP = "rsync", "rsync --copy-dest", "tar | ssh", "scp -r"
+REASONS = {
+    "run": "Beside bringing the files up to date, cvl gives the run a copy of all of them that is "
+    "its own (a reflink where the file system can), looks whether somebody has changed the cache, "
+    "and leaves a supervised job; rsync alone does none of that.",
+}
 NOTE = (
     "cvl: from reading the local files to the start of a job that works on a private copy of them; "
     "the others: the whole command. All over a kept connection."
@@ -111,6 +116,7 @@ def measure(work: Work) -> Topic:
             table = found.table(title, "s", "s", base, goals, note=NOTE)
             topic.tables.append(table)
             topic.missing |= found.missing
+        topic.reasons = REASONS
         if topic.missed():
             cvl = work.cvls[0]
             argv = there.run(cvl, "small")

@@ -42,6 +42,13 @@ async def main():
 asyncio.run(main())
 """
 SCRIPTS = {"fabric": FABRIC, "paramiko": PARAMIKO, "asyncssh": ASYNCSSH}
+REASONS = {
+    "kept": "Over a kept connection what is left is cvl itself: most of the client's processor "
+    "time goes into loading Python, click and cvl (the imports below), before anything is asked. "
+    "Then the host unpacks, copies the workspace and leaves a supervisor: ten short processes.",
+    "cold": "The connection is made while cvl loads, so on two idle cores both pass at once; on "
+    "busy ones they add up, and the handshake is itself processor time on this same machine.",
+}
 MODULES = ("cvl.cli.run", "cvl.runners.docker_context", "cvl.remote.tree", "cvl.remote.job")
 
 
@@ -66,6 +73,7 @@ def measure(work: Work) -> Topic:
             found.table("Processor time of the client", "cpu_s", "ms", BASE, scale=1000),
         ]
         topic.missing = found.missing
+        topic.reasons = REASONS
         if topic.missed():
             _profile(topic, work.cvls[0], there)
     topic.notes = [f"{name} {rivals.version(name)}" for name in SCRIPTS if work.rivals]

@@ -21,6 +21,11 @@ from bench.values import Failed, Goal, Measure, Sample, Topic
 from bench.work import Work
 from cvl.ledger import Ledger
 
+REASONS = {
+    "noted": "The ledger opens and checks its file each time, and syncs a rollback journal and the "
+    "file (no WAL: homes lie on NFS), where the base keeps its connection open.",
+    "ps": "See the functions below.",
+}
 FEW = 20
 INSERTS = 20
 CRASH = """\
@@ -51,6 +56,7 @@ def measure(work: Work) -> Topic:
     _ps(topic, work, few, many, share)
     _inserts(topic, work, few, many, share)
     _crashes(topic, work, many, share)
+    topic.reasons = REASONS
     if topic.missed():
         cvl = work.cvls[0]
         env = cvl.environment(CVL_STATE_DIR=str(folder / "many"))

@@ -27,6 +27,12 @@ that is shorter than that waits for in the end: nothing is billed then."""
 KILL = "kill -9 while the job runs"
 PATIENCE = 240.0
 """Seconds that a crowd may take; one that would take longer here is not measured."""
+REASONS = {
+    "a run": "Billing starts when the machine is active; what is beyond the job is ssh's first "
+    "answer, the start, the fetch, and the pace of one request a second.",
+    "kill": "The guardian first stops the job (its grace is 10 s), fetches, then terminates; each "
+    "request waits for the pace of one a second.",
+}
 WORDS = ("-y", "--remote", "lambda", "--gpu-type", "gpu_1x_a10", "--timeout", "20m")
 
 
@@ -66,6 +72,7 @@ def measure(work: Work) -> Topic:
         }
         with _renter(work, cloud, cvl, pace) as renter:
             topic.tables += _crowds(_grown(topic, renter, work.sizes.rents))
+    topic.reasons = REASONS
     topic.notes.append(
         f"Crowds: the API's limits and cvl's pace are {HASTE:g} times the real ones."
     )
