@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from bench.values import Failed, Goal, Measure, Table
 
 LEAST = 3
-"""Rounds that are made however long they take, unless another number is given."""
+"""Rounds that are made though they take longer, unless another number is given."""
+PATIENCE = 4.0
+"""How many times longer: past that, one round has to do."""
 
 
 @dataclass(slots=True)
@@ -63,9 +65,10 @@ def in_turns(
     if warm:
         for name in list(left):
             _take(name, left, found, keep=False)
-    until = time.monotonic() + seconds
+    began = time.monotonic()
     for number in range(rounds):
-        if number >= least and time.monotonic() > until:
+        spent = time.monotonic() - began
+        if spent > seconds and (number >= least or (number and spent > PATIENCE * seconds)):
             break
         names = list(left)
         turn = number % max(1, len(names))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from pathlib import Path
 
 from cvl.errors import LedgerError
@@ -88,7 +87,7 @@ def _no_locks(error: OSError) -> tuple[str, str]:
 
 def _lockless(folder: Path) -> OSError | None:
     """SQLite reports a file system without locks as busy (its os_unix.c maps ENOLCK so): ask."""
-    probe = folder / f"probe-{secrets.token_hex(4)}"
+    probe = folder / f"probe-{os.urandom(4).hex()}"
     try:
         try_lock(probe)
     except OSError as error:

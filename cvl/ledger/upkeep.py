@@ -6,7 +6,6 @@ Both happen under a lock on a file beside it, and both look again once they hold
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -49,7 +48,7 @@ def move_aside(path: Path) -> Path:
     The journal goes first: left behind alone, it would be played into the next file.
     """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    kept = Path(f"{path}.corrupt-{stamp}-{secrets.token_hex(2)}")
+    kept = Path(f"{path}.corrupt-{stamp}-{os.urandom(2).hex()}")
     for suffix in SIDE_FILES:
         side = Path(f"{path}{suffix}")
         if side.exists() and side.stat().st_size > 0:
@@ -65,7 +64,7 @@ def _fill(new: Path) -> None:
     db = sqlite3.connect(new, isolation_level=None)
     try:
         db.executescript(f"BEGIN IMMEDIATE; {SCHEMA}")
-        db.execute("INSERT INTO ledger (id) VALUES (?)", (secrets.token_hex(8),))
+        db.execute("INSERT INTO ledger (id) VALUES (?)", (os.urandom(8).hex(),))
         db.execute("COMMIT")
     finally:
         db.close()

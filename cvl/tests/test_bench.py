@@ -49,9 +49,13 @@ def test_each_round_takes_every_measure_and_begins_with_another() -> None:
     assert found.samples == {"a": {"s": [1.0, 4.0, 5.0]}, "b": {"s": [2.0, 3.0, 6.0]}}
 
 
-def test_no_more_rounds_than_there_is_time_for_but_some() -> None:
-    found = pairs.in_turns({"a": lambda: {"s": 1.0}}, rounds=100, seconds=-1, warm=False)
-    assert len(found.samples["a"]["s"]) == pairs.LEAST
+def test_no_more_rounds_than_there_is_time_for_but_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000, 10))
+    monkeypatch.setattr("bench.pairs.time.monotonic", lambda: next(clock))
+    short = pairs.in_turns({"a": lambda: {"s": 1.0}}, rounds=100, seconds=9, warm=False)
+    assert len(short.samples["a"]["s"]) == pairs.LEAST
+    none = pairs.in_turns({"a": lambda: {"s": 1.0}}, rounds=100, seconds=1, warm=False)
+    assert len(none.samples["a"]["s"]) == 1
 
 
 def test_what_fails_is_left_out_with_its_reason_and_the_others_go_on() -> None:
