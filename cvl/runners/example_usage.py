@@ -13,6 +13,7 @@ from cvl.errors import CvlError
 from cvl.runners import LambdaLabsRunner, LocalRunner, SSHRunner
 from cvl.spec import ExitStatus, LogChunk
 
+USAGE = "usage: python -m cvl.runners.example_usage ssh [HOST] | local | lambda [GPU_TYPE]\n"
 EXAMPLE, PRESET, ARGS = "digits", "train", ["--epochs", "3"]
 
 
@@ -60,13 +61,14 @@ def tell(phase: str, text: str) -> None:
 
 def main(words: Sequence[str]) -> int:
     """Run the example that `words` name; return the exit code."""
-    usages = {"ssh": ssh, "local": local, "lambda": lambda_}
+    usages = {"ssh": (ssh, 1), "local": (local, 0), "lambda": (lambda_, 1)}
     name, *rest = words or [""]
-    if name not in usages:
-        sys.stderr.write(f"usage: python -m cvl.runners.example_usage {'|'.join(usages)} [HOST]\n")
+    usage, most = usages.get(name, (local, -1))
+    if len(rest) > most or any(word.startswith("-") for word in rest):
+        sys.stderr.write(USAGE)
         return 2
     try:
-        status: ExitStatus = usages[name](*rest)
+        status: ExitStatus = usage(*rest)
     except CvlError as error:
         sys.stderr.write(f"{error}\n{error.hint}\n")
         return error.exit_code
