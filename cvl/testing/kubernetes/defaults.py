@@ -44,6 +44,8 @@ def fill_job(job: Obj, uid: str) -> None:
         "controller-uid": uid,
         "job-name": meta(job)["name"],
     }
+    if not meta(job).get("labels"):
+        meta(job)["labels"] = dict(labels)
 
 
 def _pod(pod: Obj) -> None:

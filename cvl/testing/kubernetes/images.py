@@ -17,15 +17,16 @@ _REFERENCE = re.compile(
     r"(?:@[A-Za-z][\w]*(?:[-_+.][A-Za-z]\w*)*:[0-9a-fA-F]{32,})?",
     re.ASCII,
 )
-PULL, BACK_OFF = "ErrImagePull", "ImagePullBackOff"
+PULL, BACK_OFF, NEVER = "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageError(Exception):
-    """Why there is no image."""
+    """Why there is no image. `event` is the reason of the event that tells it."""
 
     reason: str
     message: str
+    event: str = "Failed"
 
 
 def is_reference(image: str) -> bool:
@@ -46,12 +47,14 @@ def ensure(
     """
     if not is_reference(image):
         why = f'couldn\'t parse image name "{image}": invalid reference format'
+        if is_reference(image.lower()):
+            why += ": repository name must be lowercase"
         message = f'Failed to apply default image tag "{image}": {why}'
-        raise ImageError(reason="InvalidImageName", message=message)
+        raise ImageError(reason="InvalidImageName", message=message, event="InspectFailed")
     here = engine.image(image)
     if policy == "Never" and here is None:
         message = f'Container image "{image}" is not present with pull policy of Never'
-        raise ImageError(reason="ErrImageNeverPull", message=message)
+        raise ImageError(reason=NEVER, message=message, event=NEVER)
     if here is not None and policy != "Always":
         tell("Pulled", f'Container image "{image}" already present on machine')
         return str(here["Id"])
@@ -59,7 +62,8 @@ def ensure(
     why = "toomanyrequests: injected" if broken() else engine.pull(image)
     here = None if why else engine.image(image)
     if here is None:
-        message = f'failed to pull image "{image}": {why or "no such image"}'
+        told = f"rpc error: code = Unknown desc = Error response from daemon: {why}"
+        message = f'Failed to pull image "{image}": {told}'
         raise ImageError(reason=PULL, message=message)
     tell("Pulled", f'Successfully pulled image "{image}"')
     return str(here["Id"])

@@ -62,6 +62,15 @@ def compact(indexes: Iterable[int]) -> str:
     return ",".join(str(a) if a == b else f"{a},{b}" if b == a + 1 else f"{a}-{b}" for a, b in runs)
 
 
+def expanded(text: str) -> set[int]:
+    """Return the indexes that a status writes: the reverse of `compact`."""
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
+
+
 def _containers(template: Obj) -> list[Obj]:
     spec = template["spec"]
     return [*(spec.get("initContainers") or []), *spec["containers"]]

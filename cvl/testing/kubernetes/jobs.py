@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from cvl.testing.kubernetes import operations
-from cvl.testing.kubernetes.deleting import ENDED, delete
+from cvl.testing.kubernetes.deleting import delete
 from cvl.testing.kubernetes.faults import What
-from cvl.testing.kubernetes.indexes import compact, index_of, pod_for
+from cvl.testing.kubernetes.indexes import pod_for
+from cvl.testing.kubernetes.job_counts import (
+    active,
+    complete,
+    count,
+    ended_at,
+    failure_target,
+    finished,
+    going,
+    missing,
+    over,
+)
 from cvl.testing.kubernetes.objects import (
     Obj,
     at,
@@ -20,7 +30,8 @@ from cvl.testing.kubernetes.objects import (
     seconds_of,
     with_condition,
 )
-from cvl.testing.kubernetes.policies import Verdict, judge
+from cvl.testing.kubernetes.paces import Paces
+from cvl.testing.kubernetes.policies import End, Verdict, judge
 from cvl.testing.kubernetes.resources import JOBS, PODS
 from cvl.testing.kubernetes.statuses import ApiError
 from cvl.testing.kubernetes.world import World
@@ -28,18 +39,7 @@ from cvl.testing.kubernetes.world import World
 TRACKING = "batch.kubernetes.io/job-tracking"
 """The finalizer of pods that are not counted yet."""
 
-BACKOFF, BACKOFF_LIMIT = 10.0, 600.0
-"""Seconds before a failed pod is replaced; doubled each time."""
-
 SOURCE = "job-controller"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
-    """Why a job is over before all its pods have succeeded."""
-
-    reason: str
-    message: str
 
 
 class Jobs:
@@ -47,7 +47,7 @@ class Jobs:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._retry_at: dict[str, tuple[int, float]] = {}
+        self._paces = Paces(world.clock)
 
     def step(self) -> None:
         """Bring every job one step on."""
@@ -70,7 +70,7 @@ class Jobs:
         verdict = self._judge(job, pods)
         if verdict.end is not None:
             self._fail(job, pods, verdict.end)
-        elif _complete(job, pods):
+        elif complete(job, pods):
             self._complete(job, pods)
         elif job["spec"].get("suspend"):
             self._suspend(job, pods)
@@ -89,7 +89,7 @@ class Jobs:
             if controller_of(pod) == about["uid"]
         ]
         self._count(found, ours)
-        self._release(pod for pod in ours if _over(pod))
+        self._release(pod for pod in ours if over(pod))
 
     def _started(self, job: Obj) -> Obj:
         """Note when a job was first seen, or resumed: its deadline counts from there."""
@@ -107,7 +107,7 @@ class Jobs:
 
     def _judge(self, job: Obj, pods: list[Obj]) -> Verdict:
         spec, verdict = job["spec"], judge(job, pods)
-        if target := _target(job):
+        if target := failure_target(job):
             return Verdict(end=End(reason=target["reason"], message=target["message"]))
         deadline, started = spec.get("activeDeadlineSeconds"), at(job, "status", "startTime")
         counts = deadline is not None and started and not spec.get("suspend")
@@ -118,15 +118,15 @@ class Jobs:
 
     def _fail(self, job: Obj, pods: list[Obj], end: End) -> None:
         """End a job: first its pods, then itself."""
-        active = [pod for pod in pods if at(pod, "status", "phase") not in ENDED]
+        running = active(pods)
         if not holds(job, "FailureTarget"):
 
             def aim(status: Obj) -> None:
                 self._condition(status, "FailureTarget", end.reason, end.message)
 
             self._status(job, aim)
-        self._delete(job, active)
-        if active:
+        self._delete(job, running)
+        if running:
             return
 
         def fail(status: Obj) -> None:
@@ -137,15 +137,15 @@ class Jobs:
         self._event(job, end.reason, end.message, warning=True)
 
     def _complete(self, job: Obj, pods: list[Obj]) -> None:
-        active = [pod for pod in pods if at(pod, "status", "phase") not in ENDED]
-        self._delete(job, active)
+        running = active(pods)
+        self._delete(job, running)
         reason, message = "CompletionsReached", "Reached expected number of succeeded pods"
 
         def aim(status: Obj) -> None:
             self._condition(status, "SuccessCriteriaMet", reason, message)
 
         job = self._status(job, aim)
-        if active:
+        if running:
             return
 
         def complete(status: Obj) -> None:
@@ -156,7 +156,7 @@ class Jobs:
         self._event(job, "Completed", "Job completed")
 
     def _suspend(self, job: Obj, pods: list[Obj]) -> None:
-        self._delete(job, [pod for pod in pods if at(pod, "status", "phase") not in ENDED])
+        self._delete(job, active(pods))
         if holds(job, "Suspended"):
             return
 
@@ -169,32 +169,19 @@ class Jobs:
 
     def _fill(self, job: Obj, pods: list[Obj], verdict: Verdict) -> None:
         """Make the pods that are missing; delete those that are too many."""
-        active = [pod for pod in pods if at(pod, "status", "phase") not in ENDED]
-        going = [pod for pod in active if meta(pod).get("deletionTimestamp")]
-        missing = _missing(job, pods, verdict)
-        living = len(active) - (
-            0 if job["spec"]["podReplacementPolicy"] == "Failed" else len(going)
-        )
+        running, ending = active(pods), going(pods)
+        failed = sum(at(pod, "status", "phase") == "Failed" for pod in pods)
+        wanted = missing(job, pods, verdict)
+        replaces = job["spec"]["podReplacementPolicy"] != "Failed"
+        living = len(running) - (len(ending) if replaces else 0)
         room = job["spec"]["parallelism"] - living
         if room < 0:
-            self._delete(job, [pod for pod in active if pod not in going][room:])
-        elif missing and room > 0 and self._rested(job, pods):
-            for index in missing[:room]:
+            self._delete(job, [pod for pod in running if pod not in ending][room:])
+        elif wanted and room > 0 and self._paces.ready(meta(job)["uid"], failed):
+            for index in wanted[:room]:
                 if not self._make(job, index):
                     return
-
-    def _rested(self, job: Obj, pods: list[Obj]) -> bool:
-        """Return whether enough time has passed since the last failure."""
-        failed = sum(at(pod, "status", "phase") == "Failed" for pod in pods)
-        if not failed:
-            return True
-        uid = meta(job)["uid"]
-        count, until = self._retry_at.get(uid, (0, 0.0))
-        now = self._world.clock.monotonic()
-        if count != failed:
-            until = now + min(BACKOFF * 2 ** (failed - 1), BACKOFF_LIMIT)
-            self._retry_at[uid] = (failed, until)
-        return now >= until
+            self._paces.taken(meta(job)["uid"])
 
     def _make(self, job: Obj, index: int | None) -> bool:
         pod = pod_for(job, index, TRACKING)
@@ -202,6 +189,7 @@ class Jobs:
             made = operations.place(self._world, PODS, pod)
         except ApiError as error:
             self._event(job, "FailedCreate", f"Error creating: {error.message}", warning=True)
+            self._paces.refused(meta(job)["uid"])
             return False
         self._event(job, "SuccessfulCreate", f"Created pod: {name_of(made)}")
         return True
@@ -240,34 +228,14 @@ class Jobs:
 
     def _count(self, job: Obj, pods: list[Obj]) -> None:
         """Write the numbers of pods into the job. What was counted once stays counted."""
-        done = [pod for pod in pods if at(pod, "status", "phase") == "Succeeded"]
-        failed = [pod for pod in pods if at(pod, "status", "phase") == "Failed"]
-        active = [pod for pod in pods if at(pod, "status", "phase") not in ENDED]
-        going = [pod for pod in active if meta(pod).get("deletionTimestamp")]
-
-        def change(status: Obj) -> None:
-            _number(status, "active", len(active) - len(going))
-            status["terminating"] = len(going)
-            status["ready"] = sum(holds(pod, "Ready") for pod in active)
-            _number(status, "succeeded", max(status.get("succeeded", 0), len(done)))
-            _number(status, "failed", max(status.get("failed", 0), len(failed)))
-            status["uncountedTerminatedPods"] = {}
-            if job["spec"].get("completionMode") == "Indexed":
-                succeeded = {index_of(pod) for pod in done}
-                status["completedIndexes"] = compact(succeeded)
-                status["succeeded"] = len(succeeded)
-                _number(status, "succeeded", len(succeeded))
-                if "backoffLimitPerIndex" in job["spec"]:
-                    status["failedIndexes"] = compact(judge(job, pods).failed)
-
-        self._status(job, change)
+        self._status(job, lambda status: count(job, pods, status))
 
     def _expire(self, job: Obj) -> None:
         """Delete a job that ended long enough ago, its pods with it."""
         ttl = job["spec"].get("ttlSecondsAfterFinished")
         if ttl is None or meta(job).get("deletionTimestamp"):
             return
-        ended = _ended(job)
+        ended = ended_at(job)
         early = self._world.strikes("ttl", What.EARLY_TTL)
         if early or self._world.clock.time() >= ended + ttl:
             options = {"propagationPolicy": "Foreground"}
@@ -300,70 +268,3 @@ class Jobs:
 
     def _event(self, job: Obj, reason: str, message: str, *, warning: bool = False) -> None:
         self._world.event(JOBS, job, reason, message, warning=warning, source=SOURCE)
-
-
-def finished(job: Obj) -> bool:
-    """Return whether a job is over."""
-    return holds(job, "Complete") or holds(job, "Failed")
-
-
-def _over(pod: Obj) -> bool:
-    """Return whether a pod has ended, or was deleted without ever having had a node."""
-    gone = meta(pod).get("deletionTimestamp") and not meta(pod).get("deletionGracePeriodSeconds")
-    return bool(gone) or at(pod, "status", "phase") in ENDED
-
-
-def _ended(job: Obj) -> float:
-    for each in at(job, "status", "conditions") or []:
-        if each["type"] in ("Complete", "Failed") and each["status"] == "True":
-            return seconds_of(each["lastTransitionTime"])
-    return 0.0
-
-
-def _target(job: Obj) -> Obj | None:
-    """Return why the job is about to be failed, if it is."""
-    for each in at(job, "status", "conditions") or []:
-        if each["type"] == "FailureTarget" and each["status"] == "True":
-            found: Obj = each
-            return found
-    return None
-
-
-def _number(status: Obj, name: str, number: int) -> None:
-    """Write a number; nought is left out, as the server leaves it out."""
-    if number:
-        status[name] = number
-    else:
-        status.pop(name, None)
-
-
-def _complete(job: Obj, pods: list[Obj]) -> bool:
-    spec, done = job["spec"], [pod for pod in pods if at(pod, "status", "phase") == "Succeeded"]
-    if spec.get("completionMode") == "Indexed":
-        indexes = {index_of(pod) for pod in done}
-        return {n for n in indexes if 0 <= n < spec["completions"]} == set(
-            range(spec["completions"])
-        )
-    if spec.get("completions") is None:  # a work queue: over when one is done and none runs
-        return bool(done) and all(at(pod, "status", "phase") in ENDED for pod in pods)
-    return bool(max(len(done), at(job, "status", "succeeded") or 0) >= spec["completions"])
-
-
-def _missing(job: Obj, pods: list[Obj], verdict: Verdict) -> list[int | None]:
-    """Return the indexes that want a pod; None for each pod without one."""
-    spec = job["spec"]
-    waits = spec["podReplacementPolicy"] == "Failed"
-    alive = [
-        pod
-        for pod in pods
-        if at(pod, "status", "phase") not in ENDED
-        and (waits or not meta(pod).get("deletionTimestamp"))
-    ]
-    done = [pod for pod in pods if at(pod, "status", "phase") == "Succeeded"]
-    if spec.get("completionMode") == "Indexed":
-        busy = {index_of(pod) for pod in (*alive, *done)} | verdict.failed
-        return [n for n in range(spec["completions"]) if n not in busy]
-    if spec.get("completions") is None:
-        return [] if done else [None] * max(spec["parallelism"] - len(alive), 0)
-    succeeded = max(len(done), at(job, "status", "succeeded") or 0)
-    return [None] * max(spec["completions"] - succeeded - len(alive), 0)

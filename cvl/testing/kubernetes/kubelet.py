@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from cvl.testing.docker_engine import Engine
 from cvl.testing.kubernetes.containers import POD, Container
 from cvl.testing.kubernetes.engine_api import EngineApi
+from cvl.testing.kubernetes.images import BACK_OFF, PULL
 from cvl.testing.kubernetes.logs import Log
 from cvl.testing.kubernetes.network import PodNetwork
 from cvl.testing.kubernetes.nodes import ADDRESS
@@ -18,6 +20,12 @@ from cvl.testing.kubernetes.requests import Wire
 from cvl.testing.kubernetes.resources import PODS
 from cvl.testing.kubernetes.statuses import ApiError
 from cvl.testing.kubernetes.world import LogWish, World
+
+WAITS: Mapping[str, str] = {
+    PULL: "image can't be pulled",
+    BACK_OFF: "trying and failing to pull image",
+}
+"""What is said of a log that is not there yet; of any other reason, the reason itself."""
 
 STARTS = 4
 """So many containers are started at once: more would only be slower, and all else with them."""
@@ -109,11 +117,7 @@ class Kubelet:
             return found.previous
         reason = at(found.state, "waiting", "reason") if found else "ContainerCreating"
         if found is None or (not found.ran and reason):
-            told = at(found.state, "waiting", "message") if found else ""
-            if reason in ("ContainerCreating", "PodInitializing"):
-                raise ApiError(400, f"{named} is waiting to start: {reason}")
-            why = "trying and failing to pull image" if "Image" in str(reason) else told or reason
-            raise ApiError(400, f"{named} is waiting to start: {why}")
+            raise ApiError(400, f"{named} is waiting to start: {WAITS.get(reason, reason)}")
         return found.id or found.previous
 
     def _container(self, pod: Obj, name: str) -> Container | None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import islice
-from pathlib import Path
 
 from cvl.testing.kubernetes.engine_api import EngineApi, EngineError
 from cvl.testing.kubernetes.logfile import LogFile, Record

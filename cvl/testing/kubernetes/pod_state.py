@@ -80,6 +80,20 @@ class PodState:
         yield "Ready", ready
         yield "ContainersReady", ready
 
+    def why_not(self, kind: str) -> Obj:
+        """Return reason and message of a condition that does not hold."""
+        if kind == "Initialized":
+            names = [each.name for each in self.first if each.code != 0]
+            message = f"containers with incomplete status: [{' '.join(names)}]"
+            return {"reason": "ContainersNotInitialized", "message": message}
+        if kind == "PodReadyToStartContainers":
+            return {}
+        if self.phase in ("Succeeded", "Failed"):
+            return {"reason": "PodCompleted" if self.phase == "Succeeded" else "PodFailed"}
+        names = [each.name for each in self.main if not each.running]
+        message = f"containers with unready status: [{' '.join(names)}]"
+        return {"reason": "ContainersNotReady", "message": message}
+
 
 def pod_state(pod: Obj) -> PodState:
     """Return the state of a pod that is new to its node."""
@@ -108,12 +122,11 @@ class Report:
         self._kubelet.world.event(PODS, self._state.pod, reason, message, warning=warning)
 
     def stuck(
-        self, container: Container, reason: str, message: str, *, event: str = "Failed"
+        self, container: Container, reason: str, message: str, *, event: str = ""
     ) -> None:
-        """Tell that a container has to wait, and for what."""
+        """Tell that a container has to wait, and for what; `event` is told instead of it."""
         container.state = waiting(reason, message)
-        shown = f"Error: {message}" if event == "Failed" else message
-        self.event(event, shown, warning=True)
+        self.event("Failed", f"Error: {event or message}", warning=True)
         self.publish()
 
     def publish(self) -> None:
@@ -125,6 +138,7 @@ class Report:
             status |= state.status(self._kubelet.address)
             for kind, holds in state.conditions():
                 new = {"type": kind, "status": str(holds), "lastProbeTime": None}
+                new |= {} if holds else state.why_not(kind)
                 status["conditions"] = with_condition(status.get("conditions") or [], new, now)
 
         self._update(change)

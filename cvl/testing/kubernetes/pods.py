@@ -88,7 +88,7 @@ class PodWorker:
         try:
             self._volumes.prepare(self.state.pod)
         except ConfigError as error:
-            told = f"MountVolume.SetUp failed for volume: {error}"
+            told = f"MountVolume.SetUp failed for volume {error}"
             self._report.event("FailedMount", told, warning=True)
             return False
         return True
@@ -142,6 +142,9 @@ class PodWorker:
     def _end(self, ending: Ending) -> None:
         """TERM, the grace, KILL; then say what has become of it."""
         self.state.reason, self.state.message = ending.reason, ending.message
+        if ending.reason:
+            unusual = ending.reason != "DeadlineExceeded"
+            self._report.event(ending.reason, ending.message, warning=unusual)
         alive = [each for each in self.state.containers if each.running]
         for container in alive:
             self._report.event("Killing", f"Stopping container {container.name}")

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cvl.testing.kubernetes.indexes import index_of
 from cvl.testing.kubernetes.objects import Obj, at, condition, meta, name_of
 
-if TYPE_CHECKING:
-    from cvl.testing.kubernetes.jobs import End
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """Why a job is over before all its pods have succeeded."""
+
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +30,6 @@ class Verdict:
 
 def judge(job: Obj, pods: list[Obj]) -> Verdict:
     """Return what a job's failed pods mean for it."""
-    from cvl.testing.kubernetes.jobs import End
-
     spec = job["spec"]
     failures = [pod for pod in pods if at(pod, "status", "phase") == "Failed"]
     lost: set[int] = set()
@@ -49,8 +52,6 @@ def judge(job: Obj, pods: list[Obj]) -> Verdict:
 
 
 def _by_index(job: Obj, counted: list[Obj], lost: set[int], pods: list[Obj]) -> Verdict:
-    from cvl.testing.kubernetes.jobs import End
-
     spec = job["spec"]
     number = Counter(index_of(pod) for pod in counted)
     lost |= {index for index, n in number.items() if n > spec["backoffLimitPerIndex"]}

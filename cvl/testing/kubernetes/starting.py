@@ -108,11 +108,13 @@ class Starter:
                 )
                 return
             except ImageError as error:
-                self._report.stuck(container, error.reason, error.message)
+                self._report.event(error.event, error.message, warning=True)
+                self._report.stuck(container, error.reason, error.message, event=error.reason)
                 if error.reason == PULL:
                     self._patience.wait(1.0)
                     told = f'Back-off pulling image "{container.spec["image"]}"'
-                    self._report.stuck(container, BACK_OFF, told, event="BackOff")
+                    self._report.event("BackOff", told)
+                    self._report.stuck(container, BACK_OFF, told, event=BACK_OFF)
                 self._patience.pause(wait)
                 wait = min(wait * 2, BACKOFF_LIMIT)
 

@@ -31,7 +31,10 @@ class Volumes:
         """Make them all. Raises `ConfigError` while something they need is not there."""
         for volume in pod["spec"].get("volumes") or []:
             if volume["name"] not in self._sources:
-                self._sources[volume["name"]] = self._made(pod, volume)
+                try:
+                    self._sources[volume["name"]] = self._made(pod, volume)
+                except ConfigError as error:
+                    raise ConfigError(f'"{volume["name"]}" : {error}') from error
 
     def mounts(self, container: Mapping[str, Any], known: Mapping[str, str]) -> list[Obj]:
         """Return what the engine is told to mount into a container."""
