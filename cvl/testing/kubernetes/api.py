@@ -14,10 +14,11 @@ from typing import Any
 
 from cvl.testing.kubernetes import operations
 from cvl.testing.kubernetes.access import Wish, demand
+from cvl.testing.kubernetes.calls import Call
 from cvl.testing.kubernetes.discovery import OPEN, discover
 from cvl.testing.kubernetes.faults import STREAM, WIRE, Fault, What
+from cvl.testing.kubernetes.listing import listed, matching
 from cvl.testing.kubernetes.objects import Obj, meta
-from cvl.testing.kubernetes.operations import Call
 from cvl.testing.kubernetes.remote import connection, log
 from cvl.testing.kubernetes.requests import (
     CONNECTS,
@@ -165,7 +166,7 @@ class Api:
         if call.verb == "watch" or (call.verb == "get" and call.request.flag("watch")):
             return self._struck(call, self._watch(call))
         if call.verb in ("list", "deletecollection"):
-            many = operations.listed if call.verb == "list" else operations.remove_all
+            many = listed if call.verb == "list" else operations.remove_all
             objects, about = many(self.world, call)
             return json_reply(self._list(call, objects, about))
         made = _ONE[call.verb](self.world, call)
@@ -213,7 +214,7 @@ class Api:
         wanted = Wanted(
             resource=call.target.resource,
             namespace=call.target.namespace,
-            matches=operations.matching(call),
+            matches=matching(call),
             start=version,
             seconds=float(seconds) if seconds else None,
             bookmarks=request.flag("allowWatchBookmarks"),

@@ -18,6 +18,7 @@ from cvl.testing import kube
 from cvl.testing.docker_engine import Engine
 from cvl.testing.kubernetes import quota
 from cvl.testing.kubernetes.access import ADMIN, MASTERS, ROLES_AT_START, User, account
+from cvl.testing.kubernetes.admission import place
 from cvl.testing.kubernetes.api import Answer, Api, Entry, Hook, Moment
 from cvl.testing.kubernetes.certificates import authority
 from cvl.testing.kubernetes.clock import Clock
@@ -248,8 +249,6 @@ class KubernetesCluster:
 
     def _furnish(self) -> None:
         """Make what every cluster has from the start."""
-        from cvl.testing.kubernetes.operations import place
-
         for name in SPACES:
             space = {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}}
             place(self.world, NAMESPACES, space)

@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from cvl.testing.kubernetes.calls import Call
 from cvl.testing.kubernetes.engine_api import EngineApi, EngineError
 from cvl.testing.kubernetes.frames import STDERR, STDOUT, Frames
 from cvl.testing.kubernetes.objects import Obj
-from cvl.testing.kubernetes.operations import Call
 from cvl.testing.kubernetes.requests import Request, Stream, Wire
 from cvl.testing.kubernetes.sockets import readable
 from cvl.testing.kubernetes.spdy import Spdy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cvl.testing.kubernetes import operations
+from cvl.testing.kubernetes.admission import place
 from cvl.testing.kubernetes.deleting import delete
 from cvl.testing.kubernetes.faults import What
 from cvl.testing.kubernetes.indexes import pod_for
@@ -186,7 +186,7 @@ class Jobs:
     def _make(self, job: Obj, index: int | None) -> bool:
         pod = pod_for(job, index, TRACKING)
         try:
-            made = operations.place(self._world, PODS, pod)
+            made = place(self._world, PODS, pod)
         except ApiError as error:
             self._event(job, "FailedCreate", f"Error creating: {error.message}", warning=True)
             self._paces.refused(meta(job)["uid"])

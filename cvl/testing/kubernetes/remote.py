@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cvl.testing.kubernetes.calls import Call
 from cvl.testing.kubernetes.objects import Obj, at, name_of, nanoseconds_of
-from cvl.testing.kubernetes.operations import Call
 from cvl.testing.kubernetes.requests import Reply, Request, Stream
 from cvl.testing.kubernetes.resources import PODS
 from cvl.testing.kubernetes.statuses import ApiError, invalid

@@ -89,7 +89,6 @@ RESOURCES = (
     JOBS, ROLES, BINDINGS, CLUSTER_ROLES, CLUSTER_BINDINGS,
     ACCESS_REVIEWS, RULES_REVIEWS, SELF_REVIEWS,
 )  # fmt: skip
-STORED = tuple(each for each in RESOURCES if each.verbs == ALL)
 BY_PATH: Mapping[tuple[str, str], Resource] = {
     (each.api_version, each.plural): each for each in RESOURCES
 }

@@ -72,21 +72,6 @@ def by_fields(resource: Resource, text: str) -> Test:
     return lambda obj: all((_field(obj, key) == want) is same for key, same, want in terms)
 
 
-def by_object(selector: Mapping[str, Any] | None) -> Test:
-    """Return the test for a `LabelSelector`; None matches nothing, an empty one everything."""
-    if selector is None:
-        return lambda _obj: False
-    equal: Mapping[str, str] = selector.get("matchLabels") or {}
-    terms = selector.get("matchExpressions") or []
-
-    def test(obj: Obj) -> bool:
-        labels = labels_of(obj)
-        same = all(labels.get(key) == value for key, value in equal.items())
-        return same and all(expressed(term, labels) for term in terms)
-
-    return test
-
-
 def expressed(term: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     """Return whether labels satisfy one `matchExpressions` term, of labels or of nodes."""
     have, values = labels.get(term["key"]), term.get("values") or []

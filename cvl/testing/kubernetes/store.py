@@ -37,15 +37,6 @@ class Event:
     old: Obj | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """Where an object lies. `namespace` is "" for what has none."""
-
-    resource: Resource
-    namespace: str
-    name: str
-
-
 Write = Callable[[Resource, Obj], None]
 
 
@@ -61,7 +52,6 @@ class Store:
         self.on_write: Write = lambda _resource, _obj: None
         self._time = time
         self._objects: dict[Resource, dict[tuple[str, str], Obj]] = {}
-        self._uids: dict[str, Key] = {}
         self._history: deque[Event] = deque(maxlen=history)
 
     def now(self) -> str:
@@ -79,12 +69,6 @@ class Store:
         """Return an object, None if there is none."""
         with self.lock:
             return self._objects.get(resource, {}).get((namespace, name))
-
-    def by_uid(self, uid: str) -> tuple[Key, Obj] | None:
-        """Return the object with that uid."""
-        with self.lock:
-            key = self._uids.get(uid)
-            return (key, self._objects[key.resource][key.namespace, key.name]) if key else None
 
     def listed(self, resource: Resource, namespace: str = "") -> list[Obj]:
         """Return all objects of a kind, sorted by namespace and name; "": of all namespaces."""
@@ -111,7 +95,6 @@ class Store:
             about["creationTimestamp"] = self.now()
             if resource is JOBS:
                 about.setdefault("generation", 1)
-            self._uids[about["uid"]] = Key(resource=resource, namespace=where[0], name=where[1])
             self._commit(Change.ADDED, resource, made, None)
         return made
 
@@ -188,12 +171,10 @@ class Store:
         """Forget everything, without a word to anybody."""
         with self.lock:
             self._objects.clear()
-            self._uids.clear()
             self.compact()
 
     def _drop(self, resource: Resource, obj: Obj, old: Obj) -> None:
         del self._objects[resource][meta(old).get("namespace", ""), name_of(old)]
-        self._uids.pop(meta(old)["uid"], None)
         self._commit(Change.DELETED, resource, obj, old)
 
     def _commit(self, change: Change, resource: Resource, obj: Obj, old: Obj | None) -> None:

@@ -19,9 +19,6 @@ from cvl.testing.kubernetes.schema import Document
 from cvl.testing.kubernetes.statuses import ApiError
 from cvl.testing.kubernetes.store import Store
 
-SEEN = 100_000
-"""So many events are remembered for being told again; more would be a loop."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
