@@ -84,6 +84,13 @@ class Box:
         return self.desk.result(name)
 
 
+def slowness(engine: Engine) -> float:
+    """Return how much slower this machine is just now than one that is left alone, at least 1."""
+    began = time.monotonic()
+    engine.docker("run", "--rm", engine.image, "true")
+    return max(1.0, (time.monotonic() - began) / 0.5)
+
+
 def box(folder: Path, engine: Engine, env: Mapping[str, str], *options: str) -> Box:
     """Set up a desk whose runs go to `testhost`, and the example on it; its image is not built."""
     desk = Desk(folder=folder, options=("--docker", "testhost", *options), env=env)

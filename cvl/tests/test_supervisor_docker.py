@@ -6,7 +6,6 @@ import itertools
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from cvl.testing.docker_engine import Engine
 from cvl.tests import farside
+from cvl.tests.boxes import slowness
 from cvl.tests.farside import LIB, Host, wait_for
 from cvl.tests.test_supervisor_files import as_nobody, changed
 
@@ -230,7 +230,7 @@ def test_no_container_outlives_its_run(
             {engine.image} sleep 1000
         {"exit 3" if ending == "exit" else f"exec docker run --rm {engine.image} sleep 1000"}
     """
-    limit = {"timeout": 8} if ending == "timeout" else {}
+    limit = {"timeout": f"{8 * slowness(engine):.0f}"} if ending == "timeout" else {}
     docker_host.start(run_id, job, None, grace=1, docker=1, **limit)
     count = 4 if ending == "exit" else 5
     wait_for(lambda: docker_host.output(run_id).count(b"\n") >= 4)
@@ -241,9 +241,7 @@ def test_no_container_outlives_its_run(
         wait_for(lambda: len(engine.containers()) > count)
         farside.kill(farside.supervisor(docker_host, run_id))
         wait_for(lambda: docker_host.ask("status", id=run_id).last != "running")
-    began = time.monotonic()
-    cause = docker_host.result(run_id)[0]
-    assert time.monotonic() - began < 10
+    cause = docker_host.result(run_id, 20 * slowness(engine))[0]
     assert cause == {"exit": "exited", "stop": "stopped", "timeout": "timeout"}.get(ending, "lost")
     assert engine.containers() == [f"x-{run_id}"]
     engine.docker("rm", "-f", stranger)
