@@ -78,7 +78,7 @@ class TrainingJob:
                 for chunk in reader.look():
                     news, pause = time.monotonic(), LOOK
                     yield chunk
-                self._endings = tuple(reader.endings.values())
+                self._endings = reader.endings
                 since = time.monotonic()
                 if over and (reader.complete(self._nodes) or self._drained(news)):
                     return

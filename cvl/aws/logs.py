@@ -44,11 +44,11 @@ class Mark:
 
 
 class LogReader:
-    """Reads on from a cursor. `endings` holds those seen by this reader, by stream."""
+    """Reads on from a cursor."""
 
     def __init__(self, account: Account, job: str, run_id: str, cursor: str) -> None:
         """`cursor` is "" or one that an earlier chunk carried."""
-        self.endings: dict[str, Ending] = {}
+        self._endings: dict[str, Ending] = {}
         self._account, self._job, self._run_id = account, job, run_id
         self._marks = {name: Mark(token=t, count=n) for name, (t, n) in _read(cursor).items()}
         self._streams: list[str] = []
@@ -59,10 +59,16 @@ class LogReader:
         for stream in self._streams:
             yield from self._stream(stream)
 
+    @property
+    def endings(self) -> tuple[Ending, ...]:
+        """How the nodes ended, as far as this reader has seen it: each in its last attempt."""
+        latest = {node_of(stream): stream for stream in self._streams}
+        return tuple(self._endings[each] for each in latest.values() if each in self._endings)
+
     def complete(self, nodes: int) -> bool:
         """Return whether every node's latest stream was read to its last line."""
-        latest = {node_of(stream): stream for stream in self._streams}
-        return len(latest) >= nodes and all(each in self.endings for each in latest.values())
+        seen = {node_of(stream) for stream in self._streams}
+        return len(self.endings) >= max(nodes, len(seen))
 
     def _listed(self) -> list[str]:
         """Return the job's streams, those of a node in the order in which they began."""
@@ -127,7 +133,7 @@ class LogReader:
             message = str(event["message"])
             found = ENDING.search(message)
             if found and found["run"] == self._run_id:
-                self.endings[stream] = Ending(
+                self._endings[stream] = Ending(
                     node=node_of(stream), code=int(found["code"]), time=int(event["timestamp"])
                 )
                 parts.append(message[: found.start()])  # a last line that was not ended

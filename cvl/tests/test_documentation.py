@@ -230,7 +230,11 @@ def test_the_page_of_troubles_has_a_heading_for_each_message_of_a_runner() -> No
             assert any(heading.startswith(words) for heading in found), words
 
 
-SAID = {"Instance not ready": "did not come up", "Instance not terminated": "not seen gone"}
+SAID = {
+    "Instance not ready": "did not come up",
+    "Instance not terminated": "not seen gone",
+    "Unable to locate credentials": "NoCredentialsError",
+}
 """What is said for words that users know from elsewhere."""
 
 

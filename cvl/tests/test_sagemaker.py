@@ -156,6 +156,17 @@ def test_an_unchanged_example_is_neither_built_nor_pushed_again(
     assert building.cvl(*words).out == b"something else\n"
 
 
+def test_a_push_that_fails_is_said_to_be_one_and_leaves_nothing(
+    cloud: AwsCloud, building: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloud.wire, "_registry", "127.0.0.1:1")
+    done = building.cvl("run", *building.options, "built", "line")
+    assert done.code == 125
+    assert "cvl: ECR push failed: docker login failed: " in done.err
+    assert "hint: these credentials need ecr:PutImage" in done.err
+    assert (cloud.jobs, cloud.objects()) == ({}, [])
+
+
 def test_an_image_holds_the_example_and_starts_our_script_whatever_its_own_is(
     cloud: AwsCloud, images: ImageRegistry, building: Desk, shared_engine: Engine
 ) -> None:
@@ -254,25 +265,26 @@ def test_many_nodes_know_each_other(cloud: AwsCloud, there: Desk) -> None:
     assert there_is == {"0\n", "1\n"}
 
 
+@pytest.mark.parametrize("code", [0, 7])
 def test_a_spot_job_goes_on_from_its_checkpoint(
-    cloud: AwsCloud, shared_engine: Engine, tmp_path: Path
+    code: int, cloud: AwsCloud, shared_engine: Engine, tmp_path: Path
 ) -> None:
-    cloud.reset(Settings(stop=3.0, interrupt=1.0))
     calling = desk(tmp_path, cloud, shared_engine.image, "--spot", engine=shared_engine)
     script = (
-        "trap 'exit 1' TERM; if [ -e $CVL_CHECKPOINT_DIR/ck ]; then echo resumed; exit 0; fi; "
-        "echo first; echo x >$CVL_CHECKPOINT_DIR/ck; while :; do sleep 0.1; done"
+        "trap 'exit 1' TERM; if [ -e $CVL_CHECKPOINT_DIR/ck ]; then echo resumed; "
+        f"exit {code}; fi; echo x >$CVL_CHECKPOINT_DIR/ck; echo first; while :; do sleep 0.1; done"
     )
-    done = calling.sh(script, "--timeout", "60s")
-    assert done.code == 0
-    assert [line for line in done.out.split(b"\n") if line != b"Terminated"] == [
-        b"first",
-        b"resumed",
-        b"",
-    ]
+    words = ("run", *calling.options, "--timeout", "600s", "one", "sh", script)
+    with calling.start(*words) as client:
+        client.shows(b"first")
+        cloud.interrupt()
+        done = client.ended()
+    assert done.code == code
+    told = [line for line in done.out.splitlines() if line != b"Terminated"]
+    assert told == [b"first", b"resumed"]
     asked = next(iter(cloud.jobs.values())).asked
     assert asked["EnableManagedSpotTraining"] is True
-    assert asked["StoppingCondition"] == {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 3660}
+    assert asked["StoppingCondition"] == {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 4200}
     assert "up to $1.41 an hour" in done.err or "up to $1.408 an hour" in done.err
 
 

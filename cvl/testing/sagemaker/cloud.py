@@ -46,7 +46,6 @@ class Settings:
     start: float = 0.1
     upload: float = 0.05
     stop: float = 120.0
-    interrupt: float | None = None
 
 
 class AwsCloud:
@@ -136,6 +135,11 @@ class AwsCloud:
         """Return the jobs that have not ended: what would cost money."""
         return self._jobs.going_on()
 
+    def interrupt(self) -> None:
+        """Take the instances of all that train away, as happens to spot jobs."""
+        for job in self.going_on():
+            job.interrupted.set()
+
     def inject(self, fault: Fault) -> None:
         """Let something go wrong."""
         self._faults.inject(fault)
@@ -168,7 +172,7 @@ class AwsCloud:
         s = self.settings
         self._storage = self._storage or WireStorage(self.url, s.region)
         self._storage.forget()
-        delays = Delays(start=s.start, upload=s.upload, stop=s.stop, interrupt=s.interrupt)
+        delays = Delays(start=s.start, upload=s.upload, stop=s.stop)
         self.wire.jobs = TrainingJobs(s.region, self._storage, delays, self._docker_env())
         self.client("s3").create_bucket(Bucket=BUCKET)
         self.client("iam").create_role(RoleName=ROLE, AssumeRolePolicyDocument=TRUST)

@@ -32,7 +32,6 @@ class Delays:
     start: float = 0.1
     upload: float = 0.05
     stop: float = 120.0
-    interrupt: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +49,7 @@ class Job:
     began: float | None = None
     ended: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    interruptions: int = 0
+    interrupted: threading.Event = field(default_factory=threading.Event)
 
     @property
     def name(self) -> str:
@@ -149,7 +148,7 @@ class Runner:
         attempt.drain()
         self._save_checkpoints(attempt)
         if why == "Interrupted":
-            job.interruptions += 1
+            job.interrupted.clear()
             job.move("InProgress", "Interrupted", "Interrupted")
             shutil.rmtree(self._root, ignore_errors=True)
             return False
@@ -191,9 +190,6 @@ class Runner:
         """Wait for its end; return why it was ended, "" if it ended by itself."""
         attempt.await_start()  # an instance that boots slowly here takes nothing from the job
         limit = time.time() + self.job.asked["StoppingCondition"]["MaxRuntimeInSeconds"]
-        interrupt = None
-        if self._delays.interrupt is not None and not self.job.interruptions:
-            interrupt = time.time() + self._delays.interrupt
         while any(code is None for code in attempt.codes()):
             why = ""
             if self.job.stop.is_set():
@@ -202,7 +198,7 @@ class Runner:
             elif time.time() > limit:
                 why = "MaxRuntimeExceeded"
                 self.job.move("InProgress", "Stopping", "Training job runtime exceeded")
-            elif interrupt and time.time() > interrupt:
+            elif self.job.interrupted.is_set():
                 why = "Interrupted"
             if why:
                 self._terminate(attempt)
