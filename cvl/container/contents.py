@@ -12,8 +12,9 @@ from typing import IO
 from cvl.errors import CvlError
 from cvl.paths import private, state_dir
 from cvl.remote.hashes import Entry, open_file
+from cvl.remote.payload import OLDEST
 from cvl.remote.selection import select
-from cvl.remote.tree import OLDEST, Tree
+from cvl.remote.tree import Tree
 from cvl.spec import Source
 from cvl.values import dataclass
 

@@ -100,7 +100,7 @@ class Cargo:
 
     def write(self, out: IO[bytes], scope: Scope) -> None:
         """Write the payload: one tar."""
-        from cvl.remote.tree import write_payload
+        from cvl.remote.payload import write_payload
 
         files = run_files(self._spec, self._setup)
         delta = self._sync.delta() if self._sync else None

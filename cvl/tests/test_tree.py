@@ -20,8 +20,9 @@ from cvl.errors import CvlError
 from cvl.remote import hashes as hashes_module
 from cvl.remote.hashes import Entry, Hashes
 from cvl.remote.listing import walk
+from cvl.remote.payload import write_payload
 from cvl.remote.tarstream import Member, TarReader, header, padding
-from cvl.remote.tree import KEPT, Delta, KnownTrees, Tree, delta, write_payload
+from cvl.remote.tree import KEPT, Delta, KnownTrees, Tree, delta
 
 TARS = [["tar", "-xpof", "-"], ["busybox", "tar", "-xpof", "-"]]
 
