@@ -13,6 +13,8 @@ from dataclasses import replace
 from cvl.kube.log import Mark, Piece
 from cvl.values import dataclass
 
+LONG = 1 << 16
+"""Bytes of one line after which it is shown in parts."""
 MOST = 40
 """Bytes that may follow the head: a code, and why."""
 
@@ -74,6 +76,29 @@ class LastLine:
                 piece = Piece(data=piece.data[:size], after=_earlier(piece.after, rest))
             size -= len(piece.data)
             yield piece
+
+
+class Lines:
+    """Lets whole lines pass: where several nodes write, none breaks into another's line."""
+
+    def __init__(self) -> None:
+        self._kept: list[Piece] = []
+
+    def feed(self, piece: Piece) -> Iterator[Piece]:
+        """Yield what ends in a newline, or is longer than anybody waits for."""
+        end = piece.data.rfind(b"\n") + 1
+        if end or sum(len(each.data) for each in self._kept) > LONG:
+            yield from self.end()
+        if end:
+            rest = len(piece.data) - end
+            yield Piece(data=piece.data[:end], after=_earlier(piece.after, rest))
+        if end < len(piece.data):
+            self._kept.append(replace(piece, data=piece.data[end:]))
+
+    def end(self) -> Iterator[Piece]:
+        """Yield what was kept back."""
+        kept, self._kept = self._kept, []
+        yield from kept
 
 
 def _earlier(mark: Mark, size: int) -> Mark:

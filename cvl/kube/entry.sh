@@ -36,13 +36,13 @@ end_job() {
 
 unpack() {
     mkdir -p "$CVL_WORK_DIR" || return 1
-    if have tar; then
+    if have tar && have gzip; then
         cat "$in"/code-* | tar -xzf - -C "$root/"
     elif have python3; then
         cat "$in"/code-* | python3 -c 'import sys, tarfile
 tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz").extractall(sys.argv[1])' "$root/"
     else
-        say "this image has neither tar nor python3 to unpack the example with"
+        say "this image has neither tar and gzip nor python3 to unpack the example with"
         return 1
     fi
 }

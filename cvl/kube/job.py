@@ -57,7 +57,14 @@ class KubeJob:
         return self._handle
 
     def chunks(self, after: str = "") -> Iterator[LogChunk]:
-        self._logs = logs = Logs(self._client, self._namespace, self.run_id, after, self._tell)
+        self._logs = logs = Logs(
+            self._client,
+            self._namespace,
+            self.run_id,
+            after,
+            self._tell,
+            many=self._handle.get("nodes") != "1",
+        )
         try:
             yield from self._followed(logs)
         finally:
@@ -79,7 +86,7 @@ class KubeJob:
 
     def fetch(self, into: Path, scope: Scope) -> None:
         if self._handle.get("wrapped"):
-            results.fetch(self._client, self._watch, into, scope, self.run_id)
+            results.fetch(self._client, self._watch, into, scope, self._status)
 
     def discard(self) -> None:
         if self._handle.get("wrapped"):
@@ -106,7 +113,7 @@ class KubeJob:
                 self._wait_on(error, since)
                 news = time.monotonic()
                 continue
-            logs.follow(seen.pods)
+            logs.follow(seen.pods, gone=seen.gone)
             self._judge(seen)
             drained = time.monotonic() - news > DRAIN
             if self._status is not None and (drained or logs.complete()):
@@ -134,7 +141,8 @@ class KubeJob:
         if cause:
             return ended(cause, run_id=self.run_id)
         if seen.words:
-            return ended(Cause.NOT_STARTED, run_id=self.run_id, detail=seen.words)
+            why = Cause.LOST if seen.ran else Cause.NOT_STARTED
+            return ended(why, run_id=self.run_id, detail=seen.words)
         if seen.known:
             return ended(Cause.STOPPED, run_id=self.run_id, detail="its Job was deleted")
         detail = f"the cluster knows no Job {self._handle['job']} in {self._namespace}"

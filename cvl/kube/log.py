@@ -21,6 +21,8 @@ STAMP = 37
 """Bytes of the longest time, and its blank."""
 PIECE = 4096
 """Bytes that no runtime cuts a line below: before that, a time inside a line is the job's."""
+NANO = 9
+"""Digits of a second's fraction, in nanoseconds."""
 APART = 256
 """Bytes, more than a last line has: see `joined`."""
 SPARE, MOST_LINES = 2, 1 << 26
@@ -83,15 +85,18 @@ class Entries:
 
     def _begin(self) -> bool:
         """Read the time at the start of an entry; return False until it is there whole."""
-        if found := TIME.match(self._buffer, self._at):
+        found = TIME.match(self._buffer, self._at)
+        if found and _nodes_own(found[0], 0):
             time = found[0][:-1].decode()
             self._count = self._count + 1 if time == self._time else 1
             self._time, self._size, self.began = time, 0, True
             self._at = found.end()
         elif len(self._buffer) - self._at < STAMP and self._buffer.find(b"\n", self._at) < 0:
             return False
-        self._stray = not found
-        self._inside = True
+        else:
+            self._stray = self._inside = True
+            return True
+        self._stray, self._inside = False, True
         return True
 
     def _take(self, *, last: bool) -> Iterator[Piece]:
@@ -124,7 +129,7 @@ class Entries:
         if self._stray or start >= reach:
             return None
         for found in TIME.finditer(self._buffer, start, reach):
-            if instant(found[0][:-1].decode()) >= instant(self._time):
+            if _nodes_own(found[0], instant(self._time)):
                 return found.start()
         return None
 
@@ -159,13 +164,15 @@ class Resumed:
         goal, here = self._goal, piece.after
         if goal is None:
             yield piece
-        elif (here.time, here.count) == (goal.time, goal.count):
+            return
+        late = instant(here.time) - instant(goal.time)
+        if late == 0 and here.count == goal.count:
             if here.at > goal.at:
                 self._goal = None
                 yield replace(piece, data=piece.data[-(here.at - goal.at) :])
             elif here.at == goal.at:
                 self._goal = None
-        elif instant(here.time) > instant(goal.time):
+        elif late > 0:
             self.lost = True
             if not self._strict:
                 self._goal = None
@@ -217,7 +224,21 @@ def instant(time: str) -> int:
     digits = re.match(r"\d*", rest)[0] if rest else ""  # type: ignore[index]
     zone = rest[len(digits) :] if rest else ""
     moment = datetime.fromisoformat(whole + zone if rest else whole)
-    return int(moment.timestamp()) * 10**9 + int(digits.ljust(9, "0"))
+    return int(moment.timestamp()) * 10**9 + int(digits.ljust(NANO, "0"))
+
+
+def _nodes_own(stamp: bytes, since: int) -> bool:
+    """Return whether a time may be the kubelet's: it exists, and is no earlier than another.
+
+    It is written with nine digits, or with no zeros at its end (Go's RFC3339Nano).
+    """
+    fraction = re.search(rb"\.(\d+)", stamp)
+    if since and fraction and len(fraction[1]) < NANO and fraction[1].endswith(b"0"):
+        return False
+    try:
+        return instant(stamp[:-1].decode()) >= since
+    except ValueError:
+        return False
 
 
 def _micro(time: str) -> str:

@@ -24,12 +24,20 @@ class Logs:
     """Reads every node's log from a cursor on."""
 
     def __init__(
-        self, client: Client, namespace: str, run_id: str, cursor: str, tell: Tell
+        self,
+        client: Client,
+        namespace: str,
+        run_id: str,
+        cursor: str,
+        tell: Tell,
+        *,
+        many: bool = False,
     ) -> None:
-        """`cursor` is "" or one that an earlier chunk carried."""
-        self._client, self._run_id, self._tell = client, run_id, tell
+        """`cursor` is "" or one that an earlier chunk carried. `many`: there are several nodes."""
+        self._client, self._run_id, self._tell, self._many = client, run_id, tell, many
         self._pods = paths.core("pods", namespace)
         self._marks = read(cursor)
+        self._rows = {node: row(node, mark) for node, mark in self._marks.items()}
         self._queue: Queue[News] = Queue(WAITING)
         self._readers: dict[int, Reader] = {}
         self._closed = False
@@ -39,8 +47,8 @@ class Logs:
         """The last lines that were seen, by node."""
         return {node: each.ending for node, each in self._readers.items() if each.ending}
 
-    def follow(self, pods: Mapping[int, Object]) -> None:
-        """Begin to read the logs of pods that have one; learn which run no more."""
+    def follow(self, pods: Mapping[int, Object], *, gone: bool) -> None:
+        """Begin to read the logs of pods that have one; learn which run no more: all if `gone`."""
         for node, pod in pods.items():
             path = f"{self._pods}/{pod['metadata']['name']}"
             reader = self._readers.get(node)
@@ -52,20 +60,22 @@ class Logs:
                     self._put,
                     node=node,
                     after=self._marks.get(node),
+                    whole_lines=self._many,
                     tell=self._tell,
                 )
             if reader and over(pod):
                 reader.over()
-        for node in self._readers.keys() - pods.keys():
-            self._readers[node].over()
+        for reader in self._readers.values() if gone else ():
+            reader.over()
 
     def take(self, seconds: float) -> Iterator[LogChunk]:
         """Yield what was read; wait so long for the first of it."""
         try:
             news = self._queue.get(timeout=seconds)
             while True:
-                self._marks[news.node] = news.after
-                yield LogChunk(data=news.data, cursor=written(self._marks), node=news.node)
+                self._rows[news.node] = row(news.node, news.after)
+                cursor = f"{{{','.join(self._rows.values())}}}"
+                yield LogChunk(data=news.data, cursor=cursor, node=news.node)
                 news = self._queue.get_nowait()
         except Empty:
             return
@@ -88,10 +98,9 @@ class Logs:
                 return
 
 
-def written(marks: Mapping[int, Mark]) -> str:
-    """Return marks as a cursor."""
-    rows = {node: [mark.time, mark.count, mark.at] for node, mark in marks.items()}
-    return json.dumps(rows, separators=(",", ":"))
+def row(node: int, mark: Mark) -> str:
+    """Return a node's part of a cursor: an object of JSON has one for each."""
+    return f'"{node}":["{mark.time}",{mark.count},{mark.at}]'
 
 
 def read(cursor: str) -> dict[int, Mark]:

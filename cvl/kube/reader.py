@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from cvl.errors import CvlError
 from cvl.kube.client import Client, Stream
-from cvl.kube.ending import Ending, LastLine
+from cvl.kube.ending import Ending, LastLine, Lines
 from cvl.kube.log import SPARE, STAMP, TIME, Mark, Piece, Resumed, joined, tail_after
 from cvl.kube.manifest import CONTAINER
 from cvl.kube.refusals import Denied, Missing, NotYet
@@ -16,6 +16,8 @@ from cvl.values import dataclass
 
 SILENCE = 60.0
 """Seconds without a byte after which a stream is opened anew: the other side may be gone."""
+UNSEEN = 3
+"""Times that a pod must be missing before it is gone."""
 PAUSES = (0.1, 0.3, 1.0, 2.0)
 """Seconds before a stream is opened again; the last repeats."""
 
@@ -41,13 +43,17 @@ class Reader:
         *,
         node: int = 0,
         after: Mark | None = None,
+        whole_lines: bool = False,
         tell: Tell,
     ) -> None:
-        """`pod` is its path in the API. `news` hears what is read, and may make us wait."""
+        """`pod` is its path in the API. `news` hears what is read, and may make us wait.
+
+        `whole_lines`: nothing less is handed on, for others write too.
+        """
         self.pod = pod
         self.ending: Ending | None = None
         self._client, self._run_id, self._news, self._tell = client, run_id, news, tell
-        self._node, self._mark = node, after or Mark()
+        self._node, self._mark, self._whole = node, after or Mark(), whole_lines
         self._over, self._done, self._closed = (threading.Event() for _ in range(3))
         self._stream: Stream | None = None
         self._told, self._stalled, self._late = "", False, False
@@ -71,18 +77,20 @@ class Reader:
             stream.end()
 
     def _read(self) -> None:
-        quiet = 0
+        quiet = missed = 0
         while not self._closed.is_set() and self.ending is None:
             final = self._over.is_set()  # asked first: all that was written by then is read below
             before = self._mark
             try:
                 self._once(final=final)
-                if final:
-                    break
+                if final and self._mark == before and not self._stalled:
+                    break  # a stream may end before its log does: nothing new is the proof
             except NotYet:
                 pass
             except Missing:
-                break
+                missed += 1
+                if missed == UNSEEN:
+                    break
             except CvlError as error:
                 self._complain(error)
                 if final and isinstance(error, Denied):
@@ -101,17 +109,19 @@ class Reader:
             query["tailLines"] = str(tail)
         elif since := self._mark.since:
             query["sinceTime"] = since
-        resumed, last = Resumed(self._mark, strict=bool(tail)), LastLine(self._run_id)
+        start, last, lines = self._mark, LastLine(self._run_id), Lines()
+        resumed = Resumed(start, strict=bool(tail))
         try:
             with self._client.stream(f"{self.pod}/log", SILENCE, **query) as stream:
                 self._stream = stream
                 for block in stream.blocks():
-                    if not self._carry(resumed.feed(block), last) or (tail and resumed.lost):
+                    pieces = resumed.feed(block)
+                    if not self._carry(pieces, last, lines) or (tail and resumed.lost):
                         break
                 else:
-                    self._carry(resumed.end(), last)
-                    if final and not last.ending:
-                        self._emit(last.end())
+                    self._carry(resumed.end(), last, lines)
+                    if final and self._mark == start and not resumed.seeking:
+                        self._emit([*lines.end(), *last.end()])  # asked twice: nothing follows
         finally:
             # one that broke off before it came to where we are would do so again and again
             self._stalled = resumed.seeking and resumed.entries.began
@@ -132,19 +142,25 @@ class Reader:
             found = TIME.match(b"".join(head.blocks()))
         return found[0][:-1].decode() if found else ""
 
-    def _carry(self, pieces: Iterator[Piece], last: LastLine) -> bool:
+    def _carry(self, pieces: Iterator[Piece], last: LastLine, lines: Lines) -> bool:
         """Hand on what is new; return whether more is to come."""
-        for piece in joined(pieces):
-            self._emit(last.feed(piece))
+        passed: list[Piece] = []
+        for piece in pieces if self._whole else joined(pieces):
+            for each in last.feed(piece):
+                passed += lines.feed(each) if self._whole else [each]
             if last.ending or self._closed.is_set():
-                return False
-        return True
+                break
+        self._emit([*passed, *lines.end()] if last.ending else passed)
+        return not (last.ending or self._closed.is_set())
 
-    def _emit(self, pieces: Iterator[Piece]) -> None:
-        for piece in pieces:
-            self._news(News(node=self._node, data=piece.data, after=piece.after))
-            self._mark = piece.after
-            self._near = max(self._near - piece.data.count(b"\n"), 1)
+    def _emit(self, pieces: Sequence[Piece]) -> None:
+        """Hand on pieces as one."""
+        if not pieces:
+            return
+        data, after = b"".join(each.data for each in pieces), pieces[-1].after
+        self._news(News(node=self._node, data=data, after=after))
+        self._mark = after
+        self._near = max(self._near - data.count(b"\n"), 1)
 
     def _heed(self, resumed: Resumed) -> None:
         """Say what the kubelet itself wrote into the stream, and what it has no more."""

@@ -5,8 +5,10 @@ The first node's land at the top, the others' in `node-N/`, as everywhere.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from cvl.remote.landing import Landed, land_tar
 from cvl.remote.results import Changed, Results, arrange
 from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member, TarReader
 from cvl.scope import Scope
-from cvl.spec import Cause
+from cvl.spec import Cause, ExitStatus
 from cvl.units import size
 from cvl.values import dataclass
 
@@ -45,12 +47,19 @@ class Brought:
     notes: tuple[str, ...] = ()
 
 
-def fetch(client: Client, watch: Watch, into: Path, scope: Scope, run_id: str) -> None:
-    """Bring what there is. Raises `FetchError`; may be repeated."""
+def fetch(
+    client: Client, watch: Watch, into: Path, scope: Scope, status: ExitStatus | None
+) -> None:
+    """Bring what there is. Raises `FetchError`; may be repeated.
+
+    `status` is how the run ended, None where nobody has looked.
+    """
     there = {node: pod for node, pod in watch.pods().items() if pods.started(pod)}
     alive = {node: pod for node, pod in there.items() if not pods.over(pod)}
+    if not there and (status is None or status.cause is Cause.EXITED):
+        raise _gone(watch.run_id)
     for node in there.keys() - alive.keys():
-        _missed(watch, node, run_id, scope)
+        _missed(watch, node, scope)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         asked = [
             pool.submit(_node, client, watch.namespace, pod, into / folder(node), scope)
@@ -67,24 +76,29 @@ def fetch(client: Client, watch: Watch, into: Path, scope: Scope, run_id: str) -
 def let_go(client: Client, watch: Watch) -> None:
     """Tell the pods that nobody waits for their results any more. What fails is no matter."""
     done = ("/bin/sh", "-c", f": >{OWN}/collected")
-    for pod in watch.pods().values():
-        if pods.started(pod) and not pods.over(pod):
-            try:
-                for _ in output(client, _path(watch.namespace, pod), done):
-                    pass
-            except CvlError:
-                continue
+
+    def told(pod: Object) -> None:
+        with suppress(CvlError):
+            deque(output(client, _path(watch.namespace, pod), done), maxlen=0)
+
+    waiting = [each for each in watch.pods().values() if pods.started(each) and not pods.over(each)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        deque(pool.map(told, waiting), maxlen=0)
 
 
-def _missed(watch: Watch, node: int, run_id: str, scope: Scope) -> None:
+def _missed(watch: Watch, node: int, scope: Scope) -> None:
     """Say that a node's container has ended with its results in it."""
     fate = watch.fate(node)
-    if fate and fate.cause is not Cause.EXITED:
-        scope.warn(f"the results of node {node} are lost: its container was ended ({fate.cause})")
-        return
-    raise FetchError(
-        f"the results of {run_id} are gone: its pod has ended before anybody collected them",
-        "a pod waits 10 minutes; follow the run, or let it write to a volume (--volume) or to S3",
+    if not fate or fate.cause is Cause.EXITED:
+        raise _gone(watch.run_id)
+    scope.warn(f"the results of node {node} are lost: its container was ended ({fate.cause})")
+
+
+def _gone(run_id: str) -> FetchError:
+    return FetchError(
+        f"the results of {run_id} are gone: its pod has ended, and keeps nothing",
+        "a pod waits 10 minutes for whoever follows its run; or let the job write to a volume "
+        "(--volume CLAIM:/PATH) or to S3",
     )
 
 

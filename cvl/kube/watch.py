@@ -29,7 +29,8 @@ class Look:
     """What is known of a run after a look.
 
     `known`: its Job was there at some time. `gone`: it surely is no more, nor are its pods.
-    `late`: it was to have started by now. `words` say why it will not.
+    `ran`: a container of it was started. `late`: one was to have been by now. `words` say why
+    none will be.
     """
 
     nodes: int
@@ -38,6 +39,7 @@ class Look:
     fates: Mapping[int, Fate]
     known: bool
     gone: bool = False
+    ran: bool = False
     cause: Cause | None = None
     late: bool = False
     words: str = ""
@@ -71,7 +73,7 @@ class Watch:
         self._nodes = int(handle.get("nodes") or 1)
         self._start_limit = float(handle.get("start_limit") or 0)
         self._fates: dict[int, Fate] = {}
-        self._known = self._late = False
+        self._known = self._late = self._ran = False
         self._cause: Cause | None = None
         self._words = self._told = ""
         self._unseen = 0
@@ -82,6 +84,7 @@ class Watch:
         job = self._found()
         there = self._listed()
         self._unseen = 0 if job is not None or there else self._unseen + 1
+        self._ran = self._ran or any(map(pods.started, there.values()))
         for node, pod in there.items():
             fate = pods.fate(pod, endings.get(node), self._client.now())
             if fate and (node not in self._fates or self._fates[node].cause is Cause.STOPPED):
@@ -96,6 +99,7 @@ class Watch:
             fates=dict(self._fates),
             known=self._known,
             gone=self._unseen >= UNSEEN,
+            ran=self._ran,
             cause=self._cause,
             late=self._late,
             words=self._words,

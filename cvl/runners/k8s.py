@@ -116,6 +116,11 @@ class K8sRunner:
             start_limit=duration(start_timeout),
         )
         if example:
+            if common.get("keep") or not common.get("fetch", True):
+                raise UsageError(
+                    "a pod keeps nothing after its end",
+                    "leave --keep and --no-fetch out, or let the job write to a volume (--volume)",
+                )
             spec = frontdoor.job(
                 example, preset, args, common, timeout_minutes=timeout_minutes, checked=False
             )

@@ -13,7 +13,7 @@ import pytest
 from cvl.testing import kube
 from cvl.testing.desk import Desk
 from cvl.testing.kube_cluster import RealCluster
-from cvl.testing.kubernetes import FAULTS, KubernetesCluster
+from cvl.testing.kubernetes import Fault, KubernetesCluster, What
 from cvl.tests.kubes import desk, ours
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -65,7 +65,7 @@ def test_the_first_node_that_fails_ends_the_run_with_its_code(there: Desk) -> No
 
 
 def test_one_node_out_of_memory_is_named(there: Desk) -> None:
-    script = f"[ $NODE_RANK = 1 ] && tail /dev/zero; {FOREVER}"
+    script = f"[ $NODE_RANK = 0 ] || {{ tail /dev/zero; exit $?; }}; {FOREVER}"
     done = there.sh(script, "--nodes", "2", "--memory", "32Mi")
     assert (done.code, there.ps()[0]["cause"]) == (137, "out-of-memory"), done.err
     assert "node 1" in done.err
@@ -74,7 +74,8 @@ def test_one_node_out_of_memory_is_named(there: Desk) -> None:
 def test_output_of_all_nodes_is_exact_over_broken_streams(
     fake_cluster: KubernetesCluster, there: Desk
 ) -> None:
-    fake_cluster.inject(FAULTS["log-drops"])
+    drops = Fault(what=What.STREAM_DROPS, on="get pods/log", times=60, count=200, spread=3000)
+    fake_cluster.inject(drops)
     script = (
         "for i in $(seq 1000); do echo $NODE_RANK line $i; [ $((i % 50)) != 0 ] || sleep .1; done"
     )
