@@ -139,10 +139,10 @@ def _tell(scope: Scope, landed: Landed, into: Path) -> None:
     scope.tell(
         "fetched", f"{count}, {size(landed.size)}, in {into}" if landed.files else "nothing new"
     )
-    for each in landed.skipped[:SHOWN]:
-        scope.warn(f"left there: {each}")
+    for each in sorted(landed.skipped, key=lambda each: not each.stays)[:SHOWN]:
+        scope.warn(f"{'left there' if each.stays else 'not brought'}: {each}")
     if len(landed.skipped) > SHOWN:
-        scope.warn(f"left there: {len(landed.skipped) - SHOWN} more")
+        scope.warn(f"not brought: {len(landed.skipped) - SHOWN} more")
 
 
 def _notes(run_id: str) -> Path:

@@ -334,7 +334,8 @@ def test_what_could_not_be_brought_is_not_removed(
 ) -> None:
     mine = box(tmp_path, engine, nobody.env)
     mine.write("example.yaml", "name: boxed\ndocker: false\npresets: {sh: sh.sh}\n")
-    script = "echo 1 >open; echo up; until [ -e go ]; do sleep 0.05; done"
+    links = "for n in 1 2 3 4 5 6; do ln -s /etc/passwd a$n; done"
+    script = f"echo 1 >open; {links}; echo up; until [ -e go ]; do sleep 0.05; done"
     with mine.running(script) as client:
         client.shows(b"up")
         place = nobody.home / ".cvl" / "runs" / mine.run_id / "ws" / FOLDER
@@ -345,6 +346,8 @@ def test_what_could_not_be_brought_is_not_removed(
     assert done.code == 0
     assert mine.result("open") == b"1\n"
     assert "left there: 'closed': may not be read there" in done.err
+    assert "not brought: 'a4': link leads out of the results: '/etc/passwd'" in done.err
+    assert "not brought: 2 more" in done.err
     assert f"the workspace of {mine.run_id} is still on testhost: a file could not" in done.err
     (place / "closed").chmod(0o644)
     assert mine.desk.cvl("fetch", mine.run_id).code == 0
