@@ -1,8 +1,9 @@
 """Finds what should be over and still costs money, and ends it: from any machine with the key.
 
-Two ways to know. By our ledger: a run whose driver and guardian are dead. By tags alone: what is
-past the deadline that it carries, or belongs to a run that our ledger says is over. Never
-anything that is not provably ours, never another owner's live machine; time is the provider's.
+Two ways to know. By our ledger: a run whose driver and guardian are dead, a detached one that
+has ended. By tags alone: what is past the deadline that it carries, or belongs to a run that our
+ledger says is over. Never anything that is not provably ours, never another owner's live machine;
+time is the provider's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TypeVar
 from cvl import engine
 from cvl.errors import CvlError, StillOpen
 from cvl.ledger import Ledger, Orphan, Run, RunState
+from cvl.news import latest, undriven
 from cvl.provider import Observer, Provider, Reapable
 from cvl.release import PASSING, PAUSES, UNSEEN
 from cvl.scope import DeadlineExceeded, Scope
@@ -62,6 +64,23 @@ def abandoned(ledger: Ledger) -> list[Finding]:
         )
         for orphan in ledger.orphans()
         if orphan.leases or is_over(orphan.run)
+    ]
+
+
+def left_over(ledger: Ledger) -> list[Finding]:
+    """Return the detached runs that have ended by themselves and still hold something."""
+    held = {lease.run_id for lease in ledger.leases(open_only=True)}
+    runs = [run for run in ledger.runs() if run.detached and run.id in held and undriven(run)]
+    return [
+        Finding(
+            provider=run.runner,
+            name=run.id,
+            run_id=run.id,
+            why="its job has ended",
+            orphan=Orphan(run=run, leases=tuple(ledger.leases(run.id, open_only=True))),
+        )
+        for run in latest(runs, ledger)
+        if run.state is RunState.FETCHING
     ]
 
 

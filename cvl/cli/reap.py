@@ -39,8 +39,8 @@ def reap(
 ) -> int:
     """Find what should be over and still costs money, and end it.
 
-    From this machine's ledger: runs whose driver is dead. From any machine with the key: what
-    is past the deadline in its tags. Never anything that is not ours.
+    From this machine's ledger: runs whose driver is dead, detached ones that have ended. From
+    any machine with the key: what is past the deadline in its tags. Never what is not ours.
     """
     console, ledger = Console(), Ledger(ledger_file())
     if install:
@@ -64,7 +64,10 @@ def reap(
 
 def looked(ledger: Ledger, console: Console) -> tuple[dict[str, Reapable], list[Finding], bool]:
     """Return who can be asked, what should be over, and whether anybody did not answer."""
-    found, owners, blind = reaping.abandoned(ledger), {}, False
+    owners, blind = {}, False
+    found = reaping.abandoned(ledger)
+    known = {each.run_id for each in found}
+    found += [each for each in reaping.left_over(ledger) if each.run_id not in known]
     covered = {
         (lease.kind, lease.name) for each in found if each.orphan for lease in each.orphan.leases
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import Client
+from cvl.testing.desk import Client, wait_for
 from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings
 from cvl.testing.sagemaker.cloud import TRUST, missing
 from cvl.tests.clouds import desk
@@ -299,3 +299,16 @@ def test_the_region_is_the_profiles_own(cloud: AwsCloud, tmp_path: Path) -> None
     assert "--region" in none_left.err
     unknown = calling.sh("true", "--dry-run", "--profile", "nobody", env=env)
     assert (unknown.code, "(nobody)" in unknown.err) == (125, True)
+
+
+def test_what_a_detached_job_was_given_is_removed_once_it_has_ended(
+    cloud: AwsCloud, tmp_path: Path
+) -> None:
+    calling = desk(tmp_path, cloud)
+    assert calling.sh("true", "-d", "-e", "TOKEN=secret").code == 0
+    wait_for(lambda: not cloud.going_on())
+    assert inputs(cloud)
+    reaped = calling.cvl("reap", "-y")
+    assert (reaped.code, b"its job has ended" in reaped.out) == (0, True), reaped.err
+    assert not inputs(cloud)
+    assert calling.ps()[0]["state"] == "ended"
