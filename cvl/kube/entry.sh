@@ -120,7 +120,7 @@ else
         pid=$!
         await
     else
-        code=143
+        code=143 CVL_HOLD=0
     fi
     [ -z "$killer" ] || kill "$killer" 2>/dev/null
 fi

@@ -90,7 +90,7 @@ class KubeJob:
 
     def discard(self) -> None:
         if self._handle.get("wrapped"):
-            results.let_go(self._client, self._watch)
+            results.let_go(self._client, self._namespace, self.run_id)
 
     def close(self) -> None:
         self._closed.set()

@@ -10,7 +10,7 @@ from functools import partial
 
 from cvl.container.contents import Contents, contents_of
 from cvl.errors import CvlError, Rejected, UsageError
-from cvl.kube import check, files, objects, paths
+from cvl.kube import check, files, objects, paths, results
 from cvl.kube.client import Client, Object
 from cvl.kube.job import KubeJob
 from cvl.kube.manifest import Made, Marks, owned_by
@@ -102,6 +102,9 @@ class Kubernetes:
                     yield replace(ended, alive=not self._gone(ended))
 
     def destroy(self, resource: Resource) -> None:
+        if resource.kind == JOB:
+            place = resource.id.partition("/")[0] or self._namespace
+            results.let_go(self._client, place, resource.run_id)
         objects.destroy(self._client, resource, self._namespace)
         if resource.id:
             self._asked[resource.id] = resource

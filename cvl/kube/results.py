@@ -16,7 +16,7 @@ from cvl.errors import AuthError, CvlError, FetchError, Unreachable
 from cvl.kube import paths, pods
 from cvl.kube.client import Client, Object
 from cvl.kube.inside import Failed, output
-from cvl.kube.manifest import COLLECT, IN, OWN, REPO, WORKSPACE
+from cvl.kube.manifest import COLLECT, ENTRY, IN, OWN, REPO, RUN_LABEL, WORKSPACE
 from cvl.kube.refusals import Denied, Missing
 from cvl.kube.watch import Watch
 from cvl.nodes import folder
@@ -73,17 +73,24 @@ def fetch(
     scope.tell("fetched", some if files else "nothing new")
 
 
-def let_go(client: Client, watch: Watch) -> None:
-    """Tell the pods that nobody waits for their results any more. What fails is no matter."""
+def let_go(client: Client, namespace: str, run_id: str) -> None:
+    """Tell a run's pods that nobody waits for their results any more. What fails is no matter."""
     done = ("/bin/sh", "-c", f": >{OWN}/collected")
 
     def told(pod: Object) -> None:
         with suppress(CvlError):
-            deque(output(client, _path(watch.namespace, pod), done), maxlen=0)
+            deque(output(client, _path(namespace, pod), done), maxlen=0)
 
-    waiting = [each for each in watch.pods().values() if pods.started(each) and not pods.over(each)]
+    label = f"{RUN_LABEL}={run_id}"
+    listed = client.items(paths.core("pods", namespace), labelSelector=label)
+    waiting = [each for each in listed if pods.started(each) and not pods.over(each)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        deque(pool.map(told, waiting), maxlen=0)
+        deque(pool.map(told, filter(_ours, waiting)), maxlen=0)
+
+
+def _ours(pod: Object) -> bool:
+    """Return whether a pod runs our entry script: another has nothing to wait for."""
+    return f"{IN}/{ENTRY}" in (pod["spec"]["containers"][0].get("command") or ())
 
 
 def _missed(watch: Watch, node: int, scope: Scope) -> None:
