@@ -3,7 +3,8 @@
 The flag and the default belong to the caller. The environment's name for an option is `CVL_` and
 its name in capitals. The project's file is the nearest one in the current folder or a parent of
 it; the user's is `$XDG_CONFIG_HOME/cvl/cvl.toml`. Options for all runners stand at the top of a
-file, those of one runner below `[runner.NAME]`. A path in a file is relative to that file.
+file, those of one runner below `[runner.NAME]`; `default` below `[runner]` names one. A path in a
+file is relative to that file.
 """
 
 from __future__ import annotations
@@ -170,6 +171,10 @@ def _nearest(cwd: Path) -> Path | None:
 def _read(path: Path, *, project: bool) -> Layer:
     tables = _parse(path)
     runners = tables.pop("runner", {})
+    if isinstance(runners, str):
+        runners = {"default": runners}
+    if isinstance(runners, dict) and isinstance(runners.get("default"), str):
+        tables["runner"] = runners.pop("default")
     if not isinstance(runners, dict) or not all(isinstance(own, dict) for own in runners.values()):
         raise UsageError(f"{path}: runner must hold one table for each runner", "[runner.NAME]")
     ignored = {key: why for key in tables if (why := _ignored(key, project=project))}

@@ -89,6 +89,17 @@ def test_a_tilde_is_the_home_folder(home: Path, monkeypatch: pytest.MonkeyPatch)
     assert read(home).path("output") == home / "work/~nobody-of-that-name/x"
 
 
+@pytest.mark.parametrize(
+    "text", ['runner = "ssh"', '[runner]\ndefault = "ssh"\n[runner.ssh]\nhost = "h"']
+)
+def test_a_file_may_name_the_runner(text: str, home: Path) -> None:
+    write(home, project=text)
+    config = read(home)
+    assert (config.text("runner"), config.warnings) == ("ssh", ())
+    assert config.runner("default") == {}
+    assert read(home, {"CVL_RUNNER": "local"}).text("runner") == "local"
+
+
 def test_a_runners_own_options_are_merged(home: Path) -> None:
     write(
         home,
@@ -132,7 +143,8 @@ def test_a_checkout_does_not_decide_what_is_the_users_to_decide(home: Path, name
         (b"root = {a = 1}", ": root must be text"),
         (b"root = 2024-01-01", ": root must be text"),
         (b"root = [1]", ": root must be text"),
-        (b"runner = 'ssh'", ": runner must hold one table"),
+        (b"runner = 1", ": runner must hold one table"),
+        (b"runner.default = 1", ": runner must hold one table"),
         (b"[runner]\nssh = 1", ": runner must hold one table"),
         (b"[runner.ssh]\nhost = {}", ": runner.ssh.host must be text"),
     ],
