@@ -125,9 +125,13 @@ def test_what_is_not_provably_ours_is_never_touched(fake: FakeCloud, tmp_path: P
     account.once("/instance-operations/launch", body)
     ours = f"cvl-{new_run_id('one', now=by_its_clock(account) - 3 * HOUR)}"
     account.once("/instance-operations/launch", {**body, "name": ours})  # but not our tag
-    assert reap.overdue(LambdaCloud(account), Ledger(ledger_file())) == []
+    over, ledger = new_run_id("over"), Ledger(ledger_file())
+    ledger.begin(Run(id=over, runner="lambda", owner=me()))
+    assert ledger.finish(over, ended(Cause.STOPPED, run_id=over))
+    account.once("/instance-operations/launch", {**body, "name": f"cvl-{over}"})
+    assert reap.overdue(LambdaCloud(account), ledger) == []
     assert command("reap", "-y").returncode == 0
-    assert len(fake.alive()) == 2
+    assert len(fake.alive()) == 3
     assert len(fake.keys()) == 2
 
 
