@@ -25,6 +25,7 @@ WARNING = (
 SCRIPT = dedent("""\
     #!/usr/bin/env python3
     import json
+    import time
     import urllib.request
     from email.utils import parsedate_to_datetime
 
@@ -32,7 +33,18 @@ SCRIPT = dedent("""\
         facts = json.load(file)
 
 
-    def call(path, body=None):
+    def call(path, body=None, attempts=20):
+        # the API takes one request a second, and others may share it: wait, and try again
+        for left in reversed(range(attempts)):
+            time.sleep(1.5)
+            try:
+                return answered(path, body)
+            except (OSError, ValueError, LookupError):
+                if not left:
+                    raise
+
+
+    def answered(path, body):
         request = urllib.request.Request(
             facts["base"] + path,
             data=None if body is None else json.dumps(body).encode(),

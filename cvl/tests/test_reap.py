@@ -341,13 +341,16 @@ def test_a_resource_without_deadline_or_run_may_live() -> None:
 
 
 @pytest.mark.skipif(bool(possible()), reason=possible() or "machines can be had")
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("reboots", [False, True])
 def test_a_machine_ends_itself_at_its_deadline_when_everybody_else_is_dead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reboots: bool
 ) -> None:
     monkeypatch.setattr("cvl.runners.lambda_deadline.LOOK", 1)
-    settings = Settings(request_interval=0, launch_interval=0, boot_seconds=0, hosts="machine")
+    settings = Settings(launch_interval=0, boot_seconds=0, hosts="machine")
     with FakeCloud(settings) as cloud:
         settled(monkeypatch, tmp_path, cloud)
+        monkeypatch.setenv("LAMBDA_API_RPS", "1")
         lambda_cloud = LambdaCloud(api(), self_terminate=True)
         keys, run_id = RunKeys.made(tmp_path / "keys"), new_run_id("alone")
         order = Order(
@@ -368,7 +371,10 @@ def test_a_machine_ends_itself_at_its_deadline_when_everybody_else_is_dead(
         ledger.advance(run_id, RunState.LAUNCHING)
         scope = Scope(seconds=20)
         lambda_cloud.rent(order, Leases(ledger, run_id, lambda_cloud, scope), scope)
-        assert len(cloud.alive()) == 1
+        (instance,) = cloud.alive()
+        if reboots:
+            until(lambda: instance.host.ready_at is not None, 90)
+            instance.host.reboot()
         until(lambda: not cloud.alive(), 90)
         (line,) = cloud.bill().lines
         assert line.seconds >= 1
