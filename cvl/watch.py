@@ -123,7 +123,8 @@ def main(run_id: str) -> int:
     ledger = Ledger(ledger_file())
     ledger.note(run_id, guardian=me())
     record = ledger.run(run_id)
-    os.write(1, b"ready\n")
+    with suppress(BrokenPipeError):  # it has died by now, which is what we are for
+        os.write(1, b"ready\n")
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     word = ears.word()
     if word == KEEP:

@@ -192,6 +192,27 @@ def test_without_the_ledger_it_goes_by_tags(fake: FakeCloud, guard: Guardian) ->
     wait_for(lambda: ended(guard), 10)
 
 
+def test_a_client_that_dies_before_it_is_ready_is_one_that_is_dead(fake: FakeCloud) -> None:
+    """Nobody hears that it is on duty; it goes to work all the same."""
+    child = subprocess.Popen(["sleep", "60"])
+    run = rented(fake, owner_of(child.pid))
+    child.kill()
+    child.wait()
+    deaf, end = os.pipe()
+    os.close(deaf)
+    guardian = subprocess.Popen(
+        [sys.executable, "-P", "-m", "cvl.watch", run],
+        stdin=subprocess.PIPE,
+        stdout=end,
+        start_new_session=True,
+        env=environment({}),
+    )
+    os.close(end)
+    guardian.communicate(f'{{"api_key": "{fake.key}"}}\n'.encode(), timeout=60)
+    assert guardian.returncode == 0
+    assert nothing_left(fake)
+
+
 CLIENT = """
 import os, sys, time
 from cvl.guardian import Guardian
