@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -409,6 +411,20 @@ def test_nothing_is_left_of_a_cluster() -> None:
             Client(cluster).ok("GET", PODS)
     until(lambda: threading.active_count() <= before)
     until(lambda: len(list(FILES.iterdir())) <= files + 1)
+
+
+def test_it_is_started_by_hand_and_leaves_nothing() -> None:
+    words = ("--no-pods", "--nodes", "2", "--gpus", "4", "--fault", "any-500")
+    argv = [sys.executable, "-m", "cvl.testing.kubernetes", *words]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert "a Kubernetes cluster on loopback" in running.stdout.readline()
+        name, _, place = running.stdout.readline().removeprefix("export ").strip().partition("=")
+        assert name == "KUBECONFIG"
+        assert json.loads(Path(place).read_text())["current-context"] == "admin"
+        running.terminate()
+        assert running.wait(30) == 0
+    assert not Path(place).parent.exists()
 
 
 def _grant(client: Client, user: str, verbs: list[str], resources: list[str]) -> None:
