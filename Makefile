@@ -1,6 +1,7 @@
 # `make demo` and `make test` set up all that they need; see scripts/setup.
 
 PYTHON = .venv/bin/python
+CACHE = -p no:cacheprovider
 
 .PHONY: demo test bench chaos kube kube-build kube-stop lint clean
 
@@ -10,7 +11,7 @@ demo:
 
 test:
 	@scripts/setup test
-	@$(PYTHON) -m pytest -n 2 -p no:cacheprovider $(ARGS)
+	@$(PYTHON) -m pytest -n 2 $(CACHE) $(ARGS)
 
 # Kills cvl at points drawn by lot for MINUTES, and reports what was left: nothing.
 chaos:

@@ -26,7 +26,6 @@ STUCK = "cvl.test/stuck"
 """The finalizer that the fault of that name leaves on an object."""
 
 
-
 def get(world: World, call: Call) -> Obj:
     """Return one object. Raises `ApiError` 404."""
     target = call.target

@@ -121,9 +121,7 @@ class Report:
     def event(self, reason: str, message: str, *, warning: bool = False) -> None:
         self._kubelet.world.event(PODS, self._state.pod, reason, message, warning=warning)
 
-    def stuck(
-        self, container: Container, reason: str, message: str, *, event: str = ""
-    ) -> None:
+    def stuck(self, container: Container, reason: str, message: str, *, event: str = "") -> None:
         """Tell that a container has to wait, and for what; `event` is told instead of it."""
         container.state = waiting(reason, message)
         self.event("Failed", f"Error: {event or message}", warning=True)
