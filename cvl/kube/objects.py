@@ -74,9 +74,24 @@ def located(resource: Resource, namespace: str) -> tuple[str, str]:
 def found(client: Client, kind: str, namespaces: tuple[str, ...]) -> Iterator[Resource]:
     """Yield what bears our label, also what is ending: it is alive until it is no more."""
     for namespace in namespaces:
+        uids = set()
         for each in client.items(collection(kind, namespace), labelSelector=RUN_LABEL):
+            uids.add(str(each["metadata"]["uid"]))
             if (resource := _resource(kind, each)) and not (kind == POD and _kept(each)):
                 yield resource
+        if kind == JOB:
+            yield from _outlived(client, namespace, uids)
+
+
+def _outlived(client: Client, namespace: str, uids: set[str]) -> Iterator[Resource]:
+    """Yield the Jobs that are no more and whose pods still are: gone they are not."""
+    for pod in client.items(paths.core("pods", namespace), labelSelector=RUN_LABEL):
+        for owner in pod["metadata"].get("ownerReferences") or ():
+            if owner["kind"] == "Job" and owner["uid"] not in uids:
+                uids.add(str(owner["uid"]))
+                meta = {**pod["metadata"], "name": owner["name"], "uid": owner["uid"]}
+                if resource := _resource(JOB, {"metadata": meta}):
+                    yield resource
 
 
 def readable(client: Client, own: str) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -115,14 +114,12 @@ class Kubernetes:
         return self._client.now()
 
     def _gone(self, resource: Resource) -> bool:
-        """Return whether the very object is no more, whatever a list says, nor its pods."""
+        """Return whether the very object is no more, whatever a list says."""
         path, uid = objects.located(resource, self._namespace)
-        with suppress(Missing):
-            if self._client.get(path)["metadata"]["uid"] == uid:
-                return False
-        return not (
-            resource.kind == JOB and objects.pods_of(self._client, resource, self._namespace)
-        )
+        try:
+            return bool(self._client.get(path)["metadata"]["uid"] != uid)
+        except Missing:
+            return True
 
     def _readable(self) -> tuple[str, ...]:
         return objects.readable(self._client, "default")

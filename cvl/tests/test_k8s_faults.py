@@ -150,8 +150,8 @@ POINTS = [
         ("get jobs", 1),
         ("list pods", 2),
         ("get pods/log", 1),
-        ("create pods/exec", 1),
-        ("create pods/exec", 2),
+        ("get pods/exec", 1),
+        ("get pods/exec", 2),
         ("delete jobs", 1),
         ("list secrets", 1),
     ]
