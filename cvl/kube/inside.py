@@ -8,11 +8,13 @@ protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`.
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from cvl.errors import CvlError, MissingTool, Unreachable
 from cvl.kube.client import CONNECT_LIMIT, EXTRA, Client
@@ -41,8 +43,8 @@ def output(client: Client, pod: str, argv: Sequence[str]) -> Iterator[bytes]:
     Raises `Failed`, `Unreachable` when it breaks off, and what `refusals.understood` says.
     """
     said = b""
-    with _connected(client, pod, argv) as socket:
-        for message in _messages(socket):
+    with _connected(client, pod, argv) as connection:
+        for message in _messages(connection):
             channel, data = message[0], message[1:]
             if channel == OUT:
                 if data:
@@ -63,11 +65,11 @@ def installed(part: str = "exceptions") -> Any:
         raise MissingTool("websockets not installed", EXTRA) from None
 
 
-def _messages(socket: Any) -> Iterator[bytes]:
+def _messages(connection: Any) -> Iterator[bytes]:
     closed = installed("exceptions").ConnectionClosed
     while True:
         try:
-            message = socket.recv(timeout=SILENCE)
+            message = connection.recv(timeout=SILENCE)
         except closed:
             return
         except (TimeoutError, OSError, EOFError) as error:
@@ -87,23 +89,57 @@ def _connected(client: Client, pod: str, argv: Sequence[str]) -> Any:
         more["ssl"] = tls
     if name := access.cluster.get("tls-server-name"):
         more["server_hostname"] = name
-    if proxy := access.cluster.get("proxy-url"):
-        more["proxy"] = proxy
     try:
-        return connect(
-            f"{server}{pod}/exec?{urlencode(query)}",
-            subprotocols=PROTOCOLS,
-            additional_headers=client.header(),
-            open_timeout=CONNECT_LIMIT,
-            ping_interval=None,
-            compression=None,
-            max_size=None,
-            **more,
-        )
+        if proxy := access.cluster.get("proxy-url"):
+            more["proxy"] = proxy
+        else:
+            more["sock"] = _dialled(access.server)
+        with _bounded(more.get("sock")):
+            return connect(
+                f"{server}{pod}/exec?{urlencode(query)}",
+                subprotocols=PROTOCOLS,
+                additional_headers=client.header(),
+                open_timeout=CONNECT_LIMIT,
+                ping_interval=None,
+                compression=None,
+                max_size=None,
+                **more,
+            )
     except exceptions.InvalidStatus as error:
         raise understood(error.response.status_code, error.response.body or b"") from error
     except (exceptions.WebSocketException, OSError, TimeoutError, EOFError) as error:
         raise Unreachable(f"no command can be run in {pod.rpartition('/')[2]}: {error}") from error
+
+
+def _dialled(server: str) -> socket.socket:
+    url = urlsplit(server)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    return socket.create_connection((url.hostname or "", port), CONNECT_LIMIT)
+
+
+@contextmanager
+def _bounded(line: socket.socket | None) -> Iterator[None]:
+    """Cut the line when a connection is not there in time.
+
+    websockets' own limit waits for its reader, which nothing wakes where TLS has bytes that are
+    not yet a message: a server that sends session tickets and then no answer.
+    """
+    if line is None:
+        yield
+        return
+    with line.dup() as spare:
+        timer = threading.Timer(CONNECT_LIMIT + 1, _cut, (spare,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _cut(line: socket.socket) -> None:
+    with suppress(OSError):
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _judge(data: bytes, said: str) -> None:
