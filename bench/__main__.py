@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -43,13 +43,14 @@ DEFAULT = CHECKOUT / "docs" / "benchmarks.md"
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write; return 1 if anything could not be measured."""
     options = _parser().parse_args(argv)
-    if options.page_only:
-        results = _read(_json_of(options.page))
-    else:
-        sizes = SMOKE if options.smoke else Sizes()
-        results = measured(options.topics or list(TOPICS), sizes, options)
-        _keep(results, _json_of(options.page))
-    page.write(results, options.page, _plots(_json_of(options.page), drawn=not options.no_plots))
+    kept = _json_of(options.page)
+    results = _read(kept) if kept.exists() else page.Results(before="", machine={}, topics=())
+    if not options.page_only:
+        for newer in measured(results, options):
+            results = newer
+            _keep(results, kept)  # after each: what breaks off loses nothing
+            page.write(results, options.page, _plots(kept, drawn=False))
+    page.write(results, options.page, _plots(kept, drawn=not options.no_plots))
     for topic in results.topics:
         print(f"{topic.name:12} {topic.seconds:6.0f} s  {topic.error or _summary(topic)}")
     print(f"written: {options.page}")
@@ -71,41 +72,40 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measured(names: Sequence[str], sizes: Sizes, options: argparse.Namespace) -> page.Results:
-    """Measure these topics; one that fails is reported, and the others go on."""
-    began, started = time.monotonic(), time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    about = machine.described()
-    all_shares = sum(TOPICS[name] for name in names)
-    with tempfile.TemporaryDirectory(prefix="cvl-bench-") as folder:
-        cvl_list = [cvls.now(Path(folder))]
+def measured(earlier: page.Results, options: argparse.Namespace) -> Iterator[page.Results]:
+    """Measure the topics that are asked for; yield all results after each.
+
+    One that fails is reported, and the others go on; of those that are not asked for, the
+    earlier results stay.
+    """
+    names, about, notes = options.topics or list(TOPICS), machine.described(), ""
+    revision = cvls.revision() or "outside of git"  # before the page itself changes
+    found = {topic.name: topic for topic in earlier.topics}
+    shares = sum(TOPICS[name] for name in names)
+    with tempfile.TemporaryDirectory(prefix="cvl-bench-") as name:
+        folder = Path(name)
+        cvl_list = [cvls.now(folder)]
         try:
             if options.before:
-                cvl_list.append(cvls.before(options.before, Path(folder)))
+                cvl_list.append(cvls.before(options.before, folder))
+                notes = cvl_list[1].name.removeprefix(" @")
         except Failed as why:
             about["an earlier cvl"] = f"not measured: {why}"
         if not options.no_rivals:
             _install()
-        topics = [
-            _topic(
-                name,
-                Work(
-                    folder=_made(Path(folder, name)),
-                    sizes=sizes,
-                    seconds=options.minutes * 60 * TOPICS[name] / all_shares,
-                    cvls=cvl_list,
-                    rivals=not options.no_rivals,
-                ),
+        for each in names:
+            work = Work(
+                folder=_made(folder / each),
+                sizes=SMOKE if options.smoke else Sizes(),
+                seconds=options.minutes * 60 * TOPICS[each] / shares,
+                cvls=cvl_list,
+                rivals=not options.no_rivals,
             )
-            for name in names
-        ]
-    return page.Results(
-        started=started,
-        minutes=(time.monotonic() - began) / 60,
-        revision=cvls.revision(),
-        before=cvl_list[1].name.removeprefix(" @") if len(cvl_list) > 1 else "",
-        machine=about,
-        topics=topics,
-    )
+            found[each] = _topic(each, work)
+            now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+            found[each].measured = f"on {now}, cvl {revision}"
+            topics = [found[name] for name in TOPICS if name in found]
+            yield page.Results(before=notes, machine=about, topics=topics)
 
 
 def _topic(name: str, work: Work) -> Topic:

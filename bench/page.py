@@ -26,9 +26,6 @@ middle half of the samples. What begins with `cvl` and has no `@` is this cvl.""
 class Results:
     """Everything that one run of the suite has found."""
 
-    started: str
-    minutes: float
-    revision: str
     before: str
     machine: Mapping[str, str]
     topics: Sequence[Topic]
@@ -43,7 +40,6 @@ def write(results: Results, page: Path, plots: Mapping[str, str]) -> None:
 def _lines(results: Results, plots: Mapping[str, str]) -> Iterator[str]:
     yield INTRO
     yield ""
-    yield f"cvl {results.revision}, {results.started}, {results.minutes:.0f} minutes in all."
     if results.before:
         yield f"`@{results.before}` is cvl as it was at that commit, measured in the same rounds."
     yield from _goals(results.topics)
@@ -73,6 +69,7 @@ def _goals(topics: Sequence[Topic]) -> Iterator[str]:
 def _topic(topic: Topic, plot: str) -> Iterator[str]:
     yield f"\n## {topic.title}\n"
     yield topic.question
+    yield f"\nMeasured {topic.measured}, in {topic.seconds / 60:.0f} minutes."
     if topic.error:
         yield f"\nThis was not measured: {topic.error}"
     if plot:

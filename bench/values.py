@@ -70,7 +70,7 @@ class Topic:
     """One question, and all that was found.
 
     `reasons` says, for names of measures that hold the key, why their goal cannot be met; only
-    what was missed is shown.
+    what was missed is shown. `measured` is when, and of which revision.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Topic:
     profiles: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     error: str = ""
+    measured: str = ""
     seconds: float = 0.0
 
     def missed(self) -> list[tuple[Table, str]]:

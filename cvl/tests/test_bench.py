@@ -29,9 +29,7 @@ def table(**changed: object) -> Table:
 
 def written(tmp_path: Path, *topics: Topic) -> str:
     file = tmp_path / "page.md"
-    results = page.Results(
-        started="now", minutes=1, revision="abc", before="", machine={"cores": "2"}, topics=topics
-    )
+    results = page.Results(before="", machine={"cores": "2"}, topics=topics)
     page.write(results, file, {})
     return file.read_text()
 
@@ -150,3 +148,12 @@ def test_the_page_can_be_written_again_from_the_json(tmp_path: Path) -> None:
     file.unlink()
     assert main(["--page-only", "--no-plots", "--page", str(file)]) == 0
     assert file.read_text() == before
+
+
+def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:
+    file = tmp_path / "page.md"
+    words = ["--smoke", "--no-rivals", "--no-plots", "--minutes", "0.01", "--before", ""]
+    for topic in ("ledger", "startup"):
+        assert main([topic, *words, "--page", str(file)]) == 0
+    assert "## Start-up" in file.read_text()
+    assert "## The ledger" in file.read_text()
