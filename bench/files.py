@@ -113,8 +113,13 @@ def measure(work: Work) -> Topic:
             found = in_turns(
                 measures, rounds=work.sizes.rounds, seconds=work.seconds * share, warm=False
             )
-            table = found.table(title, "s", "s", base, goals, note=NOTE)
-            topic.tables.append(table)
+            topic.tables.append(found.table(title, "s", "s", base, goals, note=NOTE))
+            if base == RSYNC and COPY in found.samples:
+                same = {work.cvls[0].called("run"): Goal(limit=1.25)}
+                note = "The same samples, beside what leaves a private copy of all files as well."
+                topic.tables.append(
+                    found.table(f"{title}, copied", "s", "s", COPY, same, note=note)
+                )
             topic.missing |= found.missing
         topic.reasons = REASONS
         if topic.missed():
