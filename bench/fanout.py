@@ -67,7 +67,7 @@ def _compare(
         base: lambda: _at_once([[*ssh, name, script] for name in names], env)
     }
     for cvl in work.cvls:
-        measures[f"{cvl.called('run')}, each"] = _cold(
+        measures[f"{cvl.called('run')} each"] = _cold(
             there, cvl, partial(_at_once, _runs(cvl, names, what), there.env(cvl))
         )
     cvl = work.cvls[0]
@@ -87,7 +87,7 @@ def _compare(
     job = f"a job of {work.sizes.job_seconds} s" if what == "long" else "a job that says hello"
     title = f"{count} host{'s' * (count > 1)} at once, {job}"
     last = count == max(work.sizes.hosts)
-    ours = f"{cvl.called('run')}, each"
+    ours = f"{cvl.called('run')} each"
     wall = {name: Goal(limit=1.2) for name in (ours, "cvl in Python, one process") if last}
     memory = {name: Goal(limit=25.0, ratio=False) for name in wall}
     topic.tables.append(found.table(f"{title}: wall clock", "s", "s", base, wall))

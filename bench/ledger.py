@@ -69,13 +69,13 @@ def _ps(topic: Topic, work: Work, few: str, many: str, seconds: float) -> None:
     for cvl in work.cvls:
         for name, state in ((few, "few"), (many, "many")):
             env = cvl.environment(CVL_STATE_DIR=str(work.folder / state))
-            measures[f"{cvl.called('ps')}, {name}"] = partial(
+            measures[f"{cvl.called('ps')} ({name})"] = partial(
                 commands.timed, [cvl.program, "ps"], env
             )
     found = in_turns(measures, rounds=work.sizes.rounds, seconds=seconds)
     topic.missing |= found.missing
     cvl = work.cvls[0]
-    base, goal = f"{cvl.called('ps')}, {few}", {f"{cvl.called('ps')}, {many}": Goal(limit=1.2)}
+    base, goal = f"{cvl.called('ps')} ({few})", {f"{cvl.called('ps')} ({many})": Goal(limit=1.2)}
     topic.tables.append(found.table("`cvl ps`", "s", "ms", base, goal, scale=1000))
 
 
