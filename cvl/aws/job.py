@@ -100,6 +100,7 @@ class TrainingJob:
                 if self._over():
                     assert self._end is not None
                     self._status = self._verdict(self._end)
+                    self._reckon(self._end)  # here, after all output
             except AuthError as error:
                 raise Unreachable(f"{error}; {error.hint}") from error
             except Missing:
@@ -139,7 +140,6 @@ class TrainingJob:
             found = self._described()
             if found["TrainingJobStatus"] in OVER:
                 self._end = found
-                self._reckon(found)
             else:
                 self._show(found)
         return self._end is not None
