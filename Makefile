@@ -2,6 +2,8 @@
 
 PYTHON = .venv/bin/python
 CACHE = -p no:cacheprovider
+# Compiled once, whatever the machine prefers: hundreds of processes of ours are started.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test bench chaos kube kube-build kube-stop lint clean
 
