@@ -23,7 +23,7 @@ from cvl.kube.refusals import understood
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 OUT, ERR, STATUS = 1, 2, 3
-SILENCE = 120.0
+SILENCE = 60.0
 """Seconds without a byte after which a command is given up."""
 KEPT = 4000
 """Bytes of what a command says on stderr that are kept for the error."""

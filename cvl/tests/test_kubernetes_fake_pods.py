@@ -67,8 +67,15 @@ def start(client: Client, made: Obj) -> str:
 
 
 def over(client: Client, path: str) -> Obj:
-    """Return a pod when it has ended."""
-    until(lambda: client.ok("GET", path)["status"]["phase"] in ("Succeeded", "Failed"))
+    """Return a pod when it has ended, and its containers with it: the phase may tell first."""
+
+    def ended() -> bool:
+        status = client.ok("GET", path)["status"]
+        states = [each["state"] for each in status.get("containerStatuses", ())]
+        running = any("running" in each for each in states)
+        return status["phase"] in ("Succeeded", "Failed") and not running
+
+    until(ended)
     return client.ok("GET", path)
 
 

@@ -140,9 +140,11 @@ class PodWorker:
             self._starter.again(container)
 
     def _end(self, ending: Ending) -> None:
-        """TERM, the grace, KILL; then say what has become of it."""
+        """Say why, as a kubelet does first; TERM, the grace, KILL; say what has become of it."""
         self.state.reason, self.state.message = ending.reason, ending.message
         if ending.reason:
+            self.state.phase = "Failed"
+            self._report.publish()
             unusual = ending.reason != "DeadlineExceeded"
             self._report.event(ending.reason, ending.message, warning=unusual)
         alive = [each for each in self.state.containers if each.running]
