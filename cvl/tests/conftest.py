@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,12 @@ from cvl.tests.rooms import Room
 # How fast a loaded machine makes up examples says nothing about us.
 settings.register_profile("cvl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("cvl")
+
+# What nohup, or a shell in the background, has made us ignore, our children would ignore too.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        ours = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, ours)
 
 
 @pytest.fixture(scope="session")
