@@ -11,8 +11,19 @@ held() {
 cache_fits() {
     [ -n "$_cache" ] && [ "$_from" != - ] || return 0
     held
-    [ "$_id_held" = - ] || intact "$_base/cache/$_cache" || disown
+    [ "$_id_held" = - ] || check
     [ "$_id_held" = "$_from" ] || [ "$_id_held" = "$_tree" ] || refit
+}
+
+# check -> _ready: the spare, if it is one of this tree, while we look at the cache itself.
+check() {
+    _folder=$_base/cache/$_cache _look=
+    if spare_of "$_id_held"; then
+        intact "$_folder/spare" &
+        _look=$!
+    fi
+    intact "$_folder" || disown
+    [ -z "$_look" ] || ! wait "$_look" || _ready=1
 }
 
 # intact FOLDER: nothing in its tree has changed since the id was written, by whosever hand: disks
@@ -44,11 +55,14 @@ workspace() {
     _folder=$_base/cache/$_cache
     [ -d "$_folder" ] || try mkdir -p -m 700 "$_base/cache" "$_folder"
     lock "$_folder" 300 || fail internal "the cache $_folder stays locked"
+    take_spare
     update
     true >"$_folder/used"
     if [ -e "$_new/twin/end" ]; then
         git_root "$_new/twin/tree"
         try mv "$_new/twin/tree" "$_fresh/ws"
+    elif [ -e "$_new/spare" ]; then
+        try mv "$_new/spare/tree" "$_fresh/ws"
     else
         copy "$_folder/tree" "$_fresh/ws"
     fi
@@ -67,25 +81,29 @@ update() {
         git_root "$_new/tree"
         try mv "$_new/tree" "$_folder/tree"
     else
-        merge
+        merge "$_folder/tree"
+        [ ! -e "$_new/spare" ] || merge "$_new/spare/tree"
     fi
     printf '%s\n' "$_tree" >"$_folder/id" || no_space
 }
 
-# tar, not cp: it replaces what is read-only, a link, or of another type.
+# merge TREE. tar, not cp: it replaces what is read-only, a link, or of another type.
 merge() {
-    [ ! -s "$_new/gone" ] || (cd "$_folder/tree" && xargs -0 rm -rf -- <"$_new/gone") ||
+    [ ! -s "$_new/gone" ] || (cd "$1" && xargs -0 rm -rf -- <"$_new/gone") ||
         fail internal 'the cache cannot be updated'
-    [ ! -d "$_new/tree" ] || try join_trees
+    [ ! -d "$_new/tree" ] || try join_trees "$1"
 }
 
-join_trees() { (cd "$_new/tree" && tar -cf - .) | tar -xpof - -C "$_folder/tree"; }
+join_trees() { (cd "$_new/tree" && tar -cf - .) | tar -xpof - -C "$1"; }
 
-# Where files can share blocks they do; they never share an inode.
+# copy FROM TO [COMMAND...]: by way of that command. Where files can share blocks they do; they never
+# share an inode.
 copy() {
-    cp -a --reflink=auto "$1" "$2" 2>/dev/null && return
-    try rm -rf "$2"
-    try cp -a "$1" "$2"
+    _copied=$1 _copy=$2
+    shift 2
+    "$@" cp -a --reflink=auto "$_copied" "$_copy" 2>/dev/null && return
+    try rm -rf "$_copy"
+    try "$@" cp -a "$_copied" "$_copy"
 }
 
 # git_root FOLDER: the least that `git rev-parse --show-toplevel` takes for a repository.

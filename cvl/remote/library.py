@@ -18,6 +18,7 @@ SHELL_FILES = (
     "follow.sh",
     "prepare.sh",
     "run.sh",
+    "spare.sh",
     "start.sh",
     "supervisor.sh",
     "sweep.sh",

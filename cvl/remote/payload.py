@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cvl.errors import CvlError
-from cvl.remote.hashes import BLOCK, Entry, Hashes, Held, blocks, open_file
+from cvl.remote.hashes import BLOCK, Entry, Hashes, Held, blocks, open_file, stamp_of
 from cvl.remote.listing import walk
 from cvl.remote.tarstream import END, FOLDER, LINK, Member, header, padding
 from cvl.remote.tree import Delta
@@ -57,12 +57,13 @@ def _pieces(run_files: Mapping[str, bytes | Path], change: Delta | None) -> Iter
         yield from _ours(b"gone", b"\0".join([*change.gone, b""]))
     if change and change.send:
         assert change.root is not None, "this tree was not read here"
-        root = os.fsencode(change.root.absolute()) + b"/"
+        root, hashes = os.fsencode(change.root.absolute()) + b"/", change.hashes
         for path, entry in change.send.items():
-            if held := change.held.get(path):
+            if hashes and (held := hashes.held.get(path)):
                 yield _whole(b"tree/" + path, entry, held)
             else:
-                yield from _member(b"tree/" + path, root + path, entry)
+                stamp = hashes.stamp(path) if hashes else b""
+                yield from _member(b"tree/" + path, root + path, entry, stamp)
     yield from _ours(b"end", b"")
     yield END
 
@@ -85,13 +86,13 @@ def _local(member: bytes, path: Path) -> Iterator[bytes]:
             yield from _member(member + b"/" + inner, place + b"/" + inner, entry)
 
 
-def _member(member: bytes, place: bytes, entry: Entry) -> Iterator[bytes]:
+def _member(member: bytes, place: bytes, entry: Entry, stamp: bytes = b"") -> Iterator[bytes]:
     if entry.kind == "l":
         yield header(Member(name=member, kind=LINK, mode=0o777, link=entry.content))
     elif entry.kind == "d":
         yield header(Member(name=member + b"/", kind=FOLDER, mode=0o755, mtime=int(time.time())))
     else:
-        yield from _file(member, place, entry)
+        yield from _file(member, place, entry, stamp)
 
 
 def _whole(member: bytes, entry: Entry, held: Held) -> bytes:
@@ -102,8 +103,11 @@ def _whole(member: bytes, entry: Entry, held: Held) -> bytes:
     return head + held.content + padding(entry.size)
 
 
-def _file(member: bytes, place: bytes, entry: Entry | None) -> Iterator[bytes]:
-    """Yield one file; if `entry` is given, exactly the bytes that it names, or raise."""
+def _file(member: bytes, place: bytes, entry: Entry | None, stamp: bytes = b"") -> Iterator[bytes]:
+    """Yield one file; if `entry` is given, exactly the bytes that it names, or raise.
+
+    That it still holds them is told by its `stamp`, before and after, or else by hashing it.
+    """
     try:
         fd = open_file(place) if entry else os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -113,20 +117,26 @@ def _file(member: bytes, place: bytes, entry: Entry | None) -> Iterator[bytes]:
         size = entry.size if entry else found.st_size
         mode = 0o755 if (entry.executable if entry else found.st_mode & 0o100) else 0o644
         head = header(Member(name=member, size=size, mode=mode, mtime=_mtime(found.st_mtime)))
-        digest = blake2b(digest_size=16)
+        digest, known = blake2b(digest_size=16), stamp_of(found) == stamp
         sent = 0
         for block in blocks(fd, size):
-            digest.update(block)
+            if not known:
+                digest.update(block)
             sent += len(block)
             if sent > size:
                 break
             yield head + block
             head = b""
-        if sent != size or (entry and digest.hexdigest().encode() != entry.content):
+        same = stamp_of(os.fstat(fd)) == stamp if known else _names(entry, digest.hexdigest())
+        if sent != size or not same:
             raise _changed(place, "its content is new")
         yield head + padding(size)
     finally:
         os.close(fd)
+
+
+def _names(entry: Entry | None, digest: str) -> bool:
+    return entry is None or entry.content == digest.encode()
 
 
 def _mtime(found: float) -> int:

@@ -55,7 +55,7 @@ def select(source: Source, state: Path, without: Collection[Path] = ()) -> Selec
     hashes.save()
     prune(state, "files-*")
     return Selection(
-        tree=Tree(chooser.entries, source.root, hashes.held),
+        tree=Tree(chooser.entries, source.root, hashes),
         warnings=(*listing.warnings, *hashes.warnings),
     )
 
@@ -79,8 +79,7 @@ class _Chooser:
         """Add what lies at these paths; `anyhow`: also what a `.cvlignore` names."""
         taken = self.entries.keys() | self._above
         fresh = [path for path in dict.fromkeys(paths) if path not in taken]
-        for path in self._allowed(fresh, anyhow=anyhow):
-            entry = self._hashes.entry(path)
+        for path, entry in self._hashes.each(self._allowed(fresh, anyhow=anyhow)):
             if entry is None:
                 continue
             if entry.kind == "d":

@@ -5,7 +5,7 @@ start() {
     for _h in $_need; do
         [ -e "$_base/lib/$_h" ] || { say need lib "$_h"; exit 1; }
     done
-    . "$_here/cache.sh" && . "$_here/prepare.sh"
+    . "$_here/cache.sh" && . "$_here/spare.sh" && . "$_here/prepare.sh"
     cache_fits
     trap ':' PIPE # we have to clean up when nobody hears us any more
     trap 'exit 1' HUP INT TERM
@@ -25,6 +25,7 @@ start() {
     say started
     exec 7<"$_run/alive" 8>&-
     rm -rf "$_new"
+    [ -z "$_spare" ] || leave spare "$_cache" "$_spare" >/dev/null 7<&-
     [ -z "$_follow" ] || { . "$_here/follow.sh" && watch; }
 }
 

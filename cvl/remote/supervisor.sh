@@ -23,7 +23,7 @@ open_answer() { printf 'cvl:%s\n' "$_nonce"; }
 headers() {
     _verb='' _id='' _follow='' _offset=0 _cause=stopped _grace='' _timeout='' _build_timeout=''
     _cache='' _from='-' _tree='' _need='' _tty='' _docker='' _disk='' _gpu='' _keep='' _days=30
-    _image='' _settle=''
+    _image='' _settle='' _spare=''
     while IFS= read -r _line && [ -n "$_line" ]; do
         _value=${_line#* }
         case ${_line%% *} in
@@ -40,6 +40,7 @@ headers() {
             base) _from=$_value ;;
             tree) word tree "$_value" && _tree=$_value ;;
             lib) word lib "$_value" && _need="$_need $_value" ;;
+            spare) centis "$_value" && _spare=$((_centis / 100)) ;;
             disk) centis "$_value" && _disk=$_centis ;;
             gpu) centis "$_value" && _gpu=$_centis ;;
             image) _image=$_value ;;
@@ -140,4 +141,5 @@ case $_entry in
     request) request ;;
     supervise) . "$_here/run.sh" && supervise ;;
     stop) . "$_here/sweep.sh" && stop_run "$5" "$6" ;;
+    spare) . "$_here/start.sh" && . "$_here/cache.sh" && . "$_here/spare.sh" && make_spare "$5" "$6" ;;
 esac

@@ -9,8 +9,12 @@ from pathlib import Path
 from cvl.paths import private, state_dir
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.selection import select
-from cvl.remote.tree import Delta, KnownTrees, delta
+from cvl.remote.tree import Delta, KnownTrees, Tree, delta
 from cvl.spec import Source
+
+MANY, MUCH = 300, 16 << 20
+"""Files and bytes from which on the machine is asked to keep a spare copy for the next run."""
+SPARE_LIMIT = 1 << 30
 
 
 class TreeSync:
@@ -24,12 +28,13 @@ class TreeSync:
         self._known = KnownTrees(folder)
         self._key = _digest(os.uname().nodename, str(source.root), source.folder, *source.include)
         self._note = folder / f"cache-{_digest(far.transport.where, far.base, self._key)}"
-        self._base = self._known.load(_text(self._note))
+        self._base = self._tree(_text(self._note))
 
     def headers(self) -> Headers:
         """Return what the start request says of the tree (docs/far-side.md)."""
         base = self._base.id if self._base else "-"
-        return [("cache", self._key), ("base", base), ("tree", self.tree.id)]
+        lines = [("cache", self._key), ("base", base), ("tree", self.tree.id)]
+        return [*lines, ("spare", str(self.tree.size >> 10))] if _heavy(self.tree) else lines
 
     def delta(self) -> Delta:
         """Return what has to be sent."""
@@ -37,7 +42,10 @@ class TreeSync:
 
     def rebase(self, tree_id: str) -> None:
         """Go by what the machine says it holds; an unknown tree means sending everything."""
-        self._base = self._known.load(tree_id)
+        self._base = self._tree(tree_id)
+
+    def _tree(self, tree_id: str) -> Tree | None:
+        return self.tree if tree_id == self.tree.id else self._known.load(tree_id)
 
     def arrived(self) -> None:
         """Remember that the machine holds this tree now."""
@@ -46,6 +54,11 @@ class TreeSync:
             new = self._note.with_name(f".{self._note.name}.{os.getpid()}")
             new.write_text(self.tree.id)
             new.replace(self._note)
+
+
+def _heavy(tree: Tree) -> bool:
+    """Return whether copying it is worth not waiting for, and a second copy no burden."""
+    return tree.size <= SPARE_LIMIT and (len(tree.entries) > MANY or tree.size > MUCH)
 
 
 def _digest(*words: str) -> str:

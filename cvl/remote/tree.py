@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import field
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from types import MappingProxyType
 
-from cvl.remote.hashes import Entry, Held, replace_file
+from cvl.remote.hashes import Entry, Hashes, replace_file
 from cvl.values import dataclass
 
 KEPT = 48
@@ -21,18 +19,18 @@ class Tree:
     """Paths (bytes, relative, `/`-separated) and what lies there, sorted by path.
 
     Equal content gives an equal `id` (32 hex digits), wherever and whenever it was read.
-    `root` is the folder that the paths start from, if they were read here; `held` is what some
-    of these files hold.
+    `root` is the folder that the paths start from, if they were read here; `hashes` is what
+    read them.
     """
 
     def __init__(
         self,
         entries: Mapping[bytes, Entry],
         root: Path | None = None,
-        held: Mapping[bytes, Held] = MappingProxyType({}),
+        hashes: Hashes | None = None,
     ) -> None:
         self.entries: Mapping[bytes, Entry] = dict(sorted(entries.items()))
-        self.root, self.held = root, held
+        self.root, self.hashes = root, hashes
 
     @cached_property
     def id(self) -> str:
@@ -66,7 +64,7 @@ class Delta:
     root: Path | None
     gone: tuple[bytes, ...]
     send: Mapping[bytes, Entry]
-    held: Mapping[bytes, Held] = field(default_factory=dict)
+    hashes: Hashes | None = None
 
     @property
     def size(self) -> int:
@@ -77,6 +75,8 @@ class Delta:
 def delta(old: Tree | None, new: Tree) -> Delta:
     """Return what turns `old` (None: an empty folder) into `new`."""
     before: Mapping[bytes, Entry] = old.entries if old else {}
+    if before is new.entries:
+        return Delta(base=new.id, tree=new.id, root=new.root, gone=(), send={})
     send = {path: entry for path, entry in new.entries.items() if before.get(path) != entry}
     gone = [
         path
@@ -89,7 +89,7 @@ def delta(old: Tree | None, new: Tree) -> Delta:
         root=new.root,
         gone=tuple(_topmost(gone, _folders(new.entries))) if gone else (),
         send=send,
-        held=new.held,
+        hashes=new.hashes,
     )
 
 

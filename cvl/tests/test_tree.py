@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from cvl.errors import CvlError
 from cvl.remote import hashes as hashes_module
-from cvl.remote.hashes import Entry, Hashes
+from cvl.remote.hashes import BLOCK, Entry, Hashes
 from cvl.remote.listing import walk
 from cvl.remote.payload import write_payload
 from cvl.remote.tarstream import Member, TarReader, header, padding
@@ -117,7 +118,7 @@ def test_a_file_read_in_the_tick_in_which_it_was_touched_is_read_again(
 ) -> None:
     """Other content with the same size, times and inode: what an edit within a tick looks like."""
     monkeypatch.setattr(hashes_module, "TICK_NS", tick * hashes_module.SECOND_NS)
-    monkeypatch.setattr(hashes_module, "_stamp", lambda _: b"the same")
+    monkeypatch.setattr(hashes_module, "stamp_of", lambda _: b"the same")
     root, kept = put(tmp_path / "root", {"a": b"1"}), tmp_path / "kept"
     os.utime(root / "a", (1.5, 1.5))
     first = read(root, kept).id
@@ -170,7 +171,7 @@ def test_what_was_read_just_now_is_sent_as_it_was_read(tmp_path: Path) -> None:
     (root / "a").chmod(0o755)
     hashes = Hashes(root)
     entries = {path: entry for path in (b"a", b"gone") if (entry := hashes.entry(path))}
-    change = delta(None, Tree(entries, root, hashes.held))
+    change = delta(None, Tree(entries, root, hashes))
     (root / "a").write_bytes(b"changed")
     (root / "gone").unlink()
     out = io.BytesIO()
@@ -352,3 +353,47 @@ def test_headers_are_read_as_they_were_written(name: bytes, size: int, cut: int)
     chunks = [data[at : at + cut] for at in range(0, len(data), cut)]
     assert next(TarReader(chunks).members()) == member
     assert (size + len(padding(size))) % 512 == 0
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_file_too_long_to_hold_is_hashed_again_only_if_its_times_cannot_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, settled: bool
+) -> None:
+    monkeypatch.setattr(hashes_module, "HELD_LIMIT", 0)
+    if settled:
+        monkeypatch.setattr(hashes_module, "TICK_NS", 0)
+        monkeypatch.setattr(hashes_module, "COARSE_TICK_NS", 0)
+    root = put(tmp_path, {"long": b"1" * 100})
+    hashes = Hashes(root)
+    entry = hashes.entry(b"long")
+    assert entry
+    wrong = entry._replace(content=b"0" * 32)
+    assert bool(hashes.stamp(b"long")) is settled
+    hashed_again = pytest.raises(CvlError) if not settled else nullcontext()
+    with hashed_again:
+        payload({}, delta(None, Tree({b"long": wrong}, root, hashes)))
+    whole = delta(None, Tree({b"long": entry}, root, hashes))
+    assert b"1" * 100 in payload({}, whole)
+    (root / "long").write_bytes(b"2" * 100)
+    with pytest.raises(CvlError, match="long changed while it was sent"):
+        payload({}, whole)
+
+
+def test_one_that_is_written_to_while_it_is_sent_is_noticed_by_its_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashes_module, "HELD_LIMIT", 0)
+    monkeypatch.setattr(hashes_module, "TICK_NS", 0)
+    root = put(tmp_path, {"long": b"1" * 3 * BLOCK})
+    hashes = Hashes(root)
+    entry = hashes.entry(b"long")
+    assert entry
+    assert hashes.stamp(b"long")
+
+    class Writer:
+        def write(self, _: bytes) -> None:
+            with (root / "long").open("r+b") as file:
+                file.write(b"2")
+
+    with pytest.raises(CvlError, match="long changed while it was sent"):
+        write_payload(Writer(), {}, delta(None, Tree({b"long": entry}, root, hashes)))
