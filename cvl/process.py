@@ -12,6 +12,7 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
+from cvl.digest import blake2b
 from cvl.values import dataclass
 
 PROC = Path("/proc")
@@ -98,11 +99,9 @@ def describe(owner: str) -> str:
 
 def _machine() -> str:
     """Return a digest: machine-id(5) asks that the id itself is not shown around."""
-    import hashlib
-
     for path in MACHINE_IDS:
         if known := _text(path):
-            return hashlib.sha256(f"cvl {known} {os.uname().nodename}".encode()).hexdigest()[:16]
+            return blake2b(f"cvl {known} {os.uname().nodename}".encode(), digest_size=8).hexdigest()
     return ""
 
 

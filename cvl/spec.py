@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -252,9 +253,7 @@ def new_run_id(example: str = "", *, now: float | None = None) -> str:
     It starts with the example's folder name so that `cvl ps` can be read, and ends with 40
     random bits. Valid as a DNS label (RFC 1123) and as a SageMaker or Lambda name.
     """
-    import secrets
-
     words = re.findall(r"[a-z0-9]+", example.rsplit("/", 1)[-1].lower())
-    stem = "-".join(words)[:18].strip("-") or "run"
+    stem = "-".join(words)[:17].strip("-") or "run"
     stamp = time.strftime("%m%d-%H%M%S", time.gmtime(now))
-    return f"{stem}-{stamp}-{secrets.token_hex(5)}"
+    return f"{stem}-{stamp}-{os.urandom(5).hex()}"

@@ -9,12 +9,12 @@ import json
 import re
 from collections.abc import Sequence
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 
 from cvl.aws.docker import Docker
 from cvl.aws.registry import Registry
 from cvl.container.contents import REPO, WORKSPACE, Contents, write_tar
+from cvl.digest import blake2b
 from cvl.errors import UsageError
 from cvl.scope import Scope
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
-from hashlib import blake2b
 
 from cvl.aws.session import Account
+from cvl.digest import blake2b
 from cvl.errors import CvlError
 from cvl.paths import private, state_dir
 

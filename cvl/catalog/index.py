@@ -166,15 +166,13 @@ def _save(cache: _Cache, paths: Iterable[str]) -> None:
     """Replace the cache on disk as a whole; where that is not possible, leave it."""
     if cache.file is None:
         return
-    import secrets
-
     files = {
         path: [entry.mtime, entry.size, entry.data, entry.notes]
         for path in paths
         if (entry := cache.entries.get(path))
     }
     text = json.dumps({"format": _FORMAT, "root": str(cache.root), "files": files})
-    draft = cache.file.with_suffix(f".{secrets.token_hex(8)}.tmp")
+    draft = cache.file.with_suffix(f".{os.urandom(8).hex()}.tmp")
     try:
         cache.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from decimal import Decimal
@@ -58,6 +57,8 @@ def price_lines(plan: Plan) -> list[str]:
 
 def show_plan(plan: Plan, *, as_json: bool) -> None:
     """Print the plan on stdout."""
+    import json
+
     if as_json:
         click.echo(json.dumps(plan_json(plan), indent=2))
         return

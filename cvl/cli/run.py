@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -97,6 +96,8 @@ def run(ctx: click.Context, /, **params: Any) -> int:
     if params["detach"]:
         click.echo(status.run_id)
     if params["as_json"]:
+        import json
+
         print(json.dumps(final(status)), file=sys.stderr)
     elif not params["detach"]:
         console.ended(status)

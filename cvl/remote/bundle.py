@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from hashlib import blake2b
 from importlib.machinery import PathFinder
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import cvl
+from cvl.digest import blake2b
 from cvl.errors import CvlError, MissingTool, NotReady
 from cvl.paths import cache_dir, private
 from cvl.values import dataclass
@@ -77,15 +77,16 @@ def install(far: FarSide) -> None:
     Needs a Python there, nothing else: no pip, no index, no root. Idempotent, and safe for two
     at once. Raises `NotReady` with the host's words, `Unreachable`, `CvlError`.
     """
+    from cvl.remote.library import script
     from cvl.remote.stream import Stream
 
     nonce, sent = token_hex(8), bundle()
     process = far.transport.start(SETUP)
     stream = Stream(process, nonce, far.transport)
-    script = _script()
-    words = f"{len(script)} {nonce} {sent.hash} {cvl.__version__} {MINIMUM} {far.base}\n"
+    setup = script("setup.sh")
+    words = f"{len(setup)} {nonce} {sent.hash} {cvl.__version__} {MINIMUM} {far.base}\n"
     with suppress(BrokenPipeError, ConnectionError):  # it refused early; its answers say why
-        process.stdin.write(words.encode() + script + sent.path.read_bytes())
+        process.stdin.write(words.encode() + setup + sent.path.read_bytes())
         process.stdin.close()
     try:
         failure = stream.finish(LIMIT)
@@ -97,14 +98,6 @@ def install(far: FarSide) -> None:
         if answer.word == "fail":
             raise _refused(far.transport.where, answer.rest, stream.words())
     raise failure or NotReady(f"cannot put cvl on {far.transport.where}: {stream.words()}", HINT)
-
-
-def _script() -> bytes:
-    from importlib.abc import ResourceLoader
-
-    loader = __spec__.loader
-    assert isinstance(loader, ResourceLoader)
-    return loader.get_data(str(Path(__file__).with_name("setup.sh")))
 
 
 def _refused(where: str, answer: str, said: str) -> NotReady:

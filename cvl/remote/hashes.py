@@ -11,10 +11,10 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from cvl.digest import blake2b
 from cvl.errors import CvlError
 
 AS_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
+from cvl.digest import blake2b
 from cvl.errors import CvlError
 from cvl.remote.hashes import BLOCK, Entry, Hashes, Held, blocks, open_file, stamp_of
 from cvl.remote.listing import walk

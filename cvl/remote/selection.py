@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
-from hashlib import blake2b
 from pathlib import Path
 from posixpath import normpath
 
+from cvl.digest import blake2b
 from cvl.errors import UsageError
 from cvl.remote.hashes import Entry, Hashes
 from cvl.remote.listing import Listing, walk

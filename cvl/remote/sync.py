@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from hashlib import blake2b
 from pathlib import Path
 
+from cvl.digest import blake2b
 from cvl.paths import private, state_dir
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.selection import select

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 
+from cvl.digest import blake2b
 from cvl.remote.hashes import Entry, Hashes, replace_file
 from cvl.values import dataclass
 

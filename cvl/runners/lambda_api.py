@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
-from hashlib import blake2b
 from typing import TYPE_CHECKING, cast
 
 from cvl.answers import Answers
+from cvl.digest import blake2b
 from cvl.errors import (
     Ambiguity,
     AuthError,

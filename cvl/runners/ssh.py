@@ -127,10 +127,10 @@ def reached(
     from cvl.transports.openssh import OpenSSH
 
     transport = OpenSSH(host, key=key, accept_new=accept_new)
-    transport.check()
-    if common.get("ahead"):
-        transport.get_ready(REQUEST)
     try:
+        if common.get("ahead"):
+            transport.get_ready(REQUEST)
+        transport.check()
         yield transport
     finally:
         transport.unready()

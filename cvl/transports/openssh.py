@@ -32,6 +32,7 @@ CONNECTIONS = 8
 LOGIN_LIMIT = 120.0
 """Seconds for a person to type; sshd's own LoginGraceTime is as long."""
 SSH_MISSING = "ssh is not installed here", "apt install openssh-client"
+RSYNC_MISSING = "rsync is not installed here", "apt install rsync"
 
 
 class OpenSSH:
@@ -147,12 +148,8 @@ class OpenSSH:
 
     def check(self) -> None:
         """Raise `MissingTool` unless all that this needs here is installed."""
-        from shutil import which
-
-        from cvl.transports import rsync
-
-        for name, missing in (("ssh", SSH_MISSING), ("rsync", rsync.MISSING)):
-            if which(name) is None:
+        for name, missing in (("ssh", SSH_MISSING), ("rsync", RSYNC_MISSING)):
+            if not _installed(name):
                 raise MissingTool(*missing)
 
     def login(self) -> None:
@@ -240,6 +237,12 @@ class OpenSSH:
         for path in sockets.paths((*self._options, self._to.name), self._config, CONNECTIONS):
             if path not in self._frozen:
                 yield path
+
+
+def _installed(name: str) -> bool:
+    """Whether it can be run: what `shutil.which` says, which takes 3 ms to load."""
+    places = (f"{folder or '.'}/{name}" for folder in os.get_exec_path())
+    return any(Path(place).is_file() and os.access(place, os.X_OK) for place in places)
 
 
 def _option(name: str, value: str) -> tuple[str, str]:

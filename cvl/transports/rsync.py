@@ -20,9 +20,9 @@ from typing import IO
 
 from cvl.errors import CvlError, FetchError, MissingTool, NotReady, Unreachable
 from cvl.scope import Scope
+from cvl.transports.openssh import RSYNC_MISSING
 from cvl.transports.verdict import lost, verdict
 
-MISSING = "rsync is not installed here", "apt install rsync"
 OPTIONS = (
     "--times",
     "--omit-dir-times",
@@ -98,7 +98,7 @@ def _start(
             start_new_session=True,
         )
     except FileNotFoundError:
-        raise MissingTool(*MISSING) from None
+        raise MissingTool(*RSYNC_MISSING) from None
 
 
 def _run(child: Popen[bytes], scope: Scope) -> int:

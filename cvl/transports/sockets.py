@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
+
+from cvl.digest import blake2b
 
 PATH_LIMIT = 85
 """Bytes: of the 104 that the smallest system gives, ssh needs 18 for a temporary name."""
