@@ -86,16 +86,22 @@ status() {
 }
 
 # forbid CAUSE: who is in doubt has it settled: a start that is still on its way finds its place
-# taken, by a run that has ended for this cause. It may still have been faster.
+# taken, by a run that has ended for this cause. It may still have been faster. Made aside and renamed,
+# as every run: an empty folder in that place would give way to the start's own rename.
 forbid() {
     [ -n "$_settle" ] || return 1
-    mkdir -p -m 700 "$_base" "$_base/runs" 2>/dev/null
-    if mkdir -m 700 "$_run" 2>/dev/null; then
-        code_of "$1"
-        mkdir "$_run/work" "$_run/ws"
-        true >"$_run/output" && true >"$_run/marker" && true >"$_run/place"
-        printf '%s\n' "$1 $_code 0" >"$_run/reserve" && mv "$_run/reserve" "$_run/result"
-    fi
+    self
+    code_of "$1"
+    _new=$_base/new/$_pid-$_started
+    trap 'rm -rf "$_new"' EXIT
+    {
+        mkdir -p -m 700 "$_base" "$_base/runs" "$_base/new" "$_new" "$_new/run"
+        mkdir "$_new/run/work" "$_new/run/ws" && true >"$_new/run/output" &&
+            true >"$_new/run/marker" && true >"$_new/run/place" &&
+            printf '%s\n' "$1 $_code 0" >"$_new/run/result" || return 1
+        [ -d "$_run" ] || mv "$_new/run" "$_run"
+        rm -rf "$_new" "$_run/run"
+    } 2>/dev/null
     [ -d "$_run" ]
 }
 

@@ -12,6 +12,22 @@ from cvl.tests import farside
 from cvl.tests.farside import Host, finish, processes, script, wait_for
 
 JOB = 'echo ran >"$CVL_WORK_DIR/ran"; exec sleep 1000\n'
+HELD = """\
+#!/bin/sh
+for last; do :; done
+case $last in */runs/one) ;; *) exec busybox {name} "$@" ;; esac
+if [ {name} = mkdir ]; then
+    busybox mkdir "$@" && touch {folder}/made
+    until [ -e {folder}/moved ]; do sleep 0.01; done
+else
+    busybox mkdir {folder}/at-mv 2>/dev/null && until [ -e {folder}/made ]; do sleep 0.01; done
+    python3 -c 'import os, sys; os.rename(*sys.argv[1:])' "$@"
+    code=$?
+    touch {folder}/moved
+    exit $code
+fi
+"""
+"""Holds a start's last rename until a folder is made in its place, and who makes that until then."""
 
 
 @pytest.fixture(params=farside.SHELLS)
@@ -55,6 +71,25 @@ def test_what_was_never_started_is_listed_fetched_and_cleaned_as_any_run(host: H
     assert (changed.code, changed.body) == (0, b"")
     assert host.ask("clean", id="one").answers == ["result not-started 125 0"]
     assert host.ask("sweep", days=0).body == b"one removed\n"
+
+
+def test_a_start_cannot_take_the_place_that_a_stop_is_making(tmp_path: Path) -> None:
+    """rename(2) replaces an empty folder: only GNU's mv asks the kernel not to."""
+    [host] = farside.hosted(tmp_path, "dash")
+    for name in ("mv", "mkdir"):
+        (tmp_path / "bin" / name).write_text(HELD.format(name=name, folder=tmp_path))
+        (tmp_path / "bin" / name).chmod(0o755)
+    starting = host.open("start", {"id": "one", "follow": 1}, script(JOB))
+    wait_for((tmp_path / "at-mv").exists)
+    stop = {"id": "one", "settle": 1, "cause": "interrupted", "grace": 0}
+    stopping = host.open("stop", stop)
+    wait_for(lambda: (tmp_path / "made").exists() or stopping.poll() is not None)
+    (tmp_path / "made").touch()
+    assert finish(starting).last.startswith("result interrupted 130 0")
+    assert finish(stopping).last == "result interrupted 130 0"
+    assert not (host.run("one") / "work/ran").exists()
+    assert processes(host) == []
+    assert list(host.base.glob("new/*")) == []
 
 
 @pytest.mark.parametrize("delay", range(8))
