@@ -6,7 +6,6 @@ Only here do errors become exit codes and text.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from errno import EDQUOT, EFBIG, EIO, ENOSPC
 from importlib import import_module
@@ -40,6 +39,8 @@ FULL = frozenset({ENOSPC, EDQUOT, EIO, EFBIG})
 """What the file that our output goes to may answer."""
 HIDDEN: Mapping[str, str] = MappingProxyType({"_resolve": "cvl.cli.resolve:resolve_"})
 """What one cvl asks another, on another machine."""
+LATER = frozenset({"reap", "run"})
+"""Commands that say themselves what is left of earlier runs: `run` while it connects already."""
 
 
 class LazyGroup(click.Group):
@@ -90,11 +91,10 @@ def cvl(ctx: click.Context) -> None:
     One command: live output, the script's own exit code, results back on disk. Whatever dies
     (script, network, this machine), no rented machine is left running and nothing is lost.
     """
-    if ctx.invoked_subcommand != "reap":
-        from cvl.cli.notice import open_leases
+    if ctx.invoked_subcommand not in LATER:
+        from cvl.cli.notice import notify
 
-        if notice := open_leases():
-            print(f"cvl: {notice}", file=sys.stderr)
+        notify()
 
 
 def main(argv: Sequence[str]) -> int:

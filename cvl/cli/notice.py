@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 
 from cvl.paths import ledger_file
 
 QUERY = "SELECT 1 FROM leases WHERE state <> 'released' LIMIT 1"
+
+
+def notify() -> None:
+    """Say on stderr what `open_leases` found, if anything."""
+    if notice := open_leases():
+        print(f"cvl: {notice}", file=sys.stderr)
 
 
 def open_leases() -> str:

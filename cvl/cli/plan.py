@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from cvl.cli.notice import notify
 from cvl.console import Console
 from cvl.errors import CvlError, UsageError
 from cvl.spec import Plan
@@ -27,6 +28,7 @@ def agreement(params: Mapping[str, Any], console: Console) -> Any:
     """Return what sees the plan before anything happens: it shows, asks, or refuses."""
 
     def agree(plan: Plan) -> None:
+        notify()
         if params["dry_run"]:
             raise Planned(plan)
         if not plan.quote.price_per_hour:

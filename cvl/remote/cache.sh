@@ -7,23 +7,26 @@ held() {
     _id_held=${_id_held:--}
 }
 
-# Refuse a delta that does not fit, before it is read.
+# Refuse a delta that does not fit, before it is read. Whether the cache, and a spare of it, are what
+# they are said to be is found out while it comes in.
 cache_fits() {
+    _look='' _look_spare=''
     [ -n "$_cache" ] && [ "$_from" != - ] || return 0
     held
-    [ "$_id_held" = - ] || check
-    [ "$_id_held" = "$_from" ] || [ "$_id_held" = "$_tree" ] || refit
+    [ "$_id_held" != - ] && { [ "$_id_held" = "$_from" ] || [ "$_id_held" = "$_tree" ]; } || refit
+    _folder=$_base/cache/$_cache
+    intact "$_folder" &
+    _look=$!
+    spare_of "$_id_held" || return 0
+    intact "$_folder/spare" &
+    _look_spare=$!
 }
 
-# check -> _ready: the spare, if it is one of this tree, while we look at the cache itself.
-check() {
-    _folder=$_base/cache/$_cache _look=
-    if spare_of "$_id_held"; then
-        intact "$_folder/spare" &
-        _look=$!
-    fi
-    intact "$_folder" || disown
-    [ -z "$_look" ] || ! wait "$_look" || _ready=1
+# believe -> _ready: what was found out; the spare may be taken.
+believe() {
+    _ready=
+    [ -z "$_look" ] || wait "$_look" || { disown; refit; }
+    [ -z "$_look_spare" ] || ! wait "$_look_spare" || _ready=1
 }
 
 # intact FOLDER: nothing in its tree has changed since the id was written, by whosever hand: disks

@@ -11,7 +11,7 @@ spare_of() {
 # take_spare: out of the cache, into our own folder. Under the lock, before the tree changes.
 take_spare() {
     held
-    [ -z "${_ready:-}" ] || [ "$_id_held" = - ] || ! spare_of "$_id_held" ||
+    [ -z "$_ready" ] || [ "$_id_held" = - ] || ! spare_of "$_id_held" ||
         try mv "$_folder/spare" "$_new/spare"
 }
 

@@ -11,6 +11,7 @@ start() {
     trap 'exit 1' HUP INT TERM
     trap '[ -z "${_maker:-}" ] || wait "$_maker"; rm -rf "${_new:-}"' EXIT # it may still be writing
     unpack
+    believe
     workspace
     prepare
     furnish
@@ -48,8 +49,6 @@ unpack() {
     else
         try tar -xpof - -C "$_new"
     fi
-    wait "$_maker"; _maker=
-    [ -p "$_fresh/alive" ] || fail tool "no named pipe can be made in $_base"
     [ -e "$_new/end" ] || fail internal 'what was sent broke off'
 }
 
@@ -81,6 +80,8 @@ no_space() { fail space "no space left for $_base"; }
 # What the supervisor needs, made while a refusal still costs nothing. Whatever is changed after
 # the marker was changed by the job.
 furnish() {
+    wait "$_maker"; _maker=
+    [ -p "$_fresh/alive" ] || fail tool "no named pipe can be made in $_base"
     exec 8<>"$_fresh/alive"
     set -- "${_grace:-1000}" "${_timeout:--}" "${_build_timeout:--}" "${_tty:-0}" "${_docker:-0}"
     _placeholder=$_me # until the supervisor has written its own name
