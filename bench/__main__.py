@@ -10,6 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -77,12 +78,15 @@ def measured(earlier: page.Results, options: argparse.Namespace) -> Iterator[pag
     One that fails is reported, and the others go on; of those that are not asked for, the
     earlier results stay.
     """
-    names, about, notes = options.topics or list(TOPICS), machine.described(), ""
+    names, about, notes = options.topics or list(TOPICS), machine.described(machine.place()), ""
     revision = cvls.revision() or "outside of git"  # before the page itself changes
     found = {topic.name: topic for topic in earlier.topics}
     shares = sum(TOPICS[name] for name in names)
-    with tempfile.TemporaryDirectory(prefix="cvl-bench-") as name:
-        folder = Path(name)
+    with ExitStack() as stack:
+        folder, disk = (
+            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cvl-bench-", dir=place)))
+            for place in (machine.place(), None)
+        )
         cvl_list = [cvls.now(folder)]
         try:
             if options.before:
@@ -95,6 +99,7 @@ def measured(earlier: page.Results, options: argparse.Namespace) -> Iterator[pag
         for each in names:
             work = Work(
                 folder=_made(folder / each),
+                disk=_made(disk / each),
                 sizes=SMOKE if options.smoke else Sizes(),
                 seconds=options.minutes * 60 * TOPICS[each] / shares,
                 cvls=cvl_list,

@@ -48,7 +48,7 @@ def measure(work: Work) -> Topic:
         title="The ledger",
         question="Does it stay quick with very many runs, and after a crash?",
     )
-    count, folder = work.sizes.many_runs, work.folder
+    count, folder = work.sizes.many_runs, work.disk
     filled(folder / "few" / "ledger.db", min(FEW, count))
     filled(folder / "many" / "ledger.db", count)
     few, many = f"{min(FEW, count)} runs", f"{count:,} runs"
@@ -68,7 +68,7 @@ def _ps(topic: Topic, work: Work, few: str, many: str, seconds: float) -> None:
     measures: dict[str, Measure] = {}
     for cvl in work.cvls:
         for name, state in ((few, "few"), (many, "many")):
-            env = cvl.environment(CVL_STATE_DIR=str(work.folder / state))
+            env = cvl.environment(CVL_STATE_DIR=str(work.disk / state))
             measures[f"{cvl.called('ps')} ({name})"] = partial(
                 commands.timed, [cvl.program, "ps"], env
             )
@@ -81,7 +81,7 @@ def _ps(topic: Topic, work: Work, few: str, many: str, seconds: float) -> None:
 
 def _inserts(topic: Topic, work: Work, few: str, many: str, seconds: float) -> None:
     base = "sqlite: one INSERT, synchronous=FULL"
-    bare = sqlite3.connect(work.folder / "bare.db", isolation_level=None)
+    bare = sqlite3.connect(work.disk / "bare.db", isolation_level=None)
     bare.execute("PRAGMA synchronous = FULL")
     bare.execute("CREATE TABLE runs (id TEXT PRIMARY KEY, data TEXT)")
     numbers = itertools.count(10_000_000)
@@ -100,9 +100,9 @@ def _inserts(topic: Topic, work: Work, few: str, many: str, seconds: float) -> N
 
     measures: dict[str, Measure] = {base: insert}
     for name, state in ((few, "few"), (many, "many")):
-        copy = work.folder / f"{state}-written" / "ledger.db"
+        copy = work.disk / f"{state}-written" / "ledger.db"
         copy.parent.mkdir()
-        shutil.copyfile(work.folder / state / "ledger.db", copy)
+        shutil.copyfile(work.disk / state / "ledger.db", copy)
         measures[f"a run noted, {name}"] = partial(begin, Ledger(copy))
     found = in_turns(measures, rounds=work.sizes.rounds, seconds=seconds)
     bare.close()
@@ -112,11 +112,11 @@ def _inserts(topic: Topic, work: Work, few: str, many: str, seconds: float) -> N
 
 
 def _crashes(topic: Topic, work: Work, many: str, seconds: float) -> None:
-    source, count = work.folder / "many" / "ledger.db", work.sizes.many_runs
+    source, count = work.disk / "many" / "ledger.db", work.sizes.many_runs
     numbers = itertools.count()
 
     def look(*, crashed: bool) -> Sample:
-        path = work.folder / f"crash-{next(numbers)}" / "ledger.db"
+        path = work.disk / f"crash-{next(numbers)}" / "ledger.db"
         path.parent.mkdir()
         shutil.copyfile(source, path)
         if crashed:

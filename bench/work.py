@@ -53,9 +53,13 @@ SMOKE = Sizes(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """Where and how one topic is measured: `seconds` is what it may take, about."""
+    """Where and how one topic is measured: `seconds` is what it may take, about.
+
+    `folder` lies in memory if it can, `disk` on a disk.
+    """
 
     folder: Path
+    disk: Path
     sizes: Sizes
     seconds: float
     cvls: Sequence[Cvl]
@@ -156,6 +160,12 @@ def random_file(path: Path, megabytes: int) -> Path:
         for _ in range(megabytes):
             file.write(os.urandom(1_000_000))
     return path
+
+
+def quiet(base: Path) -> None:
+    """Wait until no process that was started with this folder's name runs any more."""
+    name = os.fsencode(base)
+    commands.wait_for(lambda: not any(name in _read(pid, "cmdline") for pid in _pids()))
 
 
 def keeps(pid: str, sockets: bytes) -> bool:
