@@ -15,13 +15,13 @@ from typing import Self
 
 from cvl.scope import SystemClock
 from cvl.testing import kube
+from cvl.testing.clock import Clock
 from cvl.testing.docker_engine import Engine
 from cvl.testing.kubernetes import quota
 from cvl.testing.kubernetes.access import ADMIN, MASTERS, ROLES_AT_START, User, account
 from cvl.testing.kubernetes.admission import place
 from cvl.testing.kubernetes.api import Answer, Api, Entry, Hook, Moment
 from cvl.testing.kubernetes.certificates import authority
-from cvl.testing.kubernetes.clock import Clock
 from cvl.testing.kubernetes.faults import Fault, What
 from cvl.testing.kubernetes.garbage import Garbage
 from cvl.testing.kubernetes.idle import Idle

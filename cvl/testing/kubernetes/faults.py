@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from cvl.testing.kubernetes.clock import Clock
+from cvl.testing.clock import Clock
 
 EVER = 10.0**9
 """Seconds that stand for "does not end"."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cvl.testing.kubernetes.clock import Clock
+from cvl.testing.clock import Clock
 
 FAILED, FAILED_LIMIT = 10.0, 600.0
 """Seconds before a failed pod is replaced; doubled with each."""

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cvl.testing.kubernetes.clock import Clock
+from cvl.testing.clock import Clock
 from cvl.testing.kubernetes.objects import Obj, meta
 from cvl.testing.kubernetes.requests import Wire
 from cvl.testing.kubernetes.resources import Resource

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cvl.testing.clock import Clock
 from cvl.testing.kubernetes.access import Tokens
-from cvl.testing.kubernetes.clock import Clock
 from cvl.testing.kubernetes.engine_api import EngineApi
 from cvl.testing.kubernetes.faults import Fault, Faults, What
 from cvl.testing.kubernetes.objects import Obj, at, meta, name_of, rfc3339, without_nulls

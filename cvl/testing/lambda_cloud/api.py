@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cvl.testing.lambda_cloud.clock import Clock
+from cvl.testing.clock import Clock
 from cvl.testing.lambda_cloud.faults import HARMLESS, SHOWN, WIRE, Fault, What
 from cvl.testing.lambda_cloud.limits import Pace
 from cvl.testing.lambda_cloud.operations import perform

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from cvl.scope import SystemClock
+from cvl.testing.clock import Clock
 from cvl.testing.lambda_cloud.api import Answer, Api, Entry, Hook, Moment, Request
-from cvl.testing.lambda_cloud.clock import Clock
 from cvl.testing.lambda_cloud.control import PREFIX as CONTROL
 from cvl.testing.lambda_cloud.control import control
 from cvl.testing.lambda_cloud.faults import Fault, Faults, What

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from cvl.testing.lambda_cloud.clock import Clock
+from cvl.testing.clock import Clock
 from cvl.testing.lambda_cloud.replies import CAPACITY, INVALID, MISSING
 
 EVER = 10.0**9

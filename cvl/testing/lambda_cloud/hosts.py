@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from cvl.testing.lambda_cloud.clock import Clock
+from cvl.testing.clock import Clock
 from cvl.testing.machine import Image
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from cvl.testing.lambda_cloud.clock import Clock
+from cvl.testing.clock import Clock
 
 SLACK = 0.05
 """The share of an interval that the network's jitter may take off it."""

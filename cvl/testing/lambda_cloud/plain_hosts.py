@@ -15,8 +15,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from cvl.testing.clock import Clock
 from cvl.testing.cloud_init import host_keys
-from cvl.testing.lambda_cloud.clock import Clock
 from cvl.testing.lambda_cloud.hosts import Host, Worker
 from cvl.testing.lifeline import Lifeline, started
 from cvl.testing.machine import Image

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from socket import socket
 
-from cvl.testing.lambda_cloud.clock import Clock
+from cvl.testing.clock import Clock
 from cvl.testing.lambda_cloud.hosts import Host, Worker
 from cvl.testing.machine import Image, Machine
 from cvl.testing.network import Network

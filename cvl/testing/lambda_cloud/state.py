@@ -11,9 +11,9 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from cvl.testing.clock import Clock
 from cvl.testing.lambda_cloud import catalog
 from cvl.testing.lambda_cloud.catalog import Json
-from cvl.testing.lambda_cloud.clock import Clock
 from cvl.testing.lambda_cloud.faults import BOOT, EVER, Fault, Faults, What
 from cvl.testing.lambda_cloud.hosts import Hosts
 from cvl.testing.lambda_cloud.instance import Instance, Order, Status
