@@ -95,7 +95,7 @@ class Api:
         """Return what goes back. Raises what a hook raises."""
         entry = self._note(request)
         self.tell(entry, Moment.RECEIVED)
-        fault = self.world.faults.take(entry.operation, *WIRE) if entry.operation else None
+        fault = self.world.faults.take(entry.operation, WIRE) if entry.operation else None
         if fault is not None:
             entry.fault = fault.what.value
             if fault.what is What.LATE:
@@ -174,7 +174,7 @@ class Api:
         return json_reply(shown, 201 if call.created else 200, _warnings(call))
 
     def _struck(self, call: Call, stream: Stream) -> Stream:
-        fault = self.world.faults.take(call.operation, *STREAM)
+        fault = self.world.faults.take(call.operation, STREAM)
         return struck(self.world, stream, fault) if fault else stream
 
     def _list(self, call: Call, objects: list[Obj], about: Obj) -> Obj:

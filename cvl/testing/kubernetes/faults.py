@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from cvl.testing.clock import Clock
-
-EVER = 10.0**9
-"""Seconds that stand for "does not end"."""
+from cvl.testing.faults import EVER, Armed
 
 
 class What(StrEnum):
@@ -73,60 +68,7 @@ class Fault:
     retry_after: int | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class _Armed:
-    fault: Fault
-    until: float
-    skip: int
-    left: int
-
-
-class Faults:
-    """The faults that are armed now. Safe in any thread."""
-
-    def __init__(self, clock: Clock, seed: int = 0) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._armed: list[_Armed] = []
-        self._random = random.Random(seed)
-
-    def inject(self, fault: Fault) -> None:
-        """Arm `fault`, from now on."""
-        until = self._clock.monotonic() + fault.seconds
-        armed = _Armed(fault=fault, until=until, skip=fault.skip, left=fault.times or 2**62)
-        with self._lock:
-            self._armed.append(armed)
-
-    def clear(self) -> None:
-        """Disarm everything."""
-        with self._lock:
-            self._armed.clear()
-
-    def take(self, operation: str, *kinds: What) -> Fault | None:
-        """Return the first armed fault of these kinds that strikes `operation`."""
-        with self._lock:
-            now = self._clock.monotonic()
-            self._armed = [each for each in self._armed if each.left and each.until > now]
-            for armed in self._armed:
-                fault = armed.fault
-                if fault.what in kinds and fault.on in ("*", operation) and self._strikes(armed):
-                    return fault
-        return None
-
-    def length(self, fault: Fault) -> int:
-        """Return after how many bytes it strikes a stream."""
-        with self._lock:
-            return fault.count + (self._random.randrange(fault.spread) if fault.spread else 0)
-
-    def _strikes(self, armed: _Armed) -> bool:
-        if armed.skip:
-            armed.skip -= 1
-            return False
-        if self._random.random() >= armed.fault.chance:
-            return False
-        armed.left -= 1
-        return True
-
+Faults = Armed[Fault]
 
 CREATE, DELETE = "create jobs", "delete jobs"
 LOG, WATCH = "get pods/log", "watch pods"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from cvl.testing.kubernetes.faults import EVER, Fault, What
+from cvl.testing.faults import EVER
+from cvl.testing.kubernetes.faults import Fault, What
 from cvl.testing.kubernetes.requests import Stream, Wire
 from cvl.testing.kubernetes.statuses import ApiError
 from cvl.testing.kubernetes.world import World
@@ -21,7 +22,7 @@ class _Struck:
     def __init__(self, wire: Wire, world: World, fault: Fault) -> None:
         self._wire, self._fault, self._clock = wire, fault, world.clock
         timed = fault.what in (What.STREAM_EXPIRES, What.GONE_EVENT)
-        self._left = 2**62 if timed else world.faults.length(fault)
+        self._left = 2**62 if timed else _length(world, fault)
         self._ends = world.clock.monotonic() + (fault.delay if timed else EVER)
 
     def send(self, data: bytes) -> None:
@@ -65,6 +66,11 @@ def struck(world: World, stream: Stream, fault: Fault) -> Stream:
                 wire.send(_gone())
 
     return replace(stream, run=run)
+
+
+def _length(world: World, fault: Fault) -> int:
+    """Return after how many bytes it strikes."""
+    return fault.count + (world.faults.draw(fault.spread) if fault.spread else 0)
 
 
 def _gone() -> bytes:

@@ -106,7 +106,7 @@ class World:
 
     def strikes(self, operation: str, what: What) -> Fault | None:
         """Return the fault of that kind which is armed for an operation."""
-        return self.faults.take(operation, what)
+        return self.faults.take(operation, {what})
 
     def event(
         self,

@@ -121,7 +121,7 @@ class Api:
         body = _json(request.body)
         entry = self._note(request, operation, body)
         self.tell(entry, Moment.RECEIVED)
-        fault = next(iter(self.cloud.faults.take(operation, WIRE)), None) if operation else None
+        fault = self.cloud.faults.take(operation, WIRE) if operation else None
         if fault is not None:
             entry.fault = fault.what.value
             if fault.what is What.LATE:
@@ -214,15 +214,15 @@ class Api:
 
     def _distort(self, entry: Entry, reply: Reply) -> Reply:
         """Return the reply as the armed faults show it."""
-        struck = self.cloud.faults.take(entry.operation, SHOWN) if entry.operation else []
-        if not struck or reply.status != 200:
+        struck = self.cloud.faults.take(entry.operation, SHOWN) if entry.operation else None
+        if struck is None or reply.status != 200:
             return reply
-        entry.fault = struck[0].what.value
+        entry.fault = struck.what.value
         data = json.loads(reply.body)["data"]
-        if struck[0].what is What.STALE:
+        if struck.what is What.STALE:
             return success([]) if isinstance(data, list) else failure(ApiError(404, MISSING))
         for shown in data if isinstance(data, list) else [data]:
-            _change(shown, struck[0].what)
+            _change(shown, struck.what)
         return success(data)
 
     def _close(self, entry: Entry, answer: Answer) -> Answer:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from cvl.testing.clock import Clock
+from cvl.testing.faults import EVER, Armed
 from cvl.testing.lambda_cloud.replies import CAPACITY, INVALID, MISSING
-
-EVER = 10.0**9
-"""Seconds that stand for "does not end"."""
 
 
 class What(StrEnum):
@@ -84,58 +79,7 @@ class Fault:
     code: str = "global/internal-error"
 
 
-@dataclass(slots=True, kw_only=True)
-class _Armed:
-    fault: Fault
-    until: float
-    skip: int
-    left: int
-
-
-class Faults:
-    """The faults that are armed now. Safe in any thread."""
-
-    def __init__(self, clock: Clock, seed: int = 0) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._armed: list[_Armed] = []
-        self._random = random.Random(seed)
-
-    def inject(self, fault: Fault) -> None:
-        """Arm `fault`, from now on."""
-        until = self._clock.monotonic() + fault.seconds
-        left = fault.times or 2**62
-        with self._lock:
-            self._armed.append(_Armed(fault=fault, until=until, skip=fault.skip, left=left))
-
-    def clear(self) -> None:
-        """Disarm everything."""
-        with self._lock:
-            self._armed.clear()
-
-    def take(self, operation: str, kinds: frozenset[What], *, all_of: bool = False) -> list[Fault]:
-        """Return the first armed fault of these kinds that strikes `operation`, or all of them."""
-        struck: list[Fault] = []
-        with self._lock:
-            now = self._clock.monotonic()
-            self._armed = [each for each in self._armed if each.left and each.until > now]
-            for armed in self._armed:
-                if armed.fault.what in kinds and armed.fault.on in ("*", operation):
-                    if self._strikes(armed):
-                        struck.append(armed.fault)
-                    if struck and not all_of:
-                        break
-        return struck
-
-    def _strikes(self, armed: _Armed) -> bool:
-        if armed.skip:
-            armed.skip -= 1
-            return False
-        if self._random.random() >= armed.fault.chance:
-            return False
-        armed.left -= 1
-        return True
-
+Faults = Armed[Fault]
 
 LAUNCH, TERMINATE, LIST, GET = "launchInstance", "terminateInstance", "listInstances", "getInstance"
 ADD_KEY, DELETE_KEY = "addSSHKey", "deleteSSHKey"

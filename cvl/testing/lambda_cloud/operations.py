@@ -79,7 +79,7 @@ def _terminate(cloud: Cloud, _params: Params, body: Body) -> Json:
     instances = _named(cloud, body)
     now = cloud.now()
     kinds = frozenset({What.IGNORED, What.BUSY, What.LINGERS})
-    armed = cloud.faults.take("terminateInstance", kinds, all_of=True)
+    armed = cloud.faults.take_all("terminateInstance", kinds)
     faults = {fault.what: fault for fault in armed}
     boots = any(each.status is Status.BOOTING for each in instances)
     if boots and (What.BUSY in faults or not cloud.settings.terminate_while_booting):

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cvl.testing.clock import Clock
+from cvl.testing.faults import EVER
 from cvl.testing.lambda_cloud import catalog
 from cvl.testing.lambda_cloud.catalog import Json
-from cvl.testing.lambda_cloud.faults import BOOT, EVER, Fault, Faults, What
+from cvl.testing.lambda_cloud.faults import BOOT, Fault, Faults, What
 from cvl.testing.lambda_cloud.hosts import Hosts
 from cvl.testing.lambda_cloud.instance import Instance, Order, Status
 from cvl.testing.lambda_cloud.meter import Bill
@@ -137,7 +138,7 @@ class Cloud:
     def create(self, order: Order) -> Instance:
         """Make an instance; it boots at once, with what is armed to go wrong."""
         now = self._clock.monotonic()
-        plan = self.faults.take("launchInstance", BOOT, all_of=True)
+        plan = self.faults.take_all("launchInstance", BOOT)
         faults = {fault.what: fault for fault in plan}
         host = self.hosts.new(self._image(order, faults))
         host.power_on()
