@@ -27,7 +27,7 @@ else
     exit $code
 fi
 """
-"""Holds a start's last rename until a folder is made in its place, and who makes that until then."""
+"""Holds a start's last rename until a folder is made there, and who makes that until then."""
 
 
 @pytest.fixture(params=farside.SHELLS)
