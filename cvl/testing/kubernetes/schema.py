@@ -6,23 +6,18 @@ checkout. What it says of our resources is cut out of it once; the rest is never
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cvl.testing.kubernetes.resources import RESOURCES
-
-if TYPE_CHECKING:
-    from jsonschema import Draft202012Validator
+from cvl.testing.specs import Schemas, load
 
 FILE = "kubernetes/swagger.json"
-URI = "urn:kubernetes"
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 OTHERS = (f"{META}Status", f"{META}DeleteOptions", "io.k8s.api.policy.v1.Eviction",
           "io.k8s.api.authentication.v1.TokenRequest")  # fmt: skip
@@ -52,37 +47,30 @@ class Document:
     """The document, cut down to our resources."""
 
     def __init__(self, path: Path) -> None:
-        from referencing import Registry
-        from referencing.jsonschema import DRAFT202012
-
         contents = json.loads(path.read_text())
         self.paths: Mapping[str, Any] = contents["paths"]
         self.parameters: Mapping[str, Any] = contents["parameters"]
         roots = [each.definition for each in RESOURCES] + list(OTHERS)
         self.definitions = _reachable(contents["definitions"], roots)
         cut = {"definitions": {name: _strict(name, it) for name, it in self.definitions.items()}}
-        self._registry = Registry().with_resource(URI, DRAFT202012.create_resource(cut))
-        self._validators: dict[str, Draft202012Validator] = {}
+        self._schemas = Schemas(cut)
 
     def object(self, definition: str, value: object, *, prune: bool = False) -> Complaints:
         """Return what is wrong with an object of that definition, which has no nulls in it.
 
         `prune` takes unknown fields out of it, as the real server does.
         """
-        from jsonschema import Draft202012Validator
-
-        if definition not in self._validators:
-            schema = {"$ref": f"{URI}#/definitions/{definition}"}
-            self._validators[definition] = Draft202012Validator(schema, registry=self._registry)
         unknown: list[str] = []
         wrong: list[str] = []
-        for error in list(self._validators[definition].iter_errors(value)):
+        for error in list(self._schemas.errors(f"/definitions/{definition}", value)):
             path = error.json_path.removeprefix("$").removeprefix(".")
-            if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-                extra = set(error.instance) - set(error.schema.get("properties", ()))
+            given, schema = error.instance, error.schema
+            strict = error.validator == "additionalProperties"
+            if strict and isinstance(given, dict) and isinstance(schema, Mapping):
+                extra = set(given) - set(schema.get("properties", ()))
                 unknown += [f"{path}.{key}".removeprefix(".") for key in sorted(extra)]
                 for key in extra if prune else ():
-                    del error.instance[key]
+                    del given[key]
             else:
                 wrong.append(f"{path}: {error.message}" if path else error.message)
         return Complaints(unknown=tuple(unknown), wrong=tuple(wrong))
@@ -108,13 +96,7 @@ class Document:
 @cache
 def find() -> tuple[Document | None, str]:
     """Return the document, or why there is none."""
-    beside = Path(__file__).parents[4] / "shared/specs"
-    path = Path(os.environ.get("CVL_SPECS", beside)) / FILE
-    if not path.is_file():
-        return None, f"no {FILE} in $CVL_SPECS or ../shared/specs"
-    if importlib.util.find_spec("jsonschema") is None:
-        return None, "jsonschema is not installed"
-    return Document(path), ""
+    return load(FILE, Document)
 
 
 def _reachable(all_: Mapping[str, Any], roots: Iterable[str]) -> dict[str, Any]:

@@ -5,33 +5,23 @@ It is looked for in `$CVL_SPECS/lambda/`, else in `../shared/specs/lambda/` besi
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from jsonschema import Draft202012Validator
+from cvl.testing.specs import Schemas, load
 
 FILE = "lambda/lambda-cloud-openapi-1.10.0.json"
-URI = "urn:lambda-cloud"
 
 
 class Document:
     """The document, and what it says of each operation."""
 
     def __init__(self, path: Path) -> None:
-        from referencing import Registry
-        from referencing.jsonschema import DRAFT202012
-
         contents = json.loads(path.read_text())
-        resource = DRAFT202012.create_resource(contents)
-        self._registry = Registry().with_resource(URI, resource)
-        self._validators: dict[str, Draft202012Validator] = {}
+        self._schemas = Schemas(contents)
         self._operations = {
-            operation["operationId"]: (operation, f"{URI}#/paths/{_escape(route)}/{method}")
+            operation["operationId"]: (operation, f"/paths/{_escape(route)}/{method}")
             for route, methods in contents["paths"].items()
             for method, operation in methods.items()
             if isinstance(operation, dict) and "operationId" in operation
@@ -59,25 +49,14 @@ class Document:
         return self._complaints(f"{operation} {status}", where, body)
 
     def _complaints(self, name: str, where: str, value: object) -> list[str]:
-        from jsonschema import Draft202012Validator
-
-        if where not in self._validators:
-            schema = {"$ref": where}
-            self._validators[where] = Draft202012Validator(schema, registry=self._registry)
-        errors = self._validators[where].iter_errors(value)
+        errors = self._schemas.errors(where, value)
         return [f"{name}: {error.json_path}: {error.message}" for error in errors]
 
 
 @cache
 def find() -> tuple[Document | None, str]:
     """Return the document, or why there is none."""
-    beside = Path(__file__).parents[4] / "shared/specs"
-    path = Path(os.environ.get("CVL_SPECS", beside)) / FILE
-    if not path.is_file():
-        return None, f"no {FILE} in $CVL_SPECS or ../shared/specs"
-    if importlib.util.find_spec("jsonschema") is None:
-        return None, "jsonschema is not installed"
-    return Document(path), ""
+    return load(FILE, Document)
 
 
 def _escape(route: str) -> str:
