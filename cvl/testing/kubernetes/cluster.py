@@ -34,7 +34,7 @@ from cvl.testing.kubernetes.requests import Request
 from cvl.testing.kubernetes.resources import CLUSTER_ROLES, NAMESPACES, NODES, SERVICES
 from cvl.testing.kubernetes.scheduler import Scheduler
 from cvl.testing.kubernetes.schema import find
-from cvl.testing.kubernetes.server import Server
+from cvl.testing.kubernetes.server import serve
 from cvl.testing.kubernetes.world import Settings, World
 
 SPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
@@ -75,7 +75,7 @@ class KubernetesCluster:
         try:
             self._authority, tls = authority(self.folder)
             self.api = Api(self.world)
-            self._server = Server(self, tls, port, self.settings.hang_seconds)
+            self._server = serve(self, tls, port, self.settings.hang_seconds)
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise

@@ -13,7 +13,8 @@ By hand: `python -m cvl.testing.lambda_cloud`.
 
 from __future__ import annotations
 
-from cvl.testing.lambda_cloud.api import Drop, Entry, Moment
+from cvl.testing.conversation import Drop
+from cvl.testing.lambda_cloud.api import Entry, Moment
 from cvl.testing.lambda_cloud.cloud import LambdaCloud
 from cvl.testing.lambda_cloud.faults import FAULTS, Fault, What
 from cvl.testing.lambda_cloud.instance import Instance, Status

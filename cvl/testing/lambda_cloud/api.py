@@ -54,10 +54,6 @@ class Moment(StrEnum):
     ANSWERED = "answered"  # the answer is on its way
 
 
-class Drop(Exception):
-    """Raised by a hook: the connection is reset there and then. Before DONE nothing happens."""
-
-
 @dataclass(slots=True, kw_only=True)
 class Entry:
     """One request in the log. Times are UTC epoch seconds; no key and no user_data is in it."""

@@ -21,7 +21,7 @@ from cvl.testing.lambda_cloud.plain_hosts import PlainHosts
 from cvl.testing.lambda_cloud.real_hosts import Door, RealHosts
 from cvl.testing.lambda_cloud.replies import Reply
 from cvl.testing.lambda_cloud.schema import find
-from cvl.testing.lambda_cloud.server import Server
+from cvl.testing.lambda_cloud.server import serve
 from cvl.testing.lambda_cloud.state import Cloud, Settings
 from cvl.testing.machine import possible
 
@@ -42,7 +42,7 @@ class LambdaCloud:
         self.clock = clock or SystemClock()
         self.document, self.unchecked = find()
         self._faults = Faults(self.clock, settings.seed)
-        self._server = Server(self, port, settings.hang_seconds)
+        self._server = serve(self, port, settings.hang_seconds)
         self.port = self._server.port
         try:
             self.hosts = self._hosts()
