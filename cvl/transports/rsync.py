@@ -37,6 +37,8 @@ OPTIONS = (
 )
 TICK = 0.1
 """Seconds between two looks at the scope."""
+REST = 0.02
+"""Seconds between two looks at the progress: rsync tells it after each file."""
 END_LIMIT = 3.0
 """Seconds that rsync has to keep what has arrived of a file when it is told to stop."""
 NOT_FOUND = 127
@@ -114,6 +116,7 @@ def _run(child: Popen[bytes], scope: Scope) -> int:
                 if not data:
                     return child.wait(END_LIMIT)
                 _tell(data, scope)
+                scope.sleep(REST)
     finally:
         _end(child)
 
