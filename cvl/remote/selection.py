@@ -79,7 +79,11 @@ class _Chooser:
         """Add what lies at these paths; `anyhow`: also what a `.cvlignore` names."""
         taken = self.entries.keys() | self._above
         fresh = [path for path in dict.fromkeys(paths) if path not in taken]
-        for path, entry in self._hashes.each(self._allowed(fresh, anyhow=anyhow)):
+        known, others = self._hashes.unchanged(self._allowed(fresh, anyhow=anyhow))
+        self.entries.update(known)
+        self._new += sorted(known.keys() & self._hashes.mentions.keys())
+        for path in others:
+            entry = self._hashes.entry(path)
             if entry is None:
                 continue
             if entry.kind == "d":
