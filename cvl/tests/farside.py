@@ -27,6 +27,7 @@ COMMAND = (
     'echo "cvl:$_nonce need lib $_lib" >&2; exit 1'
 )
 LIMIT = 30.0
+SPOILT = ("edited", "removed", "added", "all removed")
 SHELLS = ("dash", "bash", "busybox")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -127,6 +128,23 @@ class Host:
 
     def output(self, run: str) -> bytes:
         return (self.run(run) / "output").read_bytes()
+
+
+def spoil(tree: Path, what: str) -> None:
+    """Change a tree that holds d/f behind cvl's back, in one of the ways of `SPOILT`."""
+    folder, later = tree / "d", time.time() + 5  # one shell's find counts whole seconds
+    match what:
+        case "edited":
+            (folder / "f").write_bytes(b"3")
+            os.utime(folder / "f", (later, later))
+        case "removed":
+            (folder / "f").unlink()
+            os.utime(folder, (later, later))
+        case "added":
+            (folder / "more").touch()
+            os.utime(folder, (later, later))
+        case _:
+            shutil.rmtree(tree)
 
 
 def script(job: str | bytes, files: Files | None = None) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -90,23 +89,11 @@ def test_differences_reach_the_spare_and_the_cache(host: Host) -> None:
         assert again.body == second.body
 
 
-@pytest.mark.parametrize("what", ["edited", "removed", "added", "all removed"])
+@pytest.mark.parametrize("what", farside.SPOILT)
 def test_a_spare_that_somebody_has_changed_is_not_used_but_made_anew(host: Host, what: str) -> None:
     start(host, "r1", "-", spare=1)
     there = spare(host)
-    folder, later = there / "tree/d", time.time() + 5  # one shell's find counts whole seconds
-    match what:
-        case "edited":
-            (folder / "f").write_bytes(b"3")
-            os.utime(folder / "f", (later, later))
-        case "removed":
-            (folder / "f").unlink()
-            os.utime(folder, (later, later))
-        case "added":
-            (folder / "more").touch()
-            os.utime(folder, (later, later))
-        case _:
-            (there / "tree").rename(there / "gone")
+    farside.spoil(there / "tree", what)
     assert start(host, "r2", spare=1).body == b"12f\n"
     assert spare(host).is_dir()
     assert start(host, "r3").body == b"12f\n"
