@@ -8,19 +8,20 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import signal
 import subprocess
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cvl.testing.lifeline import Lifeline
+
 IMAGE = "cvl-test/busybox"
-START_LIMIT, STOP_LIMIT, CALL_LIMIT = 60.0, 30.0, 120.0
-"""Seconds."""
+SCRIPT = Path(__file__).with_suffix(".sh")
+LIFE_LIMIT, CALL_LIMIT = 90.0, 120.0
+"""Seconds: to start or to end; for a docker command."""
 
 
 def missing() -> str:
@@ -73,91 +74,19 @@ class Engine:
 
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """Start an engine, with the image in it; end it and all its containers.
+    """Start an engine, with the image in it; end it and all its containers, however we end.
 
-    Its folder is made below the system's temporary one: a socket's path has to be short.
+    Its folder is made below the system's temporary one: a socket's path has to be short. It has a
+    bridge of its own, so that no other engine's is touched. Raises `OSError`.
     """
     folder = Path(tempfile.mkdtemp(prefix="cvl-docker-"))
-    try:
-        with _bridge() as bridge, _daemon(folder, bridge):
-            made = Engine(folder=folder)
-            made.docker("import", "--change", 'CMD ["sh"]', "-", IMAGE, data=busybox())
-            try:
-                yield made
-            finally:
-                made.clear()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _bridge() -> Iterator[str]:
-    """Make a bridge of our own, so that no other engine's is touched."""
-    name = f"cvl{os.getpid():x}"
+    bridge = f"cvl{os.getpid():x}"
     address = f"198.18.{os.getpid() % 254 + 1}.1/24"
-    _ip("link", "add", name, "type", "bridge")
-    try:
-        _ip("addr", "add", address, "dev", name)
-        _ip("link", "set", name, "up")
-        yield name
-    finally:
-        _ip("link", "del", name)
-
-
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, timeout=CALL_LIMIT)
-
-
-@contextmanager
-def _daemon(folder: Path, bridge: str) -> Iterator[None]:
-    command = [
-        "dockerd",
-        f"--host=unix://{folder}/docker.sock",
-        f"--data-root={folder}/data",
-        f"--exec-root={folder}/exec",
-        f"--pidfile={folder}/pid",
-        f"--bridge={bridge}",
-        "--iptables=false",
-        "--ip6tables=false",
-        "--ip-masq=false",
-        "--storage-driver=vfs",
-        "--log-level=warn",
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        _wait_until_up(process, folder)
-        yield
-    finally:
-        _end(process)
-
-
-def _wait_until_up(process: subprocess.Popen[bytes], folder: Path) -> None:
-    until = time.monotonic() + START_LIMIT
-    env = {**os.environ, **Engine(folder=folder).env}
-    while subprocess.run(
-        ["docker", "version"], env=env, capture_output=True, check=False, timeout=CALL_LIMIT
-    ).returncode:
-        if process.poll() is not None or time.monotonic() > until:
-            raise RuntimeError(f"dockerd does not start: {(folder / 'log').read_text()}")
-        time.sleep(0.05)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """TERM, so that the engine ends its own containerd; KILL for the whole session if it hangs."""
-    process.terminate()
-    try:
-        process.wait(STOP_LIMIT)
-    except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(STOP_LIMIT)
+    argv = ("sh", str(SCRIPT), str(folder), bridge, address)
+    with closing(Lifeline(argv, deadline=LIFE_LIMIT)):
+        made = Engine(folder=folder)
+        made.docker("import", "--change", 'CMD ["sh"]', "-", IMAGE, data=busybox())
+        yield made
 
 
 def busybox() -> bytes:
