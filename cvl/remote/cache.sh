@@ -22,11 +22,16 @@ cache_fits() {
     _look_spare=$!
 }
 
-# believe -> _ready: what was found out; the spare may be taken.
+# believe -> _ready: what was found out; the spare may be taken. Changes while another start brings
+# the cache up to date are that one's: the lock will tell.
 believe() {
-    _ready=
-    [ -z "$_look" ] || wait "$_look" || { disown; refit; }
-    [ -z "$_look_spare" ] || ! wait "$_look_spare" || _ready=1
+    _ready='' _seen=${_id_held:-}
+    if [ -n "$_look" ] && ! wait "$_look"; then
+        held
+        [ "$_id_held" != "$_seen" ] || { disown; refit; }
+    elif [ -n "$_look_spare" ] && wait "$_look_spare"; then
+        _ready=1
+    fi
 }
 
 # intact FOLDER: nothing in its tree has changed since the id was written, by whosever hand: disks

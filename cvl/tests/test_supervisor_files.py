@@ -118,6 +118,28 @@ def test_a_cache_that_somebody_else_has_changed_is_noticed(host: Host, what: str
     assert again.body == whole.body
 
 
+def test_what_another_start_changes_meanwhile_is_no_reason_to_distrust_the_cache(
+    tmp_path: Path,
+) -> None:
+    [host] = farside.hosted(tmp_path, "dash")
+    host.start("r1", "true\n", {"tree/f": b"1"}, follow=1, cache="c", tree="t1")
+    (tmp_path / "bin/find").write_text(
+        f'#!/bin/sh\nuntil [ -e {tmp_path}/go ]; do sleep 0.01; done\nexec /usr/bin/find "$@"\n'
+    )
+    (tmp_path / "bin/find").chmod(0o755)
+    data = farside.script("cat f\n", {"tree/f": b"2"})
+    late = host.open(
+        "start", {"id": "r2", "cache": "c", "base": "t1", "tree": "t2", "follow": 1}, data
+    )
+    farside.wait_for(lambda: list(host.base.glob("new/*/end")))
+    (host.base / "cache/c/id").write_text("t2\n")
+    time.sleep(0.05)  # the clock of a file system ticks
+    (host.base / "cache/c/tree/f").write_text("2")
+    (tmp_path / "go").touch()
+    assert farside.finish(late).body == b"2"
+    assert (host.base / "cache/c/id").read_text() == "t2\n"
+
+
 def test_a_lock_whose_holder_died_is_taken(host: Host) -> None:
     host.start("r1", "true\n", {"tree/f": b"1"}, follow=1, cache="c", tree="t1")
     locks = sorted((host.base / "cache/c").glob("lock.*"))
