@@ -31,10 +31,12 @@ class Setup:
 
     `in_place`: the job works in the example's own folder there, no files travel. `bundle` is
     about cvl itself there: `no` (not needed), `install` (put it there), `require` (it must be).
+    `again`: other runs may follow on that machine.
     """
 
     in_place: bool = False
     bundle: str = "no"
+    again: bool = True
 
 
 def start(
@@ -90,6 +92,7 @@ class Cargo:
             lines.append(("timeout", f"{limits.timeout:g}"))
         if self._sync:
             lines += self._sync.headers()
+            lines += self._sync.spare() if self._setup.again else []
         if self._setup.bundle == "install":
             from cvl.remote.bundle import bundle
 

@@ -33,8 +33,11 @@ class TreeSync:
     def headers(self) -> Headers:
         """Return what the start request says of the tree (docs/far-side.md)."""
         base = self._base.id if self._base else "-"
-        lines = [("cache", self._key), ("base", base), ("tree", self.tree.id)]
-        return [*lines, ("spare", str(self.tree.size >> 10))] if _heavy(self.tree) else lines
+        return [("cache", self._key), ("base", base), ("tree", self.tree.id)]
+
+    def spare(self) -> Headers:
+        """Return what asks for a spare copy, where it is worth it."""
+        return [("spare", str(self.tree.size >> 10))] if _heavy(self.tree) else []
 
     def delta(self) -> Delta:
         """Return what has to be sent."""

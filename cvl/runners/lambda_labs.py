@@ -86,7 +86,7 @@ class LambdaLabsRunner:
             region=region,
             patience=duration(wait_capacity) if wait_capacity else 0.0,
             accept_new_host_key=accept_new_host_key,
-            setup=Setup(bundle="install" if install_cvl else "no"),
+            setup=Setup(bundle="install" if install_cvl else "no", again=False),
         )
         common["keep_rented"] = keep_on_fetch_failure
         return frontdoor.run(provider, spec, common)

@@ -8,7 +8,7 @@ import pytest
 
 from cvl.remote import launch
 from cvl.remote.far import FarSide
-from cvl.remote.launch import Setup
+from cvl.remote.launch import Cargo, Setup
 from cvl.remote.sync import MANY, MUCH, SPARE_LIMIT, TreeSync
 from cvl.scope import Scope
 from cvl.spec import JobSpec, Source
@@ -76,5 +76,16 @@ def test_a_spare_is_asked_for_where_it_is_worth_it(
         size = MUCH + 101
     for number in range(files):
         sparse(source.root / f"ex/f{number}", size)
-    headers = dict(TreeSync(far, source).headers())
+    headers = dict(TreeSync(far, source).spare())
     assert headers.get("spare") == (str(files * size >> 10) if asked else None)
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_machine_that_is_used_once_is_asked_for_none(
+    again: bool, far: FarSide, source: Source
+) -> None:
+    sparse(source.root / "ex/big", MUCH + 1)
+    spec = JobSpec(run_id="run-1", argv=("true",), source=source)
+    headers = dict(Cargo(far, spec, Setup(again=again)).headers())
+    assert ("spare" in headers) is again
+    assert headers["tree"]
