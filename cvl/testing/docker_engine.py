@@ -62,13 +62,17 @@ class Engine:
         )
         return done.stdout.decode().strip()
 
-    def containers(self) -> list[str]:
-        """Return the names of all containers, ended ones too."""
-        return self.docker("ps", "-a", "--format", "{{.Names}}").split()
+    def containers(self, *, pods: bool = False) -> list[str]:
+        """Return the names of all containers, ended ones too.
+
+        Those of a cluster that shares the engine, and ends them when it likes, only with `pods`.
+        """
+        names = self.docker("ps", "-a", "--format", "{{.Names}}").split()
+        return [name for name in names if pods or not name.startswith("k8s_")]
 
     def clear(self) -> None:
         """Remove all containers."""
-        if names := self.containers():
+        if names := self.containers(pods=True):
             self.docker("rm", "-f", *names)
 
 

@@ -48,7 +48,7 @@ def client(cluster: KubernetesCluster) -> Client:
 
 def ours(engine: Engine) -> list[str]:
     """Return the containers of these tests: the engine may have others too."""
-    return [name for name in engine.containers() if "_default_" in name]
+    return [name for name in engine.containers(pods=True) if "_default_" in name]
 
 
 def shell(cluster: KubernetesCluster, script: str, name: str = "p", **more: object) -> Obj:
