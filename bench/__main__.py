@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -106,6 +107,8 @@ def measured(earlier: page.Results, options: argparse.Namespace) -> Iterator[pag
                 rivals=not options.no_rivals,
             )
             found[each] = _topic(each, work)
+            if folder.parent == machine.MEMORY:
+                shutil.rmtree(work.folder)
             now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
             found[each].measured = f"on {now}, cvl {revision}"
             topics = [found[name] for name in TOPICS if name in found]
@@ -123,7 +126,7 @@ def _topic(name: str, work: Work) -> Topic:
         topic = Topic(name=name, title=name.replace("_", " ").capitalize(), question="")
         topic.error = f"{type(error).__name__}: {error}"[:300]
     topic.seconds = time.monotonic() - began
-    return topic  # its folder goes in the end: some file systems are slow to remove
+    return topic  # a folder on a disk goes in the end: some file systems are slow to remove
 
 
 def _install() -> None:

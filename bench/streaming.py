@@ -116,7 +116,9 @@ def _copies(work: Work, there: Host, file: Path) -> dict[str, Measure]:
             there.warm(cvl)
             env, before = there.env(cvl), there.kept_cpu(cvl)
             sample = commands.timed(there.run(cvl, file.name), env, out=out)
-            return checked(sample, there.kept_cpu(cvl) - before)
+            found = checked(sample, there.kept_cpu(cvl) - before)
+            there.forget(cvl)
+            return found
 
         return take
 

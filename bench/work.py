@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -113,6 +114,11 @@ class Host:
         """Return the processor seconds of what keeps that cvl's connection, so far."""
         sockets = self.env(cvl)["XDG_RUNTIME_DIR"].encode()
         return sum(_cpu(pid) for pid in _pids() if keeps(pid, sockets))
+
+    def forget(self, cvl: Cvl) -> None:
+        """Remove what that cvl's runs have left, here and over there: outputs may be large."""
+        for runs in (Path(self.env(cvl)["CVL_STATE_DIR"], "runs"), self.sshd.home / ".cvl/runs"):
+            shutil.rmtree(runs, ignore_errors=True)
 
     def cool(self, cvl: Cvl) -> None:
         """End that cvl's kept connections."""
