@@ -194,7 +194,7 @@ def _questions(files: Files, mirror: Path, cache: Path) -> Iterator[Question]:
             TAR: lambda: files.tar(source),
         }
 
-    bare_run = {f"{ours}, no copy ready": lambda: files.cvl(work.cvls[0], SMALL, spare=False)}
+    bare_run = {f"{ours} (no copy ready)": lambda: files.cvl(work.cvls[0], SMALL, spare=False)}
     again = {RSYNC: bare, COPY: copied, **cvls(SMALL), **bare_run}
     yield f"{count}, nothing changed", again, RSYNC, {ours: Goal(limit=1.1)}, 0.25
     edited = {name: changed(measure) for name, measure in again.items() if name != RSYNC}
