@@ -79,14 +79,15 @@ def measured(earlier: page.Results, options: argparse.Namespace) -> Iterator[pag
     One that fails is reported, and the others go on; of those that are not asked for, the
     earlier results stay.
     """
-    names, about, notes = options.topics or list(TOPICS), machine.described(machine.place()), ""
+    place, names, notes = machine.place(), options.topics or list(TOPICS), ""
+    about = machine.described(place)
     revision = cvls.revision() or "outside of git"  # before the page itself changes
     found = {topic.name: topic for topic in earlier.topics}
     shares = sum(TOPICS[name] for name in names)
     with ExitStack() as stack:
         folder, disk = (
-            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cvl-bench-", dir=place)))
-            for place in (machine.place(), None)
+            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cvl-bench-", dir=where)))
+            for where in (place, None)
         )
         cvl_list = [cvls.now(folder)]
         try:
@@ -107,7 +108,7 @@ def measured(earlier: page.Results, options: argparse.Namespace) -> Iterator[pag
                 rivals=not options.no_rivals,
             )
             found[each] = _topic(each, work)
-            if folder.parent == machine.MEMORY:
+            if work.in_memory:
                 shutil.rmtree(work.folder)
             now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
             found[each].measured = f"on {now}, cvl {revision}"

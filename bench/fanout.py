@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import commands
 from bench.commands import Run
 from bench.cvls import Cvl
-from bench.pairs import in_turns
+from bench.pairs import after, in_turns
 from bench.profiles import functions
 from bench.values import Goal, Measure, Sample, Topic
 from bench.work import Host, Work, example, keeps
@@ -41,7 +41,7 @@ def measure(work: Work) -> Topic:
         example(there.repo, "long", f"echo hello; sleep {work.sizes.job_seconds}\n")
         for cvl in work.cvls:
             _at_once(_runs(cvl, names, "hello"), there.env(cvl))  # what is only done once
-            _cool(there, cvl)
+            there.cool(cvl)
         share = work.seconds / (len(work.sizes.hosts) + 2)
         for count in work.sizes.hosts:
             _compare(topic, work, there, names[:count], "hello", share)
@@ -67,13 +67,12 @@ def _compare(
         base: lambda: _at_once([[*ssh, name, script] for name in names], env)
     }
     for cvl in work.cvls[: 1 if what == "long" else None]:  # a minute a round is enough
-        measures[f"{cvl.called('run')} each"] = _cold(
-            there, cvl, partial(_at_once, _runs(cvl, names, what), there.env(cvl))
+        measures[f"{cvl.called('run')} each"] = after(
+            partial(there.cool, cvl), partial(_at_once, _runs(cvl, names, what), there.env(cvl))
         )
     cvl = work.cvls[0]
-    measures["cvl in Python, one process"] = _cold(
-        there,
-        cvl,
+    measures["cvl in Python, one process"] = after(
+        partial(there.cool, cvl),
         partial(_at_once, [[*cvl.python("fan_once.py"), what, *names]], env, share=count),
     )
     found = in_turns(
@@ -105,18 +104,6 @@ def _runs(cvl: Cvl, names: Sequence[str], what: str) -> list[list[str]]:
     return [
         [cvl.program, "run", "--no-fetch", "-q", "--docker", name, what, "train"] for name in names
     ]
-
-
-def _cold(there: Host, cvl: Cvl, measure: Callable[[], Sample]) -> Measure:
-    def take() -> Sample:
-        _cool(there, cvl)
-        return measure()
-
-    return take
-
-
-def _cool(there: Host, cvl: Cvl) -> None:
-    there.cool(cvl)
 
 
 def _at_once(

@@ -13,8 +13,7 @@ from random import Random
 
 from bench import commands
 from bench.cvls import Cvl
-from bench.machine import MEMORY
-from bench.pairs import in_turns
+from bench.pairs import after, in_turns
 from bench.profiles import calls
 from bench.values import Failed, Goal, Measure, Sample, Topic
 from bench.work import Host, Work, example, host, quiet, random_file
@@ -57,7 +56,7 @@ class Files:
 
     def clear(self) -> None:
         """Remove what earlier measures have left, where that does not cost the next one."""
-        if self.work.folder.parent.parent == MEMORY:
+        if self.work.in_memory:
             shutil.rmtree(self.work.folder / "places", ignore_errors=True)
 
     def cvl(self, cvl: Cvl, what: str, *, first: bool = False, spare: bool = True) -> Sample:
@@ -124,21 +123,19 @@ def measure(work: Work) -> Topic:
         mirror, cache = work.folder / "mirror", work.folder / "cache"
         for place in (mirror, cache):
             files.rsync(f"{there.repo / SMALL}/", f"{there.name}:{place}/")
-        for title, measures, base, goals, share in _questions(files, mirror, cache):
+        for title, measures, base, goals, share, note in _questions(files, mirror, cache):
             found = in_turns(
-                {name: _cleared(files, each) for name, each in measures.items()},
+                {name: after(files.clear, each) for name, each in measures.items()},
                 rounds=work.sizes.rounds,
                 seconds=work.seconds * share,
                 warm=False,
             )
-            note = f"{NOTE} {SPARE_NOTE}" if base == RSYNC and COPY in measures else NOTE
-            note = "The whole command." if "back" in title else note
             topic.tables.append(found.table(title, "s", "s", base, goals, note=note))
             if base == RSYNC and COPY in found.samples:
                 same = {work.cvls[0].called("run"): Goal(limit=1.25)}
-                note = "The same samples, beside what leaves a private copy of all files as well."
+                beside = "The same samples, beside what leaves a private copy of all files as well."
                 topic.tables.append(
-                    found.table(f"{title}, copied", "s", "s", COPY, same, note=note)
+                    found.table(f"{title}, copied", "s", "s", COPY, same, note=beside)
                 )
             topic.missing |= found.missing
         topic.reasons = REASONS
@@ -151,19 +148,11 @@ def measure(work: Work) -> Topic:
     return topic
 
 
-def _cleared(files: Files, measure: Measure) -> Measure:
-    def take() -> Sample:
-        files.clear()
-        return measure()
-
-    return take
-
-
-Question = tuple[str, dict[str, Measure], str, dict[str, Goal], float]
+Question = tuple[str, dict[str, Measure], str, dict[str, Goal], float, str]
 
 
 def _questions(files: Files, mirror: Path, cache: Path) -> Iterator[Question]:
-    """Yield title, measures, base, goals and share of the time."""
+    """Yield title, measures, base, goals, share of the time, and a note."""
     work, there = files.work, files.host
     small, big, count = there.repo / SMALL, there.repo / BIG, f"{work.sizes.files:,} files"
     ours = work.cvls[0].called("run")
@@ -173,13 +162,6 @@ def _questions(files: Files, mirror: Path, cache: Path) -> Iterator[Question]:
 
     def copied() -> Sample:
         return files.rsync(f"--copy-dest={cache}", f"{small}/", f"{there.name}:{files.fresh()}/")
-
-    def changed(measure: Measure) -> Measure:
-        def take() -> Sample:
-            files.change()
-            return measure()
-
-        return take
 
     def cvls(what: str, *, first: bool = False) -> dict[str, Measure]:
         return {
@@ -196,19 +178,20 @@ def _questions(files: Files, mirror: Path, cache: Path) -> Iterator[Question]:
 
     bare_run = {f"{ours} (no copy ready)": lambda: files.cvl(work.cvls[0], SMALL, spare=False)}
     again = {RSYNC: bare, COPY: copied, **cvls(SMALL), **bare_run}
-    yield f"{count}, nothing changed", again, RSYNC, {ours: Goal(limit=1.1)}, 0.25
-    edited = {name: changed(measure) for name, measure in again.items() if name != RSYNC}
-    yield f"{count}, one changed", edited, COPY, {ours: Goal(limit=1.25)}, 0.15
+    again_note = f"{NOTE} {SPARE_NOTE}"
+    yield f"{count}, nothing changed", again, RSYNC, {ours: Goal(limit=1.1)}, 0.25, again_note
+    edited = {name: after(files.change, each) for name, each in again.items() if name != RSYNC}
+    yield f"{count}, one changed", edited, COPY, {ours: Goal(limit=1.25)}, 0.15, NOTE
     fresh = {**others(small), **cvls(SMALL, first=True)}
-    yield f"{count}, for the first time", fresh, RSYNC, {ours: Goal(limit=1.1)}, 0.25
+    yield f"{count}, for the first time", fresh, RSYNC, {ours: Goal(limit=1.1)}, 0.25, NOTE
     first = {**others(big), **cvls(BIG, first=True)}
     title = f"One file of {work.sizes.big_megabytes} MB, for the first time"
-    yield title, first, RSYNC, {ours: Goal(limit=1.1)}, 0.2
+    yield title, first, RSYNC, {ours: Goal(limit=1.1)}, 0.2, NOTE
     back: dict[str, Measure] = {
         RSYNC: lambda: files.rsync(f"{there.name}:{small}/", f"{files.fresh()}/"),
         **{f"{cvl.called('fetch')}": _fetch(files, cvl) for cvl in work.cvls},
     }
-    yield f"{count} of results, back", back, RSYNC, {}, 0.15
+    yield f"{count} of results, back", back, RSYNC, {}, 0.15, "The whole command."
 
 
 def _fetch(files: Files, cvl: Cvl) -> Measure:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from bench.values import Failed, Goal, Measure, Table
+from bench.values import Failed, Goal, Measure, Sample, Table
 
 LEAST = 3
 """Rounds that are made though they take longer, unless another number is given."""
@@ -75,6 +75,16 @@ def in_turns(
         for name in names[turn:] + names[:turn]:
             _take(name, left, found, keep=True)
     return found
+
+
+def after(step: Callable[[], None], measure: Measure) -> Measure:
+    """Return a measure that does `step` first, outside of its clock."""
+
+    def take() -> Sample:
+        step()
+        return measure()
+
+    return take
 
 
 def _take(name: str, left: dict[str, Measure], found: Found, *, keep: bool) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench import commands
 from bench.cvls import Cvl
+from bench.machine import MEMORY
 from bench.values import Failed
 from cvl.testing.sshd import Sshd
 from cvl.transports import mux
@@ -65,6 +66,11 @@ class Work:
     seconds: float
     cvls: Sequence[Cvl]
     rivals: bool = True
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether what lies in `folder` can be removed without making the disk slow for others."""
+        return self.folder.is_relative_to(MEMORY)
 
 
 @dataclass(slots=True, kw_only=True)
