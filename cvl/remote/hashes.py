@@ -109,18 +109,14 @@ class Hashes:
         others: list[bytes] = []
         try:
             for path in paths:
-                row = rows.get(path)
                 try:
-                    found = lstat(path, dir_fd=root) if row else None
+                    found = lstat(path, dir_fd=root) if path in rows else None
                 except OSError:
                     found = None
-                if row is None or found is None or row[0] != stamp_of(found):
+                if found and (entry := self._noted(path, found)):
+                    known[path] = entry
+                else:
                     others.append(path)
-                    continue
-                if row[2]:
-                    self.mentions[path] = row[2]
-                # Only files have rows, and what has the same stamp is the same file.
-                known[path] = Entry("f", found.st_mode & 0o100 != 0, found.st_size, row[1])
         finally:
             os.close(root)
         return known, others
@@ -163,15 +159,24 @@ class Hashes:
         replace_file(self._kept, b"\0".join(field for record in records for field in record))
 
     def _file(self, path: bytes, found: os.stat_result) -> Entry:
+        if entry := self._noted(path, found):
+            return entry
+        size, row, sure, held = _read(self._root + path, found)
+        if sure:
+            self._news[path] = row
+        if held and self._holds + size <= HELD_LIMIT:
+            self._holds += size
+            self.held[path] = held
+        return self._entry(path, found, size, row)
+
+    def _noted(self, path: bytes, found: os.stat_result) -> Entry | None:
+        """Return the entry of a file that is as it was noted. Only files are."""
         row = self._rows.get(path)
-        size = found.st_size
         if row is None or row[0] != stamp_of(found):
-            size, row, sure, held = _read(self._root + path, found)
-            if sure:
-                self._news[path] = row
-            if held and self._holds + size <= HELD_LIMIT:
-                self._holds += size
-                self.held[path] = held
+            return None
+        return self._entry(path, found, found.st_size, row)
+
+    def _entry(self, path: bytes, found: os.stat_result, size: int, row: Row) -> Entry:
         if row[2]:
             self.mentions[path] = row[2]
         return Entry("f", found.st_mode & 0o100 != 0, size, row[1])
