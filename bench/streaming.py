@@ -70,7 +70,7 @@ def measure(work: Work) -> Topic:
         )
         topic.missing |= found.missing
         topic.tables += _lateness(work, found)
-        topic.tables.append(_on_disk(work, share))
+        _on_disk(topic, work, share)
         topic.reasons = REASONS
         if topic.missed():
             cvl = work.cvls[0]
@@ -80,8 +80,8 @@ def measure(work: Work) -> Topic:
     return topic
 
 
-def _on_disk(work: Work, seconds: float) -> Table:
-    """Measure the big file once more, with all that is written on one disk."""
+def _on_disk(topic: Topic, work: Work, seconds: float) -> None:
+    """Add the big file once more, with all that is written on one disk."""
     work = replace(work, folder=work.disk)
     with host(work) as there:
         big = random_file(work.folder / "big", work.sizes.megabytes)
@@ -91,7 +91,8 @@ def _on_disk(work: Work, seconds: float) -> Table:
         )
     title = f"{work.sizes.megabytes} MB of random bytes, all on one disk: speed"
     note = "The output file over there, the output and the log here: as if they shared a disk."
-    return found.table(title, "rate", "MB/s", BASE, note=note)
+    topic.tables.append(found.table(title, "rate", "MB/s", BASE, note=note))
+    topic.missing |= found.missing
 
 
 def _short_lines(path: Path, count: int) -> Path:
