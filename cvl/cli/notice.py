@@ -1,4 +1,4 @@
-"""What every command says first: machines of dead runs that nobody looks after any more."""
+"""What every command says before its own work: machines of dead runs that nobody looks after."""
 
 from __future__ import annotations
 
