@@ -10,6 +10,7 @@ from typing import Self
 
 from cvl.scope import SystemClock
 from cvl.testing.clock import Clock
+from cvl.testing.hostile import Login
 from cvl.testing.lambda_cloud.api import Answer, Api, Entry, Hook, Moment, Request
 from cvl.testing.lambda_cloud.control import PREFIX as CONTROL
 from cvl.testing.lambda_cloud.control import control
@@ -91,6 +92,13 @@ class LambdaCloud:
         return env
 
     @property
+    def login(self) -> Login:
+        """How the machines behave: for hosts of the kind `hostile` only."""
+        assert isinstance(self.hosts, PlainHosts)
+        assert self.hosts.login
+        return self.hosts.login
+
+    @property
     def log(self) -> list[Entry]:
         """Every request so far."""
         return self.api.log
@@ -163,7 +171,9 @@ class LambdaCloud:
             if possible():
                 raise OSError(possible())
             return RealHosts(self.clock, Door(port=self.port, serve=self._server.serve))
-        return PlainHosts(self.clock) if kind == "sshd" else NoHosts()
+        if kind in {"sshd", "hostile"}:
+            return PlainHosts(self.clock, hostile=kind == "hostile")
+        return NoHosts()
 
     def _tick(self) -> None:
         while not self._ticking.wait(TICK):
