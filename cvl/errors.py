@@ -12,7 +12,8 @@
     │   │   └── NotConnected     there never was one: nothing can have been started
     │   ├── HostKeyError         unknown or changed host key: never connect
     │   ├── AuthError            the host or the provider does not accept who we are
-    │   └── NotReady             reached, but it lacks something (sh, space, Docker, Python)
+    │   ├── NotReady             reached, but it lacks something (sh, space, Docker, Python)
+    │   └── Unreadable           it answered something that cannot be read: nothing is known
     ├── ProviderError            a provider's API said no
     │   ├── NoCapacity           nothing to be had now: may pass
     │   ├── Rejected             definitely nothing was created
@@ -78,6 +79,10 @@ class AuthError(HostError):
 
 class NotReady(HostError):
     """Connected, but the machine lacks something that the run needs."""
+
+
+class Unreadable(HostError):
+    """A host, or a file that it left, says something that cannot be read. Nothing is known."""
 
 
 class ProviderError(CvlError):

@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from cvl.errors import LostContact, Unreachable
+from cvl.errors import LostContact, Unreachable, Unreadable
 from cvl.provider import Execution, Observer
 from cvl.runlog import RunLog
 from cvl.scope import Bell, Scope
@@ -92,7 +92,7 @@ class Pump:
         while True:
             try:
                 return self._execution.poll()
-            except Unreachable as error:
+            except (Unreachable, Unreadable) as error:
                 if waited > PATIENCE or self._closed.wait(pause := min(1.0 + waited / 4, 15.0)):
                     raise LostContact(
                         str(error), "the job lives on; `cvl attach` asks again"

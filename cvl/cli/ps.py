@@ -57,7 +57,7 @@ HEAD = ("RUN", "EXAMPLE", "PRESET", "WHERE", "STATE", "TIME", "COST")
 def row(run: Run, ledger: Ledger) -> tuple[str, ...]:
     """Return one line of the table: with the guardian that watches over a run that goes on."""
     spent = "" if run.started is None else elapsed((run.ended or time.time()) - run.started)
-    state = run.state.value
+    state = "unknown" if run.detail and run.exit_code is None else run.state.value
     if run.exit_code is not None:
         state = f"{run.cause or 'exited'} {run.exit_code}"
     amount, keeper = run.cost, parse(run.guardian)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from cvl.errors import CvlError, FetchError, LostContact, NotReady, Unreachable
+from cvl.errors import CvlError, FetchError, LostContact, NotReady, Unreachable, Unreadable
 from cvl.remote.far import FarSide
-from cvl.remote.stream import Answer, Stream, result_of
+from cvl.remote.record import STATES, state_of
+from cvl.remote.stream import Stream
 from cvl.scope import Bell, Clock, Scope, SystemClock
-from cvl.spec import IN_DOUBT, Cause, ExitStatus, LogChunk, ended
+from cvl.spec import IN_DOUBT, Cause, ExitStatus, LogChunk
 
 PATIENCE = 600.0
 """Seconds without any contact after which following gives up; the job lives on."""
@@ -75,7 +76,7 @@ class RemoteJob:
                     yield LogChunk(data=data, cursor=str(offset))
                 if self._is_over(stream, offset):
                     return
-            except Unreachable as gone:
+            except (Unreachable, Unreadable) as gone:
                 if self._clock.monotonic() - since > self._patience:
                     raise self._lost(gone) from gone
                 self.while_away()
@@ -83,15 +84,17 @@ class RemoteJob:
             attempt += 1
 
     def poll(self) -> ExitStatus | None:
+        """As every execution's. Raises `Unreadable` when what the machine says makes no sense."""
         if self._status is None:
             answers, _ = self._far.ask("status", [*self._id(), *self._settle])
-            self._status = self._result(answers)
+            self._status = state_of(answers, self.run_id)
         return self._status
 
     def stop(self, grace: float, cause: Cause = Cause.STOPPED) -> None:
+        """As every execution's. Raises `Unreadable` when what the machine says makes no sense."""
         headers = [*self._id(), *self._settle, ("cause", cause.value), ("grace", f"{grace:g}")]
         answers, _ = self._far.ask("stop", headers)
-        self._status = self._result(answers)
+        self._status = state_of(answers, self.run_id)
 
     def fetch(self, into: Path, scope: Scope) -> None:
         from cvl.remote.fetch import fetch
@@ -160,19 +163,14 @@ class RemoteJob:
             return False
         if self._settle and any(answer.word == "unknown" for answer in answers):
             return True  # a `poll` settles it
-        status = self._result(answers)
+        if any(answer.word == "fail" for answer in answers):
+            self._far.check(stream, answers, failure)
+        told = any(answer.word in STATES for answer in answers)
+        status = state_of(answers, self.run_id) if told else None
         if status is None:
-            if any(answer.word in {"fail", "unknown"} for answer in answers):
-                self._far.check(stream, answers, failure)
-                return True
             raise failure or Unreachable(f"{self._far.transport.where} closed the stream")
         self._status = status
         return status.log_bytes is None or offset >= status.log_bytes
-
-    def _result(self, answers: list[Answer]) -> ExitStatus | None:
-        if any(answer.word == "unknown" for answer in answers):
-            return ended(Cause.LOST, run_id=self.run_id, detail="the machine knows no such run")
-        return result_of(answers, self.run_id)
 
     def _lost(self, gone: Exception) -> LostContact:
         return LostContact(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from select import POLLIN, poll
@@ -12,7 +12,6 @@ from select import POLLIN, poll
 from cvl.errors import Unreachable
 from cvl.provider import Process, Transport
 from cvl.scope import Scope
-from cvl.spec import Cause, ExitStatus
 
 CHUNK = 1 << 18
 KILL_LIMIT = 5.0
@@ -154,21 +153,6 @@ class Stream:
         with self._news:
             self._answers.append(Answer(word, rest))
             self._news.notify_all()
-
-
-def result_of(answers: Sequence[Answer], run_id: str) -> ExitStatus | None:
-    """Return the ending that a `result CAUSE CODE BYTES FLAGS` answer tells, if there is one."""
-    for answer in answers:
-        if answer.word == "result":
-            cause, code, size, *flags = answer.rest.split()
-            return ExitStatus(
-                int(code),
-                cause=Cause(cause),
-                run_id=run_id,
-                detail=" ".join(flags),
-                log_bytes=int(size),
-            )
-    return None
 
 
 def _read(descriptor: int) -> bytes:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Protocol
 
-from cvl.errors import Ambiguous, CvlError, NotFound
+from cvl.errors import Ambiguous, CvlError, NotFound, Unreadable
 from cvl.ledger import Run, RunState
 from cvl.spec import RUN_ID, ExitStatus
 
 WHERE = "this machine, from elsewhere"
+SMALL = 1 << 20
+"""Bytes that are read of what a run's sender has said of it: arguments may be long."""
 
 
 class Known(Protocol):
@@ -57,7 +59,7 @@ def visitors(known: Callable[[], Collection[str]]) -> list[Run]:
     found = [_run(name) for name in names if name not in ours]
     living = [run for run in found if run.exit_code is None]
     ends = _ends(living) if living else {}
-    return [_ended(run, ends[run.id]) if run.id in ends else run for run in found]
+    return [_told(run, ends.get(run.id)) for run in found]
 
 
 def foreign(run: Run) -> bool:
@@ -97,48 +99,71 @@ def _ended(run: Run, status: ExitStatus, when: float | None = None) -> Run:
     return replace(run, state=RunState.ENDED, exit_code=int(status), cause=status.cause, ended=when)
 
 
-def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus]:
+def _told(run: Run, end: ExitStatus | Unreadable | None) -> Run:
+    from dataclasses import replace
+
+    if isinstance(end, Unreadable):
+        return replace(run, detail=str(end))
+    return _ended(run, end) if end else run
+
+
+def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus | Unreadable]:
     """Ask the shell files, which also settle what a crash has left unsettled."""
     from cvl.remote.far import FarSide
-    from cvl.remote.stream import Answer, result_of
     from cvl.transports.local import Local
 
     try:
         _, listing = FarSide(Local(), str(base())).ask("runs", [])
     except CvlError:
         return {}
-    found = {}
-    for line in listing.decode(errors="replace").splitlines():
-        name, _, state = line.partition(" ")
-        word, _, rest = state.partition(" ")
-        if status := result_of([Answer(word, rest)], name):
-            found[name] = status
+    found = dict(filter(None, map(_line, listing.decode("ascii", "replace").split("\n"))))
     return {run.id: found[run.id] for run in runs if run.id in found}
 
 
+def _line(line: str) -> tuple[str, ExitStatus | Unreadable] | None:
+    """Return the run of one line of `runs` and how it ended, None if it has not."""
+    from cvl.remote.record import ending, unreadable
+
+    name, _, state = line.partition(" ")
+    word, _, rest = state.partition(" ")
+    if state == "running" or not RUN_ID.match(name):
+        return None
+    try:
+        return name, ending(rest, name) if word == "result" else unreadable(name, state)
+    except Unreadable as error:
+        return name, error
+
+
 def _result(file: Path, name: str) -> ExitStatus | None:
-    from cvl.remote.stream import Answer, result_of
+    """Return the ending that a file tells; the shell files are asked about any other."""
+    from cvl.remote.record import ending_in
 
     try:
-        return result_of([Answer("result", file.read_text().strip())], name)
-    except (OSError, ValueError):
+        return ending_in(file, name)
+    except Unreadable:
         return None
 
 
 def _place(folder: Path) -> str:
-    try:
-        return os.fsdecode((folder / "place").read_bytes())
-    except OSError:
-        return ""
+    return os.fsdecode(_small(folder / "place"))
 
 
 def _about(file: Path) -> dict[str, object]:
     """Return what the run's sender has said of it: nothing that we rely on."""
     try:
-        about = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+        about = json.loads(_small(file) or b"{}")
+    except (ValueError, RecursionError):
         return {}
     return about if isinstance(about, dict) else {}
+
+
+def _small(file: Path) -> bytes:
+    from cvl.remote.record import small
+
+    try:
+        return small(file, SMALL) or b""
+    except Unreadable:
+        return b""
 
 
 def _text(value: object) -> str:

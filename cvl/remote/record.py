@@ -1,0 +1,110 @@
+"""What became of a run, as a host or a file tells it: read in this one place, or `Unreadable`.
+
+Whatever wrote it may be damaged, of another version, or hostile. What does not fit in every detail
+is no ending: nothing is known then.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from cvl.errors import Unreadable
+from cvl.spec import EXIT_CODES, Cause, ExitStatus, ended
+
+LIMIT = 200
+"""Characters that a record may have; ours have half of it at most."""
+SHOWN = 80
+"""Characters of what cannot be read that a person is shown."""
+RECORD = re.compile(r"([a-z-]+) (0|[1-9][0-9]{0,2}) (0|[1-9][0-9]{0,17})((?: [a-z-]+)*)")
+"""`CAUSE CODE BYTES [FLAGS]`, with single spaces (docs/far-side.md)."""
+CAUSES = frozenset(Cause) - {Cause.OUT_OF_MEMORY, Cause.DETACHED}
+"""Those that the shell files write."""
+FLAGS = frozenset({"disk-full"})
+STATES = frozenset({"running", "stopping", "result", "unknown"})
+"""The answers that tell the state of a run."""
+LAST_CODE = 255
+
+
+class Said(Protocol):
+    """An answer of the far side: a word and the rest."""
+
+    @property
+    def word(self) -> str: ...
+    @property
+    def rest(self) -> str: ...
+
+
+def ending(text: str, run_id: str) -> ExitStatus:
+    """Return the ending that `CAUSE CODE BYTES [FLAGS]` tells. Raises `Unreadable`."""
+    found = RECORD.fullmatch(text) if len(text) <= LIMIT else None
+    if not found or found[1] not in CAUSES:
+        raise unreadable(run_id, text)
+    cause, code, flags = Cause(found[1]), int(found[2]), found[4].split()
+    if code != EXIT_CODES.get(cause, code) or code > LAST_CODE or not FLAGS.issuperset(flags):
+        raise unreadable(run_id, text)
+    return ExitStatus(
+        code, cause=cause, run_id=run_id, detail=" ".join(flags), log_bytes=int(found[3])
+    )
+
+
+def state_of(answers: Iterable[Said], run_id: str) -> ExitStatus | None:
+    """Return how a run has ended by the one answer that tells its state, None while it goes on.
+
+    Raises `Unreadable` where none tells it, where several do and do not agree, and for a `result`
+    that makes no sense.
+    """
+    told = {(answer.word, answer.rest) for answer in answers if answer.word in STATES}
+    if len(told) != 1:
+        raise unreadable(run_id, " / ".join(sorted(f"{word} {rest}" for word, rest in told)))
+    word, rest = told.pop()
+    if word == "unknown":
+        return ended(Cause.LOST, run_id=run_id, detail="the machine knows no such run")
+    return ending(rest, run_id) if word == "result" else None
+
+
+def ending_in(file: Path, run_id: str) -> ExitStatus | None:
+    """Return the ending that the first line of a file tells, None if there is no such file.
+
+    Raises `Unreadable` for anything else that may be there: a link, a pipe, a folder, no record.
+    """
+    data = small(file, LIMIT)
+    if data is None:
+        return None
+    return ending(data.partition(b"\n")[0].decode("ascii", "replace").rstrip(" "), run_id)
+
+
+def small(file: Path, limit: int) -> bytes | None:
+    """Return the first `limit` bytes of a regular file, None if there is nothing of that name.
+
+    Never waits, whatever lies there. Raises `Unreadable` for what is no regular file or is closed.
+    """
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Unreadable(f"{file} cannot be read: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise Unreadable(f"{file} cannot be read: it is no file")
+        return os.read(fd, limit)
+    except OSError as error:
+        raise Unreadable(f"{file} cannot be read: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def unreadable(run_id: str, text: str) -> Unreadable:
+    """Return the error for what should have told how a run ended and does not."""
+    return Unreadable(f"how {run_id} ended cannot be read: {shown(text)!r}")
+
+
+def shown(text: str) -> str:
+    """Return the beginning of a foreign text for a person: one short line, nothing that acts."""
+    plain = "".join(each if each.isprintable() else " " for each in text[: SHOWN + 1])
+    return f"{plain[:SHOWN]}…" if len(plain) > SHOWN else plain
