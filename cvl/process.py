@@ -17,6 +17,7 @@ from cvl.values import dataclass
 
 PROC = Path("/proc")
 MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
+MOST_PID = 2**31 - 1
 
 
 class Life(StrEnum):
@@ -66,11 +67,16 @@ def owner_of(pid: int) -> str:
 def parse(owner: str) -> Owner | None:
     """Return the parts of an owner, or None if it is not one that this version writes."""
     match owner.split(":"):
-        case [host, machine, boot, space, pid, start] if pid.isdecimal() and int(pid) > 0:
+        case [host, machine, boot, space, pid, start] if _is_pid(pid):
             return Owner(
                 host=host, machine=machine, boot=boot, space=space, pid=int(pid), start=start
             )
     return None
+
+
+def _is_pid(text: str) -> bool:
+    """What is read may be damaged: no more digits than a pid has."""
+    return text.isdecimal() and len(text) <= len(str(MOST_PID)) and 0 < int(text) <= MOST_PID
 
 
 def life(owner: str) -> Life:

@@ -11,6 +11,7 @@ from typing import Unpack
 
 from cvl.errors import LedgerError
 from cvl.ledger import leases, runs
+from cvl.ledger.columns import Columns
 from cvl.ledger.store import PATIENCE, Store
 from cvl.ledger.values import (
     AFTER_THE_END,
@@ -57,7 +58,11 @@ class Ledger:
     def id(self) -> str:
         """Return what names this ledger in the tags of its resources, "" if there is none yet."""
         with self._store.reading() as db:
-            return "" if db is None else str(db.execute("SELECT id FROM ledger").fetchone()[0])
+            if db is None:
+                return ""
+            if (row := db.execute("SELECT id FROM ledger").fetchone()) is None:
+                raise LedgerError(f"the ledger {self.path} has lost its id", runs.MISSING)
+            return Columns(row).text("id")
 
     def begin(self, run: Run) -> Run:
         """Note a planned run with its handle, before anything is started; return it as noted."""

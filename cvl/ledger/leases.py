@@ -100,8 +100,11 @@ def select(db: Connection, run_id: str | None, *, open_only: bool) -> list[Lease
 
 
 def _current(db: Connection, lease: Lease) -> Lease:
-    """Return the line as it is now. The same key in another ledger is another line."""
-    query = "SELECT * FROM leases WHERE key = ? AND run_id = ? AND name = ?"
+    """Return the line as it is now. The same key in another ledger is another line.
+
+    One of run and name will do: the other may be damaged.
+    """
+    query = "SELECT * FROM leases WHERE key = ? AND (run_id = ? OR name = ?)"
     row = db.execute(query, (lease.key, lease.run_id, lease.name)).fetchone()
     if row is None:
         raise LedgerError(f"the {lease.kind} {lease.name} is not in the ledger", MISSING)

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from cvl.errors import Ambiguous, LedgerError, NotFound
+from cvl.ledger.columns import Columns
 from cvl.ledger.schema import insert, run_of, update
 from cvl.ledger.values import Facts, Run, RunState
 
@@ -22,7 +23,7 @@ def add(db: Connection, run: Run, started: float) -> Run:
     if db.execute("SELECT 1 FROM runs WHERE id = ?", (run.id,)).fetchone():
         raise LedgerError(f"the run {run.id} is noted already", "start it under a fresh id")
     columns = {field.name: getattr(run, field.name) for field in fields(run)}
-    del columns["seq"]
+    del columns["seq"], columns["damage"]
     insert(db, "runs", columns | {"started": started})
     return get(db, run.id)
 
@@ -65,9 +66,9 @@ def search(db: Connection | None, prefix: str) -> Run:
     ).fetchall()
     if not rows:
         inside = "SELECT id FROM runs WHERE instr(id, ?) ORDER BY seq DESC LIMIT 3"
-        raise _not_found(prefix, [row["id"] for row in db.execute(inside, (prefix,))])
+        raise _not_found(prefix, [Columns(row).text("id") for row in db.execute(inside, (prefix,))])
     if len(rows) > 1 and rows[0]["id"] != prefix:
-        listed = ", ".join(row["id"] for row in rows)
+        listed = ", ".join(Columns(row).text("id") for row in rows)
         raise Ambiguous(f"more than one run begins with {prefix!r}", f"say which: {listed}")
     return run_of(rows[0])
 

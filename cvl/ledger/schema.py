@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from cvl.ledger.columns import Columns
 from cvl.ledger.values import Lease, LeaseState, Run, RunState, money
 from cvl.spec import Cause
 
@@ -70,53 +72,59 @@ def update(db: Connection, table: str, key: int, columns: Mapping[str, object]) 
 
 
 def run_of(row: Row) -> Run:
-    """Return the run in a row of `runs`."""
-    return Run(
-        id=row["id"],
-        example=_str(row["example"]),
-        preset=_str(row["preset"]),
-        args=tuple(json.loads(row["args"])),
-        runner=_str(row["runner"]),
-        where=_str(row["where"]),
-        handle=json.loads(row["handle"]),
-        options=json.loads(row["options"]),
-        state=RunState(row["state"]),
-        exit_code=row["exit_code"],
-        cause=_cause(row["cause"]),
-        detail=_str(row["detail"]),
-        started=row["started"],
-        ended=row["ended"],
-        deadline=row["deadline"],
-        price_per_hour=_money(row["price_per_hour"]),
-        cost=_money(row["cost"]),
-        currency=row["currency"],
-        results=_str(row["results"]),
-        fetched=bool(row["fetched"]),
-        detached=bool(row["detached"]),
-        owner=row["owner"],
-        guardian=row["guardian"],
-        seq=row["seq"],
+    """Return the run in a row of `runs`; `damage` says what of it cannot be read."""
+    it = Columns(row)
+    run = Run(
+        id=it.text("id"),
+        example=it.text("example"),
+        preset=it.text("preset"),
+        args=it.words("args"),
+        runner=it.text("runner"),
+        where=it.text("where"),
+        handle=it.texts("handle"),
+        options=it.mapping("options"),
+        state=it.state("state", RunState, RunState.RUNNING),
+        exit_code=it.code("exit_code"),
+        cause=_cause(it),
+        detail=it.text("detail"),
+        started=it.moment("started"),
+        ended=it.moment("ended"),
+        deadline=it.moment("deadline"),
+        price_per_hour=it.money("price_per_hour"),
+        cost=it.money("cost"),
+        currency=it.text("currency"),
+        results=it.text("results"),
+        fetched=it.flag("fetched"),
+        detached=it.flag("detached"),
+        owner=it.text("owner"),
+        guardian=it.text("guardian"),
+        seq=it.key("seq"),
     )
+    return replace(run, damage=tuple(it.damage)) if it.damage else run
 
 
 def lease_of(row: Row) -> Lease:
-    """Return the lease in a row of `leases`."""
-    return Lease(
-        key=row["key"],
-        run_id=row["run_id"],
-        provider=row["provider"],
-        kind=row["kind"],
-        name=row["name"],
-        id=row["id"],
-        state=LeaseState(row["state"]),
-        deadline=row["deadline"],
-        price_per_hour=_money(row["price_per_hour"]),
-        note=_str(row["note"]),
-        context=json.loads(row["context"]),
-        intended=row["intended"],
-        created=row["created"],
-        released=row["released"],
+    """Return the lease in a row of `leases`. In a state that is not known it may cost money."""
+    it = Columns(row)
+    resource_id = it.text("id")
+    unknown = LeaseState.LIVE if resource_id else LeaseState.INTENDED
+    lease = Lease(
+        key=it.key("key"),
+        run_id=it.text("run_id"),
+        provider=it.text("provider"),
+        kind=it.text("kind"),
+        name=it.text("name"),
+        id=resource_id,
+        state=it.state("state", LeaseState, unknown),
+        deadline=it.moment("deadline"),
+        price_per_hour=it.money("price_per_hour"),
+        note=it.text("note"),
+        context=it.texts("context"),
+        intended=it.moment("intended") or 0.0,
+        created=it.moment("created"),
+        released=it.moment("released"),
     )
+    return replace(lease, damage=tuple(it.damage)) if it.damage else lease
 
 
 def _sql(value: object) -> Sql:
@@ -139,18 +147,12 @@ def _sql(value: object) -> Sql:
             return json.dumps(value)
 
 
-def _str(stored: str | bytes) -> str:
-    return stored if isinstance(stored, str) else stored.decode("utf-8", "surrogatepass")
-
-
-def _money(stored: str | None) -> Decimal | None:
-    return None if stored is None else Decimal(stored)
-
-
-def _cause(stored: str | None) -> Cause | None:
+def _cause(it: Columns) -> Cause | None:
     """A cause that only a newer version knows must not hide the run."""
+    if it.empty("cause"):
+        return None
     try:
-        return Cause(stored) if stored else None
+        return Cause(it.text("cause"))
     except ValueError:
         return None
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cvl.errors import LedgerError
 from cvl.ledger import upkeep
+from cvl.ledger.columns import decoded
 from cvl.ledger.schema import APPLICATION, VERSION
 from cvl.ledger.trouble import ELSEWHERE, Damaged, explained, is_damage
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0
 """Seconds to wait for other processes. A write takes milliseconds: only something stuck lasts."""
+
+LONGEST = 1 << 24
+"""Bytes of one row; a damaged length must not fill the memory."""
+STRANGE = (ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
+"""What a file that says nonsense makes of us, beside SQLite's own errors."""
 
 
 class Store:
@@ -111,6 +117,8 @@ class Store:
         db = sqlite3.connect(uri, uri=True, timeout=self._patience, isolation_level=None)
         try:
             db.row_factory = sqlite3.Row
+            db.text_factory = decoded
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
             db.execute("BEGIN")
@@ -143,6 +151,6 @@ class Store:
         except Exception as error:
             import sqlite3
 
-            if isinstance(error, (Damaged, sqlite3.Error, OSError)):
+            if isinstance(error, (Damaged, sqlite3.Error, OSError, *STRANGE)):
                 raise explained(verb, self.path, error) from error
             raise

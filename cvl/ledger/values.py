@@ -88,6 +88,7 @@ class Run:
     no secrets. `owner` is the process that drives the run ("": nobody, on purpose), `guardian`
     the one that will go on if the owner dies; see `cvl.process`. `fetched` says that the results
     are complete in the folder `results`. `exit_code` may be known before the run has ended.
+    `damage` names the columns that cannot be read: what they say is not known.
     """
 
     id: str
@@ -114,6 +115,7 @@ class Run:
     owner: str = ""
     guardian: str = ""
     seq: int = 0
+    damage: tuple[str, ...] = ()
 
     @property
     def reach(self) -> Mapping[str, str]:
@@ -133,7 +135,8 @@ class Run:
 class Lease:
     """One resource of one run. `key` names this line, `name` and `id` the thing itself.
 
-    `context` is what `destroy` needs besides (region, namespace): no secrets.
+    `context` is what `destroy` needs besides (region, namespace): no secrets. `damage` names the
+    columns that cannot be read.
     """
 
     key: int
@@ -150,6 +153,7 @@ class Lease:
     intended: float
     created: float | None = None
     released: float | None = None
+    damage: tuple[str, ...] = ()
 
     @property
     def resource(self) -> Resource:
@@ -188,6 +192,7 @@ class Facts(TypedDict, total=False):
     fetched: bool
     detached: bool
     guardian: str
+    options: Mapping[str, object]
 
 
 AFTER_THE_END = frozenset({"results", "fetched", "cost"})

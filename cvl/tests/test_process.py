@@ -168,7 +168,7 @@ OWNERS = st.builds(
     machine=WORD,
     boot=WORD,
     space=WORD,
-    pid=st.integers(1, 2**31),
+    pid=st.integers(1, 2**31 - 1),
     start=WORD,
 )
 

@@ -1,0 +1,136 @@
+"""What a row says, as values: damage on the disk makes a value unknown, never an exception.
+
+A bit that has flipped may turn any column into anything: another type, a number that no clock
+has shown, text that is no UTF-8. Whoever cleans up must see the other columns all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from sqlite3 import Row
+
+LATEST = 253402300799.0
+"""The last second that a calendar shows: 9999-12-31T23:59:59Z."""
+MOST_MONEY = Decimal(10**9)
+DIGITS = 64
+"""Characters of an amount; what is longer was not written by us."""
+LAST_CODE = 255
+
+T = TypeVar("T")
+Enum = TypeVar("Enum", bound=StrEnum)
+
+
+def decoded(stored: bytes) -> str:
+    """Return text as it was written; bytes that nobody has written so are shown as hex."""
+    try:
+        return stored.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return stored.decode("utf-8", "backslashreplace")
+
+
+class Columns:
+    """One row. `damage` names the columns read so far that make no sense."""
+
+    def __init__(self, row: Row) -> None:
+        self._row = row
+        self.damage: list[str] = []
+
+    def empty(self, name: str) -> bool:
+        """Return whether there is no value."""
+        return self._value(name) is None
+
+    def text(self, name: str) -> str:
+        """Return text, "" if there is none."""
+        value = self._value(name)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, bytes):
+            return decoded(value)
+        return self._lost(name, "")
+
+    def key(self, name: str) -> int:
+        """Return the row's own number."""
+        value = self._value(name)
+        return value if isinstance(value, int) else self._lost(name, 0)
+
+    def moment(self, name: str) -> float | None:
+        """Return UTC epoch seconds that a calendar can show."""
+        value = self._value(name)
+        if value is None:
+            return None
+        if isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= LATEST:
+            return float(value)
+        return self._lost(name, None)
+
+    def code(self, name: str) -> int | None:
+        """Return an exit code."""
+        value = self._value(name)
+        if value is None or (isinstance(value, int) and 0 <= value <= LAST_CODE):
+            return value
+        return self._lost(name, None)
+
+    def flag(self, name: str) -> bool:
+        """Return whether something is so; what is not known is not."""
+        value = self._value(name)
+        return value == 1 if value in {0, 1} else self._lost(name, value=False)
+
+    def money(self, name: str) -> Decimal | None:
+        """Return an amount, None also for one that nobody has agreed to."""
+        value = self._value(name)
+        if value is None:
+            return None
+        try:
+            amount = Decimal(value) if isinstance(value, str) and len(value) <= DIGITS else None
+        except InvalidOperation:
+            amount = None
+        if amount is None or not amount.is_finite() or not 0 <= amount <= MOST_MONEY:
+            return self._lost(name, None)
+        return amount
+
+    def mapping(self, name: str) -> dict[str, object]:
+        """Return an object of JSON."""
+        found = self._json(name)
+        return found if isinstance(found, dict) else self._lost(name, {})
+
+    def texts(self, name: str) -> dict[str, str]:
+        """Return an object of JSON whose values are text."""
+        found = self.mapping(name)
+        kept = {key: value for key, value in found.items() if isinstance(value, str)}
+        return kept if len(kept) == len(found) else self._lost(name, kept)
+
+    def words(self, name: str) -> tuple[str, ...]:
+        """Return an array of text."""
+        found = self._json(name)
+        if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+            return self._lost(name, ())
+        return tuple(found)
+
+    def state(self, name: str, kind: type[Enum], unknown: Enum) -> Enum:
+        """Return a state; one that is not known counts as `unknown`."""
+        try:
+            return kind(str(self._value(name)))
+        except ValueError:
+            return self._lost(name, unknown)
+
+    def _value(self, name: str) -> object:
+        try:
+            return self._row[name]
+        except IndexError:  # the column itself has another name now
+            return self._lost(name, None)
+
+    def _json(self, name: str) -> object:
+        try:
+            return json.loads(self.text(name))
+        except (ValueError, RecursionError):
+            return None
+
+    def _lost(self, name: str, value: T) -> T:
+        if name not in self.damage:
+            self.damage.append(name)
+        return value

@@ -1,0 +1,149 @@
+"""A ledger whose bits have flipped: what is read is a value or a `LedgerError`, nothing else."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvl import reap
+from cvl.errors import CvlError, LedgerError
+from cvl.leases import spent
+from cvl.ledger import LeaseState, Ledger, Run, RunState, ps_json
+from cvl.news import undriven
+from cvl.process import me
+from cvl.spec import ExitStatus, Resource
+
+RUN = "damaged-1124-050000-0123456789"
+FLIPS, READS = 1000, 7
+"""Damaged files that are read; each tenth is written as well, which costs the disk a sync."""
+
+
+def filled(path: Path, runs: int = 4) -> Ledger:
+    """Return a ledger of some runs, each with a machine and a key; the first is `RUN`."""
+    ledger = Ledger(path, patience=0.2)
+    for number in range(runs):
+        run_id = RUN if not number else f"other-{number}-1124-050000-0123456789"
+        handle = {"run": run_id, "machine": f"cvl-{run_id}", "address": "127.0.0.1"}
+        ledger.begin(Run(id=run_id, runner="lambda", handle=handle, args=("a", "b"), owner=me()))
+        ledger.advance(run_id, RunState.LAUNCHING, deadline=2e9)
+        for kind in ("ssh-key", "instance"):
+            price = Decimal("1.29") if kind == "instance" else None
+            wanted = Resource(kind=kind, name=f"cvl-{run_id}", price_per_hour=price, deadline=2e9)
+            lease = ledger.intend(run_id, wanted, provider="lambda", context={"region": "x"})
+            assert lease
+            ledger.confirm(lease, f"{kind}-{number}")
+        ledger.advance(run_id, RunState.RUNNING)
+    return ledger
+
+
+def reads(ledger: Ledger) -> dict[str, Callable[[], object]]:
+    """Return everything that `ps`, `stop`, `reap`, the guardian and a release ask of a ledger."""
+    return {
+        "ps": lambda: [
+            json.dumps(ps_json(run, ledger.leases(run.id))) and undriven(run) and run.status
+            for run in [*ledger.runs(20), *ledger.runs(active_only=True)]
+        ],
+        "cost": lambda: spent(ledger.leases(RUN), 1.9e9),
+        "stop": lambda: ledger.find(RUN),
+        "prefix": lambda: ledger.find("damaged"),
+        "reap": lambda: [*reap.abandoned(ledger), *reap.left_over(ledger)],
+        "notice": ledger.orphans,
+        "id": ledger.id,
+        "guardian": lambda: ledger.take(RUN, me(), ledger.run(RUN).owner),
+        "release": lambda: [ledger.releasing(line) for line in ledger.leases(RUN, open_only=True)],
+        "note": lambda: ledger.note(RUN, deadline=1.0),
+        "advance": lambda: ledger.advance(RUN, RunState.FETCHING, status=ExitStatus(1)),
+        "finish": lambda: ledger.finish(RUN, ExitStatus(1), cost=Decimal(1)),
+    }
+
+
+def test_flipped_bits_never_raise_anything_foreign(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger.db")
+    sound = ledger.path.read_bytes()
+    chance = random.Random(12)
+    told = 0
+    for number in range(FLIPS):
+        data = bytearray(sound)
+        for _ in range(chance.choice((1, 1, 1, 8))):
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        ledger.path.write_bytes(data)
+        Path(f"{ledger.path}-journal").unlink(missing_ok=True)
+        asks = list(reads(ledger).values())
+        for ask in asks if number % 10 == 0 else asks[:READS]:
+            try:
+                ask()
+            except CvlError:
+                told += 1
+    assert told  # else nothing was damaged at all
+
+
+COLUMNS = (
+    *("state", "handle", "args", "exit_code", "cause", "started", "deadline", "cost", "owner"),
+    *("options", "price_per_hour", "results", "fetched", "detached", "example", "guardian"),
+)
+LEASE_COLUMNS = ("state", "deadline", "price_per_hour", "context", "created", "note", "intended")
+ANYTHING = (
+    st.none()
+    | st.text(max_size=30)
+    | st.binary(max_size=30)
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | st.sampled_from(
+        ("[" * 100_000, '{"a": 1}', "NaN", "1e999999", "-1", "9" * 5000, "\0", "liwe")
+    )
+)
+
+
+@given(st.sampled_from(COLUMNS), st.sampled_from(LEASE_COLUMNS), ANYTHING, ANYTHING)
+def test_whatever_a_column_holds_the_row_is_read_and_the_others_too(
+    tmp_path_factory: pytest.TempPathFactory, column: str, of_lease: str, one: object, two: object
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    ledger = filled(folder / "ledger.db", runs=2)
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
+        for table, key, name, value in (
+            ("runs", "id", column, one),
+            ("leases", "run_id", of_lease, two),
+        ):
+            try:
+                db.execute(f"UPDATE {table} SET {name} = ? WHERE {key} = ?", (value, RUN))
+            except (sqlite3.IntegrityError, UnicodeEncodeError):
+                return  # what the schema itself refuses does not get there
+    assert {run.id for run in ledger.runs()} == {RUN, "other-1-1124-050000-0123456789"}
+    for ask in list(reads(ledger).values())[:READS]:
+        ask()
+
+
+def test_text_that_is_no_utf_8_is_read(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger.db", runs=1)
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
+        db.execute("UPDATE runs SET example = CAST(x'ff61' AS TEXT)")
+    (run,) = ledger.runs()
+    assert run.example == "\\xffa"
+
+
+@pytest.mark.parametrize("state", ["liwe", "", "released\0", 7])
+def test_what_is_in_a_state_that_nobody_knows_is_open(tmp_path: Path, state: object) -> None:
+    ledger = filled(tmp_path / "ledger.db", runs=1)
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
+        db.execute("UPDATE leases SET state = ?", (state,))
+    found = ledger.leases(RUN, open_only=True)
+    assert [line.state for line in found] == [LeaseState.LIVE] * 2
+    assert all(line.damage == ("state",) for line in found)
+
+
+def test_a_row_longer_than_any_of_ours_does_not_fill_the_memory(tmp_path: Path) -> None:
+    ledger = filled(tmp_path / "ledger.db", runs=1)
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
+        db.execute("UPDATE runs SET detail = zeroblob(1 << 26)")
+    with pytest.raises(LedgerError):
+        ledger.runs()
