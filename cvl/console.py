@@ -19,6 +19,7 @@ from select import select
 from typing import TYPE_CHECKING
 
 from cvl.errors import CvlError
+from cvl.hidden import clean
 from cvl.nodes import prefix
 from cvl.scope import WARNING
 from cvl.spec import EXIT_CODES, ExitStatus, LogChunk
@@ -52,7 +53,7 @@ def complain(message: str, hint: str = "") -> None:
 def _print(line: str) -> None:
     """Write to stderr; that nobody can read it, as after a hang-up, is no reason to stop."""
     with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(clean(line), file=sys.stderr, flush=True)
 
 
 class Console:

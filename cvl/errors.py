@@ -23,10 +23,13 @@
     ├── StillOpen                something may still cost money; the hint says how to end it
     └── LedgerError              our own record cannot be read or written
 
-A message says what happened and to what; `hint` says what to do now. Neither ever holds a secret.
+A message says what happened and to what; `hint` says what to do now. Neither ever holds a secret:
+what a library has said may be part of it.
 """
 
 from __future__ import annotations
+
+from cvl.hidden import clean
 
 
 class CvlError(Exception):
@@ -35,8 +38,8 @@ class CvlError(Exception):
     exit_code = 125
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(clean(message))
+        self.hint = clean(hint)
 
 
 class UsageError(CvlError):

@@ -19,6 +19,7 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 
 from cvl.errors import CvlError
+from cvl.hidden import OURS
 from cvl.paths import private, state_dir
 from cvl.process import owner_of
 
@@ -124,7 +125,11 @@ def environment(secrets: Mapping[str, str]) -> dict[str, str]:
     wheel, a zipapp. A folder with a colon in its name cannot be said there.
     """
     hidden = set(secrets.values()) - {""}
-    kept = {name: value for name, value in os.environ.items() if value not in hidden}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in OURS and value not in hidden
+    }
     here = Path.cwd() if "" in sys.path else None
     places = [str(here) if path == "" else os.path.abspath(path) for path in sys.path]  # noqa: PTH100
     return {

@@ -1,21 +1,49 @@
-"""Secrets that come in the environment: where the process is ours, no child of it sees them."""
+"""Secrets: taken out of the environment, checked when they are read, cut out of what is said.
+
+Nothing of ours prints a secret. `clean` is the second net, for texts that others have written: a
+library's exception may hold a whole header, and a header holds the key.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+
+OURS = ("LAMBDA_API_KEY",)
+"""Variables that no child of ours is ever in need of."""
+MOST = 8192
+"""Characters of a key: more is another file, or a mistake."""
+SHORTEST, SHORT = 8, 12
+"""Characters from which a secret is cut out of texts: shorter ones are words like `true`. A
+variable counts from `SHORT` on, unless its name says that it is a secret."""
+NAMED = re.compile(r"KEY|TOKEN|SECRET|PASS|CRED|AUTH", re.IGNORECASE)
+REDACTED = "<redacted>"
+SHAPES = (
+    (re.compile(r"(Bearer |AWS4-HMAC-SHA256 )[^'\"\\]+"), rf"\1{REDACTED}"),
+    (re.compile(r"(X-Amz-(?:Signature|Security-Token)=)[^&\s'\"]+"), rf"\1{REDACTED}"),
+    (re.compile(r"(?<=://)[^/@\s:]*:[^/@\s]+(?=@)"), REDACTED),
+)
+"""What a header or an address looks like that lets somebody in."""
 
 _TAKEN: dict[str, str] = {}
 _OURS: list[bool] = []
+_KNOWN: dict[str, None] = {}
 
 
 def own_process() -> None:
-    """Say that nothing but cvl lives in this process: it is the command line, not a library."""
+    """Say that nothing but cvl lives in this process: it is the command line, not a library.
+
+    Then our own secrets leave the environment, which every child would inherit.
+    """
     _OURS.append(True)
+    for name in OURS:
+        secret(name)
 
 
 def secret(name: str) -> str:
-    """Return a variable that holds a secret, "" if there is none.
+    """Return a variable that holds a secret, as it stands there, "" if there is none.
 
     In a process of our own it leaves the environment, which every child would inherit, and no
     core file is written from now on, for it would hold the secret.
@@ -23,7 +51,77 @@ def secret(name: str) -> str:
     if _OURS and name in os.environ:
         _TAKEN[name] = os.environ.pop(name)
         leave_no_core()
-    return _TAKEN.get(name) or os.environ.get(name, "")
+    found = _TAKEN.get(name) or os.environ.get(name, "")
+    learn(found)
+    return found
+
+
+def whole() -> Mapping[str, str]:
+    """Return the environment that this process was started with, secrets and all."""
+    return {**os.environ, **_TAKEN}
+
+
+def key(value: object, name: str) -> str:
+    """Return a key that can stand in a header; `name` is the variable or the argument it is in.
+
+    White space around it comes from copying, and is left out. Raises `UsageError` for what no
+    provider gives out, never with the value in it.
+    """
+    from cvl.errors import UsageError
+
+    found = value.strip() if isinstance(value, str) else None
+    if found is None:
+        raise UsageError(f"{name} is no text but {type(value).__name__}", "give the key as text")
+    learn(found)
+    if len(found) > MOST:
+        raise UsageError(f"{name} is no key: it is {len(found)} characters long", AGAIN)
+    if not all("!" <= character <= "~" for character in found):
+        raise UsageError(
+            f"{name} is no key: it holds a space, a line break or a character that is not ASCII",
+            AGAIN,
+        )
+    return found
+
+
+AGAIN = "set it again, exactly as the provider shows it"
+
+
+def learn(*values: str) -> None:
+    """Keep these out of every message from now on, each line of them also by itself."""
+    for value in values:
+        for part in (value, value.strip(), *value.split("\n")):
+            if len(part.strip()) >= SHORTEST:
+                _KNOWN[part] = None
+
+
+def learn_variables(variables: Mapping[str, str]) -> None:
+    """Keep the values of forwarded variables out of every message from now on."""
+    learn(*(v for name, v in variables.items() if len(v) >= SHORT or NAMED.search(name)))
+
+
+def clean(text: str) -> str:
+    """Return a text without any secret that this process knows, or that looks like one."""
+    for value in sorted(_KNOWN, key=len, reverse=True):
+        for form in forms(value):
+            text = text.replace(form, REDACTED)
+    for shape, instead in SHAPES:
+        text = shape.sub(instead, text)
+    return text
+
+
+def forms(value: str) -> Iterable[str]:
+    """Return how a value may be written in a text: as it is, or as Python shows it."""
+    shown = repr(value)[1:-1]
+    return {value, shown, repr(os.fsencode(value))[2:-1]} if encodable(value) else {value, shown}
+
+
+def encodable(value: str) -> bool:
+    """Return whether a value has bytes: a lone surrogate that stands for no byte has none."""
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def leave_no_core() -> None:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cvl.guardian import DONE, FOLLOW, KEEP, LIMIT
-from cvl.hidden import leave_no_core
+from cvl.hidden import clean, leave_no_core
 from cvl.spec import Cause
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ class Log:
 
     def warn(self, text: str) -> None:
         with suppress(OSError):  # a full disk
-            sys.stderr.write(f"{time.strftime('%m-%d %H:%M:%S')} {text}\n")
+            sys.stderr.write(f"{time.strftime('%m-%d %H:%M:%S')} {clean(text)}\n")
             sys.stderr.flush()
 
 

@@ -13,6 +13,7 @@ from threading import Timer
 import click
 
 from cvl.errors import CvlError
+from cvl.hidden import key, secret
 
 SEARCH = """
 say() { printf '%s\\t%s\\n' "$1" "$2"; }
@@ -103,12 +104,18 @@ def here() -> Iterator[Finding]:
         there_is = find_spec(module) is not None
         text = "installed" if there_is else f"needed by {runner}"
         yield Finding(module, there_is or None, text, f"pip install 'cvl[{extra}]'")
-    key = bool(os.environ.get("LAMBDA_API_KEY"))
-    yield Finding(
-        "LAMBDA_API_KEY",
-        key or None,
-        "set" if key else "needed by --remote lambda",
-        "make one in the Lambda Cloud dashboard and export LAMBDA_API_KEY",
+    yield lambda_key()
+
+
+def lambda_key() -> Finding:
+    """Judge the key of the environment by its look; nobody is asked."""
+    name, remedy = "LAMBDA_API_KEY", "make one in the Lambda Cloud dashboard and export it"
+    try:
+        found = key(secret(name), name)
+    except CvlError as error:
+        return Finding(name, False, str(error), error.hint)
+    return Finding(
+        name, bool(found) or None, "set" if found else "needed by --remote lambda", remedy
     )
 
 

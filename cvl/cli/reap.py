@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ import click
 from cvl import reap as reaping
 from cvl.console import Console
 from cvl.errors import CvlError, UsageError
+from cvl.hidden import whole
 from cvl.ledger import Ledger, Run
 from cvl.paths import ledger_file
 from cvl.provider import Provider, Reapable
@@ -46,7 +46,7 @@ def reap(
     if install:
         from cvl.cli.reap_install import install as install_timer
 
-        click.echo(install_timer(os.environ))
+        click.echo(install_timer(whole()))
         return 0
     if host:
         finish_there(host, ledger, console, dry_run=dry_run)

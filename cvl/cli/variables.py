@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from cvl.errors import UsageError
+from cvl.hidden import whole
 from cvl.runners.given import NAMES, is_name
 
 EXPORT = re.compile(r"\Aexport[ \t]+")
@@ -52,6 +52,7 @@ def variable(word: str, place: str) -> dict[str, str]:
         raise UsageError(f"{place}{name} holds a NUL byte", "no program can be given one")
     if equals:
         return {name: value}
-    if name not in os.environ:
+    ours = whole()
+    if name not in ours:
         raise UsageError(f"{place}{name} is not set here", f"set it, or give {name}=VALUE")
-    return {name: os.environ[name]}
+    return {name: ours[name]}

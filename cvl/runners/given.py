@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from cvl.errors import UsageError
+from cvl.hidden import learn_variables
 
 OURS = frozenset({"CVL_RUN_ID", "CVL_WORK_DIR", "CVL_CONTAINER_NAME"})
 """Variables by which a run's processes, containers and results are found."""
@@ -29,6 +30,7 @@ def variables(env: Mapping[str, str] | None) -> dict[str, str]:
             raise UsageError(f"not a variable's name: {name!r}", NAMES)
         _text(value, f"the variable {name}", secret=True)
     free(found)
+    learn_variables(found)
     return found
 
 

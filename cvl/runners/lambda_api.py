@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from cvl.answers import Answers
 from cvl.digest import blake2b
+from cvl.encrypted import address
 from cvl.errors import (
     Ambiguity,
     AuthError,
@@ -25,6 +26,7 @@ from cvl.errors import (
     ProviderError,
     Rejected,
 )
+from cvl.hidden import key as checked
 from cvl.pace import Pace
 from cvl.puller import bounded
 from cvl.scope import DeadlineExceeded, Scope
@@ -98,16 +100,25 @@ class LambdaAPI:
         read_limit: float = READ_LIMIT,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`interval` and `launch_interval`: seconds between two requests, two launches."""
-        self._key, self.base, self._read_limit = key, base.rstrip("/"), read_limit
+        """`interval` and `launch_interval`: seconds between two requests, two launches.
+
+        Raises `UsageError` for what cannot be a key, and where it would travel unencrypted.
+        """
+        self._key, self._read_limit = checked(key, "LAMBDA_API_KEY"), read_limit
+        self.base = address(base, "LAMBDA_API_BASE").rstrip("/")
         self._sleep = sleep
-        account = blake2b(f"{base}{key}".encode(), digest_size=6).hexdigest()
+        account = blake2b(f"{base}{self._key}".encode(), digest_size=6).hexdigest()
         self._account = f"lambda-{account}"
         self._pace = Pace(self._account, interval)
         self._launch_pace = Pace(f"lambda-launch-{account}", launch_interval)
         self._launch_taken: float | None = None
         self._pool: PoolManager | None = None
         self._skew: float | None = None
+
+    @property
+    def key(self) -> str:
+        """What lets us in, "" for nothing."""
+        return self._key
 
     def now(self) -> float | None:
         """Return UTC epoch seconds by the API's clock (RFC 9110, 6.6.1: `Date`), if it tells."""
@@ -183,6 +194,7 @@ class LambdaAPI:
             self.base + path,
             body=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
+            redirect=False,
         )
         try:
             response = self._in_turn(request, unless, urgent=method != "GET")

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 from cvl.errors import Ambiguity, CvlError
+from cvl.hidden import key as checked
 from cvl.hidden import secret
 from cvl.leases import Leases
 from cvl.machines import KIND, machine_name
@@ -59,14 +60,14 @@ class LambdaCloud:
     user = "ubuntu"
     boot_limit = BOOT_LIMIT
 
-    def __init__(self, api: LambdaAPI, key: str = "", *, self_terminate: bool = False) -> None:
-        """`key` is handed to the guardian where the environment has it not."""
+    def __init__(self, api: LambdaAPI, *, self_terminate: bool = False) -> None:
+        """The API's key is handed to the guardian, which has no environment that holds it."""
         self._api, self._self_terminate = api, self_terminate
         more = (lambda_deadline.LAYER,) if self_terminate else ()
         self.layers: tuple[str, ...] = (*LAYERS, *more)
         self.warnings: tuple[str, ...] = (lambda_deadline.WARNING,) if self_terminate else ()
         self.settle = float(os.environ.get("LAMBDA_SETTLE", SETTLE))
-        self.secrets: Mapping[str, str] = {"api_key": key or secret("LAMBDA_API_KEY")}
+        self.secrets: Mapping[str, str] = {"api_key": api.key}
 
     def offers(self) -> list[Offer]:
         found = self._api.get("/instance-types")
@@ -281,8 +282,11 @@ def user_data(order: Order, more: Mapping[str, object] = EMPTY) -> str:
 
 
 def api(key: str | None = None) -> LambdaAPI:
-    """Return the account's API, as the environment says; without a key every request fails."""
-    found = key or secret("LAMBDA_API_KEY")
+    """Return the account's API, as the environment says; without a key every request fails.
+
+    Raises `UsageError` for what cannot be a key, and for an address that is not encrypted.
+    """
+    found = checked(key, "api_key") if key else secret("LAMBDA_API_KEY")
     rate = float(os.environ.get("LAMBDA_API_RPS", "1"))
     return LambdaAPI(
         found,

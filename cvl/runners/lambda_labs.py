@@ -79,7 +79,7 @@ class LambdaLabsRunner:
                 "--no-fetch would lose the results: the machine is gone after the run",
                 "leave it out",
             )
-        cloud = LambdaCloud(api(self._key), self._key or "", self_terminate=self_terminate)
+        cloud = LambdaCloud(api(self._key), self_terminate=self_terminate)
         provider = Machines(
             cloud,
             kind=gpu_type,
@@ -99,8 +99,7 @@ class LambdaLabsRunner:
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
         del handle
-        key = secrets.get("api_key")
-        return Machines(LambdaCloud(api(key), key or ""))
+        return Machines(LambdaCloud(api(secrets.get("api_key"))))
 
 
 def reap_installed() -> bool:
