@@ -17,9 +17,10 @@ def main() -> int:
     try:
         from cvl.cli import main as cli
         from cvl.hidden import own_process
+        from cvl.terminal import never_fail_on_encoding
 
         own_process()
-
+        never_fail_on_encoding()
         return cli(sys.argv[1:])
     except KeyboardInterrupt:  # while it loads
         return 130

@@ -8,25 +8,25 @@ the output; it steps aside whenever the job writes.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from decimal import Decimal
 from errno import EIO, EPIPE
 from select import select
 from typing import TYPE_CHECKING
 
 from cvl.errors import CvlError
-from cvl.hidden import clean
 from cvl.nodes import prefix
 from cvl.scope import WARNING
 from cvl.spec import EXIT_CODES, ExitStatus, LogChunk
+from cvl.terminal import say
 from cvl.units import dollars, elapsed, size
+from cvl.visible import one_line
 
 if TYPE_CHECKING:
     from rich.status import Status
+    from rich.text import Text
 
 QUIET_SPELL = 0.4
 """Seconds without output after which the status line comes back."""
@@ -41,19 +41,15 @@ SHOWN = LASTING | {"waiting", "renting", "booting", "upload", "stopping", "fetch
 MOVING = frozenset({"upload", "fetch"})
 """Those that are told over and over, how far they are: a line each `PACE` seconds says enough."""
 PACE = 10.0
+STATUS = 200
+"""Characters of what the status line tells, beside its numbers."""
 
 
 def complain(message: str, hint: str = "") -> None:
     """Say on stderr what went wrong, in one sentence, and what to do now."""
-    _print(f"cvl: {message}")
+    say(f"cvl: {message}")
     if hint:
-        _print(f"hint: {hint}")
-
-
-def _print(line: str) -> None:
-    """Write to stderr; that nobody can read it, as after a hang-up, is no reason to stop."""
-    with suppress(OSError):
-        print(clean(line), file=sys.stderr, flush=True)
+        say(f"hint: {hint}")
 
 
 class Console:
@@ -126,7 +122,7 @@ class Console:
         if self._status:
             self._status.aside(b"\n")
         with self._lock:
-            _print(f"cvl: {text}")
+            say(f"cvl: {text}")
 
     def ended(self, status: ExitStatus) -> None:
         """Say how the run ended, unless it simply succeeded; a failure of ours always."""
@@ -159,9 +155,7 @@ class Console:
                 # whoever read us has gone; the run goes on, its log is complete
                 self._out_closed = True
                 if error.errno not in {EPIPE, EIO}:
-                    _print(
-                        f"cvl: cannot write the output here: {error.strerror}; `cvl logs` has it"
-                    )
+                    say(f"cvl: cannot write the output here: {error.strerror}; `cvl logs` has it")
 
 
 class StatusLine:
@@ -226,12 +220,13 @@ class StatusLine:
             self._line.stop()
             self._shown = False
 
-    def _words(self) -> str:
-        from rich.markup import escape
+    def _words(self) -> Text:
+        from rich.text import Text  # a string would be read as markup
 
         spent = max(time.monotonic() - self._began, 0.1)
         rate = f" · {size(int(self._bytes / spent))}/s" if self._bytes else ""
-        return escape(f"{self._phase} {self._text} · {elapsed(spent)}{rate}{self._cost()}")
+        told = one_line(f"{self._phase} {self._text}", STATUS)
+        return Text(f"{told} · {elapsed(spent)}{rate}{self._cost()}")
 
     def _cost(self) -> str:
         if not (self._rate and self._rented):

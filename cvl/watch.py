@@ -18,8 +18,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cvl.guardian import DONE, FOLLOW, KEEP, LIMIT
-from cvl.hidden import clean, leave_no_core
+from cvl.hidden import leave_no_core
 from cvl.spec import Cause
+from cvl.terminal import say
 
 if TYPE_CHECKING:
     from cvl.ledger import Ledger, Run
@@ -257,9 +258,7 @@ class Log:
         del chunk  # the run's own log has it
 
     def warn(self, text: str) -> None:
-        with suppress(OSError):  # a full disk
-            sys.stderr.write(f"{time.strftime('%m-%d %H:%M:%S')} {clean(text)}\n")
-            sys.stderr.flush()
+        say(f"{time.strftime('%m-%d %H:%M:%S')} {text}")
 
 
 def _line() -> bytes:

@@ -14,6 +14,7 @@ import click
 
 from cvl.errors import CvlError
 from cvl.hidden import key, secret
+from cvl.terminal import show, show_json
 
 SEARCH = """
 say() { printf '%s\\t%s\\n' "$1" "$2"; }
@@ -57,21 +58,21 @@ def doctor(host: str | None, as_json: bool) -> int:
     if host:
         found += list(there(host))
     if as_json:
-        import json
         from dataclasses import asdict
 
-        click.echo(json.dumps([asdict(each) for each in found], indent=2))
+        show_json([asdict(each) for each in found])
     else:
         for each in found:
-            click.echo(line(each))
+            for shown in lines(each):
+                show(shown)
     return 125 if any(each.ok is False for each in found) else 0
 
 
-def line(finding: Finding) -> str:
-    """Return one finding for a person."""
+def lines(finding: Finding) -> list[str]:
+    """Return one finding for a person: what it is and, where something is to be done, what."""
     mark = {True: "ok     ", False: "MISSING", None: "-      "}[finding.ok]
-    remedy = f"\n        {finding.remedy}" if finding.remedy and not finding.ok else ""
-    return f"{mark} {finding.what}: {finding.text}{remedy}"
+    remedy = [f"        {finding.remedy}"] if finding.remedy and not finding.ok else []
+    return [f"{mark} {finding.what}: {finding.text}", *remedy]
 
 
 def here() -> Iterator[Finding]:

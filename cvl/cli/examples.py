@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ import click
 from cvl.catalog import Lookup, described, find, find_root, listed, load
 from cvl.cli.options import FilePath
 from cvl.cli.settings import configured_root, settings
+from cvl.terminal import say, show, show_json, show_table, show_text
 
 ROOT = click.option("--root", type=FilePath(), help="The folder that holds examples/.")
 
@@ -24,18 +24,21 @@ def list_(keyword: str | None, as_json: bool, root: Path | None) -> None:
     """List the examples that can be run."""
     found = load(find_root(lookup(root)))
     for problem in found.problems:
-        print(f"cvl: {problem}", file=sys.stderr)
+        say(f"cvl: {problem}")
     rows = [row for row in map(listed, found.examples) if not keyword or mentions(row, keyword)]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        show_json(rows)
         return
     if keyword and not rows:
-        print(f"cvl: no example mentions {keyword!r}", file=sys.stderr)
-    width = max((len(str(row["path"])) for row in rows), default=0)
-    for row in rows:
-        presets = row["presets"]
-        assert isinstance(presets, list)
-        click.echo(f"{row['path']!s:<{width}}  {', '.join(presets)}")
+        say(f"cvl: no example mentions {keyword!r}")
+    show_table([(str(row["path"]), presets_of(row)) for row in rows])
+
+
+def presets_of(row: dict[str, object]) -> str:
+    """Return the names of an example's presets in one line."""
+    presets = row["presets"]
+    assert isinstance(presets, list)
+    return ", ".join(presets)
 
 
 def lookup(root: Path | None) -> Lookup:
@@ -56,17 +59,17 @@ def info(example: str, as_json: bool, root: Path | None) -> None:
     """Show one example: presets, resources, read-me."""
     facts = described(find(example, lookup(root)))
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        show_json(facts)
         return
     for key in ("name", "path", "capability", "stability", "tags", "image", "resources", "readme"):
         if value := facts.get(key):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            click.echo(f"{key}: {shown if not isinstance(shown, dict) else pairs(shown)}")
-    click.echo(f"\n{str(facts.get('description') or '').strip()}\n\npresets:")
+            show(f"{key}: {shown if not isinstance(shown, dict) else pairs(shown)}")
+    show_text(f"\n{str(facts.get('description') or '').strip()}\n\npresets:")
     presets = facts["presets"]
     assert isinstance(presets, dict)
     for name, preset in presets.items():
-        click.echo(f"  {name}: {preset.get('description') or preset.get('script') or ''}".rstrip())
+        show(f"  {name}: {preset.get('description') or preset.get('script') or ''}".rstrip())
 
 
 def pairs(mapping: dict[str, object]) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 
 from cvl.paths import ledger_file
+from cvl.terminal import say
 
 QUERY = "SELECT 1 FROM leases WHERE state <> 'released' LIMIT 1"
 
@@ -13,7 +13,7 @@ QUERY = "SELECT 1 FROM leases WHERE state <> 'released' LIMIT 1"
 def notify() -> None:
     """Say on stderr what `open_leases` found, if anything."""
     if notice := open_leases():
-        print(f"cvl: {notice}", file=sys.stderr)
+        say(f"cvl: {notice}")
 
 
 def open_leases() -> str:

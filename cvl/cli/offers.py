@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
 
 from cvl.offers import hourly
 from cvl.provider import Offer
+from cvl.terminal import show_json, show_table
 
 
 @click.command()
@@ -26,12 +26,9 @@ def offers(keyword: str | None, gpus: int, everything: bool, as_json: bool) -> N
         if (everything or each.regions) and each.gpus >= gpus and mentions(each, keyword)
     ]
     if as_json:
-        click.echo(json.dumps([asdict(each) for each in found], indent=2, default=str))
+        show_json([asdict(each) for each in found])
         return
-    rows = [row(each) for each in found]
-    widths = [max(len(cells[i]) for cells in [HEAD, *rows]) for i in range(len(HEAD))]
-    for cells in [HEAD, *rows]:
-        click.echo("  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip())
+    show_table([HEAD, *map(row, found)])
 
 
 HEAD = ("TYPE", "PRICE", "GPUS", "GPU", "CPUS", "RAM", "DISK", "REGIONS")

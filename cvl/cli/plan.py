@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-import click
-
 from cvl.cli.notice import notify
 from cvl.console import Console
 from cvl.errors import CvlError, UsageError
 from cvl.spec import Plan
+from cvl.terminal import agreed, say, show, show_exact, show_json, show_text
 from cvl.units import dollars
+from cvl.visible import one_line
 
 
 class Planned(Exception):
@@ -40,7 +40,7 @@ def agreement(params: Mapping[str, Any], console: Console) -> Any:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise UsageError("this costs money, and nobody is there to ask", "agree with -y")
-        if not click.confirm("cvl: go ahead?", default=False, err=True):
+        if not agreed("go ahead?"):
             raise CvlError("not agreed; nothing was rented")
 
     return agree
@@ -59,23 +59,26 @@ def price_lines(plan: Plan) -> list[str]:
 
 def show_plan(plan: Plan, *, as_json: bool) -> None:
     """Print the plan on stdout."""
-    import json
-
     if as_json:
-        click.echo(json.dumps(plan_json(plan), indent=2))
+        show_json(plan_json(plan))
         return
     before = (f"runner: {plan.runner}", f"where: {plan.where}")
     if plan.format == "yaml":
         lines = [f"# {line}" for line in (*before, *price_lines(plan))]
-        for line in (*lines, yaml(plan.request)):
-            click.echo(line)
+        for line in lines:
+            show(line)
+        show_exact(yaml(plan.request))
     else:
-        request = plan.request
-        shown = request if isinstance(request, str) else json.dumps(request, indent=2)
-        for line in (*before, shown, *price_lines(plan)):
-            click.echo(line)
+        for line in before:
+            show(line)
+        if isinstance(plan.request, str):
+            show_text(plan.request)
+        else:
+            show_json(plan.request)
+        for line in price_lines(plan):
+            show(line)
     for warning in plan.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}")
 
 
 def yaml(request: object) -> str:
@@ -83,7 +86,10 @@ def yaml(request: object) -> str:
     from yaml import safe_dump_all
 
     documents = request if isinstance(request, list) else [request]
-    return safe_dump_all(documents, sort_keys=False, explicit_start=True, allow_unicode=True)
+    text = safe_dump_all(documents, sort_keys=False, explicit_start=True, allow_unicode=True)
+    if all(line == one_line(line, len(line)) for line in text.split("\n")):
+        return text
+    return safe_dump_all(documents, sort_keys=False, explicit_start=True)  # YAML's own escapes
 
 
 def plan_json(plan: Plan) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import click
@@ -13,6 +12,7 @@ from cvl.news import latest, undriven
 from cvl.paths import ledger_file
 from cvl.process import Life, life, parse
 from cvl.remote.visitors import visitors
+from cvl.terminal import show_json, show_table
 from cvl.units import elapsed
 
 SHOWN = 20
@@ -27,12 +27,9 @@ def ps(everything: bool, as_json: bool) -> None:
     ledger = Ledger(ledger_file())
     found = listed(ledger, None if everything else SHOWN)
     if as_json:
-        click.echo(json.dumps([ps_json(run, ledger.leases(run.id)) for run in found], indent=2))
+        show_json([ps_json(run, ledger.leases(run.id)) for run in found])
         return
-    rows = [row(run, ledger) for run in found]
-    widths = [max(len(cells[i]) for cells in [HEAD, *rows]) for i in range(len(HEAD))]
-    for cells in [HEAD, *rows]:
-        click.echo("  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip())
+    show_table([HEAD, *(row(run, ledger) for run in found)])
     for run in found:
         if unfetched(run):
             complain(f"{run.id} has ended; `cvl attach {run.id}` brings its results")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ from cvl.provider import Provider, Reapable
 from cvl.reap import Finding
 from cvl.runners import BUILT_IN, load, reopen
 from cvl.scope import Scope
+from cvl.terminal import agreed, show, show_json, show_text
 
 
 @click.command()
@@ -46,7 +46,7 @@ def reap(
     if install:
         from cvl.cli.reap_install import install as install_timer
 
-        click.echo(install_timer(whole()))
+        show_text(install_timer(whole()))
         return 0
     if host:
         finish_there(host, ledger, console, dry_run=dry_run)
@@ -54,7 +54,7 @@ def reap(
             sweep(host, {"", remote_workdir or ""}, days, ledger)
         return 0
     owners, found, blind = looked(ledger, console)
-    show(found, as_json=as_json)
+    show_found(found, as_json=as_json)
     if dry_run or not found:
         return 125 if blind else 0
     if not yes:
@@ -93,25 +93,23 @@ def owner_of(name: str) -> Reapable | None:
     return owner
 
 
-def show(found: Sequence[Finding], *, as_json: bool) -> None:
+def show_found(found: Sequence[Finding], *, as_json: bool) -> None:
     """Print what was found on stdout."""
     if as_json:
-        click.echo(json.dumps([reaping.shown(each) for each in found], indent=2))
+        show_json([reaping.shown(each) for each in found])
         return
     for each in found:
         rate = "" if each.price_per_hour is None else f" at ${each.price_per_hour}/h"
-        click.echo(
-            f"{each.provider} {each.kind} {each.name} {each.id}".rstrip() + f"{rate}: {each.why}"
-        )
+        show(f"{each.provider} {each.kind} {each.name} {each.id}".rstrip() + f"{rate}: {each.why}")
     if not found:
-        click.echo("nothing to reap")
+        show("nothing to reap")
 
 
 def agree(found: Sequence[Finding]) -> None:
     """Ask on a terminal. Raises `UsageError` where nobody is there, `CvlError` for a no."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError("nobody is there to ask", "agree with -y")
-    if not click.confirm(f"cvl: end {'these' if len(found) > 1 else 'this'}?", err=True):
+    if not agreed(f"end {'these' if len(found) > 1 else 'this'}?"):
         raise CvlError("not agreed; nothing was ended")
 
 
@@ -150,7 +148,7 @@ def finish_there(host: str, ledger: Ledger, console: Console, *, dry_run: bool) 
         execution = reopen(run.runner, run.handle).attach(run.reach)
         over = execution.poll() is not None
         execution.close()
-        click.echo(f"{run.id}: {'has ended' if over else 'is still running'}")
+        show(f"{run.id}: {'has ended' if over else 'is still running'}")
         if over and not dry_run and engine.adopt(run, ledger):
             provider = reopen(run.runner, run.handle)
             engine.attach(ledger.run(run.id), provider, ledger, options(run, console))
@@ -169,5 +167,5 @@ def sweep(host: str, bases: set[str], days: int, ledger: Ledger) -> None:
         if not far.exists():
             continue
         _, listing = far.ask("sweep", [("days", str(days))])
-        for line in listing.decode(errors="replace").splitlines():
-            click.echo(f"{base}: {line}" if base else line)
+        for line in listing.decode(errors="surrogateescape").split("\n")[:-1]:
+            show(f"{base}: {line}" if base else line)

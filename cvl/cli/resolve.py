@@ -12,6 +12,7 @@ from cvl.catalog import Example, Lookup, build_of, find, find_preset, image_of, 
 from cvl.cli.settings import configured_root, settings
 from cvl.errors import CvlError
 from cvl.remote.abroad import Answered
+from cvl.terminal import show_exact
 
 
 @click.command(hidden=True)
@@ -25,7 +26,7 @@ def resolve_() -> None:
         answer |= answered(found, question["preset"], tuple(question["args"]))
     except CvlError as error:
         answer["error"] = (str(error), error.hint)
-    click.echo(f"cvl:{question['nonce']}\n{json.dumps(answer)}")
+    show_exact(f"cvl:{question['nonce']}\n{json.dumps(answer)}")
 
 
 def answered(found: Example, preset: str, args: tuple[str, ...]) -> Answered:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from cvl.console import Console
 from cvl.errors import UsageError
 from cvl.runners import Runner, load
 from cvl.runners.common import Common
+from cvl.terminal import say_json, show
 from cvl.units import duration, minutes
 
 
@@ -94,11 +94,9 @@ def run(ctx: click.Context, /, **params: Any) -> int:
     finally:
         console.close()
     if params["detach"]:
-        click.echo(status.run_id)
+        show(status.run_id)
     if params["as_json"]:
-        import json
-
-        print(json.dumps(final(status)), file=sys.stderr)
+        say_json(final(status))
     elif not params["detach"]:
         console.ended(status)
     return int(status)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from cvl.errors import CvlError
 from cvl.runners import LambdaLabsRunner, LocalRunner, SSHRunner
 from cvl.spec import ExitStatus, LogChunk
+from cvl.visible import one_line
 
 USAGE = "usage: python -m cvl.runners.example_usage ssh [HOST] | local | lambda [GPU_TYPE]\n"
 EXAMPLE, PRESET, ARGS = "digits", "train", ["--epochs", "3"]
@@ -55,8 +56,8 @@ def show(chunk: LogChunk) -> None:
 
 
 def tell(phase: str, text: str) -> None:
-    """Say what is being done."""
-    sys.stderr.write(f"[{phase}] {text}\n")
+    """Say what is being done; what a host or a provider has said acts on no terminal."""
+    sys.stderr.write(one_line(f"[{phase}] {text}") + "\n")
 
 
 def main(words: Sequence[str]) -> int:
@@ -70,7 +71,7 @@ def main(words: Sequence[str]) -> int:
     try:
         status: ExitStatus = usage(*rest)
     except CvlError as error:
-        sys.stderr.write(f"{error}\n{error.hint}\n")
+        sys.stderr.write(f"{one_line(str(error))}\n{one_line(error.hint)}\n")
         return error.exit_code
     sys.stderr.write(f"run {status.run_id} ended: {status.cause}, exit code {int(status)}\n")
     return int(status)

@@ -1,0 +1,89 @@
+"""The only place that writes lines of ours; `console.py` beside it writes the job's output.
+
+Whatever a line holds may have come from outside, so each is cleaned here: of secrets (`hidden.py`)
+and of what acts on a terminal (`visible.py`). None fails because the terminal's encoding lacks a
+character. Lines for a person and for a pipe are the same. JSON is exact: it escapes by itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
+
+from cvl.hidden import clean
+from cvl.visible import LINE, many_lines, one_line
+
+CELL = 256
+"""Characters of one cell of a table that are shown; the last cell of a row may fill a line."""
+
+
+def say(line: str) -> None:
+    """Write one line to stderr; that nobody can read it, as after a hang-up, does not matter."""
+    with suppress(OSError):
+        _write(sys.stderr, one_line(clean(line)))
+
+
+def show(line: str) -> None:
+    """Write one line to stdout. Raises `OSError` where that has no place."""
+    _write(sys.stdout, one_line(clean(line)))
+
+
+def show_text(text: str) -> None:
+    """Write a text of several lines to stdout. Raises `OSError` as `show` does."""
+    _write(sys.stdout, many_lines(clean(text)))
+
+
+def show_exact(text: str) -> None:
+    """Write what a program reads to stdout as it is. Raises `OSError` as `show` does."""
+    _write(sys.stdout, text)
+
+
+def show_table(rows: Sequence[Sequence[str]]) -> None:
+    """Write rows of equally many cells to stdout, in columns. Raises `OSError` as `show` does."""
+    limits = [*[CELL] * (len(rows[0]) - 1), LINE] if rows else []
+    shown = [list(map(one_line, map(clean, row), limits)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        _write(sys.stdout, "  ".join(cells).rstrip())
+
+
+def show_json(value: object) -> None:
+    """Write a value to stdout as JSON, in ASCII; what JSON does not know as text. `OSError`."""
+    _write(sys.stdout, _json(value, indent=2))
+
+
+def say_json(value: object) -> None:
+    """Write a value to stderr as one line of JSON, as `say` does."""
+    with suppress(OSError):
+        _write(sys.stderr, _json(value))
+
+
+def agreed(question: str) -> bool:
+    """Ask on the terminal whether to go on; no is the default. Raises `click.Abort` on Ctrl-C."""
+    import click
+
+    return click.confirm(f"cvl: {one_line(question)}", err=True)
+
+
+def never_fail_on_encoding() -> None:
+    """Let what others write here (`--help`, a prompt) never fail for want of a character."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # not a file of ours
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    from json import dumps
+
+    # DEL is the one control character that JSON lets pass
+    return dumps(value, indent=indent, default=str).replace("\x7f", "\\u007f")
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # it was closed when we began
+        return
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
