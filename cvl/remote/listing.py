@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cvl.errors import CvlError
+from cvl.remote.git import Question
 
 NEVER = re.compile(
     rb"(?:^|/)(?:\.git|\.env(?:\.(?!(?:example|sample|template)$)[^/]*)?|__pycache__|\.venv"
@@ -27,11 +26,6 @@ UNTRACKED = frozenset(
 )
 """What else is left where no git tells what belongs: products of earlier work, by name."""
 
-GIT_LIMIT = 300.0
-"""Seconds that git may take to list a checkout."""
-
-GIT_LOCAL = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR")
-
 
 class Listing:
     """The paths below a root, sorted. Folders appear only when empty or another repository."""
@@ -40,7 +34,7 @@ class Listing:
         """Start git, so that the caller can do something else until `paths` is asked for."""
         self.root = os.fsencode(root.absolute())
         self.warnings: list[str] = []
-        self._git = _start_git(self.root)
+        self._git = Question(self.root)
         self._paths: list[bytes] | None = None
         self._walked: set[bytes] = set()
 
@@ -70,9 +64,12 @@ class Listing:
         self._paths = _permitted({*self.paths, *walk(self.root, folder)})
 
     def _first(self) -> list[bytes]:
-        output, complaint = _finish_git(self._git) if self._git else (b"", "git is not installed")
-        if complaint and os.path.lexists(self.root + b"/.git"):
-            self.warnings.append(f"git cannot list {os.fsdecode(self.root)}: {complaint}")
+        output, complaint = self._git.answer() if self._git.checkout else (b"", "")
+        if complaint:
+            self.warnings.append(
+                f"git cannot list {os.fsdecode(self.root)}, so what .gitignore names travels too: "
+                f"{complaint}"
+            )
         if not output:  # no checkout, or one that ignores all of the root
             return _permitted(_plain_files(self.root))
         self._walked.add(b"")
@@ -112,37 +109,6 @@ def walk(root: bytes, folder: bytes, *, everything: bool = False) -> Iterator[by
             yield from walk(root, path, everything=everything)
         else:
             yield path
-
-
-def _start_git(root: bytes) -> subprocess.Popen[bytes] | None:
-    env = {name: value for name, value in os.environ.items() if name not in GIT_LOCAL}
-    argv: list[str | bytes] = ["git", "-C", root, "ls-files", "-co", "--exclude-standard", "-z"]
-    try:
-        return subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**env, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
-        )
-    except FileNotFoundError:
-        return None
-
-
-def _finish_git(git: subprocess.Popen[bytes]) -> tuple[bytes, str]:
-    """Return what git listed, and its reason if it did not."""
-    try:
-        output, complaint = git.communicate(timeout=GIT_LIMIT)
-    except subprocess.TimeoutExpired:
-        git.kill()
-        git.communicate()
-        raise CvlError(
-            f"git did not list the files within {GIT_LIMIT:.0f} s",
-            "run `git status` there; large untracked folders belong into .gitignore",
-        ) from None
-    if git.returncode == 0:
-        return output, ""
-    return b"", complaint.decode(errors="replace").strip().partition("\n")[0] or "it failed"
 
 
 def _permitted(names: Iterable[bytes]) -> list[bytes]:
