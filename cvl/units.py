@@ -15,9 +15,11 @@ MOST_DOLLARS = Decimal(10**9)
 """The largest amount of money that is taken for meant."""
 
 SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
-_DURATION = re.compile(r"\s*".join(rf"(?:{_NUMBER}\s*{unit})?" for unit in SECONDS), re.IGNORECASE)
-_BARE = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+|inf|nan)", re.IGNORECASE)
+_NUMBER = r"([0-9]++(?:\.[0-9]++)?+)"
+_DURATION = re.compile(
+    r"\s*+" + "".join(rf"(?:{_NUMBER}\s*+{unit}\s*+)?" for unit in SECONDS), re.IGNORECASE
+)
+_BARE = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]+|inf|nan)", re.IGNORECASE)
 _MONEY = re.compile(r"\$?\s*([0-9]{1,12}(?:\.[0-9]{1,4})?)")
 _SIZES = ("kB", "MB", "GB", "TB", "PB", "EB")
 _STEP = 1000

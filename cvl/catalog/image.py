@@ -12,11 +12,11 @@ from cvl.catalog.example import Example
 from cvl.catalog.preset import Preset
 
 # Left uncompiled: most of the time nobody asks.
-_VARIABLE = r"^\s*(?:export |readonly )?([A-Za-z_]\w*)=(\"[^\"\n]*\"|'[^'\n]*'|\S+)"
+_VARIABLE = r"^[^\S\n]*+(?:export |readonly )?([A-Za-z_]\w*)=(\"[^\"\n]*\"|'[^'\n]*'|\S+)"
 _DEFAULT = r"\$\{?([A-Za-z_]\w*)(?::?-([^{}$]*))?\}?"
 _BUILD = r"\bdocker\s+(?:buildx\s+)?build\s([^\n;|&]*)"
 _TAG = r"(?:^|\s)(?:-t|--tag)[ =]+(\"[^\"]*\"|'[^']*'|\S+)"
-_WANTED = r"\$\{CVL_IMAGE:-([^}]*)\}"
+_WANTED = r"\$\{CVL_IMAGE:-([^}]{0,400})\}"
 _FOLDER = r"\$\(basename \"?\$\{?SCRIPT_DIR\}?\"?\)"
 _IMAGE = r"[a-z0-9][\w./-]*(?::[\w.-]+)?"
 

@@ -33,14 +33,15 @@ HELD_LIMIT = 64 << 20
 were, without reading and hashing them again."""
 
 TEXT_LIMIT = 256 * 1024
-NAMES = rb"[\w.-]+(?:/[\w.-]+)*(?<!\.)"
+NAMES = rb"[\w.-]++(?:/[\w.-]++)*+"
 MENTION = re.compile(
-    rb"(?<![\w.])((?:\.\./)+%b)" % NAMES
-    + rb"|(?:\$\{?\w*(?:ROOT|REPO)\w*\}?\"?|/cvlization_repo)(/%b)" % NAMES
+    rb"(?<![\w.])((?:\.\./)++(?:%b)?+)" % NAMES
+    + rb"|(?:\$\{?+(?=\w*?(?:ROOT|REPO))\w*+\}?+\"?+|/cvlization_repo)(/%b)" % NAMES
     + rb"|(?<![\w./-])((?:examples|benchmarks)/%b)" % NAMES
 )
 """How scripts name what lies outside their own folder: by climbing, from a variable that holds
-the root, or as seen from the root."""
+the root, or as seen from the root. What was once taken is never given back, so that a hostile
+text takes no longer than another; dots at the end are left for whoever reads the match."""
 
 HINTS = (b"../", b"ROOT", b"REPO", b"/cvlization_repo/", b"examples/", b"benchmarks/")
 """What a text must hold for `MENTION` to find anything: much faster to look for."""
@@ -266,8 +267,17 @@ def _mentions(path: bytes, text: bytes) -> bytes:
         return b""
     if not any(hint in text for hint in HINTS):
         return b""
-    found = MENTION.findall(text)
-    return b" ".join(sorted({climb or rooted or b"/" + seen for climb, rooted, seen in found}))
+    return b" ".join(sorted(set(_names(text))))
+
+
+def _names(text: bytes) -> Iterator[bytes]:
+    """Yield what a text mentions, without the ends of sentences and what only climbs."""
+    for climb, rooted, seen in MENTION.findall(text):
+        name = (climb or rooted or seen).rstrip(b"./")
+        if seen and b"/" in name:
+            yield b"/" + name
+        elif name and not seen:
+            yield name
 
 
 def _load(path: Path) -> dict[bytes, Row]:

@@ -44,7 +44,7 @@ END_LIMIT = 3.0
 NOT_FOUND = 127
 CONNECTION_CODES = frozenset({10, 12, 30, 35, 255})
 """rsync(1), EXIT VALUES: socket, protocol stream, time-outs; 255 is ssh's own."""
-PROGRESS = re.compile(rb"(\d+)\s+(\d+)%\s+(\S+/s)")
+PROGRESS = re.compile(rb"(?<!\d)(\d{1,18}+)\s++(\d{1,4}+)%\s++(\S++)(?<=/s)")
 
 # rsync's stdout over there comes after whatever the login shell prints: a line of ours stands
 # between. `read` takes single bytes, so that `cat` goes on right behind it. The exit status is
@@ -143,7 +143,7 @@ def _end(child: Popen[bytes]) -> None:
 def _judge(where: str, code: int, stderr: bytes) -> CvlError | None:
     lines = [line for line in stderr.splitlines() if line.strip()]
     words = b"\n".join(line for line in lines if not line.startswith(b"rsync"))
-    if code == NOT_FOUND or re.search(rb"rsync.*not found|Unknown command:? *'?rsync", stderr):
+    if code == NOT_FOUND or _missing(stderr):
         return NotReady(f"rsync is not installed on {where}", "on that machine: apt install rsync")
     if code in CONNECTION_CODES:
         known = verdict(where, words) or lost(where, 255, words)
@@ -153,3 +153,10 @@ def _judge(where: str, code: int, stderr: bytes) -> CvlError | None:
         f"not everything could be fetched from {where} (rsync {code}: {said[:400]})",
         "what was fetched is here; fetching again gets the rest",
     )
+
+
+def _missing(stderr: bytes) -> bool:
+    """Return whether a shell over there says that it knows no rsync."""
+    lines = (line.partition(b"rsync")[2] for line in stderr.split(b"\n"))
+    unknown = re.search(rb"Unknown command:? *+'?rsync", stderr)
+    return unknown is not None or any(b"not found" in line for line in lines)
