@@ -118,3 +118,13 @@ class StillOpen(CvlError):
 
 class LedgerError(CvlError):
     """The ledger cannot be read or written. It is never overwritten."""
+
+
+LONGEST = 500
+"""Characters of an error that are shown: it may quote an answer without end."""
+
+
+def said(error: BaseException) -> str:
+    """Return any error as one sentence; one that is none of ours begins with its kind."""
+    text = str(error)[:LONGEST]
+    return text if isinstance(error, CvlError) else f"{type(error).__name__}: {text}".rstrip(": ")

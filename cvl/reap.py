@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from cvl import engine
-from cvl.errors import CvlError, StillOpen
+from cvl.errors import CvlError, StillOpen, said
 from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.news import latest, undriven
 from cvl.provider import Observer, Provider, Reapable
-from cvl.release import PASSING, PAUSES, UNSEEN
+from cvl.release import PAUSES, UNSEEN, named
 from cvl.scope import DeadlineExceeded, Scope
 from cvl.spec import Cause, Resource
 from cvl.values import dataclass
@@ -157,34 +157,44 @@ def finish(
 
 def end(owner: Reapable | Provider, resources: Iterable[Resource], scope: Scope) -> None:
     """Destroy resources and see them gone. Raises `StillOpen` when the scope ends before that."""
-    left = {(each.kind, each.id): each for each in resources}
+    left = {(each.kind, each.id or each.name): each for each in resources}
     unseen = dict.fromkeys(left, 0)
     attempt = 0
     while left:
         for each in left.values():
-            passing(scope, partial(owner.destroy, each))
-        listed = passing(scope, lambda: {(e.kind, e.id) for e in owner.owned() if e.alive})
-        for key in [] if listed is None else list(left):
-            unseen[key] = 0 if listed and key in listed else unseen[key] + 1
+            answered(scope, partial(owner.destroy, each))
+        listed = answered(scope, lambda: [each for each in owner.owned() if each.alive])
+        for key, each in [] if listed is None else list(left.items()):
+            there = any(is_or_may_be(other, each) for other in listed or ())
+            unseen[key] = 0 if there else unseen[key] + 1
             if unseen[key] >= UNSEEN:
                 del left[key]
         if left:
             try:
                 scope.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
             except DeadlineExceeded:
-                names = ", ".join(f"{each.kind} {each.name}" for each in left.values())
                 raise StillOpen(
-                    f"not seen gone: {names}", "it may still cost money; run `cvl reap` again"
+                    f"not seen gone: {', '.join(map(named, left.values()))}",
+                    "it may still cost money; run `cvl reap` again",
                 ) from None
         attempt += 1
 
 
-def passing(scope: Scope, call: Callable[[], T]) -> T | None:
-    """Return what `call` returns, None when the provider does not answer just now."""
+def is_or_may_be(listed: Resource, meant: Resource) -> bool:
+    """Return whether what is listed is what was meant, or cannot be told from it."""
+    if listed.kind != meant.kind:
+        return False
+    if listed.id and meant.id:
+        return listed.id == meant.id
+    return listed.unclear or listed.name == meant.name
+
+
+def answered(scope: Scope, call: Callable[[], T]) -> T | None:
+    """Return what `call` returns, None when the provider gives no answer that makes sense."""
     try:
         return call()
-    except PASSING as error:
-        scope.tell("waiting", str(error))
+    except Exception as error:  # noqa: BLE001 - whatever it was, the rest is to be ended too
+        scope.tell("waiting", said(error))
         return None
 
 

@@ -6,11 +6,11 @@ often and as late as it takes to be sure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from cvl.errors import AuthError, ProviderError, StillOpen, Unreachable
+from cvl.errors import StillOpen, said
 from cvl.ledger import Lease, LeaseState, Ledger, RunState
 from cvl.provider import Owner
 from cvl.scope import Cancelled, DeadlineExceeded, Scope
@@ -28,9 +28,6 @@ RELEASE_LIMIT = 120.0
 """Seconds, beside the settling time, that a release is tried in the foreground; then the
 guardian, or `reap`, goes on."""
 
-PASSING = (ProviderError, Unreachable, AuthError)
-"""What a provider may answer today and not tomorrow: no reason to forget anything."""
-
 
 class Release:
     """What of one run is open, and the way to its end."""
@@ -42,6 +39,7 @@ class Release:
         self._unseen: dict[int, int] = {}
         self._since: dict[int, float] = {}
         self._was_used = False
+        self._strays: list[Resource] | None = None
 
     def open(self, kind: str = "") -> list[Lease]:
         """Return the lines that are open, the last first."""
@@ -49,14 +47,17 @@ class Release:
         return [line for line in reversed(found) if not kind or line.kind == kind]
 
     def until_gone(self, scope: Scope) -> None:
-        """Ask and look until nothing is open. Raises `StillOpen` when the scope ends before."""
+        """Ask and look until nothing is open. Raises `StillOpen` when the scope ends before.
+
+        What carries our tag and has no line of ours ends too: a line may be damaged.
+        """
         attempt = 0
         self._was_used = self._ledger.run(self._run_id).state not in UNUSED
-        while lines := self.open():
+        while (lines := self.open()) or self._strays:
             self.ask(lines if attempt else urgent(lines))
             self._look(lines)
-            if lines := self.open():
-                self._pause(scope, attempt, map(shown, lines))
+            if left := [*map(shown, self.open()), *map(named, self._strays or ())]:
+                self._pause(scope, attempt, left)
             attempt += 1
 
     def sweep(self, scope: Scope) -> None:
@@ -66,11 +67,12 @@ class Release:
         attempt = unseen = 0
         while unseen < UNSEEN or clock.monotonic() < settled:
             listed = self._listed({""})
-            alive = [e for e in listed or () if e.alive and e.run_id == self._run_id]
+            alive = [e for e in listed or () if e.alive and (e.run_id == self._run_id or e.unclear)]
             for each in alive:
-                self._try(partial(self._owner.destroy, each))
+                if not each.unclear:
+                    self._try(partial(self._owner.destroy, each))
             unseen = 0 if alive or listed is None else unseen + 1
-            self._pause(scope, attempt, (f"{each.kind} {each.name}" for each in alive))
+            self._pause(scope, attempt, map(named, alive))
             attempt += 1
 
     def settle(self, lease: Lease, doubt: Exception) -> str:
@@ -107,25 +109,40 @@ class Release:
             if line.id and again:
                 self._try(partial(self._owner.destroy, line.resource))
 
-    def _look(self, lines: Iterable[Lease]) -> None:
-        """Close the lines of what is not there any more; destroy what carries their names."""
-        listed = self._listed({line.kind for line in lines})
+    def _look(self, lines: Sequence[Lease]) -> None:
+        """Close the lines of what is not there any more; destroy what carries their names.
+
+        The first look is for everything that carries our tag.
+        """
+        listed = self._listed({line.kind for line in lines} if self._strays == [] else {""})
         if listed is None:
             return
+        self._strays = [each for each in listed if self._is_stray(each, lines)]
+        for each in self._strays:
+            self._try(partial(self._owner.destroy, each))
         for line in lines:
-            shown_as = [each for each in listed if same(each, line)]
-            alive = [each for each in shown_as if each.alive]
-            for each in alive:
-                if each.id != line.id:
-                    self._ledger.confirm(line, each.id)
-                    self._try(partial(self._owner.destroy, each))
-            if any(each.id == line.id for each in shown_as):
-                self._seen.add(line.key)
-            self._unseen[line.key] = 0 if alive else self._unseen.get(line.key, 0) + 1
-            over = any(not each.alive and each.id == line.id for each in shown_as)
-            missed = self._unseen[line.key] >= UNSEEN and self._due(line)
-            if not alive and (over or missed):
-                self._ledger.released(line)
+            self._judge(line, [each for each in listed if same(each, line)], listed)
+
+    def _judge(self, line: Lease, found: Sequence[Resource], listed: Sequence[Resource]) -> None:
+        """Close a line if what it names was seen to be over, or is missing for good."""
+        alive = [each for each in found if each.alive]
+        for each in alive:
+            if each.id and each.id != line.id:
+                self._ledger.confirm(line, each.id)
+                self._try(partial(self._owner.destroy, each))
+        if any(each.id == line.id for each in found):
+            self._seen.add(line.key)
+        missing = not alive and not any(may_be(each, line) for each in listed)
+        self._unseen[line.key] = self._unseen.get(line.key, 0) + 1 if missing else 0
+        over = any(not each.alive and each.id == line.id for each in found)
+        missed = self._unseen[line.key] >= UNSEEN and self._due(line)
+        if not alive and (over or missed):
+            self._ledger.released(line)
+
+    def _is_stray(self, each: Resource, lines: Iterable[Lease]) -> bool:
+        """Return whether something is ours, though the ledger lacks its line: that is damaged."""
+        ours = each.alive and each.run_id == self._run_id
+        return ours and not any(same(each, line) for line in lines)
 
     def _pause(self, scope: Scope, attempt: int, left: Iterable[str]) -> None:
         """Wait for the next look. Raises `StillOpen`, with what is `left`, when time is up."""
@@ -158,7 +175,7 @@ class Release:
         try:
             return call()
         except Exception as error:  # noqa: BLE001 - a reply that makes no sense is no answer
-            self._scope.tell("waiting", str(error))
+            self._scope.tell("waiting", said(error))
             return None
 
 
@@ -179,6 +196,18 @@ def same(resource: Resource, line: Lease) -> bool:
     return resource.kind == line.kind and (
         resource.name == line.name or bool(line.id and resource.id == line.id)
     )
+
+
+def may_be(resource: Resource, line: Lease) -> bool:
+    """Return whether an entry that cannot be read may be the resource of this line."""
+    known_apart = resource.id and line.id and resource.id != line.id
+    return resource.unclear and resource.kind == line.kind and not known_apart
+
+
+def named(resource: Resource) -> str:
+    """Return what is listed for a person."""
+    unread = "an entry that cannot be read" if resource.unclear else resource.name
+    return f"{resource.kind} {unread} {resource.id}".rstrip()
 
 
 def shown(line: Lease) -> str:

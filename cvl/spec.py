@@ -233,6 +233,8 @@ class Resource:
     `deadline` is UTC epoch seconds by the provider's clock. `alive` is False only when the
     provider was seen to say so: an unknown status is alive. `proven` is False for what only looks
     like ours, for it carries none of our tags: enough to see our own gone, not to judge by.
+    `unclear` is an entry of the provider's list that cannot be read: while one is listed, nothing
+    that it may be is gone.
     """
 
     kind: str
@@ -244,6 +246,7 @@ class Resource:
     price_per_hour: Decimal | None = None
     alive: bool = True
     proven: bool = True
+    unclear: bool = False
     note: str = ""
 
 

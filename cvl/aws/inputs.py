@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import IO
 
+from cvl import outside
 from cvl.aws.place import Place
 from cvl.aws.refusals import Missing
 from cvl.aws.session import Account
@@ -118,5 +119,5 @@ def _resource(account: Account, output: Place, job: str, key: str) -> Resource |
         id=str(place_of(output, job)),
         run_id=run_id,
         owner=marks.get("cvl-owner", ""),
-        deadline=float(deadline) if deadline.isdigit() else None,
+        deadline=outside.deadline(deadline),
     )

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
+from cvl import outside
 from cvl.aws.inputs import FOLDER, PREFIX, remove
 from cvl.aws.job import OVER, tags_of
 from cvl.aws.place import Place
 from cvl.aws.refusals import Missing, Taken
-from cvl.aws.session import Account, Reply
+from cvl.aws.session import Account
 from cvl.errors import AuthError, Rejected, Unreachable
 from cvl.scope import DeadlineExceeded, Scope
-from cvl.spec import RUN_ID, Resource
+from cvl.spec import Resource
 
 KIND = "training-job"
 OLDEST = timedelta(days=31)
 """A job is never older: 28 days of running and some of waiting."""
+MOST_PAGES = 1000
 PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between the attempts to create a job whose reply was lost."""
 CREATE_LIMIT = 60.0
@@ -54,7 +57,7 @@ def create(account: Account, body: Mapping[str, Any], scope: Scope) -> str:
 def found(account: Account) -> Iterator[Resource]:
     """Yield our jobs of the last weeks, the ended ones as not alive."""
     more: dict[str, str] = {}
-    while True:
+    for _ in range(MOST_PAGES):
         page = account.call(
             "sagemaker",
             "list_training_jobs",
@@ -65,10 +68,14 @@ def found(account: Account) -> Iterator[Resource]:
             MaxResults=100,
             **more,
         )
-        yield from _ours(account, page["TrainingJobSummaries"])
+        listed = page.get("TrainingJobSummaries")
+        if not isinstance(listed, list):  # an empty object would pass for an empty list
+            raise Unreachable("SageMaker's list of jobs makes no sense")
+        yield from outside.read(KIND, listed, partial(_ours, account))
         if not page.get("NextToken"):  # a page may be empty and not the last
             return
         more = {"NextToken": page["NextToken"]}
+    raise Unreachable("SageMaker's list of jobs has no end")
 
 
 def drop_input(account: Account, name: str) -> None:
@@ -85,28 +92,28 @@ def _arn(account: Account, name: str) -> str:
     return str(found["TrainingJobArn"])
 
 
-def _ours(account: Account, summaries: Iterable[Reply]) -> Iterator[Resource]:
-    """Yield those that bear a name of ours and, while they go on, our tag."""
-    for each in summaries:
-        name, arn = str(each["TrainingJobName"]), str(each["TrainingJobArn"])
-        run_id = name.removeprefix(PREFIX)
-        if not name.startswith(PREFIX) or not RUN_ID.match(run_id):
-            continue
-        state = str(each["TrainingJobStatus"])
-        job = Resource(kind=KIND, name=name, id=arn, run_id=run_id, note=state)
-        if state in OVER:
-            yield replace(job, alive=False)
-        elif (tags := _tags(account, arn)).get("cvl-run") == run_id:
-            due = tags.get("cvl-deadline", "")
-            yield replace(
-                job,
-                owner=tags.get("cvl-owner", ""),
-                deadline=float(due) if due.isdigit() else None,
-            )
+def _ours(account: Account, each: outside.Entry) -> Resource | None:
+    """Return a job that bears a name of ours and, while it goes on, our tag.
+
+    What keeps its tags from us is only known by its name: enough to see it gone.
+    """
+    name, arn = outside.text(each.get("TrainingJobName")), outside.text(each.get("TrainingJobArn"))
+    run_id = outside.run_id(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else ""
+    if not run_id:
+        return None if name else outside.unreadable(KIND, arn)
+    state = outside.text(each.get("TrainingJobStatus"))
+    job = Resource(kind=KIND, name=name, id=arn, run_id=run_id, note=state)
+    return replace(job, alive=False) if state in OVER else _tagged(account, job)
 
 
-def _tags(account: Account, arn: str) -> Mapping[str, str]:
+def _tagged(account: Account, job: Resource) -> Resource | None:
     try:
-        return tags_of(account, arn)
+        tags = tags_of(account, job.id)
     except Missing:
-        return {}
+        return None
+    except (Rejected, KeyError, TypeError):
+        return replace(job, proven=False)
+    if tags.get("cvl-run") != job.run_id:
+        return None
+    due = outside.deadline(tags.get("cvl-deadline"))
+    return replace(job, owner=tags.get("cvl-owner", ""), deadline=due)

@@ -10,13 +10,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from cvl.aws.refusals import boto_errors, understood
 from cvl.errors import AuthError, MissingTool, Unreachable, UsageError
+from cvl.outside import http_date
 from cvl.scope import Bell, Clock, SystemClock
 
 Reply = Mapping[str, Any]
@@ -145,8 +145,8 @@ class Account:
 
     def _heard(self, reply: Reply) -> None:
         headers = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        if date := headers.get("date"):
-            self._skew = parsedate_to_datetime(date).timestamp() - time.time()
+        if (now := http_date(headers.get("date"))) is not None:
+            self._skew = now - time.time()
 
 
 def _rewind(parameters: Mapping[str, Any]) -> None:

@@ -11,14 +11,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from urllib.request import getproxies, proxy_bypass
 
-from cvl.errors import CvlError, MissingTool, NotConnected, Unreachable
+from cvl import outside
+from cvl.errors import MissingTool, NotConnected, Unreachable
 from cvl.kube.credentials import Credentials
 from cvl.kube.kubeconfig import Access, access
 from cvl.kube.refusals import understood
@@ -42,6 +42,9 @@ STREAMS = 300
 """Connections kept: one for each node's log, and some."""
 MERGE = "application/merge-patch+json"
 BLOCK = 1 << 16
+LONGEST = 1 << 25
+"""Bytes of one answer; a page has 500 objects."""
+MOST_PAGES = 1000
 EXTRA = "pip install 'cvl[k8s]'"
 
 
@@ -88,12 +91,16 @@ class Client:
     def items(self, path: str, **query: str) -> Iterator[Object]:
         """Yield a list's objects, page by page."""
         more: Query = {"limit": "500"}
-        while True:
+        for _ in range(MOST_PAGES):
             page = self.get(path, **query, **more)
-            yield from page.get("items") or ()
-            if not (token := page.get("metadata", {}).get("continue")):
+            listed = page.get("items") or []
+            if not isinstance(listed, list):
+                raise Unreachable("the API server's list makes no sense")
+            yield from listed
+            if not (token := outside.text(outside.entry(page.get("metadata")).get("continue"))):
                 return
             more = {"limit": "500", "continue": token}
+        raise Unreachable("the API server's list has no end")
 
     def create(self, path: str, body: Object) -> Object:
         """Create an object, sent once: `Unreachable` leaves open whether anything came of it."""
@@ -217,8 +224,8 @@ class Client:
             raise understood(response.status, _read(response))
 
     def _heard(self, response: BaseHTTPResponse) -> None:
-        if date := response.headers.get("Date"):
-            self._skew = parsedate_to_datetime(date).timestamp() - time.time()
+        if (now := outside.http_date(response.headers.get("Date"))) is not None:
+            self._skew = now - time.time()
 
     def _identity(self) -> Credentials:
         if self._who is None:
@@ -284,16 +291,19 @@ def _read(response: BaseHTTPResponse) -> bytes:
     from urllib3.exceptions import HTTPError
 
     try:
-        return response.read()
+        return outside.taken(response.stream(BLOCK), LONGEST)
+    except outside.TooLong as error:
+        response.close()
+        raise Unreachable(f"the API server answered {error}") from None
     except (HTTPError, OSError) as error:
         raise Unreachable(f"the API server's answer broke off: {error}") from error
 
 
 def _json(body: bytes) -> Object:
     try:
-        found = json.loads(body)
+        found = outside.parsed(body)
     except ValueError as error:
         raise Unreachable("the API server's answer makes no sense") from error
     if not isinstance(found, dict):
-        raise CvlError("the API server's answer is no object")
+        raise Unreachable("the API server's answer is no object")
     return found

@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 
+from cvl import outside
 from cvl.errors import AuthError, Rejected, Unreachable
 from cvl.kube import paths
 from cvl.kube.client import Client, Object
 from cvl.kube.manifest import DEADLINE, OWNER_LABEL, RUN_LABEL
 from cvl.kube.refusals import Denied, Missing, Taken
 from cvl.scope import DeadlineExceeded, Scope
-from cvl.spec import RUN_ID, Resource
+from cvl.spec import Resource
 
 JOB, SECRET, SERVICE, POD = "job", "secret", "service", "pod"
 KINDS: Mapping[str, str] = MappingProxyType({JOB: "Job", SECRET: "Secret", SERVICE: "Service"})
@@ -75,23 +77,34 @@ def found(client: Client, kind: str, namespaces: tuple[str, ...]) -> Iterator[Re
     """Yield what bears our label, also what is ending: it is alive until it is no more."""
     for namespace in namespaces:
         uids = set()
-        for each in client.items(collection(kind, namespace), labelSelector=RUN_LABEL):
-            uids.add(str(each["metadata"]["uid"]))
-            if (resource := _resource(kind, each)) and not (kind == POD and _kept(each)):
-                yield resource
+        listed = list(client.items(collection(kind, namespace), labelSelector=RUN_LABEL))
+        for each in outside.read(kind, listed, partial(_seen, kind)):
+            uids.add(each.id.rpartition("/")[2])
+            yield each
         if kind == JOB:
             yield from _outlived(client, namespace, uids)
 
 
+def _seen(kind: str, each: Object) -> Resource | None:
+    """Return a listed object; a pod that has an owner goes with it."""
+    return None if kind == POD and _kept(each) else _resource(kind, each)
+
+
 def _outlived(client: Client, namespace: str, uids: set[str]) -> Iterator[Resource]:
     """Yield the Jobs that are no more and whose pods still are: gone they are not."""
-    for pod in client.items(paths.core("pods", namespace), labelSelector=RUN_LABEL):
-        for owner in pod["metadata"].get("ownerReferences") or ():
-            if owner["kind"] == "Job" and owner["uid"] not in uids:
-                uids.add(str(owner["uid"]))
-                meta = {**pod["metadata"], "name": owner["name"], "uid": owner["uid"]}
-                if resource := _resource(JOB, {"metadata": meta}):
-                    yield resource
+    listed = list(client.items(paths.core("pods", namespace), labelSelector=RUN_LABEL))
+    for each in outside.read(JOB, listed, partial(_job_of, uids)):
+        uids.add(each.id.rpartition("/")[2])
+        yield each
+
+
+def _job_of(uids: set[str], pod: Object) -> Resource | None:
+    """Return the Job of a pod if it is none of `uids`."""
+    for owner in pod["metadata"].get("ownerReferences") or ():
+        if owner["kind"] == "Job" and owner["uid"] not in uids:
+            meta = {**pod["metadata"], "name": owner["name"], "uid": owner["uid"]}
+            return _resource(JOB, {"metadata": meta})
+    return None
 
 
 def readable(client: Client, own: str) -> tuple[str, ...]:
@@ -174,7 +187,7 @@ def _resource(kind: str, each: Object) -> Resource | None:
     meta = each["metadata"]
     labels, notes = meta.get("labels") or {}, meta.get("annotations") or {}
     run_id, due = str(labels.get(RUN_LABEL, "")), str(notes.get(DEADLINE, ""))
-    if not RUN_ID.match(run_id):
+    if not outside.run_id(run_id):
         return None
     return Resource(
         kind=kind,
@@ -182,7 +195,7 @@ def _resource(kind: str, each: Object) -> Resource | None:
         id=ident(each),
         run_id=run_id,
         owner=str(labels.get(OWNER_LABEL, "")),
-        deadline=float(due) if due.isdigit() else None,
+        deadline=outside.deadline(due),
         note="ending" if meta.get("deletionTimestamp") else "",
     )
 

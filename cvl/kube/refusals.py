@@ -80,7 +80,7 @@ def _message(body: bytes) -> str:
     try:
         status: Any = json.loads(body)
         return str(status["message"]).strip()
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return " ".join(body[:SHOWN].decode(errors="replace").split())
 
 

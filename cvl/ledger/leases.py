@@ -89,10 +89,13 @@ def step(db: Connection, lease: Lease, to: LeaseState, now: float, note: str = "
 
 
 def select(db: Connection, run_id: str | None, *, open_only: bool) -> list[Lease]:
-    """Return the lines of a run, or of all, oldest first."""
+    """Return the lines of a run, or of all, oldest first.
+
+    A line is a run's also by the name of what it notes: its run may be damaged, or an index.
+    """
     where, bound = ["1"], []
     if run_id is not None:
-        where, bound = ["run_id = ?"], [run_id]
+        where, bound = ["(run_id = ? OR name = 'cvl-' || ?)"], [run_id, run_id]
     if open_only:
         where.append("state <> 'released'")
     query = f"SELECT * FROM leases WHERE {' AND '.join(where)} ORDER BY key"  # noqa: S608

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from cvl import outside
 from cvl.answers import Answers
 from cvl.digest import blake2b
 from cvl.encrypted import address
@@ -32,7 +31,7 @@ from cvl.puller import bounded
 from cvl.scope import DeadlineExceeded, Scope
 
 if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse, PoolManager
+    from urllib3 import PoolManager
 
 BASE = "https://cloud.lambda.ai/api/v1"
 ATTEMPTS = 4
@@ -47,7 +46,11 @@ LAUNCH = "/instance-operations/launch"
 TERMINATE = "/instance-operations/terminate"
 OK, TOO_MANY = range(200, 300), 429
 
+BLOCK = 1 << 16
+
 Json = Mapping[str, object]
+Reply = tuple[int, str | None, bytes]
+"""An answer's status, its `Date`, and its body."""
 
 NO_KEY = (
     "LAMBDA_API_KEY not set",
@@ -188,32 +191,41 @@ class LambdaAPI:
 
         if not self._key:
             raise CvlError(*NO_KEY)
-        request = partial(
-            self._opened().request,
-            method,
-            self.base + path,
-            body=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
-            redirect=False,
-        )
+        request = partial(self._answer, method, path, body)
         try:
-            response = self._in_turn(request, unless, urgent=method != "GET")
+            status, date, answer = self._in_turn(request, unless, urgent=method != "GET")
         except NewConnectionError as error:
             raise Rejected("the Lambda API cannot be reached", "check your network") from error
         except HTTPError as error:
             raise Ambiguity(f"the Lambda API did not answer ({type(error).__name__})") from None
         except DeadlineExceeded:
             raise Ambiguity("the Lambda API did not answer in full within its time") from None
-        self._set_clock(response)
-        return _judged(response)
+        except outside.TooLong as error:
+            raise Ambiguity(f"the Lambda API answered {error}") from None
+        self._set_clock(date)
+        return _judged(status, answer)
+
+    def _answer(self, method: str, path: str, body: Json | None) -> Reply:
+        """Send one request, and read no more of its answer than makes sense."""
+        response = self._opened().request(
+            method,
+            self.base + path,
+            body=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
+            redirect=False,
+            preload_content=False,
+        )
+        try:
+            answer = outside.taken(response.stream(BLOCK, decode_content=False))
+        except BaseException:
+            response.close()
+            raise
+        response.release_conn()
+        return response.status, response.headers.get("Date"), answer
 
     def _in_turn(
-        self,
-        request: Callable[[], BaseHTTPResponse],
-        unless: Callable[[], bool],
-        *,
-        urgent: bool,
-    ) -> BaseHTTPResponse:
+        self, request: Callable[[], Reply], unless: Callable[[], bool], *, urgent: bool
+    ) -> Reply:
         """Send a request when it is its turn. What looks can wait; what ends costs money.
 
         On a busy machine the turn may be over before the request is on its way: then it waits
@@ -224,15 +236,15 @@ class LambdaAPI:
             if turn is None:
                 raise Known
 
-            def send(turn: float = turn) -> BaseHTTPResponse | None:
+            def send(turn: float = turn) -> Reply | None:
                 return None if self._pace.missed(turn) else request()
 
             try:
-                response = bounded(send, Scope(seconds=self._read_limit * PATIENCE))
+                reply = bounded(send, Scope(seconds=self._read_limit * PATIENCE))
             finally:
                 self._pace.arrived(turn)
-            if response is not None:
-                return response
+            if reply is not None:
+                return reply
 
     def _opened(self) -> PoolManager:
         if self._pool is None:
@@ -244,24 +256,22 @@ class LambdaAPI:
             self._pool = PoolManager(timeout=timeout, retries=False)
         return self._pool
 
-    def _set_clock(self, response: BaseHTTPResponse) -> None:
-        with suppress(KeyError, TypeError, ValueError):  # a reply without one: the next may have it
-            date = parsedate_to_datetime(response.headers["Date"]).timestamp()
-            self._skew = date - time.monotonic()
+    def _set_clock(self, date: str | None) -> None:
+        if (now := outside.http_date(date)) is not None:  # else the next reply may have one
+            self._skew = now - time.monotonic()
 
 
-def _judged(response: BaseHTTPResponse) -> object:
+def _judged(status: int, answer: bytes) -> object:
     """Return the reply's `data`, or raise what the caller may conclude from it."""
-    status = response.status
     if status == TOO_MANY:
         raise Throttled(
             "the Lambda API answered 429: too many requests",
             "other programs may use the same account; try again in a minute",
         )
     try:
-        reply = json.loads(response.data)
+        reply = cast("Mapping[str, Mapping[str, object]]", outside.parsed(answer))
         if status in OK:
-            return cast("object", reply["data"])
+            return reply["data"]
         code, message = str(reply["error"]["code"]), str(reply["error"]["message"])
     except (ValueError, KeyError, TypeError):
         raise Ambiguity(f"the Lambda API answered {status} and no JSON of its own") from None

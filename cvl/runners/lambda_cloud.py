@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from decimal import Decimal
 from functools import partial
-from typing import TypeVar, cast
+from typing import cast
+from urllib.parse import quote
 
+from cvl import outside
 from cvl.errors import Ambiguity, CvlError
 from cvl.hidden import key as checked
 from cvl.hidden import secret
@@ -23,7 +24,7 @@ from cvl.provider import Machine, Offer, Order
 from cvl.runners import lambda_deadline
 from cvl.runners.lambda_api import BASE, LAUNCH, TERMINATE, Gone, Json, LambdaAPI
 from cvl.scope import Scope
-from cvl.spec import EMPTY, RUN_ID, Resource
+from cvl.spec import EMPTY, Resource
 
 BOOT_LIMIT = 1800.0
 """Seconds: 8xH100 machines were seen to take 25 minutes."""
@@ -49,8 +50,9 @@ LAYERS = (
     "the guardian on this machine, if cvl dies",
     "`cvl reap` from any machine with the key, past the deadline in the machine's tags",
 )
-CENTS = Decimal(100)
-T = TypeVar("T")
+ADDRESS = re.compile(r"[0-9A-Za-z][0-9A-Za-z.:-]{0,252}\Z")
+MOST = 10**6
+"""The largest count of anything in one machine, in its own unit."""
 
 
 class LambdaCloud:
@@ -73,7 +75,10 @@ class LambdaCloud:
         found = self._api.get("/instance-types")
         with understood():
             kinds = cast("Mapping[str, Json]", found).values()
-            return sorted(map(offer_of, kinds), key=lambda each: each.price_per_hour)
+            offers = [each for each in map(readable_offer, kinds) if each]
+            if kinds and not offers:
+                raise TypeError(found)
+            return sorted(offers, key=lambda each: each.price_per_hour)
 
     def now(self) -> float | None:
         return self._api.now()
@@ -124,34 +129,38 @@ class LambdaCloud:
         leases.ask(KEY_KIND)
 
     def look(self, resource: Resource) -> Machine:
-        entries = self._listed("/instances", object_of)
-        with understood():
-            found = [each for each in entries if str(each["id"]) == resource.id]
-            if not found:
-                return Machine(state="missing", words="not listed")
-            status, address = str(found[0]["status"]), str(found[0].get("ip") or "")
+        listed = self._listed("/instances")
+        found = [each for each in map(outside.entry, listed) if each.get("id") == resource.id]
+        if not found:
+            if not all(outside.text(outside.entry(each).get("id")) for each in listed):
+                raise Ambiguity("the Lambda API lists what makes no sense: a machine without an id")
+            return Machine(state="missing", words="not listed")
+        status = outside.text(found[0].get("status"))
+        address = outside.text(found[0].get("ip"))
         state = STATES.get(status, "booting")
-        if state == "ready" and not address:
+        if state == "ready" and not ADDRESS.match(address):
             return Machine(state="booting", words="active, without an address yet")
-        return Machine(state=state, address=address, words=status)
+        return Machine(state=state, address=address, words=status or "in a state that it hides")
 
     def owned(self, kind: str = "") -> Iterable[Resource]:
         if kind in {"", KIND}:
-            yield from self._listed("/instances", machine_of)
+            yield from outside.read(KIND, self._listed("/instances"), machine_of)
         if kind in {"", KEY_KIND}:
-            yield from self._listed("/ssh-keys", key_of)
+            yield from outside.read(KEY_KIND, self._listed("/ssh-keys"), key_of)
 
-    def _listed(self, path: str, ours: Callable[[Json], T | None]) -> list[T]:
+    def _listed(self, path: str) -> list[object]:
         found = self._api.listed(path)
         with understood():
             if not isinstance(found, list):  # an empty object would pass for an empty list
                 raise TypeError(found)
-            return [each for each in map(ours, found) if each]
+            return found
 
     def destroy(self, resource: Resource) -> None:
+        if not resource.id:
+            return  # listed without one: what is not said cannot be ended, and stays open
         try:
             if resource.kind == KEY_KIND:
-                self._api.delete(f"/ssh-keys/{resource.id}")
+                self._api.delete(f"/ssh-keys/{quote(resource.id, safe='')}")
             else:
                 self._api.post(TERMINATE, {"instance_ids": [resource.id]})
         except Gone:
@@ -160,7 +169,7 @@ class LambdaCloud:
     def _add_key(self, name: str, public_key: str) -> str:
         made = self._api.once("/ssh-keys", {"name": name, "public_key": public_key})
         with understood():
-            return str(cast("Json", made)["id"])
+            return _identity(cast("Json", made)["id"])
 
     def _body(self, order: Order) -> Json:
         """Return the request with its secrets in it: only for the wire."""
@@ -172,7 +181,7 @@ class LambdaCloud:
     def _launch(self, request: Json) -> str:
         made = self._api.once(LAUNCH, request)
         with understood():
-            return str(cast("Mapping[str, Sequence[str]]", made)["instance_ids"][0])
+            return _identity(cast("Mapping[str, Sequence[object]]", made)["instance_ids"][0])
 
     def _forget_key(self, key: Resource) -> None:
         """Take the key away first: a launch that is still under way over there then fails."""
@@ -189,75 +198,113 @@ def understood() -> Iterator[None]:
         raise Ambiguity(f"the Lambda API answered what makes no sense ({error!r})") from error
 
 
-def object_of(entry: Json) -> Json:
-    """Return an entry as it is. Raises `TypeError` if it is none."""
-    if not isinstance(entry, Mapping):
-        raise TypeError(entry)
-    return entry
+def readable_offer(entry: Json) -> Offer | None:
+    """Return one entry of `GET /instance-types`, None for one that cannot be read."""
+    try:
+        return offer_of(entry)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def offer_of(entry: Json) -> Offer:
     """Return one entry of `GET /instance-types`."""
     kind = cast("Json", entry["instance_type"])
-    specs = cast("Mapping[str, int]", kind["specs"])
+    specs = cast("Mapping[str, object]", kind["specs"])
+    price = outside.price(kind["price_cents_per_hour"])
+    if price is None:
+        raise ValueError(kind)
     regions = cast("Sequence[Json]", entry["regions_with_capacity_available"])
     described = str(kind.get("gpu_description") or kind.get("description") or "")
     memory = re.search(r"\((\d+) GB", described)
     return Offer(
         type=str(kind["name"]),
-        price_per_hour=Decimal(cast("int", kind["price_cents_per_hour"])) / CENTS,
-        gpus=specs["gpus"],
+        price_per_hour=price,
+        gpus=_count(specs["gpus"]),
         description=described,
         vram_gib=float(memory[1]) if memory else 0,
-        cpus=specs["vcpus"],
-        ram_gib=specs["memory_gib"],
-        disk_gib=specs["storage_gib"],
+        cpus=_count(specs["vcpus"]),
+        ram_gib=_count(specs["memory_gib"]),
+        disk_gib=_count(specs["storage_gib"]),
         regions=tuple(str(region["name"]) for region in regions),
     )
 
 
+def _identity(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(value)
+    return value
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value <= MOST:
+        raise ValueError(value)
+    return value
+
+
 def machine_of(entry: Json) -> Resource | None:
-    """Return an entry of `GET /instances` if it is ours.
+    """Return an entry of `GET /instances` if it is ours, or if nobody can say whether it is.
 
     It carries our tag; or our name, or that of our key, which is the one of them that the API
-    always shows.
+    always shows. A status that is not known is alive.
     """
-    tags = {str(t["key"]): str(t["value"]) for t in cast("Sequence[Json]", entry.get("tags") or ())}
-    run_id = tags.get("cvl-run", "")
-    proven = bool(RUN_ID.match(run_id))
-    if not proven and not (run_id := _run_of(entry)):
-        return None
-    kind = cast("Json", entry["instance_type"])
-    deadline = tags.get("cvl-deadline", "")
+    tags = _tags(entry)
+    tagged = outside.run_id(tags.get("cvl-run"))
+    run_id = tagged or _run_of(entry)
+    resource_id = outside.text(entry.get("id"))
+    if not run_id:
+        return None if _legible(entry) else outside.unreadable(KIND, resource_id)
+    status = outside.text(entry.get("status"))
+    kind = outside.entry(entry.get("instance_type"))
     return Resource(
         kind=KIND,
-        name=str(entry.get("name") or machine_name(run_id)),
-        id=str(entry["id"]),
+        name=outside.text(entry.get("name")) or machine_name(run_id),
+        id=resource_id,
         run_id=run_id,
         owner=tags.get("cvl-owner", ""),
-        deadline=float(deadline) if deadline.isascii() and deadline.isdigit() else None,
-        price_per_hour=Decimal(cast("int", kind["price_cents_per_hour"])) / CENTS,
-        alive=str(entry["status"]) not in OVER,
-        proven=proven,
-        note=str(entry["status"]),
+        deadline=outside.deadline(tags.get("cvl-deadline")),
+        price_per_hour=outside.price(kind.get("price_cents_per_hour")),
+        alive=status not in OVER,
+        proven=bool(tagged),
+        note=status,
+    )
+
+
+def _tags(entry: Json) -> dict[str, str]:
+    """Return the tags that can be read."""
+    pairs = map(outside.entry, outside.entries(entry.get("tags")))
+    found = {outside.text(each.get("key")): outside.text(each.get("value")) for each in pairs}
+    found.pop("", None)
+    return found
+
+
+def _legible(entry: Json) -> bool:
+    """Return whether everything is there that an entry of ours would be known by."""
+    names = outside.entries(entry.get("ssh_key_names"))
+    return (
+        bool(outside.text(entry.get("id")))
+        and isinstance(entry.get("name"), str | None)
+        and isinstance(entry.get("tags"), list | None)
+        and bool(names)
+        and all(isinstance(each, str) for each in names)
     )
 
 
 def _run_of(entry: Json) -> str:
     """Return the run that an instance bears the name of, "" for none of ours."""
-    for name in (entry.get("name"), *cast("Sequence[str]", entry["ssh_key_names"])):
-        if found := OURS.match(str(name)):
-            return found["run"]
+    for name in (entry.get("name"), *outside.entries(entry.get("ssh_key_names"))):
+        if found := OURS.match(outside.text(name)):
+            return outside.run_id(found["run"])
     return ""
 
 
 def key_of(entry: Json) -> Resource | None:
     """Return an entry of `GET /ssh-keys` if it bears a name of ours: keys have no tags."""
-    name = str(entry["name"])
+    name, resource_id = outside.text(entry.get("name")), outside.text(entry.get("id"))
+    if not name:
+        return outside.unreadable(KEY_KIND, resource_id)
     found = OURS.match(name)
-    if not found:
-        return None
-    return Resource(kind=KEY_KIND, name=name, id=str(entry["id"]), run_id=found["run"])
+    run_id = outside.run_id(found["run"]) if found else ""
+    return Resource(kind=KEY_KIND, name=name, id=resource_id, run_id=run_id) if run_id else None
 
 
 def host_name(run_id: str) -> str:

@@ -1,0 +1,115 @@
+"""What a provider answers, read in one place: a value, or the word that it cannot be read.
+
+An answer may be damaged, or made to do harm: too deep, too long, of another type, a number that
+no clock and no purse has seen. What nobody can read is no reason to overlook the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+
+from cvl.spec import RUN_ID, Resource
+
+LATEST = 253402300799.0
+"""The last second that a calendar shows: 9999-12-31T23:59:59Z."""
+MOST_CENTS = 10**9
+LONGEST_ID = 63
+ANSWER = 8_000_000
+"""Bytes of one answer."""
+NUMBER = 32
+"""Characters of a number that we have written ourselves."""
+
+Entry = Mapping[str, object]
+
+
+class TooLong(ValueError):
+    """An answer has more bytes than any that makes sense."""
+
+
+def parsed(body: bytes) -> object:
+    """Return what JSON says. Raises `ValueError`, also for what is nested without end."""
+    try:
+        found: object = json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return found
+
+
+def taken(pieces: Iterable[bytes], most: int = ANSWER) -> bytes:
+    """Return the pieces as one, reading no more than `most` bytes. Raises `TooLong`."""
+    body = bytearray()
+    for piece in pieces:
+        body += piece
+        if len(body) > most:
+            raise TooLong(f"more than {most} bytes")
+    return bytes(body)
+
+
+def text(value: object) -> str:
+    """Return text, "" for anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def entry(value: object) -> Entry:
+    """Return an object, an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def entries(value: object) -> Sequence[object]:
+    """Return a list, an empty one for anything else."""
+    return value if isinstance(value, list) else ()
+
+
+def run_id(value: object) -> str:
+    """Return a run id, "" for what is none."""
+    found = text(value)
+    return found if len(found) <= LONGEST_ID and RUN_ID.match(found) else ""
+
+
+def deadline(tag: object) -> float | None:
+    """Return the UTC epoch seconds that a tag of ours tells, None for what is none."""
+    found = text(tag)
+    if not (found.isascii() and found.isdigit() and len(found) <= NUMBER):
+        return None
+    return float(found) if float(found) <= LATEST else None
+
+
+def price(cents: object) -> Decimal | None:
+    """Return the dollars of an amount in cents, None for what nobody would ask."""
+    if isinstance(cents, int) and not isinstance(cents, bool) and 0 <= cents <= MOST_CENTS:
+        return Decimal(cents) / 100
+    return None
+
+
+def http_date(header: object) -> float | None:
+    """Return the UTC epoch seconds of an HTTP `Date` (RFC 9110, 5.6.7), None for what is none."""
+    from datetime import UTC
+    from email.utils import parsedate_to_datetime
+
+    try:
+        found = parsedate_to_datetime(text(header))
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, LookupError, ArithmeticError):
+        return None
+
+
+def unreadable(kind: str, resource_id: str = "") -> Resource:
+    """Return what stands for an entry that nobody can read: it may be anything, also ours."""
+    return Resource(kind=kind, name="", id=resource_id, proven=False, unclear=True)
+
+
+def read(
+    kind: str, listed: Iterable[object], ours: Callable[[Entry], Resource | None]
+) -> Iterator[Resource]:
+    """Yield what is ours of a list; each entry by itself, whatever the others are."""
+    for each in listed:
+        try:
+            if not isinstance(each, Mapping):
+                raise TypeError(each)
+            found = ours(each)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+            found = unreadable(kind)
+        if found:
+            yield found
