@@ -1,26 +1,27 @@
 """What goes into a training job beside its image: one S3 folder, removed after the job.
 
 The service itself brings it into every container, as the input channel `cvl`. So arguments have
-no length limit, and secrets are in no description of the job.
+no length limit, and secrets are in no description of the job. Secrets lie in an object of their
+own, which is deleted with all its versions as soon as the job has it.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
-from typing import IO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
 
 from cvl import outside
 from cvl.aws.place import Place
-from cvl.aws.refusals import Missing
+from cvl.aws.refusals import Denied, Missing
 from cvl.aws.session import Account
-from cvl.errors import UsageError
+from cvl.errors import Unreachable, UsageError
 from cvl.spec import RUN_ID, JobSpec, Resource
 
 KIND = "s3-input"
 FOLDER = "cvl-input"
-SCRIPT, ENTRY, CODE, WORK = "job.sh", "entry.sh", "code.tar", "work"
+SCRIPT, SECRETS, ENTRY, CODE, WORK = "job.sh", "secrets.sh", "entry.sh", "code.tar", "work"
 PREFIX = "cvl-"
 MOST = 1000
 """Keys that one DeleteObjects takes."""
@@ -32,14 +33,23 @@ def place_of(output: Place, job: str) -> Place:
 
 
 def script(spec: JobSpec) -> bytes:
-    """Return `job.sh`: the variables, then the argument list. Raises `UsageError`."""
+    """Return `job.sh`: the preset's variables, then the argument list. Raises `UsageError`.
+
+    It says whether there are secrets: without them the job must not run.
+    """
+    words = b" ".join(map(quoted, spec.argv))
+    needed = b"_cvl_secrets=1\n" if spec.secrets else b""
+    return exports(spec.env) + needed + b"set -- " + words + b"\n"
+
+
+def exports(env: Mapping[str, str]) -> bytes:
+    """Return lines that export variables, byte for byte. Raises `UsageError`, without a value."""
     lines = []
-    for name, value in {**spec.env, **spec.secrets}.items():
+    for name, value in env.items():
         if not (name.isidentifier() and name.isascii()):
             raise UsageError(f"{name!r} is no name of a variable", "use letters, digits and _")
         lines.append(b"export " + name.encode() + b"=" + quoted(value) + b"\n")
-    words = b" ".join(map(quoted, spec.argv))
-    return b"".join(lines) + b"set -- " + words + b"\n"
+    return b"".join(lines)
 
 
 def quoted(word: str) -> bytes:
@@ -66,6 +76,8 @@ def upload(
             _put(account, place, f"{WORK}/{path}", body, marks)
     for name, content in code.items():
         _put(account, place, name, content, marks)
+    if spec.secrets:
+        _put(account, place, SECRETS, io.BytesIO(exports(spec.secrets)), marks)
     _put(account, place, SCRIPT, io.BytesIO(script(spec)), marks)
     return str(place)
 
@@ -87,14 +99,72 @@ def found(account: Account, output: Place) -> Iterator[Resource]:
 
 
 def remove(account: Account, place: Place) -> None:
-    """Delete everything there; nothing there is success."""
+    """Delete everything there with all its versions; nothing there is success.
+
+    Raises `Denied` where old versions had to stay: what is current is gone then all the same.
+    """
+    _erase(account, place.bucket, f"{place.prefix}/")
+
+
+def remove_secrets(account: Account, place: Place) -> None:
+    """Delete the secrets alone, as `remove` does: the job has read them."""
+    _erase(account, place.bucket, (place / SECRETS).prefix)
+
+
+def _erase(account: Account, bucket: str, start: str) -> None:
+    """Delete all versions of what begins with `start`; without that permission, what is current.
+
+    What is current goes last: whoever is killed on the way leaves something that is found again.
+    """
     try:
-        keys = [{"Key": each["Key"]} for each in place.objects(account)]
-        for start in range(0, len(keys), MOST):
-            some = {"Objects": keys[start : start + MOST], "Quiet": True}
-            account.call("s3", "delete_objects", Bucket=place.bucket, Delete=some)
+        every = sorted(_versions(account, bucket, start), key=lambda each: bool(each["IsLatest"]))
+        _delete(account, bucket, [_exactly(each) for each in every])
     except Missing:
         return
+    except Denied as error:
+        current = Place(bucket=bucket).objects(account, start)
+        gone = _delete(account, bucket, [{"Key": each["Key"]} for each in current])
+        if any(each.get("DeleteMarker") for each in gone):
+            raise Denied(
+                f"old versions of s3://{bucket}/{start} stay, forwarded variables among them: "
+                "these credentials may not delete versions",
+                "allow s3:ListBucketVersions and s3:DeleteObjectVersion there, and delete them",
+            ) from error
+
+
+def _versions(account: Account, bucket: str, start: str) -> Iterator[Mapping[str, Any]]:
+    more: dict[str, str] = {}
+    while True:
+        page = account.call("s3", "list_object_versions", Bucket=bucket, Prefix=start, **more)
+        yield from page.get("Versions", ())
+        yield from page.get("DeleteMarkers", ())
+        if not page.get("IsTruncated"):
+            return
+        more = {"KeyMarker": page["NextKeyMarker"]}
+        if version := page.get("NextVersionIdMarker"):
+            more["VersionIdMarker"] = version
+
+
+def _exactly(version: Mapping[str, Any]) -> dict[str, str]:
+    """Return how DeleteObjects names a version; where none are kept, that needs no permission."""
+    if version["VersionId"] == "null" and version["IsLatest"]:
+        return {"Key": version["Key"]}
+    return {"Key": version["Key"], "VersionId": version["VersionId"]}
+
+
+def _delete(
+    account: Account, bucket: str, objects: Sequence[Mapping[str, str]]
+) -> list[Mapping[str, Any]]:
+    """Delete objects; return what S3 says of each. Raises `Denied` where it may not be."""
+    gone: list[Mapping[str, Any]] = []
+    for start in range(0, len(objects), MOST):
+        some = {"Objects": objects[start : start + MOST]}
+        reply = account.call("s3", "delete_objects", Bucket=bucket, Delete=some)
+        for each in reply.get("Errors", ()):
+            kind = Denied if each.get("Code") == "AccessDenied" else Unreachable
+            raise kind(f"s3: {each.get('Code')}: {each.get('Message', '')}")
+        gone += reply.get("Deleted", ())
+    return gone
 
 
 def _put(

@@ -11,6 +11,7 @@ from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
+from cvl.aws import inputs
 from cvl.aws.logs import Ending, LogReader
 from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing
@@ -62,6 +63,7 @@ class TrainingJob:
         self._end: Reply | None = None
         self._status: ExitStatus | None = None
         self._phase = ""
+        self._secrets_there = bool(handle.get("secrets"))
         self._missed: float | None = None
 
     @property
@@ -79,6 +81,7 @@ class TrainingJob:
                     news, pause = time.monotonic(), LOOK
                     yield chunk
                 self._endings = reader.endings
+                self._forget_secrets(reader)
                 since = time.monotonic()
                 if over and (reader.complete(self._nodes) or self._drained(news)):
                     return
@@ -167,6 +170,18 @@ class TrainingJob:
             text = str(changes[-1].get("StatusMessage") or "").strip()
             phase = "waiting" if state in BEFORE else "running"
             self._tell(phase, f"{state}: {text}" if text else state)
+
+    def _forget_secrets(self, reader: LogReader) -> None:
+        """Delete the secrets once the job has them: the input is there before it trains.
+
+        One of many nodes has them for certain when it has written something.
+        """
+        begun = self._phase == "Training" and self._nodes == 1
+        if self._secrets_there and (begun or reader.heard(self._nodes)):
+            self._secrets_there = False
+            place = inputs.place_of(Place.parse(self._handle["output"]), self._job)
+            with suppress(CvlError):  # they go with the rest, in the end
+                inputs.remove_secrets(self._account, place)
 
     def _drained(self, news: float) -> bool:
         """Return whether nothing more will come of a job that has ended."""

@@ -65,6 +65,10 @@ class LogReader:
         latest = {node_of(stream): stream for stream in self._streams}
         return tuple(self._endings[each] for each in latest.values() if each in self._endings)
 
+    def heard(self, nodes: int) -> bool:
+        """Return whether every node has written something."""
+        return len({node_of(stream) for stream in self._streams}) >= nodes
+
     def complete(self, nodes: int) -> bool:
         """Return whether every node's latest stream was read to its last line."""
         seen = {node_of(stream) for stream in self._streams}

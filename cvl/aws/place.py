@@ -38,9 +38,9 @@ class Place:
     def __truediv__(self, name: str) -> Place:
         return Place(bucket=self.bucket, prefix=f"{self.prefix}/{name}" if self.prefix else name)
 
-    def objects(self, account: Account) -> Iterator[dict[str, Any]]:
-        """Yield every object below this place, page by page."""
-        prefix = f"{self.prefix}/" if self.prefix else ""
+    def objects(self, account: Account, start: str = "") -> Iterator[dict[str, Any]]:
+        """Yield every object below this place, page by page; of a bucket, what begins so."""
+        prefix = f"{self.prefix}/" if self.prefix else start
         more: dict[str, str] = {}
         while True:
             page = account.call("s3", "list_objects_v2", Bucket=self.bucket, Prefix=prefix, **more)

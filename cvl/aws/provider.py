@@ -73,6 +73,8 @@ class SageMaker:
             "output": str(self._ordered().output),
             "nodes": str(spec.nodes),
             "price": "" if self._price is None else str(self._price),
+            # a spot job starts again, and then reads them again
+            "secrets": "there" if spec.secrets and not self._ordered().spot else "",
             **self._account.address,
         }
 

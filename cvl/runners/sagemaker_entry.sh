@@ -2,7 +2,7 @@
 # Runs one job inside a training container, for POSIX sh and the usual small tools; no Python.
 #
 # job.sh (variables, then `set -- ARGV`) comes through the input channel `cvl`, so that arguments
-# are of any length and secrets stand in no description of the job. What the job leaves in
+# are of any length. So does secrets.sh, which is removed as soon as it was read. What the job leaves in
 # /workspace and in $CVL_WORK_DIR goes to /opt/ml/output/data on every ending. The last line that
 # is written tells the exit code: whoever reads the log knows by it that nothing is missing.
 set -u
@@ -148,6 +148,12 @@ finish() {
 start() {
     cd "$home" || exit 125
     . "$input/job.sh"
+    if [ -n "${_cvl_secrets:-}" ]; then
+        [ -r "$input/secrets.sh" ] || { say "the forwarded variables are not there"; exit 125; }
+        . "$input/secrets.sh"
+        rm -f "$input/secrets.sh" 2>/dev/null
+    fi
+    unset _cvl_secrets
     case $1 in
         bash) have bash || { shift; set -- sh "$@"; } ;;
         python) have python || { shift; set -- python3 "$@"; } ;;

@@ -13,12 +13,13 @@ from cvl.ledger import Ledger, RunState
 from cvl.testing.desk import Client, wait_for
 from cvl.testing.sagemaker import AwsCloud, Settings
 from cvl.testing.sagemaker.cloud import missing
-from cvl.tests.clouds import desk
+from cvl.tests.clouds import TOKEN, desk, holding, keep_versions, versions
 
 SHARES = 2
 WRITES = {"PutObject", "CreateTrainingJob", "StopTrainingJob", "AddTags", "DeleteObjects"}
 """What changes something: there the client also dies when it is done and not yet answered."""
 WAITING, QUICK = Settings(start=300.0), Settings()
+GIVEN = ("-e", f"HF_TOKEN={TOKEN}")
 LOOKS = 3
 """Looks at a job that goes on; one is like the other."""
 READS = {"DescribeTrainingJob", "DescribeLogStreams", "GetLogEvents", "ListTrainingJobs"}
@@ -41,12 +42,13 @@ class Trial:
         self.clients: list[Client] = []
         folder.mkdir()
         cloud.reset(settings)
+        keep_versions(cloud, "Enabled")
         self.calling = desk(folder, cloud)
 
     def run(self, point: tuple[str, int, str], *, interrupt: bool) -> bool:
         """Run until the end or the kill; return whether it was killed."""
         self.cloud.wire.hook = self._hook(point, interrupt=interrupt)
-        words = ("run", *self.calling.options, "one", "sh", "true")
+        words = ("run", *self.calling.options, *GIVEN, "one", "sh", "true")
         with self.calling.start(*words) as client:
             self.clients.append(client)
             wait_for(lambda: client.process.poll() is not None)
@@ -58,7 +60,8 @@ class Trial:
         reaped = self.calling.cvl("reap", "-y")
         ledger = Ledger(self.calling.state / "ledger.db")
         found = [job.name for job in self.cloud.going_on()]
-        found += [key for key in self.cloud.objects() if "cvl-input" in key]
+        found += [key for key in versions(self.cloud) if "cvl-input" in key]
+        found += holding(self.cloud)
         found += [f"{run.id} {run.state}" for run in ledger.runs() if run.state != RunState.ENDED]
         found += [f"{line.kind} {line.state}" for line in ledger.leases(open_only=True)]
         found += self.cloud.wire.violations
@@ -117,7 +120,7 @@ def test_a_job_that_would_go_on_is_ended_by_reap(
     share: int, cloud: AwsCloud, tmp_path: Path
 ) -> None:
     """Killed on the way to the job, or while it goes on."""
-    at = [("PutObject", n, moment) for n in (1, 2, 3) for moment in ("before", "after")]
+    at = [("PutObject", n, moment) for n in (1, 2, 3, 4) for moment in ("before", "after")]
     at += [("CreateTrainingJob", 1, "before"), ("CreateTrainingJob", 1, "after")]
     at += [(name, 2, "before") for name in ("DescribeTrainingJob", "DescribeLogStreams")]
     for index, point in enumerate(at[share::SHARES]):

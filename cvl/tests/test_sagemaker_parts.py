@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from cvl.aws.docker import Docker
 from cvl.aws.image import ENTRY_FILE
-from cvl.aws.inputs import script
+from cvl.aws.inputs import exports, script
 from cvl.aws.job import code_in
 from cvl.aws.logs import Ending, LogReader
 from cvl.aws.order import Order, job_name, request, runtime
@@ -121,7 +121,7 @@ def test_any_bytes_reach_the_script(
 ) -> None:
     argv = tuple(os.fsdecode(word) for word in words)
     spec = JobSpec(run_id="r", argv=("env", *argv), secrets={"V": os.fsdecode(value)})
-    (tmp_path / "job.sh").write_bytes(script(spec))
+    (tmp_path / "job.sh").write_bytes(exports(spec.secrets) + script(spec))
     show = '. "$0"; shift; printf "%s\\0" "$V" "$@"'
     done = subprocess.run(
         [*shell, "-c", show, str(tmp_path / "job.sh")],
@@ -142,13 +142,14 @@ class Container:
 
     def __init__(self, shell: list[str], folder: Path) -> None:
         self.shell, self.folder, self.ml = shell, folder, folder / "ml"
+        self.secrets: dict[str, str] = {}
         for name in ("input/config", "input/data/cvl", "output/data", "model"):
             (self.ml / name).mkdir(parents=True)
         for name in ("workspace", "cvlization_repo"):
             (folder / name).mkdir()
 
     def start(self, *argv: str, **env: str) -> subprocess.Popen[bytes]:
-        spec = JobSpec(run_id="r", argv=argv)
+        spec = JobSpec(run_id="r", argv=argv, secrets=self.secrets)
         (self.ml / "input/data/cvl/job.sh").write_bytes(script(spec))
         ours = {"CVL_ML": str(self.ml), "CVL_ROOT_DIR": str(self.folder), "CVL_RUN_ID": "r"}
         return subprocess.Popen(
@@ -187,6 +188,18 @@ def test_what_is_new_or_changed_is_kept_on_any_ending(container: Container) -> N
     kept = {"changed", "a b/c/-d", "link", "ancient", "w", "_repo/r"}
     assert container.results() == kept
     assert code_in((container.ml / "output/failure").read_text()) == 42
+
+
+def test_secrets_are_read_once_and_removed(container: Container) -> None:
+    container.secrets = {"A_TOKEN": "it's $HOME\n"}
+    file = container.ml / "input/data/cvl/secrets.sh"
+    file.write_bytes(exports(container.secrets))
+    code, out = container.run("sh", "-c", 'printf "%s" "$A_TOKEN"; ls "$CVL_ML/input/data/cvl"')
+    assert (code, out) == (0, b"it's $HOME\njob.sh\n[cvl] r: exit code 0\n")
+    assert not file.exists()
+    code, out = container.run("sh", "-c", "echo it ran")
+    assert (code, b"it ran" in out) == (125, False)
+    assert b"cvl: the forwarded variables are not there\n" in out
 
 
 def test_every_exit_code_is_told_three_times(container: Container) -> None:
