@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +16,9 @@ from typing import IO
 from cvl.aws.docker import Docker
 from cvl.aws.refusals import Missing, Taken
 from cvl.aws.session import Account
+from cvl.encrypted import is_here
 from cvl.errors import CvlError
+from cvl.hidden import learn
 from cvl.scope import Scope
 from cvl.values import dataclass
 
@@ -105,18 +105,16 @@ def uri(account: str, region: str, partition: str) -> str:
 
 
 def schemes(host: str) -> tuple[str, ...]:
-    """Return how a registry is spoken to: as Docker does, without TLS on loopback only."""
-    try:
-        address = ipaddress.ip_address(socket.gethostbyname(host.partition(":")[0]))
-    except (OSError, ValueError):
-        return ("https",)
-    return ("https", "http") if address.is_loopback else ("https",)
+    """Return how a registry is spoken to: without TLS on this very machine only."""
+    return ("https", "http") if is_here(host.rpartition(":")[0] or host) else ("https",)
 
 
 def _opened(account: Account, uri: str) -> Registry:
     reply = account.call("ecr", "get_authorization_token")
     token = reply["authorizationData"][0]["authorizationToken"]
+    learn(token)
     user, _, password = base64.b64decode(token).decode().partition(":")
+    learn(password)
     return Registry(uri=uri, user=user, password=password)
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cvl.aws.refusals import boto_errors, understood
+from cvl.encrypted import address
 from cvl.errors import AuthError, MissingTool, Unreachable, UsageError
+from cvl.hidden import key
 from cvl.outside import http_date
 from cvl.scope import Bell, Clock, SystemClock
 
@@ -110,11 +112,11 @@ class Account:
 
     def client(self, service: str, region: str = "") -> Client:
         """Return the client of a service. Raises `MissingTool`, `AuthError`, `UsageError`."""
-        key = (service, region or self.region)
+        place = (service, region or self.region)
         with self._lock:
-            if key not in self._clients:
-                self._clients[key] = self._made(*key)
-            return self._clients[key]
+            if place not in self._clients:
+                self._clients[place] = self._made(*place)
+            return self._clients[place]
 
     def _made(self, service: str, region: str) -> Client:
         config = import_module("botocore.config").Config(
@@ -123,10 +125,18 @@ class Account:
             read_timeout=READ_LIMIT,
             max_pool_connections=20,
         )
-        made: Client = self._opened().client(
-            service, region_name=region, endpoint_url=self._endpoint, config=config
-        )
-        return made
+        if self._endpoint:
+            address(self._endpoint, "AWS_ENDPOINT_URL")
+        try:
+            _check(self._opened().get_credentials())
+            made: Any = self._opened().client(
+                service, region_name=region, endpoint_url=self._endpoint, config=config
+            )
+        except boto_errors().BotoCoreError as error:
+            raise understood(error, service) from error
+        address(str(made.meta.endpoint_url), f"the endpoint of {service}")
+        client: Client = made
+        return client
 
     def _opened(self) -> Any:
         if self._session is None:
@@ -147,6 +157,19 @@ class Account:
         headers = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         if (now := http_date(headers.get("date"))) is not None:
             self._skew = now - time.time()
+
+
+def _check(credentials: Any) -> None:
+    """Check what was written down by hand; what AWS itself gives out is left alone.
+
+    Raises `UsageError`: the libraries would show a whole header that cannot be sent.
+    """
+    if credentials is None or hasattr(credentials, "refresh_needed"):
+        return
+    credentials.access_key = key(credentials.access_key, "AWS_ACCESS_KEY_ID")
+    credentials.secret_key = key(credentials.secret_key, "AWS_SECRET_ACCESS_KEY")
+    if credentials.token:
+        credentials.token = key(credentials.token, "AWS_SESSION_TOKEN")
 
 
 def _rewind(parameters: Mapping[str, Any]) -> None:

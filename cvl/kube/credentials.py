@@ -19,7 +19,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cvl.encrypted import address
 from cvl.errors import AuthError, MissingTool, UsageError
+from cvl.hidden import key, learn
 from cvl.kube.kubeconfig import Access
 
 PLUGIN_LIMIT = 60.0
@@ -27,6 +29,7 @@ PLUGIN_LIMIT = 60.0
 EARLY = 30.0
 """Seconds before its expiry from which a credential is renewed."""
 VERSIONS = ("v1", "v1beta1")
+WHICH = "the token of the kubeconfig"
 LOGIN = "log in to the cluster again, with the tool that wrote your kubeconfig"
 
 
@@ -42,15 +45,23 @@ class Credentials:
     def header(self, *, renew: bool = False) -> Mapping[str, str]:
         """Return what goes into every request. `renew`: the last was not accepted.
 
-        Raises `AuthError`, `MissingTool` and `UsageError`.
+        Raises `AuthError`, `MissingTool` and `UsageError`, that also where it would be sent
+        unencrypted to another machine: kubectl sends nothing then either.
         """
         user = self._access.user
         if token := self._token(renew=renew):
-            return {"Authorization": f"Bearer {token}"}
+            self._look_at_the_way()
+            return {"Authorization": f"Bearer {key(token, WHICH)}"}
         if user.get("username"):
+            self._look_at_the_way()
+            learn(str(user.get("password", "")))
             pair = f"{user['username']}:{user.get('password', '')}".encode()
             return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
         return {}
+
+    def _look_at_the_way(self) -> None:
+        if not self._access.server.lower().startswith("https://"):
+            address(self._access.server, f"the server of context {self._access.context}")
 
     def renewable(self) -> bool:
         """Return whether asking again may give another answer."""
@@ -59,7 +70,7 @@ class Credentials:
     def tls(self) -> ssl.SSLContext | None:
         """Return how the server is verified and we are, None for plain HTTP."""
         access = self._access
-        if not access.server.startswith("https:"):
+        if not access.server.lower().startswith("https://"):
             return None
         authority = access.data(access.cluster, "certificate-authority")
         try:
@@ -129,8 +140,12 @@ def _asked(access: Access) -> Mapping[str, Any]:
             timeout=PLUGIN_LIMIT,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise AuthError(f"{words[0]}, which gives the credentials, failed: {error}") from error
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise AuthError(f"{words[0]}, which gives the credentials, failed: {why}") from error
+    except subprocess.TimeoutExpired:
+        why = f"no answer within {PLUGIN_LIMIT:g} s"  # its own words would show all arguments
+        raise AuthError(f"{words[0]}, which gives the credentials, failed: {why}") from None
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise AuthError(
