@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import run
 from textwrap import dedent
 
-from cvl.errors import CvlError
+from cvl.encrypted import address
+from cvl.errors import CvlError, UsageError
 from cvl.guardian import environment
+from cvl.hidden import key
 from cvl.paths import config_dir, private
 
 MARK = "# cvl reap"
@@ -20,32 +23,79 @@ SECRETS = ("LAMBDA_API_KEY", "LAMBDA_API_BASE", "AWS_PROFILE", "AWS_REGION", "KU
 
 
 def install(environ: Mapping[str, str]) -> str:
-    """Write the timer; return what was done, for a person. Raises `CvlError`."""
-    env_file = keep_environment(environ)
+    """Write the timer, or none of it; return what was done, for a person. Raises `CvlError`.
+
+    The key is written when the rest is in place, and taken away again where that fails.
+    """
+    text, file = environment_text(environ), private(config_dir()) / "reap.env"
     words = [sys.executable, "-P", "-m", "cvl", "reap", "-y"]
     if has_systemd(environ):
-        return by_systemd(words, env_file, environ)
-    return by_cron(words, env_file)
+        return by_systemd(words, file, text, environ)
+    return by_cron(words, file, text)
 
 
 def installed(environ: Mapping[str, str]) -> bool:
-    """Return whether a timer of ours is there."""
+    """Return whether a timer of ours is there, and what it has to know: that comes last."""
+    if not (config_dir() / "reap.env").exists():
+        return False
     if (units(environ) / "cvl-reap.timer").exists():
         return True
     done = crontab("-l")
     return MARK in done
 
 
-def keep_environment(environ: Mapping[str, str]) -> Path:
-    """Write what the timer needs to know into a file of ours, 0600."""
-    path = private(config_dir()) / "reap.env"
-    lines = [f"{name}={shlex.quote(environ[name])}\n" for name in SECRETS if environ.get(name)]
+def environment_text(environ: Mapping[str, str]) -> str:
+    """Return what the timer needs to know, as sh and systemd both read it. Raises `UsageError`."""
+    kept = {name: environ[name] for name in SECRETS if environ.get(name)}
+    if "LAMBDA_API_KEY" in kept:
+        kept["LAMBDA_API_KEY"] = key(kept["LAMBDA_API_KEY"], "LAMBDA_API_KEY")
+    if "LAMBDA_API_BASE" in kept:
+        address(kept["LAMBDA_API_BASE"], "LAMBDA_API_BASE")
     ours = environment({})  # the same cvl, wherever it came from
-    lines += [f"{name}={shlex.quote(ours[name])}\n" for name in ("CVL_STATE_DIR", "PYTHONPATH")]
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        out.write("".join(lines))
-    return path
+    kept |= {name: ours[name] for name in ("CVL_STATE_DIR", "PYTHONPATH")}
+    return "".join(f"{name}={literally(value, name)}\n" for name, value in kept.items())
+
+
+def literally(value: str, name: str) -> str:
+    """Return a value in single quotes, in which nothing else has a meaning. Raises `UsageError`.
+
+    Versions of systemd differ in what a backslash means there.
+    """
+    if set(value) & set("'\"\\") or not value.isprintable():
+        raise UsageError(
+            f"{name} holds a quote, a backslash or a line break: no timer could be given it",
+            "nothing was installed; take it out of the variable, or rename the folder",
+        )
+    return f"'{value}'"
+
+
+@contextmanager
+def whole(file: Path, undo: Callable[[], None]) -> Iterator[None]:
+    """Let what is done here be done whole: whatever ends it, the key goes and `undo` is called.
+
+    What an earlier call has written stays then as it was.
+    """
+    before = file.read_bytes() if file.exists() else None
+    try:
+        yield
+    except BaseException:
+        file.unlink(missing_ok=True)
+        if before is not None:
+            write_privately(file, before)
+        undo()
+        raise
+
+
+def write_privately(file: Path, data: bytes) -> None:
+    """Write a file that only its owner can read, whatever the umask. Raises `CvlError`."""
+    try:
+        file.unlink(missing_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as out:
+            os.fchmod(descriptor, 0o600)
+            out.write(data)
+    except OSError as error:
+        raise CvlError(f"{file} cannot be written: {error.strerror}") from error
 
 
 def has_systemd(environ: Mapping[str, str]) -> bool:
@@ -60,12 +110,47 @@ def units(environ: Mapping[str, str]) -> Path:
     return Path(base, "systemd/user")
 
 
-def by_systemd(words: list[str], env_file: Path, environ: Mapping[str, str]) -> str:
+def by_systemd(words: list[str], env_file: Path, text: str, environ: Mapping[str, str]) -> str:
     """Write a service and a timer, and start the timer."""
     folder = units(environ)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cvl-reap.service").write_text(
-        dedent(f"""\
+    service, timer = folder / "cvl-reap.service", folder / "cvl-reap.timer"
+    before = {file: file.read_bytes() for file in (service, timer) if file.exists()}
+
+    def undo() -> None:
+        with suppress(CvlError):
+            systemctl(*(() if before else ("disable", "--now", timer.name)))
+        for file in (service, timer):
+            file.unlink(missing_ok=True)
+            if file in before:
+                file.write_bytes(before[file])
+        with suppress(CvlError):
+            systemctl("daemon-reload")
+
+    with whole(env_file, undo):
+        service.write_text(service_unit(words, env_file))
+        timer.write_text(TIMER)
+        systemctl("daemon-reload")
+        systemctl("enable", timer.name)
+        write_privately(env_file, text.encode())
+        systemctl("enable", "--now", timer.name)
+    return f"cvl-reap.timer runs `cvl reap -y` every 10 minutes ({timer})"
+
+
+TIMER = dedent("""\
+    [Unit]
+    Description=End rented machines that should be over
+    [Timer]
+    OnBootSec=2min
+    OnUnitActiveSec=10min
+    [Install]
+    WantedBy=timers.target
+    """)
+
+
+def service_unit(words: list[str], env_file: Path) -> str:
+    """Return the unit that reaps once."""
+    return dedent(f"""\
         [Unit]
         Description=End rented machines that should be over
         [Service]
@@ -73,23 +158,18 @@ def by_systemd(words: list[str], env_file: Path, environ: Mapping[str, str]) -> 
         EnvironmentFile={literal(str(env_file))}
         ExecStart={literal(shlex.join(words)).replace("$", "$$")}
         """)
-    )
-    (folder / "cvl-reap.timer").write_text(
-        dedent("""\
-        [Unit]
-        Description=End rented machines that should be over
-        [Timer]
-        OnBootSec=2min
-        OnUnitActiveSec=10min
-        [Install]
-        WantedBy=timers.target
-        """)
-    )
-    for command in (["daemon-reload"], ["enable", "--now", "cvl-reap.timer"]):
-        done = run(["systemctl", "--user", *command], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise CvlError(f"systemctl --user {shlex.join(command)}: {done.stderr.strip()}")
-    return f"cvl-reap.timer runs `cvl reap -y` every 10 minutes ({folder}/cvl-reap.timer)"
+
+
+def systemctl(*words: str) -> None:
+    """Speak to the user's manager; nothing to say is nothing done. Raises `CvlError`."""
+    if not words:
+        return
+    try:
+        done = run(["systemctl", "--user", *words], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise CvlError(f"systemctl cannot be run: {error.strerror}") from error
+    if done.returncode:
+        raise CvlError(f"systemctl --user {shlex.join(words)}: {done.stderr.strip()}")
 
 
 def literal(text: str) -> str:
@@ -97,32 +177,40 @@ def literal(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def by_cron(words: list[str], env_file: Path) -> str:
+def by_cron(words: list[str], env_file: Path, text: str) -> str:
     """Add a line to the user's crontab, once. Raises `CvlError` where there is no cron either."""
     command = f"set -a; . {shlex.quote(str(env_file))}; {shlex.join(words)}"
     line = f"*/10 * * * * {command.replace('%', chr(92) + '%')} {MARK}"
-    kept = [each for each in crontab("-l").splitlines() if not each.endswith(MARK)]
+    before = crontab("-l")
+    kept = [each for each in before.splitlines() if not each.endswith(MARK)]
+
+    def undo() -> None:
+        with suppress(CvlError):
+            if crontab("-l") != before:
+                set_crontab(before, words)
+
+    with whole(env_file, undo):
+        set_crontab("\n".join([*kept, line, ""]), words)
+        write_privately(env_file, text.encode())
+    return "a line in your crontab runs `cvl reap -y` every 10 minutes"
+
+
+def set_crontab(table: str, words: list[str]) -> None:
+    """Replace the user's crontab. Raises `CvlError`."""
     try:
-        done = run(
-            ["crontab", "-"],
-            input="\n".join([*kept, line, ""]),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
+        done = run(["crontab", "-"], input=table, capture_output=True, text=True, check=False)
+    except OSError:
         raise CvlError(
             "there is neither a systemd user manager nor cron on this machine",
             f"run this every 10 minutes by other means: {shlex.join(words)}",
         ) from None
     if done.returncode:
         raise CvlError(f"crontab: {done.stderr.strip()}")
-    return "a line in your crontab runs `cvl reap -y` every 10 minutes"
 
 
 def crontab(option: str) -> str:
     """Return what `crontab OPTION` prints, "" without cron or without a table."""
     try:
         return run(["crontab", option], capture_output=True, text=True, check=False).stdout
-    except FileNotFoundError:
+    except OSError:
         return ""

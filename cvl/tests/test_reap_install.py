@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import stat
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cvl.cli.reap_install import installed
+from cvl.cli.reap_install import environment_text, installed, write_privately
+from cvl.errors import UsageError
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.tests.test_reap import elsewhere, rented, settled
 
@@ -127,3 +129,125 @@ def test_with_neither_it_says_what_to_run(cloud: LambdaCloud, home: Path) -> Non
     assert "neither" in done.stderr
     assert "-m cvl reap -y" in done.stderr
     assert cloud.key not in done.stderr
+
+
+BROKEN: Mapping[str, tuple[Mapping[str, str], str]] = {
+    "no cron": ({}, "neither"),
+    "crontab refuses": ({"crontab": "#!/bin/sh\n[ $1 = -l ] || { echo no >&2; exit 1; }\n"}, "no"),
+    "crontab is no program": ({"crontab": "\0"}, "neither"),
+    "reload fails": ({"systemctl": "#!/bin/sh\ncase $* in *reload) exit 3;; esac\n"}, "daemon-rel"),
+    "enable fails": ({"systemctl": "#!/bin/sh\ncase $* in *enable*) exit 1;; esac\n"}, "enable"),
+    "the start fails": ({"systemctl": "#!/bin/sh\ncase $* in *--now*) exit 1;; esac\n"}, "--now"),
+    "no systemctl": ({"systemctl": ""}, "systemctl cannot be run"),
+}
+"""What there is in place of cron or systemd, and what is said then."""
+
+
+def folder_of(home: Path, programs: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the environment of a user with just these programs."""
+    for name, text in programs.items():
+        if text:
+            program(home, name, text)
+    runtime = {}
+    if "systemctl" in programs:
+        (home / "run/systemd").mkdir(parents=True)
+        (home / "run/systemd/private").touch()
+        runtime = {"XDG_RUNTIME_DIR": str(home / "run")}
+    return {**user(home, **runtime), "PATH": str(home / "bin")}
+
+
+def holding(home: Path, key: str) -> list[str]:
+    """Return the files that hold the key, and whatever looks like a timer."""
+    files = [path for path in home.rglob("*") if path.is_file() and path.parent.name != "bin"]
+    found = [str(path) for path in files if key.encode() in path.read_bytes()]
+    return found + [str(path) for path in files if path.name.startswith(("cvl-reap", "reap.env"))]
+
+
+@pytest.mark.parametrize(("programs", "says"), BROKEN.values(), ids=BROKEN)
+def test_a_failed_installation_leaves_nothing(
+    programs: Mapping[str, str], says: str, cloud: LambdaCloud, home: Path
+) -> None:
+    env = folder_of(home, programs)
+    done = install(env)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert holding(home, cloud.key) == []
+
+
+@pytest.mark.parametrize("way", ["cron", "systemd"])
+def test_a_failed_second_installation_leaves_the_first(
+    way: str, cloud: LambdaCloud, home: Path
+) -> None:
+    programs = {"crontab": CRONTAB} if way == "cron" else {"systemctl": SYSTEMCTL}
+    env = {**folder_of(home, programs), "PATH": user(home)["PATH"]}
+    assert install(env).returncode == 0
+    before = contents(home)
+    cron = CRONTAB.replace("-) cat", "-) exit 1; cat")
+    system = "#!/bin/sh\ncase $* in *--now*) exit 1;; esac\n"
+    program(home, *(("crontab", cron) if way == "cron" else ("systemctl", system)))
+    assert install({**env, "LAMBDA_API_KEY": "another-key"}).returncode == 125
+    assert contents(home) == before
+    assert cloud.key in kept(home).read_text()
+
+
+def contents(home: Path) -> dict[str, bytes]:
+    """Return all files that an installation writes."""
+    names = ("reap.env", "cvl-reap.service", "cvl-reap.timer", "table")
+    return {path.name: path.read_bytes() for path in home.rglob("*") if path.name in names}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("at", ["daemon-reload", "enable cvl"])
+def test_whoever_is_killed_on_the_way_has_written_no_key(
+    at: str, number: signal.Signals, cloud: LambdaCloud, home: Path
+) -> None:
+    stuck = f"#!/bin/sh\ncase $* in *{at!r}*) kill -{int(number)} $PPID; sleep 1;; esac\n"
+    stuck = stuck.replace("'", '"')
+    env = {**folder_of(home, {"systemctl": stuck}), "PATH": user(home)["PATH"]}
+    assert install(env).returncode != 0
+    found = holding(home, cloud.key)
+    assert [each for each in found if "reap.env" in each] == []
+    assert number is not signal.SIGINT or found == []
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o777])
+def test_only_the_owner_can_read_it_whatever_the_umask(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        write_privately(tmp_path / "file", b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / "file").symlink_to(tmp_path / "other")
+    write_privately(tmp_path / "file", b"key")
+    assert (tmp_path / "other").read_text() == "mine"
+    assert not (tmp_path / "file").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["AWS_PROFILE", "KUBECONFIG", "AWS_REGION"])
+@pytest.mark.parametrize("value", ["a'b", 'a"b', "a\\b", "a\nLD_PRELOAD=x", "a\rb", "a\x1bb"])
+def test_what_sh_and_systemd_would_read_differently_is_refused(
+    value: str, name: str, cloud: LambdaCloud, home: Path
+) -> None:
+    program(home, "crontab", CRONTAB)
+    with pytest.raises(UsageError, match=f"{name} holds a quote") as told:
+        environment_text({name: value, "LAMBDA_API_KEY": cloud.key})
+    assert value not in str(told.value)
+    done = install(user(home, **{name: value}))
+    assert done.returncode == 2
+    assert holding(home, cloud.key) == []
+
+
+@pytest.mark.parametrize("value", ["a b", "$HOME", "`id`", "$(id)", "a#b", "%h", "a;b", "~", "é"])
+def test_what_is_written_is_read_exactly(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text(environment_text({"AWS_PROFILE": value}))
+    words = ["sh", "-c", '. "$0"; printf %s "$AWS_PROFILE"', str(file)]
+    told = subprocess.run(words, capture_output=True, check=True, timeout=10)
+    assert told.stdout.decode() == value
+    assert file.read_text().startswith(f"AWS_PROFILE='{value}'\n")
