@@ -123,8 +123,10 @@ class Host:
 
     def forget(self, cvl: Cvl) -> None:
         """Remove what that cvl's runs have left, here and over there: outputs may be large."""
-        for runs in (Path(self.env(cvl)["CVL_STATE_DIR"], "runs"), self.sshd.home / ".cvl/runs"):
-            shutil.rmtree(runs, ignore_errors=True)
+        there = self.sshd.home / ".cvl"
+        state = Path(self.env(cvl)["CVL_STATE_DIR"])
+        for folder in (state / "runs", there / "runs", there / "jobs"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def cool(self, cvl: Cvl) -> None:
         """End that cvl's kept connections."""

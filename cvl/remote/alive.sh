@@ -42,6 +42,13 @@ living() {
     process "$1" && [ "$_started" = "$2" ]
 }
 
+# of ID -> _run, _job: the folder of a run that is ours, and the one that its job may do with as it
+# likes. They lie apart, so that no job hits ours by accident. An older cvl had both in one.
+of() {
+    _run=$_base/runs/$1 _job=$_base/jobs/$1
+    [ ! -d "$_run/work" ] || _job=$_run
+}
+
 # supervised: the run's supervisor lives. Its file is empty while it is being written.
 supervised() {
     _tries=0

@@ -56,8 +56,8 @@ refit() {
 workspace() {
     [ ! -e "$_fresh/inplace" ] || return 0
     if [ -z "$_cache" ]; then
-        try mkdir -p "$_fresh/ws"
-        git_root "$_fresh/ws"
+        try mkdir -p "$_new/job/ws"
+        git_root "$_new/job/ws"
         return
     fi
     _folder=$_base/cache/$_cache
@@ -68,11 +68,11 @@ workspace() {
     true >"$_folder/used"
     if [ -e "$_new/twin/end" ]; then
         git_root "$_new/twin/tree"
-        try mv "$_new/twin/tree" "$_fresh/ws"
+        try mv "$_new/twin/tree" "$_new/job/ws"
     elif [ -e "$_new/spare" ]; then
-        try mv "$_new/spare/tree" "$_fresh/ws"
+        try mv "$_new/spare/tree" "$_new/job/ws"
     else
-        copy "$_folder/tree" "$_fresh/ws"
+        copy "$_folder/tree" "$_new/job/ws"
     fi
     unlock
 }

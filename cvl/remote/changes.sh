@@ -4,19 +4,19 @@ changed() {
     known || fail unknown "no such run: $_id"
     . "$_here/run.sh"
     place
-    [ -d "$_place" ] || _place=$_run/work
-    [ -e "$_run/inplace" ] || unlock_files
-    say base "$_base"
+    [ -d "$_place" ] || _place=$_job/work
+    [ -e "$_run/inplace" ] || [ ! -d "$_job" ] || unlock_files
+    say folder "$_job"
     open_answer
-    list w "$_run/work" ''
-    [ "$_place" = "$_run/work" ] || list e "$_place" "$_run/ws/.git"
-    [ -e "$_run/inplace" ] || [ "$_place" = "$_run/ws" ] || list r "$_run/ws" "$_run/ws/.git" "$_place"
+    list w "$_job/work" ''
+    [ "$_place" = "$_job/work" ] || list e "$_place" "$_job/ws/.git"
+    [ -e "$_run/inplace" ] || [ "$_place" = "$_job/ws" ] || list r "$_job/ws" "$_job/ws/.git" "$_place"
 }
 
 # list AREA FOLDER LEAVE-OUT...: a record for each thing in there whose ctime is after the marker's.
 list() {
     _area=$1
-    cd "$2" || return
+    cd "$2" 2>/dev/null || return 0 # never made, or the job has removed it
     _skip1=${3:-/proc} _skip2=${4:-/proc}
     [ -e "$_skip1" ] || _skip1=/proc
     if find /dev/null -printf '' 2>/dev/null; then
@@ -90,24 +90,24 @@ walk() {
 # container, if the run has an image.
 unlock_files() {
     legible && return
-    find "$_run/ws" "$_run/work" -user "$(id -u)" \
+    find "$_job/ws" "$_job/work" -user "$(id -u)" \
         \( -type f ! -perm -400 -o -type d ! -perm -500 \) -exec chmod u+rX {} \; 2>/dev/null
     [ -n "$_image" ] && ! legible || return 0
     . "$_here/containers.sh"
     # shellcheck disable=SC2016 # the container's shell expands it
-    as_root "$_image" "$_run" \
+    as_root "$_image" "$_job" \
         'find /r/ws /r/work ! -user "$(stat -c %u /r)" ! -type l -exec chmod a+rX {} +'
 }
 
 # legible: we may read all that there is.
 legible() {
     if find /dev/null -readable >/dev/null 2>&1; then
-        [ -z "$(find "$_run/ws" "$_run/work" ! -type l \
+        [ -z "$(find "$_job/ws" "$_job/work" ! -type l \
             \( ! -readable -o -type d ! -executable \) -print -prune 2>&1 | head -n 1)" ]
         return
     fi
     # shellcheck disable=SC2016
-    find "$_run/ws" "$_run/work" -exec sh -c 'for f; do
+    find "$_job/ws" "$_job/work" -exec sh -c 'for f; do
         [ -h "$f" ] || [ -r "$f" ] && { [ ! -d "$f" ] || [ -x "$f" ]; } || exit 1
     done' sh {} + >/dev/null 2>&1
 }
@@ -116,7 +116,7 @@ legible() {
 pack() {
     known || fail unknown "no such run: $_id"
     open_answer
-    cd "$_run" || fail internal "cannot enter $_run"
+    cd "$_job" || fail internal "cannot enter $_job"
     case $(tar --version 2>/dev/null) in
         *GNU*) tar -cf - --no-recursion --null -T - ;;
         *) xargs -0 tar -cf - --no-recursion ;;

@@ -9,7 +9,7 @@ clean() {
         true >"$_run/keep"
         return
     fi
-    empty result
+    empty
     leftovers
     say "$_state"
 }
@@ -18,6 +18,7 @@ runs() {
     open_answer
     for _run in "$_base"/runs/*; do
         _id=${_run##*/}
+        of "$_id"
         [ -d "$_run" ] && state && printf '%s %s\n' "$_id" "$_state"
     done
 }
@@ -27,9 +28,15 @@ sweep() {
     open_answer
     for _run in "$_base"/runs/*; do
         _id=${_run##*/}
+        of "$_id"
         [ -d "$_run" ] && state && [ "$_state" != running ] && old "$_run/result" || continue
-        empty '' && rmdir "$_run" && printf '%s removed\n' "$_id"
+        empty
+        [ "$_job" != "$_run" ] && [ -e "$_job" ] || rm -rf "$_run" && printf '%s removed\n' "$_id"
         leftovers
+    done
+    for _job in "$_base"/jobs/*; do
+        [ -e "$_base/runs/${_job##*/}" ] || ! old "$_job" ||
+            { rm -rf "$_job" && printf '%s removed\n' "${_job#"$_base"/}"; }
     done
     for _new in "$_base"/new/*-*; do
         _pid=${_new##*/}
@@ -49,14 +56,20 @@ old() {
     [ "$_days" = 0 ] || [ -n "$(find "$1" -mtime "+$((_days - 1))")" ]
 }
 
-# empty KEEP: remove all in the run's folder but KEEP; what is root's with a container's help.
+# empty: remove all of a run but its result; what is root's with a container's help.
 empty() {
+    _help=
+    set -- "$_job"
+    [ "$_job" != "$_run" ] || set --
     for _file in "$_run"/* "$_run"/.[!.]*; do
-        [ "$_file" = "$_run/$1" ] || rm -rf "$_file" 2>/dev/null || force "$_file" || _help=needed
+        [ "$_file" = "$_run/result" ] || set -- "$@" "$_file"
     done
-    [ "${_help:-}" = needed ] || return 0
+    rm -rf "$@" 2>/dev/null && return
+    for _file; do force "$_file" || _help=needed; done
+    [ -n "$_help" ] || return 0
     . "$_here/containers.sh"
-    as_root "$_image" "$_run" "cd /r && for f in * .[!.]*; do [ \"\$f\" = '$1' ] || rm -rf \"\$f\"; done"
+    as_root "$_image" "$_job" 'cd /r && for f in * .[!.]*; do [ "$f" = result ] || rm -rf "$f"; done' &&
+        [ "$_job" != "$_run" ] && rmdir "$_job"
 }
 
 # force PATH: remove it although folders in it are read-only, as those of some caches are.
@@ -69,6 +82,6 @@ force() {
 leftovers() {
     [ "${_help:-}" = needed ] || return 0
     _help=
-    find "$_run" -mindepth 1 ! -name result 2>/dev/null | head -n 20 |
+    find "$_job" "$_run" -mindepth 1 ! -name result 2>/dev/null | head -n 20 |
         while IFS= read -r _file; do say warn "cannot remove $_file"; done
 }

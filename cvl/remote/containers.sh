@@ -25,7 +25,7 @@ end_containers() {
 } >/dev/null 2>&1
 
 # containers -> _containers, if the engine answers: by our label, by the name that scripts are given,
-# by compose project, and what mounts anything in the run's own folder, however that is spelled.
+# by compose project, and what mounts anything in its folders, however that is spelled.
 containers() {
     _compose=com.docker.compose.project
     _format="{{.ID}}|{{.Names}}|{{.Label \"cvl.run\"}}|{{.Label \"$_compose\"}}"
@@ -33,8 +33,8 @@ containers() {
     _listed=$(engine 5 ps -a --no-trunc --format "$_format") || return
     _containers=$(
         printf '%s\n' "$_listed" | awk -F '|' -v id="$_id" '
-            function within(paths) { return index(paths, "/runs/" id "/") || index(paths, "/runs/" id ",") }
-            $3 == id || $4 == "cvl-" id || within($0 ",") { print $1; next }
+            function within(folder) { return index($0 ",", folder id "/") || index($0 ",", folder id ",") }
+            $3 == id || $4 == "cvl-" id || within("/jobs/") || within("/runs/") { print $1; next }
             { n = split($2, names, ","); for (i = 1; i <= n; i++) if (names[i] == "cvl-" id) print $1 }'
     )
 }

@@ -34,7 +34,7 @@ mounted() {
     _source=${_source%%,*}
     case ${_source##*/} in ?*.*) return ;; esac
     case $_source in
-        "$_run"/*) ;;
+        "$_run"/* | "${_run%/*/*}/jobs/${_run##*/}"/*) ;;
         "${HOME:-/}"/*) [ -e "$_source" ] || mkdir -p "$_source" ;;
     esac
 }

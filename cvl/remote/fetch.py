@@ -15,6 +15,7 @@ from cvl.provider import Transport
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.incoming import incoming
 from cvl.remote.landing import Landed, land_staged, land_tar
+from cvl.remote.record import folder_of
 from cvl.remote.results import Results, arrange, fresh, parse_changed, produced
 from cvl.runlog import run_folder
 from cvl.scope import Scope
@@ -36,7 +37,7 @@ PAUSES = (0.0, 0.3, 1.0, 3.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Load:
-    """What is to come from a run's `folder`; `arrived` notes what has landed."""
+    """What is to come from a job's `folder`; `arrived` notes what has landed."""
 
     new: Results
     folder: str
@@ -58,12 +59,12 @@ def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> 
     seen = _seen(run_id, into)
     new = fresh(results, into, seen)
     scope.tell("fetching", f"{len(new.files)} files, {size(new.size)}")
-    base = next((answer.rest for answer in answers if answer.word == "base"), "")
+    folder = folder_of(answers, far.transport.where)
 
     def arrived(landed: Landed) -> None:
         _remember(run_id, into, {**seen, **landed.seen})
 
-    load = _Load(new=new, folder=f"{base or far.base}/runs/{run_id}", into=into, arrived=arrived)
+    load = _Load(new=new, folder=folder, into=into, arrived=arrived)
     landed = _carried(load, far, headers, scope)
     arrived(landed)
     _tell(scope, landed, into)

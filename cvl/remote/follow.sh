@@ -14,6 +14,13 @@ follow() {
     say "$_state"
 }
 
+# written: the output from a byte on, as far as there is any by now.
+written() {
+    known || fail unknown "no such run: $_id"
+    open_answer
+    [ ! -e "$_run/output" ] || tail -c "+$((_offset + 1))" "$_run/output"
+}
+
 # remains: what a finished run has behind the offset, not a byte more than its result says.
 remains() {
     [ "$_offset" -lt "$_bytes" ] && [ -r "$_run/output" ] || return 0

@@ -47,7 +47,7 @@ class HostProvider:
             raise UsageError(f"{self.name} runs an example; none was named")
         request = {
             "host": self.far.transport.where,
-            "folder": f"{self.far.shown}/runs/{spec.run_id}",
+            "folder": f"{self.far.shown}/jobs/{spec.run_id}",
             "argv": list(spec.argv),
             "env": {**spec.env, **{name: f"<redacted:{name}>" for name in spec.secrets}},
             "example": str(spec.source.root / spec.source.folder),
@@ -68,7 +68,7 @@ class HostProvider:
         return {
             "run": spec.run_id,
             "base": self.far.base,
-            "folder": f"{self.far.shown}/runs/{spec.run_id}",
+            "folder": f"{self.far.shown}/jobs/{spec.run_id}",
             "place": launch.place(spec, self._setup),
             "image": spec.image or "",
             **self._address,

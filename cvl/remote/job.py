@@ -127,18 +127,12 @@ class RemoteJob:
 
     def written(self, after: str = "") -> Iterator[LogChunk]:
         """Yield what the job has written by now after the cursor; does not wait for more."""
-        from cvl.remote.tarstream import TarReader
-
-        offset, seen = int(after or 0), 0
-        stream = self._far.open("pack", self._id(), b"output\0")
+        offset = int(after or 0)
+        stream = self._far.open("written", [*self._id(), ("offset", str(offset))])
         try:
-            reader = TarReader(stream.payload())
-            for _ in reader.members():
-                for data in reader.content():
-                    new = data[max(0, offset - seen) :]
-                    seen += len(data)
-                    if new:
-                        yield LogChunk(data=new, cursor=str(seen))
+            for data in stream.payload():
+                offset += len(data)
+                yield LogChunk(data=data, cursor=str(offset))
             self._far.check(stream, stream.answers(), stream.finish(FINISH_LIMIT))
         finally:
             stream.close()

@@ -139,20 +139,20 @@ class Cargo:
 
 
 def run_files(spec: JobSpec, setup: Setup) -> dict[str, bytes | Path]:
-    """Return the run folder's files: name -> content, or the local file to copy."""
+    """Return the files of a run, by their names in the tar: content, or the local file to copy."""
     files: dict[str, bytes | Path] = {
-        "job.sh": _encode(f"exec {shlex.join(spec.argv)}\n"),
-        "env.sh": _encode(exports({**spec.env, **spec.secrets})),
-        "place": _encode(place(spec, setup)),
-        "meta.json": json.dumps(about(spec)).encode(),
+        "run/job.sh": _encode(f"exec {shlex.join(spec.argv)}\n"),
+        "run/env.sh": _encode(exports({**spec.env, **spec.secrets})),
+        "run/place": _encode(place(spec, setup)),
+        "run/meta.json": json.dumps(about(spec)).encode(),
     }
     if setup.in_place:
-        files["inplace"] = b""
+        files["run/inplace"] = b""
     if spec.build:
-        files["build.sh"] = _encode(build_script(spec.build))
+        files["run/build.sh"] = _encode(build_script(spec.build))
     if spec.limits.timeout_action:
-        files["action.sh"] = _encode(spec.limits.timeout_action + "\n")
-    files.update({f"work/{name}": path for name, path in spec.inputs.items()})
+        files["run/action.sh"] = _encode(spec.limits.timeout_action + "\n")
+    files.update({f"job/work/{name}": path for name, path in spec.inputs.items()})
     return files
 
 

@@ -48,7 +48,7 @@ def write_payload(
 
 def _pieces(run_files: Mapping[str, bytes | Path], change: Delta | None) -> Iterator[bytes]:
     for name, content in run_files.items():
-        member = b"run/" + os.fsencode(name)
+        member = os.fsencode(name)
         if isinstance(content, bytes):
             yield from _ours(member, content)
         else:

@@ -2,7 +2,7 @@
 
 supervise() {
     trap ':' HUP INT QUIT TERM PIPE USR1 USR2 # caught, not ignored: the job gets them as they were
-    _run=$_base/runs/$_id
+    of "$_id"
     exec 2>>"$_run/errors"
     exec 3>&- 4>&- 5>&- 6>&- 7>&- 9>&-
     self
@@ -51,7 +51,7 @@ place() {
     _place=$_place$_line
     case $_place in
         /*) ;;
-        *) _place=$_run/ws${_place:+/$_place} ;;
+        *) _place=$_job/ws${_place:+/$_place} ;;
     esac
 }
 
@@ -79,7 +79,7 @@ cancel() {
 launch() {
     self
     printf '%s\n' "$_me" >"$_run/session"
-    export PYTHONUNBUFFERED=1 CVL_RUN_ID="$_id" CVL_WORK_DIR="$_run/work" \
+    export PYTHONUNBUFFERED=1 CVL_RUN_ID="$_id" CVL_WORK_DIR="$_job/work" \
         CVL_CONTAINER_NAME="cvl-$_id" COMPOSE_PROJECT_NAME="cvl-$_id"
     [ ! -x "$_run/bin/docker" ] || export PATH="$_run/bin:$PATH"
     # shellcheck disable=SC2016 # the job's shell expands it

@@ -40,8 +40,9 @@ unpack() {
     self
     _new=$_base/new/$_pid-$_started
     _fresh=$_new/run
-    [ -d "$_base" ] || try mkdir -p -m 700 "$_base"
-    try mkdir -p -m 700 "$_base/runs" "$_base/new" "$_new" "$_fresh" "$_fresh/work" "$_fresh/bin"
+    set -- mkdir -p -m 700 "$_base" "$_base/runs" "$_base/jobs" "$_base/new" "$_new" \
+        "$_fresh" "$_fresh/bin" "$_new/job" "$_new/job/work"
+    "$@" 2>/dev/null || try "$@"
     { mkfifo "$_fresh/alive"; shim; } 2>/dev/null & # while the tar comes in
     _maker=$!
     if [ -n "$_cache" ] && [ "$_from" = - ]; then
@@ -89,17 +90,20 @@ furnish() {
     printf '%-99s\n' '' >"$_fresh/reserve" || no_space
     { true >"$_fresh/open" && true >"$_fresh/output" && true >"$_fresh/marker"; } || no_space
     uptime
-    printf '%s\n' "$* $_now" "$_base/runs/$_id" >"$_fresh/options" || no_space
+    printf '%s\n' "$* $_now" "$_base/jobs/$_id" >"$_fresh/options" || no_space
 }
 
 # A rename, so that the run is there whole or not at all. If somebody was faster, it lands inside
-# of theirs, or fails: whose name stands in it has won.
+# of theirs, or fails: whose name stands in it has won, and puts the job's folder in its place.
 publish() {
-    _run=$_base/runs/$_id
+    of "$_id"
     [ -d "$_run" ] || mv "$_fresh" "$_run" 2>/dev/null || [ -d "$_run" ] || try mv "$_fresh" "$_run"
     _owner=
     { read -r _owner <"$_run/supervisor"; } 2>/dev/null
-    [ "$_owner" = "$_placeholder" ] && return
-    rm -rf "$_run/run"
-    return 1
+    if [ "$_owner" != "$_placeholder" ]; then
+        rm -rf "$_run/run"
+        return 1
+    fi
+    [ ! -e "$_job" ] || try rm -rf "$_job"
+    mv "$_new/job" "$_job" 2>/dev/null || try mv "$_new/job" "$_job"
 }

@@ -74,9 +74,9 @@ centis() {
 
 # The run that a request is about; what it says when there is none.
 known() {
-    _run=$_base/runs/$_id
     [ -n "$_id" ] || fail usage 'no id'
-    [ -d "$_run" ] || return 1
+    of "$_id"
+    [ -d "$_run" ]
 }
 
 status() {
@@ -96,8 +96,7 @@ forbid() {
     trap 'rm -rf "$_new"' EXIT
     {
         mkdir -p -m 700 "$_base" "$_base/runs" "$_base/new" "$_new" "$_new/run"
-        mkdir "$_new/run/work" "$_new/run/ws" && true >"$_new/run/output" &&
-            true >"$_new/run/marker" && true >"$_new/run/place" &&
+        true >"$_new/run/output" && true >"$_new/run/marker" && true >"$_new/run/place" &&
             printf '%s\n' "$1 $_code 0" >"$_new/run/result" || return 1
         [ -d "$_run" ] || mv "$_new/run" "$_run"
         rm -rf "$_new" "$_run/run"
@@ -134,7 +133,7 @@ request() {
     headers
     case $_verb in
         start) . "$_here/start.sh" && start ;;
-        follow) . "$_here/follow.sh" && follow ;;
+        follow | written) . "$_here/follow.sh" && "$_verb" ;;
         status | stop) "$_verb" ;;
         changed | pack) . "$_here/changes.sh" && "$_verb" ;;
         clean | runs | sweep) . "$_here/clean.sh" && "$_verb" ;;

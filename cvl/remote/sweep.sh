@@ -3,7 +3,7 @@
 # stop_run CAUSE GRACE: what is left behind by a stop request.
 stop_run() {
     trap ':' HUP INT TERM PIPE
-    _run=$_base/runs/$_id
+    of "$_id"
     read -r _own _rest <"$_run/options"
     . "$_here/containers.sh"
     end_run "$1" "${2:-$_own}"
@@ -83,9 +83,9 @@ scan() {
     _found=$(
         tail -v -c +1 /proc/[0-9]*/environ /proc/[0-9]*/stat 2>/dev/null | tr '\0' '\n' |
             LC_ALL=C work="CVL_WORK_DIR=$_spelled/work" seen="$_run/seen" awk -v id="$_id" -v session="$_session" -v ours="$$ ${_stat%% *}" '
+                function ends(tail) { return substr($0, length($0) - length(tail) + 1) == tail }
                 BEGIN {
                     split(session, leader, " "); split(ours, o, " "); skip[o[1]]; skip[o[2]]
-                    tail = "/runs/" id "/work"; length_ = length(tail)
                     while ((getline line <ENVIRON["seen"]) > 0) known[line]
                 }
                 /^==> \/proc\/[0-9]+\/(environ|stat) <==$/ {
@@ -94,7 +94,7 @@ scan() {
                 !stat {
                     if ($0 == "CVL_RUN_ID=" id) marked[pid]
                     if (/^CVL_WORK_DIR=/ && $0 != ENVIRON["work"] &&
-                        substr($0, length($0) - length_ + 1) == tail) other[pid]
+                        (ends("/jobs/" id "/work") || ends("/runs/" id "/work"))) other[pid]
                     next
                 }
                 sub(/^[0-9]+ \(.*\) /, "") && $1 != "Z" && $1 != "X" {

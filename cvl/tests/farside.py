@@ -53,7 +53,7 @@ def payload(files: Files, *, end: bool = True) -> bytes:
                 continue
             member = tarfile.TarInfo(name)
             member.size = len(content)
-            member.mode = 0o600 if name.startswith("run/") else 0o644
+            member.mode = 0o600 if name.startswith(("run/", "job/")) else 0o644
             archive.addfile(member, io.BytesIO(content))
     return out.getvalue()
 
@@ -118,7 +118,12 @@ class Host:
         return self.ask("start", script(job, files), id=run, **headers)
 
     def run(self, run: str) -> Path:
+        """The folder that is the supervisor's."""
         return self.base / "runs" / run
+
+    def job(self, run: str) -> Path:
+        """The folder that is the job's."""
+        return self.base / "jobs" / run
 
     def result(self, run: str, limit: float = LIMIT) -> list[str]:
         """Wait for the result line."""
@@ -199,6 +204,7 @@ def processes(host: Host, run: str = "") -> list[int]:
         named = (
             not run
             or f"runs/{run}/" in (text := words.decode(errors="replace"))
+            or f"jobs/{run}/" in text
             or (f"\0{run}\0" in text)
         )
         if state != "Z" and os.fsencode(host.base) in words and named:

@@ -240,7 +240,7 @@ def test_no_container_outlives_its_run_and_no_other_is_touched(
     kinds = [CONTAINERS[name] for name in ("named", "unnamed", "deaf")]
     script = "; ".join([*kinds, "trap '' TERM INT; echo all started; while :; do sleep 1; done"])
     stranger = f"stranger-{os.getpid()}"
-    above = f"{docker_host.home}/.cvl/runs:/runs"
+    above = f"{docker_host.home}/.cvl/jobs:/jobs"
     words = ("--name", stranger, "-v", above, built.engine.image, "sleep", "1000")
     built.engine.docker("run", "-d", *words)
     limits = ["--timeout", f"{8 * slowness(built.engine):.0f}s"] if way is by_timeout else []
@@ -338,7 +338,7 @@ def test_what_could_not_be_brought_is_not_removed(
     script = f"echo 1 >open; {links}; echo up; until [ -e go ]; do sleep 0.05; done"
     with mine.running(script) as client:
         client.shows(b"up")
-        place = nobody.home / ".cvl" / "runs" / mine.run_id / "ws" / FOLDER
+        place = nobody.home / ".cvl" / "jobs" / mine.run_id / "ws" / FOLDER
         (place / "closed").write_text("by root")
         (place / "closed").chmod(0o600)
         (place / "go").touch()
@@ -358,9 +358,11 @@ def test_keep_leaves_the_workspace(built: Box, docker_host: Sshd) -> None:
     done = built.run("echo a >result.txt", "--keep")
     assert done.code == 0
     assert built.result("result.txt") == b"a\n"
-    assert "ws" in runs_of(docker_host)[built.run_id]
+    assert "keep" in runs_of(docker_host)[built.run_id]
+    assert (docker_host.home / ".cvl" / "jobs" / built.run_id / "ws").exists()
     built.run("true")
     assert runs_of(docker_host)[built.run_id] == ["result"]
+    assert not (docker_host.home / ".cvl" / "jobs" / built.run_id).exists()
 
 
 def test_results_can_stay_and_be_fetched_later(
@@ -379,9 +381,9 @@ def test_results_can_stay_and_be_fetched_later(
         on_event=lambda name, text: told.append(f"{name}: {text}"),
     )
     assert (status, status.cause) == (0, Cause.EXITED)
-    place = f"~/.cvl/runs/{status.run_id}"
+    place = f"~/.cvl/jobs/{status.run_id}"
     assert f"left: results in {place} on testhost; `cvl fetch {status.run_id}` gets them" in told
-    there = docker_host.home / ".cvl" / "runs" / status.run_id
+    there = docker_host.home / ".cvl" / "jobs" / status.run_id
     assert [path.read_text() for path in there.rglob("result.txt")] == ["a\n"]
     assert built.desk.cvl("fetch", status.run_id).code == 0
     assert built.result("result.txt") == b"a\n"

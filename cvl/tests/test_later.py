@@ -40,9 +40,9 @@ def detached(desk: Desk, script: str) -> str:
 
 def go(desk: Desk, host: Sshd, run: str) -> None:
     """Let a script go on that waits."""
-    for runs in (host.home / ".cvl/runs", desk.state / "here/runs"):
-        if (runs / run).exists():
-            (runs / run / "work/go").touch()
+    for jobs in (host.home / ".cvl/jobs", desk.state / "here/jobs"):
+        if (jobs / run).exists():
+            (jobs / run / "work/go").touch()
 
 
 def test_ps_tells_that_a_detached_run_has_ended(desk: Desk, host: Sshd) -> None:

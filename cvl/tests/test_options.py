@@ -50,7 +50,8 @@ def test_keep_leaves_the_workspace(desk: Desk, host: Sshd) -> None:
     assert [file.name for file in place(desk, host, desk.runs()[0]).iterdir()] == ["result"]
     desk.sh("echo x >$CVL_WORK_DIR/result", "--keep")
     kept = place(desk, host, desk.runs()[0])
-    assert (kept / "work/result").read_text() == "x\n"
+    job = kept.parents[1] / "jobs" / kept.name
+    assert (job / "work/result").read_text() == "x\n"
     assert not (kept / "env.sh").exists()
 
 

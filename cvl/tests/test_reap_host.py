@@ -30,7 +30,7 @@ def left(base: Path) -> set[str]:
     """Return what is left of runs and caches in a base."""
     return {
         str(path.relative_to(base))
-        for kind in ("runs", "cache", "new")
+        for kind in ("runs", "jobs", "cache", "new")
         for path in (base / kind).glob("*")
     }
 
@@ -56,7 +56,7 @@ def test_what_ended_without_us_comes_home(desk: Desk, host: Sshd) -> None:
     wait_for((base / "runs" / run / "result").exists)
     seen = desk.cvl("reap", "--host", "testhost", "--dry-run")
     assert seen.out.decode() == f"{run}: has ended\n"
-    assert (base / "runs" / run / "ws").exists()
+    assert (base / "jobs" / run / "ws").exists()
     done = desk.cvl("reap", "--host", "testhost")
     assert done.code == 0, done.err
     assert desk.result("made") == b"1\n"
@@ -73,7 +73,7 @@ def test_what_is_old_goes_wherever_it_lies(desk: Desk, host: Sshd, workdir: str)
         options = ("--remote-workdir", workdir if "~" in workdir else str(base))
     kept = desk.sh("echo 1 >made", *options, "--keep")
     assert kept.code == 0, kept.err
-    assert len(left(base)) == 2
+    assert len(left(base)) == 3
     young = desk.cvl("reap", "--host", "testhost")
     assert (young.code, young.out) == (0, b"")
     aged(base)

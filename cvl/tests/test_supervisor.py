@@ -63,11 +63,11 @@ def test_the_environment_is_that_of_the_connection_and_little_more(host: Host) -
         follow=1,
     )
     seen = dict(line.split("=", 1) for line in reply.body.decode().splitlines() if "=" in line)
-    run = host.run("one")
+    job = host.job("one")
     added = {
         "PYTHONUNBUFFERED": "1",
         "CVL_RUN_ID": "one",
-        "CVL_WORK_DIR": f"{run}/work",
+        "CVL_WORK_DIR": f"{job}/work",
         "CVL_CONTAINER_NAME": "cvl-one",
         "COMPOSE_PROJECT_NAME": "cvl-one",
         "SECRET": "s p a c e",
@@ -87,9 +87,11 @@ def test_secrets_are_gone_at_the_end(host: Host) -> None:
 
 
 def test_folders_are_ours_alone_and_the_job_has_its_own_umask(host: Host) -> None:
-    reply = host.start("one", "umask; exec stat -c %a . ../work ../job.sh ..\n", follow=1)
+    run = host.run("one")
+    job = f"umask; exec stat -c %a . ../work .. {run} {run}/job.sh\n"
+    reply = host.start("one", job, follow=1)
     assert reply.body.split()[0] == f"{_umask():04o}".encode()
-    assert reply.body.split()[-2:] == [b"600", b"700"]
+    assert reply.body.split()[-3:] == [b"700", b"700", b"600"]
 
 
 def test_signals_reach_the_job_as_they_were(host: Host) -> None:
@@ -250,11 +252,11 @@ def test_a_stream_that_broke_off_starts_nothing(host: Host) -> None:
 
 def test_the_job_works_in_its_place(host: Host) -> None:
     place = "dir/a b'\"\n*\n"
-    files = {f"tree/{place}/f": b"1", "run/place": place.encode(), "run/work/in put": b"2"}
+    files = {f"tree/{place}/f": b"1", "run/place": place.encode(), "job/work/in put": b"2"}
     reply = host.start(
         "one", 'cat f "$CVL_WORK_DIR/in put"; pwd\n', files, follow=1, cache="c", tree="t"
     )
-    assert reply.body.decode() == f"12{host.run('one')}/ws/{place}\n"
+    assert reply.body.decode() == f"12{host.job('one')}/ws/{place}\n"
 
 
 def test_in_place_there_is_no_workspace(host: Host, tmp_path: Path) -> None:
@@ -263,7 +265,7 @@ def test_in_place_there_is_no_workspace(host: Host, tmp_path: Path) -> None:
     files = {"run/place": os.fsencode(place), "run/inplace": b""}
     assert host.start("one", "pwd >here\n", files, follow=1).last == "result exited 0 0"
     assert (place / "here").read_text() == f"{place}\n"
-    assert not (host.run("one") / "ws").exists()
+    assert not (host.job("one") / "ws").exists()
 
 
 def test_a_place_that_is_not_there(host: Host) -> None:
@@ -328,12 +330,12 @@ def test_git_takes_the_workspace_for_a_repository(host: Host) -> None:
         host.start(run, "true\n", files, follow=1, cache="c", tree="t")
         found = subprocess.run(
             ["git", "rev-parse", "--show-toplevel"],
-            cwd=host.run(run) / "ws" / "a",
+            cwd=host.job(run) / "ws" / "a",
             capture_output=True,
             text=True,
             check=True,
         )
-        assert found.stdout == f"{host.run(run)}/ws\n"
+        assert found.stdout == f"{host.job(run)}/ws\n"
 
 
 def _umask() -> int:

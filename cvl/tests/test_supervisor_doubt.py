@@ -51,7 +51,7 @@ def test_who_settles_it_is_told_what_stays_true(
     late = host.start("one", JOB, follow=1)
     assert (late.code, late.answers, late.body) == (0, ["started", result], b"")
     assert host.ask("status", id="one").answers == [result]
-    assert not (host.run("one") / "work/ran").exists()
+    assert not (host.job("one") / "work/ran").exists()
     assert processes(host, "one") == []
 
 
@@ -87,7 +87,7 @@ def test_a_start_cannot_take_the_place_that_a_stop_is_making(tmp_path: Path) -> 
     (tmp_path / "made").touch()
     assert finish(starting).last.startswith("result interrupted 130 0")
     assert finish(stopping).last == "result interrupted 130 0"
-    assert not (host.run("one") / "work/ran").exists()
+    assert not (host.job("one") / "work/ran").exists()
     assert processes(host) == []
     assert list(host.base.glob("new/*")) == []
 

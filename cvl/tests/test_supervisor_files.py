@@ -51,7 +51,7 @@ def listed(folder: Path) -> list[str]:
 def changed(host: Host, run: str = "one", image: str = "") -> dict[tuple[str, str, bytes], bytes]:
     """Return (type, area, path) -> size or link target."""
     reply = host.ask("changed", id=run, image=image)
-    assert reply.answers == [f"base {host.base}"], reply
+    assert reply.answers == [f"folder {host.job(run)}"], reply
     records = iter(reply.body.split(b"\0")[:-1])
     found = {}
     for record in records:
@@ -182,11 +182,11 @@ def test_odd_names_travel(host: Host) -> None:
     files = {b"tree/" + ODD: b"1", b"tree/-rf": b"2", b"tree/dir/" + ODD + b"/f": b"3"}
     reply = host.start("r1", "ls -A | wc -l\n", files, follow=1, cache="c", tree="t")
     names = sorted(os.fsdecode(name) for name in (ODD, b"-rf", b"dir", b".git"))
-    assert listed(host.run("r1") / "ws") == names
+    assert listed(host.job("r1") / "ws") == names
     gone = b"-rf\0" + ODD + b"\0"
     reply = host.start("r2", "true\n", {"gone": gone}, follow=1, cache="c", base="t", tree="t2")
     assert reply.last == "result exited 0 0"
-    assert listed(host.run("r2") / "ws") == [".git", "dir"]
+    assert listed(host.job("r2") / "ws") == [".git", "dir"]
 
 
 # --- what has changed
@@ -200,7 +200,7 @@ def test_only_what_the_job_did_is_changed(host: Host) -> None:
         "tree/ex/mode": b"1",
         "tree/shared/old": b"1",
         "run/place": b"ex",
-        "run/work/input": b"1",
+        "job/work/input": b"1",
     }
     job = """
         echo 2 >edit; rm gone; chmod 700 mode; mkdir -p new/empty new/full; touch new/full/f
@@ -281,7 +281,7 @@ def test_any_name_that_a_file_can_have(
         for host in farside.hosted(tmp_path_factory.mktemp("any"), shell):
             host.start("one", "true\n", follow=1)
             for name in names:
-                Path(os.fsdecode(os.fsencode(host.run("one") / "ws") + b"/" + name)).write_bytes(
+                Path(os.fsdecode(os.fsencode(host.job("one") / "ws") + b"/" + name)).write_bytes(
                     b"1"
                 )
             assert changed(host) == {("f", "e", name): b"1" for name in names}
@@ -294,7 +294,7 @@ def test_what_may_not_be_read_is_told(open_folder: Path) -> None:
         for host in farside.hosted(open_folder / shell, shell):
             mine = as_nobody(host)
             mine.start("one", "mkdir d; echo 1 >f\n", follow=1)
-            workspace = host.run("one") / "ws"
+            workspace = host.job("one") / "ws"
             (workspace / "closed").write_bytes(b"12")
             (workspace / "closed").chmod(0o600)
             (workspace / "shut").mkdir(mode=0o700)
@@ -365,7 +365,7 @@ def test_clean_leaves_the_result(host: Host) -> None:
 def test_clean_may_keep_everything(host: Host) -> None:
     host.start("one", "echo 1 >f\n", follow=1)
     host.ask("clean", id="one", keep=1)
-    assert (host.run("one") / "ws" / "f").exists()
+    assert (host.job("one") / "ws" / "f").exists()
 
 
 def test_a_living_run_is_not_cleaned_nor_swept(host: Host) -> None:

@@ -56,7 +56,7 @@ def test_the_next_run_moves_the_spare(host: Host) -> None:
     assert (there / "id").read_text() == "t1\n"
     inode = (there / "tree/d/f").stat().st_ino
     assert start(host, "r2").body == b"12f\n"
-    assert (host.run("r2") / "ws/d/f").stat().st_ino == inode
+    assert (host.job("r2") / "ws/d/f").stat().st_ino == inode
     assert not there.exists()
     assert (host.base / "cache/c/tree/d/f").stat().st_ino != inode
     assert not any((host.base / "new").iterdir())
@@ -82,7 +82,7 @@ def test_differences_reach_the_spare_and_the_cache(host: Host) -> None:
     show = "cat d/new g; ls d\n"
     second = host.start("r2", show, delta, follow=1, cache="c", base="t1", tree="t2", spare=1)
     assert second.body == b"32new\n"
-    assert (host.run("r2") / "ws/g").stat().st_ino == inode
+    assert (host.job("r2") / "ws/g").stat().st_ino == inode
     assert (spare(host) / "id").read_text() == "t2\n"
     for run in ("r3", "r4"):  # from the spare, and from the cache itself
         again = host.start(run, show, follow=1, cache="c", base="t2", tree="t2")

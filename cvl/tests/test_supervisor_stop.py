@@ -46,7 +46,7 @@ def start_escaped(host: Host, how: str, then: str, **headers: float) -> list[int
     """Start such a job and return the pids of what it left."""
     job = escape(how).replace("{PATH}", host.env["PATH"])
     assert host.start("one", job + then + "\n", None, **headers).answers == ["started"]
-    pids = host.run("one") / "work" / "pids"
+    pids = host.job("one") / "work" / "pids"
     wait_for(lambda: pids.exists() and pids.read_text().endswith("\n"))
     return [int(pid) for pid in pids.read_text().split()]
 
@@ -131,7 +131,7 @@ def test_stop_during_the_build(host: Host) -> None:
     wait_for(lambda: host.output("one"))
     host.ask("stop", id="one", grace=1)
     assert host.result("one")[:2] == ["stopped", "143"]
-    assert not (host.run("one") / "ws" / "ran").exists()
+    assert not (host.job("one") / "ws" / "ran").exists()
 
 
 def test_stop_as_early_as_can_be(dash: Host) -> None:

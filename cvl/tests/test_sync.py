@@ -54,7 +54,7 @@ def test_many_files_are_copied_beside_one_run_for_the_next(far: FarSide, source:
     (folder / "f8").write_text("changed")
     (folder / "f9").unlink()
     assert run(far, source, 2, "cat f7 f8; ls | wc -l") == b"7changed%d\n" % (MANY + 4)
-    assert (base / "runs/run-2/ws/ex/f7").stat().st_ino == inode
+    assert (base / "jobs/run-2/ws/ex/f7").stat().st_ino == inode
     wait_for((cache / "spare/id").exists)
     assert run(far, source, 3, "cat f7 f8; ls | wc -l") == b"7changed%d\n" % (MANY + 4)
 

@@ -319,17 +319,17 @@ def test_run_files_come_first_and_ours_are_private(tmp_path: Path) -> None:
     inputs = put(tmp_path / "inputs", {"sub/x.jpg": b"jpg", "tool": b"#!"})
     (inputs / "tool").chmod(0o755)
     files: dict[str, bytes | Path] = {
-        "job.sh": b"exec true\n",
-        "work/in": inputs,
-        "work/one": inputs / "sub/x.jpg",
+        "run/job.sh": b"exec true\n",
+        "job/work/in": inputs,
+        "job/work/one": inputs / "sub/x.jpg",
     }
     data = payload(files, delta(Tree({b"old": Entry("l", content=b"x")}), read(root)))
     members = {member.name: member for member in TarReader([data]).members()}
     assert next(iter(members)) == b"run/job.sh"
     assert [*members][-3:] == [b"gone", b"tree/a", b"end"]
     assert members[b"run/job.sh"].mode == 0o600
-    assert members[b"run/work/in/tool"].mode == 0o755
-    assert members[b"run/work/one"].size == 3
+    assert members[b"job/work/in/tool"].mode == 0o755
+    assert members[b"job/work/one"].size == 3
 
 
 def test_times_stay_within_what_zip_files_can_hold(tmp_path: Path) -> None:
