@@ -14,6 +14,7 @@ def main() -> int:
         sys.stdout.write(f"cvl {__version__}\n")
         return 0
     _open_standard_files()
+    os.umask(os.umask(0o077) & 0o077)  # a mask that takes our own rights helps nobody
     try:
         from cvl.cli import main as cli
         from cvl.hidden import own_process

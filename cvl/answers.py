@@ -7,10 +7,9 @@ list. An answer serves whoever wanted it before it was asked for: it is as new a
 from __future__ import annotations
 
 import json
-import os
-import time
+from contextlib import suppress
 
-from cvl.paths import private, state_dir
+from cvl.paths import private, replace_file, state_dir
 from cvl.process import boot_id
 
 SECRET = frozenset({"jupyter_token", "jupyter_url", "private_key"})
@@ -22,7 +21,7 @@ class Answers:
 
     def __init__(self, name: str) -> None:
         """`name` is the question's own: one file of our state folder."""
-        self._path = private(state_dir() / "pace") / f"{name}.json"
+        self._path = state_dir() / "pace" / f"{name}.json"
 
     def since(self, moment: float) -> list[object] | None:
         """Return an answer that was asked for later than `moment` (monotonic), None without one."""
@@ -41,14 +40,9 @@ class Answers:
             return
         entries = [_public(entry) for entry in data]
         text = json.dumps({"boot": boot_id(), "asked": asked, "data": entries})
-        new = self._path.with_suffix(f".{os.getpid()}.{time.monotonic_ns()}")
-        try:
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "w") as out:
-                out.write(text)
-            new.replace(self._path)
-        except OSError:
-            new.unlink(missing_ok=True)
+        with suppress(OSError):
+            private(self._path.parent)
+            replace_file(self._path, text.encode())
 
 
 def _public(entry: object) -> object:

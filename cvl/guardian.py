@@ -20,7 +20,7 @@ from subprocess import PIPE, Popen
 
 from cvl.errors import CvlError
 from cvl.hidden import OURS
-from cvl.paths import private, state_dir
+from cvl.paths import private, private_file, state_dir
 from cvl.process import owner_of
 
 READY_LIMIT = 20.0
@@ -39,9 +39,8 @@ class Guardian:
 
         Secrets travel through the pipe: they are in no argv, no environment and no file.
         """
-        log = os.open(
-            private(folder) / "guardian.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        log = private_file(private(folder) / "guardian.log", flags)
         try:
             scope = own_scope()
             process = started(scope, run_id, secrets, log)

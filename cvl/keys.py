@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from cvl.errors import CvlError, MissingTool
+from cvl.paths import private, replace_file
 from cvl.values import dataclass
 
 REDACTED = "<redacted:host_key>"
@@ -43,11 +44,12 @@ class RunKeys:
     @classmethod
     def made(cls, folder: Path, *, accept_new: bool = False) -> RunKeys:
         """Make both keys, ed25519, without passphrase, 0600. Raises `MissingTool`."""
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private(folder)
         for name in ("login", "host"):
             generate(folder / name)
         if accept_new:
-            (folder / "accept-new").touch()
+            for name in ("accept-new", "known_hosts"):  # ssh itself would go by the umask
+                replace_file(folder / name, b"")
         return cls.at(folder)
 
     @classmethod
@@ -81,10 +83,7 @@ class RunKeys:
         host, _, port = address.partition(":")
         name = f"[{host}]:{port}" if port else host
         line = f"{name} {' '.join(self.host_public_key.split()[:2])}\n"
-        new = self.known_hosts.with_suffix(".new")
-        new.write_text(line)
-        new.chmod(0o600)
-        new.replace(self.known_hosts)
+        replace_file(self.known_hosts, line.encode())
 
 
 def generate(path: Path) -> None:
@@ -101,3 +100,5 @@ def generate(path: Path) -> None:
         ) from None
     if done.returncode:
         raise CvlError(f"ssh-keygen failed: {done.stderr.strip()}")
+    for made in (path, path.with_name(f"{path.name}.pub")):
+        made.chmod(0o600)

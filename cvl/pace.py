@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cvl.paths import private, state_dir
+from cvl.paths import private, private_file, state_dir
 from cvl.process import boot_id
 from cvl.scope import Clock, Scope, SystemClock
 
@@ -31,6 +31,7 @@ class Pace:
         self._name, self._interval = name, interval
         self._clock = clock or SystemClock()
         self._boot = ""
+        self._alone: int | None = None
 
     @property
     def limited(self) -> bool:
@@ -87,13 +88,27 @@ class Pace:
 
     @contextmanager
     def _file(self) -> Iterator[int]:
-        path = private(state_dir() / "pace") / self._name
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            path = private(state_dir() / "pace") / self._name
+            descriptor = private_file(path, os.O_RDWR | os.O_CREAT)
+        except OSError:  # no reason not to end what costs money
+            yield self._own_file()
+            return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def _own_file(self) -> int:
+        """Return a file of this process alone, at its beginning: then it keeps to the limit."""
+        if self._alone is None:
+            from tempfile import TemporaryFile
+
+            with TemporaryFile() as file:
+                self._alone = os.dup(file.fileno())
+        os.lseek(self._alone, 0, os.SEEK_SET)
+        return self._alone
 
     def _note(self, file: int, free: float) -> None:
         os.ftruncate(file, 0)

@@ -1,9 +1,20 @@
-"""Where our own files lie: state, configuration, cache. Asking creates nothing."""
+"""Where our own files lie, and the only ways to make them: for this user alone.
+
+Asking where something lies creates nothing. Folders are 0700 and files 0600 whatever the umask
+says: it is for the user's own files, as the results are.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+FOR_ALL = stat.S_ISVTX | stat.S_IWOTH
+"""What a folder like `/tmp` has: it is nobody's."""
 
 
 def state_dir() -> Path:
@@ -27,18 +38,129 @@ def ledger_file() -> Path:
 
 
 def private(folder: Path) -> Path:
-    """Create `folder`, and what is missing above it, as 0700; return it. Raises `OSError`.
+    """Return `folder`, made 0700 with what is missing above it; one that is there is closed.
 
-    A folder that is already there keeps its mode: it may be the user's own choice.
+    So is every folder from our state, configuration or cache folder down to it. Raises
+    `PermissionError` for one that is somebody else's, and `OSError`.
     """
-    if not folder.is_dir():
-        private(folder.parent)
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            if not folder.is_dir():
-                raise
+    os.close(_entered(folder, {state_dir(), config_dir(), cache_dir()}))
     return folder
+
+
+def private_file(path: Path, flags: int) -> int:
+    """Open a file of ours, 0600 when this makes it and from now on; return its descriptor.
+
+    Follows no link. Raises `PermissionError` for somebody else's file, and `OSError`.
+    """
+    opened = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        status = os.fstat(opened)
+        refuse_others(status, path)
+        if stat.S_IMODE(status.st_mode) != 0o600 and status.st_uid == os.geteuid():  # noqa: PLR2004
+            os.fchmod(opened, 0o600)
+    except BaseException:
+        os.close(opened)
+        raise
+    return opened
+
+
+def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file of ours, whole or not at all, over whatever bears its name. Raises `OSError`."""
+    draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    try:
+        opened = private_file(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(opened, "wb") as out:
+            out.write(content)
+            if mode != 0o600:  # noqa: PLR2004
+                os.fchmod(opened, mode)
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def refuse_others(status: os.stat_result, path: Path) -> None:
+    """Raise `PermissionError` unless this is ours, or root's."""
+    if status.st_uid not in {0, os.geteuid()}:
+        raise PermissionError(errno.EPERM, f"it belongs to user {status.st_uid}", str(path))
+
+
+def _entered(folder: Path, roots: set[Path]) -> int:
+    """Open a folder, made if it is missing, and see that it is for us alone."""
+    parent = None
+    if roots.isdisjoint({folder}) and not roots.isdisjoint(folder.parents):
+        parent = _entered(folder.parent, roots)
+    try:
+        opened, fresh = _opened(folder, parent)
+        try:
+            _closed(opened, folder, fresh=fresh)
+        except BaseException:
+            os.close(opened)
+            raise
+        return opened
+    finally:
+        if parent is not None:
+            os.close(parent)
+
+
+def _opened(folder: Path, parent: int | None) -> tuple[int, bool]:
+    """Open a folder; return whether it was made for that. Without `parent`, by its whole path."""
+    try:
+        if parent is None:
+            return os.open(folder, FOLDER), False
+        _refuse_link(folder, parent)
+        return os.open(folder.name, FOLDER, dir_fd=parent), False
+    except FileNotFoundError:
+        if parent is not None:
+            return _made(folder, parent)
+    above = _above(folder.parent)
+    try:
+        return _made(folder, above)
+    finally:
+        os.close(above)
+
+
+def _refuse_link(folder: Path, parent: int) -> None:
+    """Raise `PermissionError` for a link that neither we nor root have laid."""
+    refuse_others(os.stat(folder.name, dir_fd=parent, follow_symlinks=False), folder)
+
+
+def _above(folder: Path) -> int:
+    """Open a folder in which one of ours is to be made; what is missing is made 0700 as well."""
+    try:
+        return os.open(folder, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _entered(folder, set())
+
+
+def _made(folder: Path, parent: int) -> tuple[int, bool]:
+    """Make a folder in `parent`, or take the one that another process of ours has just made."""
+    fresh = True
+    try:
+        os.mkdir(folder.name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        fresh = False
+    try:
+        return os.open(folder.name, FOLDER | os.O_NOFOLLOW, dir_fd=parent), fresh
+    except PermissionError:  # a umask that takes our own rights, too
+        os.chmod(folder.name, 0o700, dir_fd=parent)
+        return os.open(folder.name, FOLDER | os.O_NOFOLLOW, dir_fd=parent), fresh
+
+
+def _closed(opened: int, folder: Path, *, fresh: bool) -> None:
+    """Take from all others what they may do in a folder. Raises `PermissionError`."""
+    status = os.fstat(opened)
+    refuse_others(status, folder)
+    mode = stat.S_IMODE(status.st_mode)
+    if not fresh and mode & FOR_ALL == FOR_ALL:
+        raise PermissionError(errno.EPERM, "it is a folder for everybody", str(folder))
+    wanted = 0o700 if fresh else mode & 0o7700
+    if mode == wanted or (status.st_uid != os.geteuid() and not mode & 0o022):
+        return
+    os.fchmod(opened, wanted)
+    if stat.S_IMODE(os.fstat(opened).st_mode) & 0o077:
+        raise PermissionError(errno.EPERM, "its file system keeps no modes", str(folder))
 
 
 def _ours(own: str, shared: str, default: str) -> Path:

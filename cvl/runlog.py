@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cvl.paths import state_dir
+from cvl.paths import private, private_file, replace_file, state_dir
 from cvl.spec import LogChunk
 
 
@@ -65,18 +65,17 @@ class RunLog:
 
     def _open(self) -> int:
         if self._descriptor is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private(self.path.parent)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            self._descriptor = os.open(self.path, flags, 0o600)
+            self._descriptor = private_file(self.path, flags)
             self._size, self._cursor = self.whole()
             os.ftruncate(self._descriptor, self._size)
         return self._descriptor
 
     def _mark(self, size: int, cursor: str) -> None:
         """Note what holds now, and what will once the file is as long as `size`."""
-        new = self._marks_path.with_suffix(".new")
-        new.write_text(f"{self._size} {self._cursor}\n{size} {cursor}\n")
-        new.replace(self._marks_path)
+        marks = f"{self._size} {self._cursor}\n{size} {cursor}\n"
+        replace_file(self._marks_path, marks.encode())
 
 
 def _marks(path: Path) -> list[tuple[int, str]]:

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from cvl.aws.session import Account
 from cvl.digest import blake2b
 from cvl.errors import CvlError
-from cvl.paths import private, state_dir
+from cvl.paths import private, replace_file, state_dir
 
 SERVICE = "AmazonSageMaker"
 PLACES = {"eu": "eu-central-1", "ap": "ap-south-1"}
@@ -29,7 +29,7 @@ def hourly(account: Account, instance_type: str) -> Decimal:
             return Decimal(note.read_text())
     price = _asked(account, region, instance_type)
     private(note.parent)
-    note.write_text(str(price))
+    replace_file(note, str(price).encode())
     return price
 
 

@@ -19,6 +19,7 @@ from cvl.aws.session import Account
 from cvl.encrypted import is_here
 from cvl.errors import CvlError
 from cvl.hidden import learn
+from cvl.paths import replace_file
 from cvl.scope import Scope
 from cvl.values import dataclass
 
@@ -139,7 +140,7 @@ def _private_config() -> Iterator[Mapping[str, str]]:
         for name in SHARED:
             if (own / name).exists():
                 (folder / name).symlink_to((own / name).absolute())
-        (folder / "config.json").write_text(json.dumps(_settings(own / "config.json")))
+        replace_file(folder / "config.json", json.dumps(_settings(own / "config.json")).encode())
         yield {"DOCKER_CONFIG": str(folder)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cvl.catalog.example import Example, Problem, read_example
 from cvl.catalog.root import FILE, walk
+from cvl.paths import private, replace_file
 
 _FORMAT = 1
 _SETTLED = 2 * 10**9
@@ -172,13 +173,6 @@ def _save(cache: _Cache, paths: Iterable[str]) -> None:
         if (entry := cache.entries.get(path))
     }
     text = json.dumps({"format": _FORMAT, "root": str(cache.root), "files": files})
-    draft = cache.file.with_suffix(f".{os.urandom(8).hex()}.tmp")
-    try:
-        cache.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as opened:
-            opened.write(text)
-        draft.replace(cache.file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+    with contextlib.suppress(OSError):
+        private(cache.file.parent)
+        replace_file(cache.file, text.encode("ascii"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from cvl.encrypted import address
 from cvl.errors import CvlError, UsageError
 from cvl.guardian import environment
 from cvl.hidden import key
-from cvl.paths import config_dir, private
+from cvl.paths import config_dir, private, replace_file
 
 MARK = "# cvl reap"
 SECRETS = ("LAMBDA_API_KEY", "LAMBDA_API_BASE", "AWS_PROFILE", "AWS_REGION", "KUBECONFIG")
@@ -89,11 +88,7 @@ def whole(file: Path, undo: Callable[[], None]) -> Iterator[None]:
 def write_privately(file: Path, data: bytes) -> None:
     """Write a file that only its owner can read, whatever the umask. Raises `CvlError`."""
     try:
-        file.unlink(missing_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as out:
-            os.fchmod(descriptor, 0o600)
-            out.write(data)
+        replace_file(file, data)
     except OSError as error:
         raise CvlError(f"{file} cannot be written: {error.strerror}") from error
 
@@ -113,7 +108,8 @@ def units(environ: Mapping[str, str]) -> Path:
 def by_systemd(words: list[str], env_file: Path, text: str, environ: Mapping[str, str]) -> str:
     """Write a service and a timer, and start the timer."""
     folder = units(environ)
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():  # else it is the user's, as it is
+        private(folder)
     service, timer = folder / "cvl-reap.service", folder / "cvl-reap.timer"
     before = {file: file.read_bytes() for file in (service, timer) if file.exists()}
 
@@ -123,13 +119,13 @@ def by_systemd(words: list[str], env_file: Path, text: str, environ: Mapping[str
         for file in (service, timer):
             file.unlink(missing_ok=True)
             if file in before:
-                file.write_bytes(before[file])
+                write_privately(file, before[file])
         with suppress(CvlError):
             systemctl("daemon-reload")
 
     with whole(env_file, undo):
-        service.write_text(service_unit(words, env_file))
-        timer.write_text(TIMER)
+        write_privately(service, service_unit(words, env_file).encode())
+        write_privately(timer, TIMER.encode())
         systemctl("daemon-reload")
         systemctl("enable", timer.name)
         write_privately(env_file, text.encode())

@@ -23,6 +23,7 @@ from cvl.encrypted import address
 from cvl.errors import AuthError, MissingTool, UsageError
 from cvl.hidden import key, learn
 from cvl.kube.kubeconfig import Access
+from cvl.paths import replace_file
 
 PLUGIN_LIMIT = 60.0
 """Seconds that a credential program may take; it may ask somebody."""
@@ -95,7 +96,7 @@ class Credentials:
             return
         with tempfile.TemporaryDirectory() as folder:  # ssl takes files only; the folder is 0700
             pair = Path(folder, "pair.pem")
-            pair.write_bytes(certificate + b"\n" + (key or b""))
+            replace_file(pair, certificate + b"\n" + (key or b""))
             try:
                 context.load_cert_chain(pair)
             except (ssl.SSLError, OSError) as error:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from cvl.errors import LedgerError
+from cvl.paths import private_file
 
 CORRUPT, NOTADB = 11, 26
 BUSY, CANTOPEN = 5, 14
@@ -104,7 +105,7 @@ def try_lock(new: Path) -> None:
     """
     import fcntl
 
-    file = os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    file = private_file(new, os.O_CREAT | os.O_EXCL | os.O_RDWR)
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cvl.ledger.schema import SCHEMA
 from cvl.ledger.trouble import try_lock
-from cvl.paths import private
+from cvl.paths import private, private_file
 
 SIDE_FILES = ("-journal", "-wal", "-shm")
 
@@ -75,7 +75,7 @@ def _alone(path: Path, patience: float) -> Iterator[None]:
     """Hold the lock file; raises `TimeoutError` after `patience` seconds."""
     import fcntl
 
-    lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    lock = private_file(Path(f"{path}.lock"), os.O_CREAT | os.O_RDWR)
     try:
         until = time.monotonic() + patience
         while True:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import cvl
 from cvl.digest import blake2b
 from cvl.errors import CvlError, MissingTool, NotReady
-from cvl.paths import cache_dir, private
+from cvl.paths import cache_dir, private, replace_file
 from cvl.values import dataclass
 
 if TYPE_CHECKING:
@@ -149,16 +149,10 @@ def _cached(cache: Path, key: str) -> Bundle | None:
 def _build(cache: Path, key: str, folders: list[Path]) -> Bundle:
     data = archive_of(folders)
     built = Bundle(hash=_digest(data), path=cache / f"{key}-{_digest(data)}.pyz")
-    new = cache / f".{built.path.name}.{os.getpid()}"
     try:
         _sweep(private(cache))
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o700)
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(data)
-        new.replace(built.path)
+        replace_file(built.path, data, 0o700)
     except OSError as error:
-        with suppress(OSError):
-            new.unlink()
         hint = "free some space, or name another folder with CVL_CACHE_DIR"
         raise CvlError(f"cannot write {built.path}: {error.strerror}", hint) from error
     return built

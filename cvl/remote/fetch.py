@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cvl.errors import FetchError, NotReady, Unreachable
+from cvl.paths import private, replace_file
 from cvl.provider import Transport
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.incoming import incoming
@@ -162,8 +163,6 @@ def _seen(run_id: str, into: Path) -> dict[bytes, bytes]:
 
 def _remember(run_id: str, into: Path, seen: Mapping[bytes, bytes]) -> None:
     notes = _notes(run_id)
-    notes.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    new = notes.with_suffix(f".{os.getpid()}")
     rows = {os.fsdecode(path): os.fsdecode(mark) for path, mark in seen.items()}
-    new.write_text(json.dumps({"into": str(into), "seen": rows}))
-    new.replace(notes)
+    private(notes.parent)
+    replace_file(notes, json.dumps({"into": str(into), "seen": rows}).encode())

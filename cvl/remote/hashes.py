@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from cvl.digest import blake2b
 from cvl.errors import CvlError
+from cvl.paths import private, replace_file
 
 AS_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 BLOCK = 1 << 20
@@ -157,6 +158,7 @@ class Hashes:
         records = (
             (path, *row) for path, row in (rows if len(rows) <= ROWS else self._news).items()
         )
+        private(self._kept.parent)
         replace_file(self._kept, b"\0".join(field for record in records for field in record))
 
     def _file(self, path: bytes, found: os.stat_result) -> Entry:
@@ -208,18 +210,6 @@ def stamp_of(found: os.stat_result) -> bytes:
         found.st_ctime_ns,
         found.st_ino,
     )
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file of ours, whole or not at all, readable by us alone."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            out.write(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _read(path: bytes, seen: os.stat_result) -> _Reading:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from cvl.digest import blake2b
-from cvl.paths import private, state_dir
+from cvl.paths import private, replace_file, state_dir
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.selection import select
 from cvl.remote.tree import Delta, KnownTrees, Tree, delta
@@ -54,9 +54,7 @@ class TreeSync:
         """Remember that the machine holds this tree now."""
         self._known.keep(self.tree)
         if _text(self._note) != self.tree.id:
-            new = self._note.with_name(f".{self._note.name}.{os.getpid()}")
-            new.write_text(self.tree.id)
-            new.replace(self._note)
+            replace_file(self._note, self.tree.id.encode())
 
 
 def _heavy(tree: Tree) -> bool:

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from cvl.digest import blake2b
-from cvl.remote.hashes import Entry, Hashes, replace_file
+from cvl.paths import private, replace_file
+from cvl.remote.hashes import Entry, Hashes
 from cvl.values import dataclass
 
 KEPT = 48
@@ -118,7 +119,7 @@ class KnownTrees:
         try:
             os.utime(file)
         except FileNotFoundError:
-            replace_file(file, tree.record)
+            replace_file(private(self._folder) / file.name, tree.record)
             prune(self._folder, "tree-*")
 
     def _file(self, tree_id: str) -> Path:

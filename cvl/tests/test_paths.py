@@ -63,11 +63,6 @@ def test_private_folders_are_private_under_any_umask(tmp_path: Path) -> None:
     assert [made.stat().st_mode & 0o777, made.parent.stat().st_mode & 0o777] == [0o700, 0o700]
 
 
-def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    assert paths.private(tmp_path).stat().st_mode & 0o777 == 0o755
-
-
 def test_private_by_many_at_once(tmp_path: Path) -> None:
     failures: list[OSError] = []
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cvl.digest import blake2b
+from cvl.paths import private, state_dir
 
 PATH_LIMIT = 85
 """Bytes: of the 104 that the smallest system gives, ssh needs 18 for a temporary name."""
@@ -33,17 +34,14 @@ def paths(words: Sequence[str], config: str | None, count: int) -> Iterator[str]
 
 def private_folder() -> Path | None:
     """Return a folder for sockets that nobody else can enter, or None if there is none."""
-    env = os.environ.get
-    state = env("CVL_STATE_DIR") or f"{env('XDG_STATE_HOME') or Path('~/.local/state')}/cvl"
-    runtime = env("XDG_RUNTIME_DIR")
-    folder = Path(runtime, "cvl") if runtime else Path(state, "ssh").expanduser()
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    folder = Path(runtime, "cvl") if runtime else state_dir() / "ssh"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.lstat()
+        status = private(folder).lstat()
     except OSError:
         return None
-    private = status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077 == 0
-    return folder if private and stat.S_ISDIR(status.st_mode) else None
+    alone = status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077 == 0
+    return folder if alone and stat.S_ISDIR(status.st_mode) else None
 
 
 def _changed(config: Path) -> str:

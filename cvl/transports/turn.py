@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cvl.paths import private_file
+
 LOOK = 0.02
 """Seconds between two looks."""
 
@@ -23,7 +25,7 @@ class Turn:
     def take(self) -> bool:
         """Return whether it is ours now. A file system without locks gives it to everybody."""
         try:
-            self._lock = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._lock = private_file(Path(self._path), os.O_CREAT | os.O_RDWR)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._close()
