@@ -12,6 +12,11 @@ BARE = re.compile(r"[A-Za-z0-9_./-]+\Z")
 """Words that mean themselves in every shell."""
 ESCAPED = re.compile(r"['\\!]")
 PORTS = range(1, 1 << 16)
+STRANGE = re.compile(r"""[\s\0-\x1f\x7f/\[\]'`"$\\;&<>|(){}]""")
+"""What no host's name holds. Of these ssh puts some into a shell's line, for a `ProxyCommand` with
+%h: it refuses them itself only since 9.6 (CVE-2023-51385)."""
+STRANGE_USER = re.compile(r"""[\s\0-\x1f\x7f/\[\]'`";&<>|(){}]|\\\Z""")
+"""The same for users: a domain's stand before a backslash."""
 FORBIDDEN = re.compile(r"[\0\n]")
 HINT = "give HOST, USER@HOST, USER@HOST:PORT, ssh://USER@HOST:PORT or a name from your ssh_config"
 
@@ -36,8 +41,8 @@ def parse(host: str) -> Destination:
         from urllib.parse import unquote
 
         user = unquote(user)
-    for word in [name, user] if at else [name]:
-        if not word or word.startswith("-") or re.search(r"[\s\0-\x1f\x7f/\[\]]", word):
+    for word, strange in ((name, STRANGE), (user, STRANGE_USER))[: 2 if at else 1]:
+        if not word or word.startswith("-") or strange.search(word):
             raise UsageError(f"not a host: {host!r}", HINT)
     return Destination(name=name, user=user if at else None, port=port)
 
