@@ -43,6 +43,10 @@ LATER = frozenset({"reap", "run"})
 """Commands that say themselves what is left of earlier runs: `run` while it connects already."""
 
 
+REGARDLESS = frozenset({"doctor", "reap", "stop"})
+"""Commands that go on whoever may have changed our files: what costs money is to end."""
+
+
 class LazyGroup(click.Group):
     """A group that imports a command only when it is called."""
 
@@ -91,10 +95,24 @@ def cvl(ctx: click.Context) -> None:
     One command: live output, the script's own exit code, results back on disk. Whatever dies
     (script, network, this machine), no rented machine is left running and nothing is lost.
     """
+    _alone(ctx.invoked_subcommand)
     if ctx.invoked_subcommand not in LATER:
         from cvl.cli.notice import notify
 
         notify()
+
+
+def _alone(command: str | None) -> None:
+    """See that what is ours is only ours. Raises `NotOurs`, but not for what ends something."""
+    from cvl.privacy import NotOurs, secured
+
+    try:
+        for line in secured():
+            _said(line, "", 0)
+    except NotOurs as error:
+        if command not in REGARDLESS:
+            raise
+        _said(str(error), error.hint, 0)
 
 
 def main(argv: Sequence[str]) -> int:

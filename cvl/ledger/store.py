@@ -16,6 +16,8 @@ from cvl.ledger import upkeep
 from cvl.ledger.columns import decoded
 from cvl.ledger.schema import APPLICATION, VERSION
 from cvl.ledger.trouble import ELSEWHERE, Damaged, explained, is_damage
+from cvl.paths import private
+from cvl.privacy import unsafe
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -70,6 +72,7 @@ class Store:
         It raises all the same: to begin a new one is for the next command.
         """
         with self._explaining("create"):
+            self._refuse_others()
             if not self._there():
                 upkeep.create(self.path.resolve(), self._patience)
         try:
@@ -79,6 +82,13 @@ class Store:
             if is_damage(error.__cause__):
                 self._keep_aside(error)
             raise
+
+    def _refuse_others(self) -> None:
+        """Raise `LedgerError` where others could change what we do: it says what we connect to."""
+        private(self.path.parent)
+        if why := unsafe(str(self.path.absolute())):
+            hint = "see who has put it there, or set CVL_STATE_DIR to a folder of your own"
+            raise LedgerError(f"the ledger {self.path} cannot be trusted: {why}", hint)
 
     def _keep_aside(self, error: LedgerError) -> None:
         with self._explaining("move aside"):
@@ -121,6 +131,7 @@ class Store:
             db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
+            db.execute("PRAGMA trusted_schema = OFF")  # it may have been put there by others
             db.execute("BEGIN")
             self._check(db)
             yield db

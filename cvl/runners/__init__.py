@@ -79,8 +79,10 @@ def names() -> list[str]:
 
 
 def reopen(name: str, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
-    """Return the provider behind a run in the ledger."""
-    return load(name).reopen(handle, secrets)
+    """Return the provider behind a run in the ledger. Raises `CvlError` as `handles.checked`."""
+    from cvl.handles import checked
+
+    return load(name).reopen(checked(name, handle), secrets)
 
 
 def _third_party() -> dict[str, str]:

@@ -393,7 +393,9 @@ def test_a_full_disk_loses_nothing_that_was_noted(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "none", disk],
+        capture_output=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip("cannot mount a small disk here")

@@ -1,0 +1,81 @@
+"""What a run's handle may say: it comes from the ledger, and may make us run or send something.
+
+A handle names the ssh_config, the kubeconfig or the folder of shell files that its run was
+started with, and all three can hold commands. So these must be in nobody else's hands; and while
+others could have changed the ledger, they count only if they are what the environment says too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from cvl.errors import CvlError
+from cvl.privacy import trouble, unsafe
+from cvl.spec import RUN_ID
+
+CONTROL = re.compile(r"[\0-\x1f\x7f]")
+FREE = frozenset({"place", "folder"})
+"""Values that may hold any byte: they name folders of the user's, and only that."""
+ACTING: Mapping[str, str] = {
+    "config": "CVL_SSH_CONFIG",
+    "kubeconfig": "KUBECONFIG",
+    "endpoint": "AWS_ENDPOINT_URL",
+    "base": "",
+}
+"""Values that decide what runs or where something is sent -> the variable that says them here."""
+FILES = ("config", "kubeconfig")
+
+
+def checked(runner: str, handle: Mapping[str, str]) -> Mapping[str, str]:
+    """Return `handle` if it can be acted on. Raises `CvlError`."""
+    for name, value in handle.items():
+        if name not in FREE and CONTROL.search(value):
+            raise CvlError(f"the ledger is damaged: {name} of a {runner} run is {value!r}")
+    if not RUN_ID.match(handle.get("run", "none")):
+        raise CvlError(f"the ledger is damaged: {handle['run']!r} is no run")
+    for path in _acted_on(runner, handle):
+        if why := _changeable(path):
+            raise CvlError(
+                f"{path}, which the ledger names, is not used: {why}",
+                "others could put commands into it; see whose it is",
+            )
+    if any(map(handle.get, ACTING)):
+        _expected(handle)
+    return handle
+
+
+def _acted_on(runner: str, handle: Mapping[str, str]) -> Iterator[str]:
+    for name in FILES:
+        yield from filter(None, handle.get(name, "").split(os.pathsep))
+    if runner == "local" and (base := handle.get("base")):
+        yield base
+
+
+def _changeable(path: str) -> str:
+    """Return why others could change a file or folder, "" if they could not, or it is missing."""
+    full = Path(path).expanduser().absolute()
+    try:
+        why, mode = unsafe(str(full)), full.stat().st_mode
+    except OSError:
+        return ""  # whoever reads it will say so
+    device = stat.S_ISCHR(mode)  # /dev/null: nothing stays in it
+    return why or ("everybody may write to it" if mode & 0o002 and not device else "")
+
+
+def _expected(handle: Mapping[str, str]) -> None:
+    """Raise `CvlError` for what a ledger that is not only ours must not decide."""
+    doubt = trouble()
+    if doubt is None:
+        return
+    for name, variable in ACTING.items():
+        said, here = handle.get(name, ""), os.environ.get(variable, "")
+        same = said in {here, os.path.abspath(here)}  # noqa: PTH100 - no I/O
+        if said and not same and not said.startswith("~/"):
+            raise CvlError(
+                f"the {name} that the ledger names, {said}, is not used: {doubt}",
+                "mend that first; what is rented is ended all the same",
+            )
