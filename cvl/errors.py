@@ -9,7 +9,8 @@
     ├── MissingTool              a program or an extra is not installed here
     ├── HostError                a machine that we were given
     │   ├── Unreachable          no connection: may pass, worth a retry
-    │   │   └── NotConnected     there never was one: nothing can have been started
+    │   │   ├── NotConnected     there never was one: nothing can have been started
+    │   │   └── Silent           there is one, but nothing comes
     │   ├── HostKeyError         unknown or changed host key: never connect
     │   ├── AuthError            the host or the provider does not accept who we are
     │   ├── NotReady             reached, but it lacks something (sh, space, Docker, Python)
@@ -70,6 +71,10 @@ class Unreachable(HostError):
 
 class NotConnected(Unreachable):
     """There never was a connection, so nothing can have arrived over there."""
+
+
+class Silent(Unreachable):
+    """The machine takes the connection, and then gives nothing for as long as we wait."""
 
 
 class HostKeyError(HostError):

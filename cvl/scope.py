@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Protocol
@@ -79,6 +80,9 @@ class SystemClock:
         return bell.wait(seconds)
 
 
+LOOK = 0.5
+"""Seconds between two looks at a patience that may have become shorter."""
+
 WARNING = "warning"
 """The phase that is none: what is told under it goes to `Observer.warn`."""
 
@@ -95,12 +99,17 @@ class DeadlineExceeded(Exception):
     """Raised at a checkpoint after the scope's own deadline."""
 
 
+class Hushed(DeadlineExceeded):
+    """The same, because nothing was heard from the other side for as long as the scope allows."""
+
+
 class _Flag:
     """Whether, and why, somebody asked to stop: shared by a scope and those inside it."""
 
     def __init__(self) -> None:
         self.cause: Cause | None = None
         self.bells: list[Bell] = []
+        self.heard = -inf
 
 
 class Scope:
@@ -118,6 +127,8 @@ class Scope:
         self.deadline = None if seconds is None else self.clock.monotonic() + seconds
         self._flag = _Flag()
         self._tell = tell
+        self._patience: Callable[[], float] | None = None
+        self._began = self.clock.monotonic()
 
     @property
     def cause(self) -> Cause | None:
@@ -132,10 +143,9 @@ class Scope:
             bell.ring()
 
     def remaining(self) -> float | None:
-        """Return the seconds until the deadline (never negative), or None without one."""
-        if self.deadline is None:
-            return None
-        return max(0.0, self.deadline - self.clock.monotonic())
+        """Return the seconds until this is over (never negative), or None without an end."""
+        ends = [end for end in (self.deadline, self._hushed()) if end is not None]
+        return max(0.0, min(ends) - self.clock.monotonic()) if ends else None
 
     def checkpoint(self) -> None:
         """Raise `Cancelled` or `DeadlineExceeded` if this scope is over."""
@@ -143,6 +153,9 @@ class Scope:
             raise Cancelled(self._flag.cause)
         if self.deadline is not None and self.clock.monotonic() >= self.deadline:
             raise DeadlineExceeded
+        hushed = self._hushed()
+        if hushed is not None and self.clock.monotonic() >= hushed:
+            raise Hushed
 
     def sleep(self, seconds: float) -> None:
         """Wait, but not past a cancel or the deadline, and raise as `checkpoint` does."""
@@ -156,7 +169,8 @@ class Scope:
             self.checkpoint()
             while not done():
                 left = self.remaining()
-                self.clock.wait(bell, pause if left is None else min(left, pause))
+                most = pause if self._patience is None else min(pause, LOOK)
+                self.clock.wait(bell, most if left is None else min(left, most))
                 self.checkpoint()
         finally:
             self._flag.bells.remove(bell)
@@ -165,13 +179,33 @@ class Scope:
         """Return a scope that ends with this one, or after `seconds` if that is sooner."""
         child = Scope(self.clock, seconds=seconds, tell=self._tell)
         child._flag = self._flag
+        child._patience, child._began = self._patience, self._began
         ends = [end for end in (self.deadline, child.deadline) if end is not None]
         child.deadline = min(ends, default=None)
         return child
 
+    def patient(self, patience: Callable[[], float]) -> Scope:
+        """Return a scope that also ends once nothing was `heard` for so many seconds.
+
+        They count from now at the earliest. `patience` is asked again at every look.
+        """
+        child = Scope(self.clock, tell=self._tell)
+        child._flag, child.deadline, child._patience = self._flag, self.deadline, patience
+        return child
+
+    def heard(self) -> None:
+        """Note that something came from the other side."""
+        self._flag.heard = self.clock.monotonic()
+
     def shielded(self, seconds: float) -> Scope:
         """Return a scope for clean-up: no cancel reaches it, only its own deadline."""
         return Scope(self.clock, seconds=seconds, tell=self._tell)
+
+    def _hushed(self) -> float | None:
+        """Return when the patience ends, if there is any to end."""
+        if self._patience is None:
+            return None
+        return max(self._flag.heard, self._began) + self._patience()
 
     def warn(self, text: str) -> None:
         """Pass on what the user should know, though all goes on."""

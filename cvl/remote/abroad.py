@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from cvl.errors import NotFound, NotReady, UsageError
-from cvl.remote.far import FarSide
+from cvl.remote.far import ANSWER, FarSide
 from cvl.remote.stream import Stream
 from cvl.spec import Build, JobSpec, Needs, Source, new_run_id
 
@@ -78,16 +78,13 @@ def _job(answer: Answered, args: Sequence[str]) -> JobSpec:
 def _asked(far: FarSide, question: Mapping[str, object]) -> Answered | None:
     """Return the answer, None if there is nobody who can answer."""
     nonce = secrets.token_hex(8)
-    process = far.transport.start(ASKING)
-    stream = Stream(process, nonce, far.transport)
-    try:
-        process.stdin.write(json.dumps({**question, "nonce": nonce}).encode())
-        process.stdin.close()
-        said = b"".join(stream.payload())
-        if failure := stream.finish(LIMIT):
-            raise failure
-    except BrokenPipeError:
-        return None
-    finally:
-        stream.close()
+    with far.within(LIMIT) as scope:
+        stream = Stream(far.transport.start(ASKING), nonce, far.transport)
+        try:
+            far.deliver(stream, json.dumps({**question, "nonce": nonce}).encode(), scope)
+            said = b"".join(stream.payload(scope, most=ANSWER))
+            if failure := stream.finish(LIMIT, scope):
+                raise failure
+        finally:
+            stream.close()
     return cast("Answered", json.loads(said)) if said else None

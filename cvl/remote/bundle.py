@@ -29,7 +29,7 @@ LEFT_OUT = frozenset({"__pycache__", "testing", "tests", "_shipped"})
 """Folders of cvl that nothing on another machine needs."""
 
 DAY = 86400.0
-LIMIT = 300.0
+LIMIT = 900.0
 """Seconds that an installation may take."""
 MINIMUM = "3.11"
 HINT = "--docker HOST runs the same example there and needs no Python"
@@ -80,18 +80,16 @@ def install(far: FarSide) -> None:
     from cvl.remote.library import script
     from cvl.remote.stream import Stream
 
-    nonce, sent = token_hex(8), bundle()
-    process = far.transport.start(SETUP)
-    stream = Stream(process, nonce, far.transport)
-    setup = script("setup.sh")
+    nonce, sent, setup = token_hex(8), bundle(), script("setup.sh")
     words = f"{len(setup)} {nonce} {sent.hash} {cvl.__version__} {MINIMUM} {far.base}\n"
-    with suppress(BrokenPipeError, ConnectionError):  # it refused early; its answers say why
-        process.stdin.write(words.encode() + setup + sent.path.read_bytes())
-        process.stdin.close()
-    try:
-        failure = stream.finish(LIMIT)
-    finally:
-        stream.close()
+    with far.within(LIMIT) as scope:
+        stream = Stream(far.transport.start(SETUP), nonce, far.transport)
+        stream.hold(words.encode() + setup)
+        try:
+            far.deliver(stream, sent.path.read_bytes(), scope)
+            failure = stream.finish(LIMIT, scope)
+        finally:
+            stream.close()
     for answer in stream.answers():
         if answer.word == "ready":
             return

@@ -7,18 +7,21 @@ on its standard input.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import IO
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Protocol
 
-from cvl.errors import CvlError, NotReady, UsageError
+from cvl.errors import CvlError, NotReady, Silent, UsageError
 from cvl.provider import Transport
 from cvl.remote.library import library
 from cvl.remote.request import BASE, REQUEST
 from cvl.remote.stream import Answer, Stream
+from cvl.scope import DeadlineExceeded, Scope
 
 ASK_LIMIT = 120.0
 """Seconds that a request without a stream may take."""
+ANSWER = 1 << 20
+"""Bytes that its payload may have: 10,000 runs, a line each."""
 
 INSTALL = (
     f"umask 077; export LC_ALL=C; read -r lib base; {BASE}"
@@ -32,8 +35,29 @@ LOOK = f'read -r lib base; {BASE}test -d "$base"'
 """What tells by its exit status whether there is a base at all."""
 
 Headers = Sequence[tuple[str, str]]
-Feed = Callable[[IO[bytes]], None]
+ESCAPE = "surrogateescape"
+
+
+class Writable(Protocol):
+    """What a payload is written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+Feed = Callable[[Writable], object]
 """Writes a request's payload."""
+
+
+class Outlet:
+    """The way out of one request: each write ends with the scope, read over there or not."""
+
+    def __init__(self, stream: Stream, scope: Scope) -> None:
+        self._stream, self._scope = stream, scope
+
+    def write(self, data: bytes, /) -> int:
+        """Send all of it."""
+        self._stream.send(data, self._scope)
+        return len(data)
 
 
 class FarSide:
@@ -51,50 +75,116 @@ class FarSide:
 
     def exists(self) -> bool:
         """Return whether our folder is there. Raises `HostError`."""
-        process = self.transport.start(("sh", "-c", LOOK))
-        with process.stdout, process.stderr as stderr:
-            with suppress(BrokenPipeError, ConnectionError), process.stdin as stdin:
-                stdin.write(f"- {self.base}\n".encode("utf-8", "surrogateescape"))
-            words, code = stderr.read(), process.wait(ASK_LIMIT)
-        if failure := self.transport.failure(code, words):
-            raise failure
+        code, _, _ = self.plain(("sh", "-c", LOOK), f"- {self.base}\n".encode("utf-8", ESCAPE))
         return code == 0
 
-    def open(self, verb: str, headers: Headers, feed: Feed | bytes = b"") -> Stream:
-        """Send a request; return its stream once everything has been sent."""
+    def plain(
+        self, argv: Sequence[str], data: bytes = b"", limit: float = ASK_LIMIT
+    ) -> tuple[int, bytes, str]:
+        """Run a command that knows nothing of us; return its code, stdout and last words.
+
+        Raises `HostError`: what the connection says, `Silent` after `limit` seconds.
+        """
+        with self.within(limit) as scope:
+            stream = Stream(self.transport.start(argv), "-", self.transport)
+            try:
+                self.deliver(stream, data, scope)
+                said = b"".join(stream.payload(scope, marked=False, most=ANSWER))
+                if failure := stream.finish(limit, scope):
+                    raise failure
+            finally:
+                stream.close()
+            return stream.code or 0, said, stream.words()
+
+    def open(
+        self, verb: str, headers: Headers, feed: Feed | bytes = b"", scope: Scope | None = None
+    ) -> Stream:
+        """Send a request; return its stream once everything has been sent.
+
+        Raises as `scope.checkpoint`, and `Silent` when nothing is taken for `ASK_LIMIT` seconds.
+        """
         nonce = os.urandom(8).hex()  # `secrets` takes 3 ms to load
-        process = self.transport.start(REQUEST)
-        stream = Stream(process, nonce, self.transport)
         lines = [f"{library().hash} {self.base}", f"nonce {nonce}", f"verb {verb}"]
         lines += [f"{key} {value}" for key, value in headers]
+        stream = Stream(self.transport.start(REQUEST), nonce, self.transport)
+        stream.hold("\n".join([*lines, "", ""]).encode("utf-8", ESCAPE))
+        outer = scope or Scope()
         try:
-            process.stdin.write("\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape"))
-            if isinstance(feed, bytes):
-                process.stdin.write(feed)
-            else:
-                feed(process.stdin)
-            process.stdin.close()
-        except (BrokenPipeError, ConnectionError):
-            pass  # it refused early; its answers say why
-        except BaseException:
+            self.deliver(stream, feed, outer.patient(lambda: ASK_LIMIT))
+        except BaseException as error:
             stream.close()
+            if isinstance(error, DeadlineExceeded):
+                outer.checkpoint()
+                raise self.silent() from None
             raise
         return stream
 
-    def ask(self, verb: str, headers: Headers, payload: bytes = b"") -> tuple[list[Answer], bytes]:
+    def deliver(self, stream: Stream, feed: Feed | bytes, scope: Scope) -> None:
+        """Send `feed`, or what it writes. Raises as it does, and as `scope.checkpoint`."""
+        out = Outlet(stream, scope)
+        with suppress(BrokenPipeError, ConnectionError):  # it refused early; its answers say why
+            _ = out.write(feed) if isinstance(feed, bytes) else feed(out)
+            stream.end(scope)
+
+    def ask(
+        self, verb: str, headers: Headers, payload: bytes = b"", scope: Scope | None = None
+    ) -> tuple[list[Answer], bytes]:
         """Send a request and wait for all of its answer: the lines, and the payload.
 
-        Installs our shell files first where they are missing. Raises `HostError`.
+        Installs our shell files first where they are missing. Raises `HostError`: `Silent` after
+        `ASK_LIMIT` seconds, `Unreadable` for a payload of more than `ANSWER` bytes; and as
+        `scope.checkpoint`.
+        """
+        body = bytearray()
+        with self.within(ASK_LIMIT, scope) as limit:
+            answers = self.collect(verb, headers, body.extend, limit, payload=payload, most=ANSWER)
+        return answers, bytes(body)
+
+    def collect(
+        self,
+        verb: str,
+        headers: Headers,
+        take: Callable[[bytes], object],
+        scope: Scope,
+        *,
+        payload: bytes = b"",
+        most: int | None = None,
+    ) -> list[Answer]:
+        """As `ask`, for a payload that may be long: `take` gets it as it comes.
+
+        It takes as long as the scope allows.
         """
         for _ in range(2):
-            stream = self.open(verb, headers, payload)
-            body = b"".join(stream.payload())
-            failure = stream.finish(ASK_LIMIT)
+            stream = self.open(verb, headers, payload, scope)
+            try:
+                for data in stream.payload(scope, most=most):
+                    take(data)
+                failure = stream.finish(ASK_LIMIT, scope)
+            except BaseException:
+                stream.close()
+                raise
             answers = stream.answers()
             if not self.supply(answers):
                 self.check(stream, answers, failure)
-                return answers, body
+                return answers
         raise NotReady(f"{self.transport.where} loses what is installed in {self.shown}")
+
+    @contextmanager
+    def within(self, seconds: float, scope: Scope | None = None) -> Iterator[Scope]:
+        """Give a scope of `seconds` at most, whose own end is `Silent`."""
+        outer = scope or Scope()
+        try:
+            yield outer.within(seconds)
+        except DeadlineExceeded:
+            outer.checkpoint()
+            raise self.silent() from None
+
+    def silent(self) -> Silent:
+        """Return the error for a machine that gives no answer."""
+        return Silent(
+            f"{self.transport.where} takes the connection but does not answer",
+            "its login shell or its disk may be stuck: does `ssh HOST true` return?",
+        )
 
     def supply(self, answers: Sequence[Answer]) -> bool:
         """Install our shell files if these answers ask for them; return whether they did."""
@@ -105,16 +195,16 @@ class FarSide:
 
     def install(self, lib_hash: str, archive: bytes) -> None:
         """Unpack a tar into lib/<hash> there, once, atomically. Raises `NotReady`."""
-        process = self.transport.start(("sh", "-c", INSTALL))
-        stream = Stream(process, "-", self.transport)
-        try:
-            process.stdin.write(f"{lib_hash} {self.base}\n".encode())
-            process.stdin.write(archive)
-            process.stdin.close()
-        except (BrokenPipeError, ConnectionError):
-            pass
-        failure = stream.finish(ASK_LIMIT)
-        if failure or process.poll():
+        with self.within(ASK_LIMIT) as scope:
+            stream = Stream(self.transport.start(("sh", "-c", INSTALL)), "-", self.transport)
+            stream.hold(f"{lib_hash} {self.base}\n".encode("utf-8", ESCAPE))
+            try:
+                self.deliver(stream, archive, scope)
+                failure = stream.finish(ASK_LIMIT, scope)
+            except BaseException:
+                stream.close()
+                raise
+        if failure or stream.failed:
             words = stream.words()
             why = next((why for mark, why in WHY.items() if mark in words), "")
             raise failure or NotReady(

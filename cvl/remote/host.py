@@ -8,7 +8,7 @@ from cvl.errors import NotReady, UsageError
 from cvl.leases import Leases
 from cvl.provider import Transport
 from cvl.remote import launch
-from cvl.remote.far import ASK_LIMIT, FarSide
+from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
 from cvl.remote.launch import Setup
 from cvl.scope import Scope, Tell, silent
@@ -92,16 +92,10 @@ class HostProvider:
         raise UsageError(f"{self.name} rents nothing: {resource.name} is not ours to end")
 
     def _require_cvl(self) -> None:
-        transport = self.far.transport
         looking = 'command -v cvl >/dev/null 2>&1 || test -x "${1:-$HOME/.cvl}/bin/cvl"'
-        process = transport.start(("sh", "-c", looking))
-        process.stdin.close()
-        with process.stdout, process.stderr as stderr:
-            words, code = stderr.read(), process.wait(ASK_LIMIT)
-        if failure := transport.failure(code, words):
-            raise failure
+        code, _, _ = self.far.plain(("sh", "-c", looking))
         if code:
             raise NotReady(
-                f"cvl is not installed on {transport.where}",
+                f"cvl is not installed on {self.far.transport.where}",
                 "leave setup_cvl on (--setup-cvl), and it is put there without pip or sudo",
             )

@@ -6,10 +6,9 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
-from cvl.errors import LostContact, NotConnected, Unreachable
-from cvl.remote.far import FarSide, Headers
+from cvl.errors import LostContact, NotConnected, Silent, Unreachable
+from cvl.remote.far import FarSide, Feed, Headers, Writable
 from cvl.remote.job import RemoteJob
 from cvl.remote.stream import Answer, Stream
 from cvl.remote.sync import TreeSync
@@ -23,6 +22,8 @@ ATTEMPTS = 12
 PAUSES = (0.0, 0.2, 1.0, 3.0, 8.0, 15.0)
 """Seconds before each, by how often the connection has broken; the last one repeats."""
 FINISH_LIMIT = 10.0
+START_LIMIT = 600.0
+"""Seconds that a machine may take to unpack what was sent and start the job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +55,17 @@ def start(
         sent = False
         try:
             scope.sleep(PAUSES[min(broken, len(PAUSES) - 1)])
-            stream = far.open("start", cargo.headers(), lambda out: cargo.write(out, scope))
+            stream = far.open("start", cargo.headers(), cargo.feed(scope), scope)
             sent = True
-            answer = stream.answer("started", "fail", "need", scope=scope)
+            answer = _answer(far, stream, scope)
             if answer and answer.word == "started":
                 cargo.arrived(stream, scope)
                 return RemoteJob(far, handle, started=stream, clock=scope.clock)
             cargo.refused(stream)
+        except Silent as error:
+            if not (doubt or sent):
+                raise
+            raise _doubtful(str(error), spec.run_id) from error
         except Unreachable as error:
             doubt = doubt or not isinstance(error, NotConnected)
             if not doubt:
@@ -70,10 +75,22 @@ def start(
             if not (doubt or sent):
                 raise
             return RemoteJob(far, {**handle, IN_DOUBT: "1"}, clock=scope.clock)
-    raise LostContact(
-        f"the connection to {far.transport.where} broke while {spec.run_id} was started",
-        f"`cvl attach {spec.run_id}` tells whether it runs",
-    )
+    where = far.transport.where
+    raise _doubtful(f"the connection to {where} broke while {spec.run_id} was started", spec.run_id)
+
+
+def _answer(far: FarSide, stream: Stream, scope: Scope) -> Answer | None:
+    """Wait until the far side says what it makes of a start. Raises `Silent`."""
+    try:
+        with far.within(START_LIMIT, scope) as limit:
+            return stream.answer("started", "fail", "need", scope=limit)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _doubtful(what: str, run_id: str) -> LostContact:
+    return LostContact(what, f"`cvl attach {run_id}` tells whether it runs")
 
 
 class Cargo:
@@ -101,13 +118,17 @@ class Cargo:
             lines.append(("tty", "1"))
         return lines + needs_headers(spec)
 
-    def write(self, out: IO[bytes], scope: Scope) -> None:
-        """Write the payload: one tar."""
-        from cvl.remote.payload import write_payload
+    def feed(self, scope: Scope) -> Feed:
+        """Return what writes the payload: one tar."""
 
-        files = run_files(self._spec, self._setup)
-        delta = self._sync.delta() if self._sync else None
-        write_payload(Metered(out, scope), files, delta)
+        def write(out: Writable) -> None:
+            from cvl.remote.payload import write_payload
+
+            files = run_files(self._spec, self._setup)
+            delta = self._sync.delta() if self._sync else None
+            write_payload(Metered(out, scope), files, delta)
+
+        return write
 
     def refused(self, stream: Stream) -> None:
         """Do what the answers ask for before another attempt; else raise what they say."""
@@ -212,7 +233,7 @@ def install_bundle(far: FarSide) -> None:
 class Metered:
     """A stream that tells how much has been sent, and stops when the scope does."""
 
-    def __init__(self, out: IO[bytes], scope: Scope) -> None:
+    def __init__(self, out: Writable, scope: Scope) -> None:
         self._out, self._scope, self._sent = out, scope, 0
 
     def write(self, data: bytes) -> int:

@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
 
 from cvl.digest import blake2b
 from cvl.errors import CvlError
+from cvl.remote.far import Writable
 from cvl.remote.hashes import BLOCK, Entry, Hashes, Held, blocks, open_file, stamp_of
 from cvl.remote.listing import walk
 from cvl.remote.tarstream import END, FOLDER, LINK, Member, header, padding
@@ -17,12 +17,6 @@ from cvl.remote.tree import Delta
 
 OLDEST = 315_532_800
 """1980, in epoch seconds: zip files know nothing before, and scripts make zip files."""
-
-
-class Writable(Protocol):
-    """What a payload is written to."""
-
-    def write(self, data: bytes, /) -> object: ...
 
 
 def write_payload(
