@@ -8,23 +8,25 @@ from threading import Thread
 from typing import Self
 
 from cvl.duty import Guard
-from cvl.ending import Ending, settled
+from cvl.ending import QUIET, Ending, settled
 from cvl.errors import CvlError, LostContact, ProviderError, StillOpen, Unreachable
 from cvl.leases import Leases
 from cvl.ledger import EARLY, Ledger, Run, RunState
 from cvl.options import Options
 from cvl.progress import Progress
 from cvl.provider import Execution, Provider
-from cvl.puller import Puller
+from cvl.puller import Puller, bounded
 from cvl.pump import Pump
 from cvl.runlog import RunLog, run_folder
-from cvl.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.scope import Cancelled, DeadlineExceeded, Hushed, Scope
 from cvl.spec import EXIT_CODES, Cause, ExitStatus, JobSpec
 
 STOP_LIMIT = 60.0
 """Seconds beyond the grace in which a stopped job has to be seen ended."""
+ASK_LIMIT = 4.0
+"""Seconds for the last question to a host that did not tell how its job ended."""
 SECOND, THIRD = 2, 3
-"""Ctrl-C: the second says what is being done, the third leaves."""
+"""Ctrl-C: the second says what is being done, or leaves the results there; the third leaves."""
 
 
 class Drive:
@@ -45,7 +47,7 @@ class Drive:
         self.scope = Scope(options.clock, tell=self._progress.tell)
         guard = self._guard if options.guarded else None
         self.leases = Leases(ledger, record.id, provider, self.scope, guard=guard)
-        self._ending = Ending(self._progress, self.leases, settle=provider.settle)
+        self._ending = Ending(self._progress, self.leases, self.scope, settle=provider.settle)
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +176,7 @@ class Drive:
 
     def _told(self, count: int) -> None:
         run_id, warn = self._record.id, self._progress.warn
-        if count == SECOND:
+        if count == SECOND and not self._ending.leave_rest():
             warn(f"{self._progress.doing} {run_id}: once more leaves it as it is")
         if count >= THIRD:
             warn(f"left {run_id} while {self._progress.doing}: `cvl attach {run_id}` goes on")
@@ -187,8 +189,8 @@ class Drive:
             return self._over(None, cause)
         execution = self._attached(self._record.reach)
         try:
-            status = execution.poll()
-        except Unreachable:
+            status = bounded(execution.poll, self._ending.scope(ASK_LIMIT))
+        except (Unreachable, DeadlineExceeded):
             status = self._progress.status(Cause.NOT_STARTED)
         if status is None or status.cause not in {Cause.LOST, Cause.NOT_STARTED}:
             self._progress.advance(RunState.RUNNING)
@@ -199,7 +201,8 @@ class Drive:
     def _stopped(self, execution: Execution, pump: Pump, cause: Cause) -> ExitStatus:
         """Stop the job over there and follow it to its end."""
         self._progress.tell("stopping", self._record.id)
-        scope = self._ending.scope(self._options.grace + STOP_LIMIT)
+        grace = self._options.grace
+        scope = self._ending.scope(grace + STOP_LIMIT).patient(lambda: grace + QUIET)
         try:
             deliver(execution, self._options.grace, cause, scope)
             seen = pump.wait(scope)
@@ -209,10 +212,16 @@ class Drive:
             # whoever reads our output may have stopped reading: the pump is no witness then
             if (status := self._asked(execution)) is not None:
                 return status
+            said = (
+                f"it gives nothing, not for {QUIET:g} s"
+                if isinstance(error, Hushed)
+                else f"{error}"
+            )
             if self.leases.any_open():
-                return self._progress.status(cause, detail=f"not seen to end: {error}".rstrip(": "))
+                self._ending.hushed = isinstance(error, Hushed)
+                return self._progress.status(cause, detail=f"not seen to end: {said}".rstrip(": "))
             self._ending.leave()
-            said = f": {error}" if str(error) else ""
+            said = f": {said}" if said else ""
             raise LostContact(
                 f"could not see {self._record.id} end on {self._record.where}{said}",
                 f"it may still run there; `cvl stop {self._record.id}` tries again",
@@ -226,8 +235,8 @@ class Drive:
 
     def _asked(self, execution: Execution) -> ExitStatus | None:
         try:
-            return execution.poll()
-        except CvlError:
+            return bounded(execution.poll, self._ending.scope(ASK_LIMIT))
+        except (CvlError, Cancelled, DeadlineExceeded):
             return None
 
     def _lost(self, error: CvlError) -> LostContact:
@@ -252,6 +261,7 @@ def deliver(execution: Execution, grace: float, cause: Cause, scope: Scope) -> N
     """Tell the job to stop; a host that cannot be reached is tried until the scope ends."""
     while True:
         try:
-            return execution.stop(grace, cause)
+            bounded(lambda: execution.stop(grace, cause), scope)
+            return scope.heard()
         except Unreachable:
             scope.sleep(1.0)

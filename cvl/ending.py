@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from cvl.errors import CvlError, FetchError, StillOpen
 from cvl.leases import Leases
 from cvl.ledger import RunState
@@ -9,19 +11,34 @@ from cvl.process import me
 from cvl.progress import Progress
 from cvl.provider import Execution
 from cvl.puller import bounded
-from cvl.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.scope import Cancelled, DeadlineExceeded, Hushed, Scope
 from cvl.spec import EXIT_CODES, Cause, ExitStatus
 from cvl.units import elapsed
+
+QUIET = 5.0
+"""Seconds beyond the grace in which not a byte comes from a host that is to stop its job, and it is
+waited for no more."""
+LAST_TRY = 3.0
+"""The same, when the host has given nothing for long already."""
+DISCARD_LIMIT = 150.0
+"""Seconds that a host may take to remove a workspace."""
 
 
 class Ending:
     """Brings one run to its end, or leaves it to somebody else."""
 
-    def __init__(self, progress: Progress, leases: Leases, *, settle: float) -> None:
-        """`settle`: seconds in which what the provider has made may not be listed yet."""
+    def __init__(self, progress: Progress, leases: Leases, work: Scope, *, settle: float) -> None:
+        """`work` is cancelled by whoever wants the run stopped, and is then in a hurry.
+
+        `settle`: seconds in which what the provider has made may not be listed yet.
+        """
         self._progress, self._leases = progress, leases
         self._record, self._options = progress.record, progress.options
+        self._work = work
         self._clean_up = Scope(self._options.clock, tell=progress.tell)
+        self._fetching: Scope | None = None
+        self.hushed = False
+        """Whether the host gave nothing while its job was to be stopped."""
         self._limit = settle + self._options.release_limit
 
     def scope(self, seconds: float) -> Scope:
@@ -31,6 +48,18 @@ class Ending:
     def rush(self) -> None:
         """Give up everything but the release. Safe in a signal handler."""
         self._clean_up.cancel(Cause.STOPPED)
+        if self._fetching:
+            self._fetching.cancel(Cause.STOPPED)
+
+    def leave_rest(self) -> bool:
+        """Bring no more results, if some are on their way; return whether that was so.
+
+        Safe in a signal handler.
+        """
+        if self._fetching is None:
+            return False
+        self._fetching.cancel(Cause.INTERRUPTED)
+        return True
 
     @property
     def rushed(self) -> bool:
@@ -44,7 +73,7 @@ class Ending:
         self._progress.advance(RunState.FETCHING, status=status)
         kept = False
         try:
-            self._bring(execution)
+            kept = self._bring(execution)
         except FetchError as error:
             if status.cause is not Cause.LOST:
                 kept = self._options.keep_on_fetch_failure and self._kept()
@@ -92,41 +121,67 @@ class Ending:
         """Return whether somebody else brings this run to its end: the guardian, past a limit."""
         return self._progress.owner() not in {me(), ""}
 
-    def _bring(self, execution: Execution) -> None:
+    def _bring(self, execution: Execution) -> bool:
+        """Bring the results here; return whether the rest of the way is another's."""
         run_id = self._record.id
         if not self._options.fetch:
             self._progress.tell("left", f"results {self._there()}; `cvl fetch {run_id}` gets them")
         elif not self._record.fetched and not self.rushed:
-            self._fetch(execution)
+            return self._fetch(execution)
+        return False
 
     def _there(self) -> str:
         """Say where a run's files are over there."""
         folder = self._record.handle.get("folder", "")
         return f"in {folder} on {self._record.where}" if folder else f"on {self._record.where}"
 
-    def _fetch(self, execution: Execution) -> None:
+    def _fetch(self, execution: Execution) -> bool:
         self._progress.tell("fetching", str(self._options.results))
-        limit = self._options.fetch_limit
+        limit, options = self._options.fetch_limit, self._options
+        self._fetching = Scope(options.clock, seconds=limit, tell=self._progress.tell)
+        scope = self._fetching.patient(self._patience)
         try:
-            scope = self.scope(limit)
-            bounded(lambda: execution.fetch(self._options.results, scope), scope)
+            bounded(lambda: execution.fetch(options.results, scope), scope)
         except Cancelled:
-            return
+            return False if self.rushed else self._left_rest()
         except DeadlineExceeded as error:
+            hushed = isinstance(error, Hushed)
+            why = f": {self._record.where} gives nothing" if hushed else f" within {elapsed(limit)}"
             raise FetchError(
-                f"the results of {self._record.id} did not arrive within {elapsed(limit)}",
+                f"the results of {self._record.id} did not arrive{why}",
                 f"what has arrived is whole; `cvl fetch {self._record.id}` gets the rest",
             ) from error
+        finally:
+            self._fetching = None
         self._progress.advance(RunState.RELEASING, fetched=True)
-        if not self._options.keep:
+        if not options.keep:
             self._discard(execution)
+        return False
+
+    def _patience(self) -> float:
+        """Return the seconds for which a host may give nothing while results are brought."""
+        if self.hushed:
+            return LAST_TRY
+        return inf if self._work.cause is None else self._options.grace + QUIET
+
+    def _left_rest(self) -> bool:
+        """Say where the rest is; return whether the guardian brings it."""
+        run_id = self._record.id
+        if self._options.guarded and self._leases.any_open():
+            self.leave(stop=True)
+            self._progress.warn(f"the guardian fetches the rest of {run_id} and ends the rent")
+            return True
+        self._progress.warn(f"the rest is left {self._there()}; `cvl fetch {run_id}` gets it")
+        return False
 
     def _discard(self, execution: Execution) -> None:
+        scope = self.scope(DISCARD_LIMIT).patient(self._patience)
         try:
-            execution.discard()
-        except CvlError as error:
+            bounded(execution.discard, scope)
+        except (CvlError, DeadlineExceeded, Cancelled) as error:
+            said = f": {error}" if str(error) else ""
             self._progress.warn(
-                f"the workspace of {self._record.id} is still on {self._record.where}: {error}"
+                f"the workspace of {self._record.id} is still on {self._record.where}{said}"
             )
 
     def _kept(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +29,7 @@ class Pump:
         self._execution, self._observer = execution, observer
         self._log, self._cursor = log, after
         self._over = False
+        self._scope: Scope | None = None
         self._news = Bell()
         self._closed = threading.Event()
         self._status: ExitStatus | None = None
@@ -51,7 +53,11 @@ class Pump:
             self._log.close()
 
     def wait(self, scope: Scope) -> ExitStatus:
-        """Return how the job ended. Raises as `scope.checkpoint`, and what broke the following."""
+        """Return how the job ended. Raises as `scope.checkpoint`, and what broke the following.
+
+        All output is `heard` by the scope.
+        """
+        self._scope = scope
         scope.wait(lambda: self._over, self._news)
         if self._error:
             raise self._error
@@ -75,6 +81,8 @@ class Pump:
     def _deliver(self, chunk: LogChunk) -> None:
         # Shown first, noted second: after a kill -9 in between, `attach` repeats the chunk
         # rather than losing it.
+        if self._scope:
+            self._scope.heard()
         self._observer.output(chunk)
         if self._log:
             try:
@@ -88,13 +96,14 @@ class Pump:
         self._cursor = chunk.cursor
 
     def _polled(self) -> ExitStatus | None:
-        waited = 0.0
+        began, pause = time.monotonic(), 1.0
         while True:
             try:
                 return self._execution.poll()
             except (Unreachable, Unreadable) as error:
-                if waited > PATIENCE or self._closed.wait(pause := min(1.0 + waited / 4, 15.0)):
+                spent = time.monotonic() - began
+                if spent > PATIENCE or self._closed.wait(pause):
                     raise LostContact(
                         str(error), "the job lives on; `cvl attach` asks again"
                     ) from error
-                waited += pause
+                pause = min(1.0 + spent / 4, 15.0)

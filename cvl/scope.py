@@ -144,7 +144,7 @@ class Scope:
 
     def remaining(self) -> float | None:
         """Return the seconds until this is over (never negative), or None without an end."""
-        ends = [end for end in (self.deadline, self._hushed()) if end is not None]
+        ends = [end for end in (self.deadline, self._hushed()) if end not in {None, inf}]
         return max(0.0, min(ends) - self.clock.monotonic()) if ends else None
 
     def checkpoint(self) -> None:

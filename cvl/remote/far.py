@@ -79,12 +79,13 @@ class FarSide:
         return code == 0
 
     def plain(
-        self, argv: Sequence[str], data: bytes = b"", limit: float = ASK_LIMIT
+        self, argv: Sequence[str], data: bytes = b"", limit: float | None = None
     ) -> tuple[int, bytes, str]:
         """Run a command that knows nothing of us; return its code, stdout and last words.
 
-        Raises `HostError`: what the connection says, `Silent` after `limit` seconds.
+        Raises `HostError`: what the connection says, `Silent` after `limit` seconds (`ASK_LIMIT`).
         """
+        limit = limit or ASK_LIMIT
         with self.within(limit) as scope:
             stream = Stream(self.transport.start(argv), "-", self.transport)
             try:
@@ -108,14 +109,11 @@ class FarSide:
         lines += [f"{key} {value}" for key, value in headers]
         stream = Stream(self.transport.start(REQUEST), nonce, self.transport)
         stream.hold("\n".join([*lines, "", ""]).encode("utf-8", ESCAPE))
-        outer = scope or Scope()
         try:
-            self.deliver(stream, feed, outer.patient(lambda: ASK_LIMIT))
-        except BaseException as error:
+            with self.patient(scope or Scope()) as limit:
+                self.deliver(stream, feed, limit)
+        except BaseException:
             stream.close()
-            if isinstance(error, DeadlineExceeded):
-                outer.checkpoint()
-                raise self.silent() from None
             raise
         return stream
 
@@ -177,6 +175,15 @@ class FarSide:
             yield outer.within(seconds)
         except DeadlineExceeded:
             outer.checkpoint()
+            raise self.silent() from None
+
+    @contextmanager
+    def patient(self, scope: Scope) -> Iterator[Scope]:
+        """Give a scope that is over when nothing comes for `ASK_LIMIT` seconds: `Silent`."""
+        try:
+            yield scope.patient(lambda: ASK_LIMIT)
+        except DeadlineExceeded:
+            scope.checkpoint()
             raise self.silent() from None
 
     def silent(self) -> Silent:

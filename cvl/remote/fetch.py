@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from cvl.errors import FetchError, NotReady, Unreachable
+from cvl.errors import FetchError, NotReady, Silent, Unreachable
 from cvl.paths import private, replace_file
 from cvl.provider import Transport
 from cvl.remote.far import FarSide, Headers
@@ -30,6 +30,7 @@ SHOWN = 5
 """Skipped results that are named one by one."""
 PATIENCE = 60.0
 """Seconds without a connection after which a fetch gives up."""
+FINISH_LIMIT = 30.0
 CONTACT = 5.0
 """Seconds after which a connection that broke had been a good one."""
 PAUSES = (0.0, 0.3, 1.0, 3.0)
@@ -53,7 +54,7 @@ def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> 
     """
     run_id = handle["run"]
     headers = [("id", run_id), *([("image", handle["image"])] if handle.get("image") else [])]
-    answers, listing = steadily(scope, lambda: far.ask("changed", headers))
+    answers, listing = steadily(scope, lambda: far.ask("changed", headers, scope=scope))
     place = os.fsencode(handle.get("place", ""))
     here = os.fsencode(into) if "host" not in handle else b""
     results = arrange(produced(parse_changed(listing), place, here), place)
@@ -80,9 +81,9 @@ def steadily(scope: Scope, step: Callable[[], T]) -> T:
         began = clock.monotonic()
         try:
             return step()
-        except Unreachable:
+        except Unreachable as error:
             now = clock.monotonic()
-            if now - began > CONTACT:
+            if now - began > CONTACT and not isinstance(error, Silent):
                 attempt, since = 0, now
             if now - since > PATIENCE:
                 raise
@@ -96,21 +97,22 @@ def _carried(load: _Load, far: FarSide, headers: Headers, scope: Scope) -> Lande
     if load.new.size > SMALL:
         with suppress(NotReady):  # no rsync over there
             return _by_rsync(load, far.transport, scope)
-    return steadily(scope, lambda: _by_tar(far, headers, load.new, load.into))
+    return steadily(scope, lambda: _by_tar(far, headers, load, scope))
 
 
-def _by_tar(far: FarSide, headers: Headers, new: Results, into: Path) -> Landed:
-    wanted = b"".join(piece.source + b"\0" for piece in new.files)
-    stream = far.open("pack", headers, wanted)
-    try:
-        landed = land_tar(stream.payload(), new, into)
-        failure = stream.finish(30.0)
-        far.check(stream, stream.answers(), failure)
-        return landed
-    except FetchError as error:
-        raise stream.finish(1.0) or error from error
-    finally:
-        stream.close()
+def _by_tar(far: FarSide, headers: Headers, load: _Load, whole: Scope) -> Landed:
+    wanted = b"".join(piece.source + b"\0" for piece in load.new.files)
+    with far.patient(whole) as scope:
+        stream = far.open("pack", headers, wanted, scope)
+        try:
+            landed = land_tar(stream.payload(scope), load.new, load.into)
+            failure = stream.finish(FINISH_LIMIT, scope)
+            far.check(stream, stream.answers(), failure)
+            return landed
+        except FetchError as error:
+            raise stream.finish(1.0) or error from error
+        finally:
+            stream.close()
 
 
 def _without_files(new: Results, into: Path) -> Landed:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cvl.errors import CvlError, FetchError, LostContact, NotReady, Unreachable, Unreadable
-from cvl.remote.far import FarSide
+from cvl.remote.far import FarSide, Headers
 from cvl.remote.record import STATES, state_of
-from cvl.remote.stream import Stream
-from cvl.scope import Bell, Clock, Scope, SystemClock
+from cvl.remote.stream import Answer, Stream
+from cvl.scope import Bell, Cancelled, Clock, Scope, SystemClock
 from cvl.spec import IN_DOUBT, Cause, ExitStatus, LogChunk
 
 PATIENCE = 600.0
@@ -47,6 +47,7 @@ class RemoteJob:
         self._fresh = started
         self._status: ExitStatus | None = None
         self._closed = False
+        self._scope = Scope(clock)
         self._left = 0
         self._bell = Bell()
         self._clock = clock or SystemClock()
@@ -70,12 +71,14 @@ class RemoteJob:
             fresh, self._fresh = self._fresh, None
             try:
                 stream = fresh if fresh and offset == 0 else self._follow(offset)
-                for data in stream.payload():
+                for data in self._named(stream, offset):
                     offset += len(data)
                     attempt, since = 0, self._clock.monotonic()
                     yield LogChunk(data=data, cursor=str(offset))
                 if self._is_over(stream, offset):
                     return
+            except Cancelled:
+                return
             except (Unreachable, Unreadable) as gone:
                 if self._clock.monotonic() - since > self._patience:
                     raise self._lost(gone) from gone
@@ -86,14 +89,14 @@ class RemoteJob:
     def poll(self) -> ExitStatus | None:
         """As every execution's. Raises `Unreadable` when what the machine says makes no sense."""
         if self._status is None:
-            answers, _ = self._far.ask("status", [*self._id(), *self._settle])
+            answers = self._ask("status", [*self._id(), *self._settle])
             self._status = state_of(answers, self.run_id)
         return self._status
 
     def stop(self, grace: float, cause: Cause = Cause.STOPPED) -> None:
         """As every execution's. Raises `Unreadable` when what the machine says makes no sense."""
         headers = [*self._id(), *self._settle, ("cause", cause.value), ("grace", f"{grace:g}")]
-        answers, _ = self._far.ask("stop", headers)
+        answers = self._ask("stop", headers)
         self._status = state_of(answers, self.run_id)
 
     def fetch(self, into: Path, scope: Scope) -> None:
@@ -121,24 +124,27 @@ class RemoteJob:
             raise NotReady(
                 f"{files} could not be brought here; `cvl fetch {self.run_id}` tries again"
             )
-        answers, _ = self._far.ask("clean", [*self._id(), *self._image()])
+        answers = self._ask("clean", [*self._id(), *self._image()])
         if left := [answer.rest for answer in answers if answer.word == "warn"]:
             raise NotReady("; ".join(left), "remove it as root")
 
     def written(self, after: str = "") -> Iterator[LogChunk]:
         """Yield what the job has written by now after the cursor; does not wait for more."""
         offset = int(after or 0)
-        stream = self._far.open("written", [*self._id(), ("offset", str(offset))])
-        try:
-            for data in stream.payload():
-                offset += len(data)
-                yield LogChunk(data=data, cursor=str(offset))
-            self._far.check(stream, stream.answers(), stream.finish(FINISH_LIMIT))
-        finally:
-            stream.close()
+        headers = [*self._id(), ("offset", str(offset))]
+        with self._far.patient(self._scope) as scope:
+            stream = self._far.open("written", headers, scope=scope)
+            try:
+                for data in stream.payload(scope):
+                    offset += len(data)
+                    yield LogChunk(data=data, cursor=str(offset))
+                self._far.check(stream, stream.answers(), stream.finish(FINISH_LIMIT, scope))
+            finally:
+                stream.close()
 
     def close(self) -> None:
         self._closed = True
+        self._scope.cancel(Cause.STOPPED)
         self._bell.ring()
         if self._stream:
             self._stream.close()
@@ -146,8 +152,31 @@ class RemoteJob:
     def _follow(self, offset: int) -> Stream:
         if self._stream:
             self._stream.close()
-        self._stream = self._far.open("follow", [*self._id(), ("offset", str(offset))])
+        headers = [*self._id(), ("offset", str(offset))]
+        self._stream = self._far.open("follow", headers, scope=self._scope)
         return self._stream
+
+    def _named(self, stream: Stream, offset: int) -> Iterator[bytes]:
+        """Yield the payload from `offset` on, but no byte beyond what its `result` names."""
+        for data in stream.payload(self._scope):
+            status = self._told(stream.answers()) if stream.said("result") else None
+            size = None if status is None else status.log_bytes
+            if left := data if size is None else data[: max(0, size - offset)]:
+                yield left
+            offset += len(data)
+            if size is not None and offset > size:
+                stream.close()
+
+    def _ask(self, verb: str, headers: Headers) -> list[Answer]:
+        """Ask, but no longer than we are wanted."""
+        try:
+            return self._far.ask(verb, headers, scope=self._scope)[0]
+        except Cancelled:
+            raise Unreachable(f"{self._far.transport.where} was let go") from None
+
+    def _told(self, answers: list[Answer]) -> ExitStatus | None:
+        told = any(answer.word in STATES for answer in answers)
+        return state_of(answers, self.run_id) if told else None
 
     def _is_over(self, stream: Stream, offset: int) -> bool:
         """Return whether the stream ended because the job did, with every byte seen."""
@@ -159,8 +188,7 @@ class RemoteJob:
             return True  # a `poll` settles it
         if any(answer.word == "fail" for answer in answers):
             self._far.check(stream, answers, failure)
-        told = any(answer.word in STATES for answer in answers)
-        status = state_of(answers, self.run_id) if told else None
+        status = self._told(answers)
         if status is None:
             raise failure or Unreachable(f"{self._far.transport.where} closed the stream")
         self._status = status

@@ -105,6 +105,11 @@ class Stream:
         with self._news:
             return list(self._hearing.answers)
 
+    def said(self, word: str) -> bool:
+        """Tell whether there is such an answer by now."""
+        with self._news:
+            return any(answer.word == word for answer in self._hearing.answers)
+
     def warnings(self) -> list[str]:
         """Return what the far side thinks that the user should know."""
         return [answer.rest for answer in self.answers() if answer.word == "warn"]

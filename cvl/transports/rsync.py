@@ -115,6 +115,7 @@ def _run(child: Popen[bytes], scope: Scope) -> int:
                 data = os.read(out.fileno(), 1 << 16)
                 if not data:
                     return child.wait(END_LIMIT)
+                scope.heard()
                 _tell(data, scope)
                 scope.sleep(REST)
     finally:
