@@ -13,6 +13,7 @@ from cvl.aws.refusals import Missing, boto_errors, understood
 from cvl.aws.session import Account
 from cvl.errors import CvlError, FetchError
 from cvl.remote.incoming import FULL, incoming, no_room
+from cvl.remote.inert import told
 from cvl.remote.landing import Landed, land_tar
 from cvl.remote.results import Changed, Results, arrange
 from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member, TarReader
@@ -35,6 +36,8 @@ def fetch(account: Account, place: Place, into: Path, scope: Scope) -> None:
         if landed is None:
             continue
         files, total = files + landed.files, total + landed.size
+        if landed.inert:
+            scope.warn(told(landed.inert))
         for each in landed.skipped[:SHOWN]:
             scope.tell("skipped", str(each))
     some = f"{files} file{'' if files == 1 else 's'}, {size(total)}, in {into}"

@@ -35,21 +35,22 @@ class Contents:
         return os.fsencode(f"{self.folder}/Dockerfile".lstrip("/")) in self.tree.entries
 
     def example(self) -> Iterator[tuple[str, bytes, Entry]]:
-        """Yield the example's own files: name below its folder, path from the root, entry."""
+        """Yield the example's own files: name below its folder, path here from the root, entry."""
         prefix = os.fsencode(f"{self.folder}/" if self.folder else "")
         for path, entry in self.tree.entries.items():
             if path.startswith(prefix):
-                yield os.fsdecode(path[len(prefix) :]), path, entry
+                yield os.fsdecode(path[len(prefix) :]), self.tree.local.get(path, path), entry
 
     def placed(self) -> Iterator[tuple[str, bytes, Entry]]:
-        """Yield everything: name below `/`, path from the root, entry."""
+        """Yield everything: name below `/`, path here from the root, entry."""
         own = set()
-        for name, path, entry in self.example():
-            own.add(path)
-            yield f"{WORKSPACE}/{name}", path, entry
+        for name, here, entry in self.example():
+            own.add(here)
+            yield f"{WORKSPACE}/{name}", here, entry
         for path, entry in self.tree.entries.items():
-            if path not in own:
-                yield f"{REPO}/{os.fsdecode(path)}", path, entry
+            here = self.tree.local.get(path, path)
+            if here not in own:
+                yield f"{REPO}/{os.fsdecode(path)}", here, entry
 
 
 def contents_of(source: Source) -> Contents:

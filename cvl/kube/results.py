@@ -21,6 +21,7 @@ from cvl.kube.refusals import Denied, Missing
 from cvl.kube.watch import Watch
 from cvl.nodes import folder
 from cvl.remote.incoming import FULL, incoming, no_room
+from cvl.remote.inert import told
 from cvl.remote.landing import Landed, land_tar
 from cvl.remote.results import Changed, Results, arrange
 from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member, TarReader
@@ -146,6 +147,8 @@ def _once(client: Client, pod: str, into: Path, scope: Scope) -> Brought:
         if not archive.stat().st_size:
             return Brought()
         landed = land_tar(_blocks(archive), _contents(archive), into)
+    if landed.inert:
+        scope.warn(told(landed.inert))
     return _brought(landed)
 
 

@@ -15,6 +15,7 @@ from cvl.paths import private, replace_file
 from cvl.provider import Transport
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.incoming import incoming
+from cvl.remote.inert import told
 from cvl.remote.landing import Landed, land_staged, land_tar
 from cvl.remote.record import folder_of
 from cvl.remote.results import Results, arrange, fresh, parse_changed, produced
@@ -47,6 +48,14 @@ class _Load:
     arrived: Callable[[Landed], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Noted:
+    """What earlier fetches into a folder have noted: `Landed.seen` and `Landed.inert` of them."""
+
+    seen: Mapping[bytes, bytes]
+    inert: frozenset[bytes]
+
+
 def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> Landed:
     """Bring everything new or changed into `into`; what is here already is not moved again.
 
@@ -58,18 +67,18 @@ def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> 
     place = os.fsencode(handle.get("place", ""))
     here = os.fsencode(into) if "host" not in handle else b""
     results = arrange(produced(parse_changed(listing), place, here), place)
-    seen = _seen(run_id, into)
-    new = fresh(results, into, seen)
+    noted = _noted(run_id, into)
+    new = fresh(results, into, noted.seen)
     scope.tell("fetching", f"{len(new.files)} files, {size(new.size)}")
     folder = folder_of(answers, far.transport.where)
 
     def arrived(landed: Landed) -> None:
-        _remember(run_id, into, {**seen, **landed.seen})
+        _remember(run_id, into, noted, landed)
 
     load = _Load(new=new, folder=folder, into=into, arrived=arrived)
     landed = _carried(load, far, headers, scope)
     arrived(landed)
-    _tell(scope, landed, into)
+    _tell(scope, landed, into, noted.inert)
     return landed
 
 
@@ -138,11 +147,15 @@ def _by_rsync(load: _Load, transport: Transport, scope: Scope) -> Landed:
         return land_staged(staging, load.new, load.into)
 
 
-def _tell(scope: Scope, landed: Landed, into: Path) -> None:
+def _tell(scope: Scope, landed: Landed, into: Path, known: frozenset[bytes]) -> None:
     count = f"{landed.files} file{'' if landed.files == 1 else 's'}"
     scope.tell(
         "fetched", f"{count}, {size(landed.size)}, in {into}" if landed.files else "nothing new"
     )
+    if new := set(landed.inert) - known:
+        scope.warn(told(new))
+    for old, way in landed.moved[:SHOWN]:
+        scope.warn(f"made way: {os.fsdecode(old)!r} is now {os.fsdecode(way)!r}")
     for each in sorted(landed.skipped, key=lambda each: not each.stays)[:SHOWN]:
         scope.warn(f"{'left there' if each.stays else 'not brought'}: {each}")
     if len(landed.skipped) > SHOWN:
@@ -153,18 +166,21 @@ def _notes(run_id: str) -> Path:
     return run_folder(run_id) / "fetched.json"
 
 
-def _seen(run_id: str, into: Path) -> dict[bytes, bytes]:
+def _noted(run_id: str, into: Path) -> _Noted:
     try:
-        noted = json.loads(_notes(run_id).read_bytes())
-        if noted["into"] != str(into):
-            return {}
-        return {os.fsencode(path): os.fsencode(mark) for path, mark in noted["seen"].items()}
-    except (OSError, ValueError, KeyError, AttributeError):
-        return {}
+        found = json.loads(_notes(run_id).read_bytes())
+        if found["into"] == str(into):
+            seen = {os.fsencode(path): os.fsencode(mark) for path, mark in found["seen"].items()}
+            return _Noted(seen=seen, inert=frozenset(map(os.fsencode, found.get("inert", ()))))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        pass
+    return _Noted(seen={}, inert=frozenset())
 
 
-def _remember(run_id: str, into: Path, seen: Mapping[bytes, bytes]) -> None:
+def _remember(run_id: str, into: Path, noted: _Noted, landed: Landed) -> None:
     notes = _notes(run_id)
+    seen = {**noted.seen, **landed.seen}
     rows = {os.fsdecode(path): os.fsdecode(mark) for path, mark in seen.items()}
+    inert = sorted(map(os.fsdecode, noted.inert.union(landed.inert)))
     private(notes.parent)
-    replace_file(notes, json.dumps({"into": str(into), "seen": rows}).encode())
+    replace_file(notes, json.dumps({"into": str(into), "seen": rows, "inert": inert}).encode())

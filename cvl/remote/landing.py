@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Self
 
 from cvl.remote.incoming import FULL, incoming, no_room
-from cvl.remote.results import Piece, Results, Skipped, mark
+from cvl.remote.inert import HEAD_LIMIT, is_head_name, renamed
+from cvl.remote.repositories import Repositories
+from cvl.remote.results import Piece, Results, Skipped, mark, sighting
 from cvl.remote.shelf import AS_FOLDER, Shelf, descend
 from cvl.remote.tarstream import FILE, FOLDER, HARD, Member, TarReader
 from cvl.values import dataclass
@@ -28,13 +30,15 @@ class Landed:
     """What came of a fetch: how much landed, what did not, what had to make way.
 
     `moved` names files of an earlier time that stood where a folder was needed, or the reverse,
-    by their old and their new path. `seen` is for `results.fresh`.
+    by their old and their new path. `inert` names what has a suffix, so that no tool acts on it:
+    folders, and files that lie in none of those. `seen` is for `results.fresh`.
     """
 
     files: int
     size: int
     skipped: tuple[Skipped, ...]
     moved: tuple[tuple[bytes, bytes], ...]
+    inert: tuple[bytes, ...] = ()
     seen: Mapping[bytes, bytes]
 
 
@@ -75,11 +79,14 @@ class _Landing:
     def __init__(self, into: Path, staging: Path) -> None:
         self._into = into
         self._shelf = Shelf(into)
+        self._repositories = Repositories(self._shelf)
         self._staging = os.open(staging, AS_FOLDER)
         self._count = 0
         self._files = self._size = 0
         self._skipped: list[Skipped] = []
         self._seen: dict[bytes, bytes] = {}
+        self._inert: set[bytes] = set()
+        self._landed: dict[bytes, bytes] = {}
         self._mode = self._usual_mode()
 
     def __enter__(self) -> Self:
@@ -129,6 +136,7 @@ class _Landing:
             size=self._size,
             skipped=(*results.skipped, *self._skipped),
             moved=tuple(self._shelf.moved),
+            inert=tuple(sorted(self._inert)),
             seen=self._seen,
         )
 
@@ -162,9 +170,10 @@ class _Landing:
     def _twin(self, first: Piece) -> bytes:
         """Give a file that has landed a second name in the staging folder; return that."""
         name = self._name()
-        folder = self._shelf.around(first.target)
+        there = self._landed.get(first.target, first.target)
+        folder = self._shelf.around(there)
         try:
-            last = first.target.rpartition(b"/")[2]
+            last = there.rpartition(b"/")[2]
             os.link(last, name, src_dir_fd=folder, dst_dir_fd=self._staging, follow_symlinks=False)
         finally:
             os.close(folder)
@@ -190,22 +199,34 @@ class _Landing:
         """Rename a staged file into its place, over an older file or link."""
         staging = self._staging if folder is None else folder
         size = os.lstat(name, dir_fd=staging).st_size
-        self._shelf.put(name, staging, piece.target)
+        head = _beginning(name, staging) if is_head_name(_last(piece.target)) else b""
+        place = self._repositories.place(piece.target, head)
+        self._shelf.put(name, staging, place)
+        self._note(piece, place)
         self._files += 1
         self._size += size
         if size == piece.size and mark(piece):
-            self._seen[piece.target] = mark(piece)
+            self._seen[piece.target] = sighting(piece, place)
 
     def _make(self, piece: Piece) -> None:
         """Make a link or an empty folder."""
+        place = self._repositories.place(piece.target, piece.link, link=True)
         if piece.kind == "d":
-            self._shelf.folder(piece.target)
+            self._shelf.folder(place)
+            self._note(piece, place)
         elif not stays_inside(piece.target, piece.link):
             self.skip(piece.target, f"link leads out of the results: {os.fsdecode(piece.link)!r}")
         else:
             name = self._name()
             os.symlink(piece.link, name, dir_fd=self._staging)
-            self._shelf.put(name, self._staging, piece.target)
+            self._shelf.put(name, self._staging, place)
+            self._note(piece, place)
+
+    def _note(self, piece: Piece, place: bytes) -> None:
+        """Note where a result has landed, and the outermost name on its way that has a suffix."""
+        if place != piece.target:
+            self._landed[piece.target] = place
+        self._inert.update(renamed(place)[:1])
 
     def _name(self) -> bytes:
         self._count += 1
@@ -236,6 +257,19 @@ def stays_inside(place: bytes, link: bytes) -> bool:
     return (
         bool(link) and not link.startswith(b"/") and climbs <= deep and b".." not in names[climbs:]
     )
+
+
+def _last(path: bytes) -> bytes:
+    return path.rpartition(b"/")[2]
+
+
+def _beginning(name: bytes, folder: int) -> bytes:
+    """Return the first bytes of a file in an open folder of ours."""
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return os.read(fd, HEAD_LIMIT)
+    finally:
+        os.close(fd)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -11,6 +11,7 @@ from cvl.digest import blake2b
 from cvl.errors import CvlError
 from cvl.remote.far import Writable
 from cvl.remote.hashes import BLOCK, Entry, Hashes, Held, blocks, open_file, stamp_of
+from cvl.remote.inert import active
 from cvl.remote.listing import walk
 from cvl.remote.tarstream import END, FOLDER, LINK, Member, header, padding
 from cvl.remote.tree import Delta
@@ -53,11 +54,12 @@ def _pieces(run_files: Mapping[str, bytes | Path], change: Delta | None) -> Iter
         assert change.root is not None, "this tree was not read here"
         root, hashes = os.fsencode(change.root.absolute()) + b"/", change.hashes
         for path, entry in change.send.items():
-            if hashes and (held := hashes.held.get(path)):
+            here = change.local.get(path, path) if change.local else path
+            if hashes and (held := hashes.held.get(here)):
                 yield _whole(b"tree/" + path, entry, held)
             else:
-                stamp = hashes.stamp(path) if hashes else b""
-                yield from _member(b"tree/" + path, root + path, entry, stamp)
+                stamp = hashes.stamp(here) if hashes else b""
+                yield from _member(b"tree/" + path, root + here, entry, stamp)
     yield from _ours(b"end", b"")
     yield END
 
@@ -77,7 +79,7 @@ def _local(member: bytes, path: Path) -> Iterator[bytes]:
     reader = Hashes(path)
     for inner in walk(place, b"", everything=True):
         if entry := reader.entry(inner):
-            yield from _member(member + b"/" + inner, place + b"/" + inner, entry)
+            yield from _member(member + b"/" + active(inner), place + b"/" + inner, entry)
 
 
 def _member(member: bytes, place: bytes, entry: Entry, stamp: bytes = b"") -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cvl.errors import FetchError
+from cvl.remote.inert import inert
 from cvl.values import dataclass
 
 REPO = b"_repo"
@@ -155,6 +156,11 @@ def fresh(results: Results, into: Path, seen: Mapping[bytes, bytes]) -> Results:
     return Results(pieces=pieces, skipped=results.skipped)
 
 
+def sighting(piece: Piece, place: bytes) -> bytes:
+    """Return what `fresh` wants to know of a result that has landed at `place`."""
+    return mark(piece) if place == piece.target else mark(piece) + b"\0" + place
+
+
 def mark(piece: Piece) -> bytes:
     """Return what tells two states of one result apart, or b"" where the host does not say."""
     return b"%d %b" % (piece.size, piece.stamp) if piece.stamp else b""
@@ -230,26 +236,14 @@ def _below(folder: bytes, place: bytes) -> bytes:
 
 
 def _candidates(item: Changed, place: bytes) -> Iterator[bytes]:
-    path = _disarmed(item.path)
+    path = inert(item.path)
     if item.area == "r":
         yield REPO + b"/" + path
         return
     yield path
     if item.area == "e":
         inner = b"" if place.startswith(b"/") else place.strip(b"/")
-        yield b"/".join(part for part in (REPO, _disarmed(inner), path) if part)
-
-
-def _disarmed(path: bytes) -> bytes:
-    """Return `path` with `.git` as `_git`.
-
-    A repository from a foreign host must not become one here: git, or a shell's prompt, would run
-    the commands in its configuration, and with `-o .` it would even replace the user's own.
-    """
-    if b".git" not in path.lower():
-        return path
-    names = path.split(b"/")
-    return b"/".join(b"_git" if name.lower() == b".git" else name for name in names)
+        yield b"/".join(part for part in (REPO, inert(inner), path) if part)
 
 
 def _parents(path: bytes) -> Iterator[bytes]:
@@ -259,10 +253,11 @@ def _parents(path: bytes) -> Iterator[bytes]:
 
 
 def _is_here(piece: Piece, folder: bytes, seen: Mapping[bytes, bytes]) -> bool:
-    if piece.kind != "f" or not mark(piece) or seen.get(piece.target) != mark(piece):
+    noted, _, place = seen.get(piece.target, b"").partition(b"\0")
+    if piece.kind != "f" or not mark(piece) or noted != mark(piece):
         return False
     try:
-        found = os.lstat(folder + piece.target)
+        found = os.lstat(folder + (place or piece.target))
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == piece.size

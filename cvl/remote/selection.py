@@ -22,6 +22,7 @@ from posixpath import normpath
 from cvl.digest import blake2b
 from cvl.errors import UsageError
 from cvl.remote.hashes import Entry, Hashes
+from cvl.remote.inert import under_own_names
 from cvl.remote.listing import Listing, walk
 from cvl.remote.tree import Tree, prune
 from cvl.spec import Source
@@ -55,7 +56,7 @@ def select(source: Source, state: Path, without: Collection[Path] = ()) -> Selec
     hashes.save()
     prune(state, "files-*")
     return Selection(
-        tree=Tree(chooser.entries, source.root, hashes),
+        tree=Tree(chooser.entries, source.root, hashes, under_own_names(chooser.entries)),
         warnings=(*listing.warnings, *hashes.warnings),
     )
 

@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 from cvl.digest import blake2b
 from cvl.paths import private, replace_file
 from cvl.remote.hashes import Entry, Hashes
 from cvl.values import dataclass
 
+AS_IT_LIES: Mapping[bytes, bytes] = MappingProxyType({})
 KEPT = 48
 """How many files of each kind stay in the folder of known trees."""
 
@@ -21,7 +23,8 @@ class Tree:
 
     Equal content gives an equal `id` (32 hex digits), wherever and whenever it was read.
     `root` is the folder that the paths start from, if they were read here; `hashes` is what
-    read them.
+    read them. `own` says which of the entries travel under another path than they lie at here:
+    results whose own name would act here.
     """
 
     def __init__(
@@ -29,9 +32,13 @@ class Tree:
         entries: Mapping[bytes, Entry],
         root: Path | None = None,
         hashes: Hashes | None = None,
+        own: Mapping[bytes, bytes] = AS_IT_LIES,
     ) -> None:
+        if own:
+            entries = {own.get(path, path): entry for path, entry in entries.items()}
         self.entries: Mapping[bytes, Entry] = dict(sorted(entries.items()))
         self.root, self.hashes = root, hashes
+        self.local: Mapping[bytes, bytes] = {path: here for here, path in own.items()}
 
     @cached_property
     def id(self) -> str:
@@ -57,7 +64,7 @@ class Delta:
     """What makes the tree `base` ("-": nothing) into the tree `tree`.
 
     First everything in `gone` is removed, folders with all that is in them; then the entries of
-    `send` are written.
+    `send` are written. `local` says where an entry lies here, if not at its path.
     """
 
     base: str
@@ -66,6 +73,7 @@ class Delta:
     gone: tuple[bytes, ...]
     send: Mapping[bytes, Entry]
     hashes: Hashes | None = None
+    local: Mapping[bytes, bytes] | None = None
 
     @property
     def size(self) -> int:
@@ -91,6 +99,7 @@ def delta(old: Tree | None, new: Tree) -> Delta:
         gone=tuple(_topmost(gone, _folders(new.entries))) if gone else (),
         send=send,
         hashes=new.hashes,
+        local=new.local,
     )
 
 

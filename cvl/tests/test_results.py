@@ -408,7 +408,7 @@ def test_a_foreign_repository_does_not_become_one_here(tmp_path: Path) -> None:
         Changed(kind="f", size=1, area="w", path=b".gitignore"),
     ]
     targets = [piece.target for piece in arrange(changed, PLACE).pieces]
-    assert targets == [b"_git/config", b".gitignore", b"clone/_git/hooks/x"]
+    assert targets == [b".git.inert/config", b".gitignore", b"clone/.GIT.inert/hooks/x"]
 
 
 def test_members_that_nobody_asked_for_and_files_that_did_not_come_are_reported(

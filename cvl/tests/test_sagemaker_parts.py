@@ -379,7 +379,7 @@ def test_a_hostile_archive_writes_nothing_outside(cloud: AwsCloud, tmp_path: Pat
     into = tmp_path / "deep/into"
     fetch(Account(), Place.parse(f"s3://{BUCKET}/j/output"), into, Scope())
     found = {str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*") if each.is_file()}
-    assert found == {"deep/into/good/file", "deep/into/_git/config"}
+    assert found == {"deep/into/good/file", "deep/into/.git.inert/config"}
 
 
 def test_a_broken_archive_is_an_error_and_can_be_fetched_again(
