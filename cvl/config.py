@@ -1,10 +1,10 @@
 """Settings, in one order: flag > environment > project `cvl.toml` > user `cvl.toml` > default.
 
 The flag and the default belong to the caller. The environment's name for an option is `CVL_` and
-its name in capitals. The project's file is the nearest one in the current folder or a parent of
-it; the user's is `$XDG_CONFIG_HOME/cvl/cvl.toml`. Options for all runners stand at the top of a
-file, those of one runner below `[runner.NAME]`; `default` below `[runner]` names one. A path in a
-file is relative to that file.
+its name in capitals. The user's file is `$XDG_CONFIG_HOME/cvl/cvl.toml`; the project's is the
+nearest one in the current folder or a parent of it, and says little (`project.py`). Options for
+all runners stand at the top of a file, those of one runner below `[runner.NAME]`; `default` below
+`[runner]` names one. A path in a file is relative to that file.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cvl.config_file import FILE, Layer, Value, content, layer
 from cvl.errors import UsageError
 from cvl.values import dataclass
 
-FILE = "cvl.toml"
-
-Value = str | int | float | bool | tuple[str, ...]
+if TYPE_CHECKING:
+    from cvl.project import Own
 
 OPTIONS = frozenset(
     {
@@ -38,10 +39,9 @@ OPTIONS = frozenset(
 )
 """What may stand at the top of a file. Each reader knows its own type."""
 
-USER_ONLY = frozenset({"accept_new_host_key", "ssh_config", "state_dir", "timeout_action"})
-"""What a project's file may not decide: a checkout of somebody else's must not be able to."""
-
 YES, NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
+SHOWN = 12
+"""Unknown options of one file that are named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,27 +54,18 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One file as it was read."""
-
-    path: Path
-    options: Mapping[str, Value]
-    runners: Mapping[str, Mapping[str, Value]]
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """What the environment and the files say, nearest first."""
 
     cwd: Path
     environ: Mapping[str, str]
     layers: tuple[Layer, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was ignored, in sentences for a person."""
-        return tuple(warning for layer in self.layers for warning in layer.warnings)
+        return (*self.passed_over, *(text for layer in self.layers for text in layer.warnings))
 
     def find(self, name: str) -> Setting | None:
         """Return the setting of an option for all runners, None where nobody says."""
@@ -82,12 +73,17 @@ class Config:
 
     def configured(self, name: str) -> Setting | None:
         """As `find`, of the files alone."""
-        for layer in self.layers:
-            if name in layer.options:
-                return Setting(
-                    value=layer.options[name], origin=str(layer.path), base=layer.path.parent
-                )
-        return None
+        return next(iter(self._said(name)), None)
+
+    def every(self, name: str) -> list[Setting]:
+        """Return what counts together where the lowest does: the environment's, or all files'."""
+        given = self._environment(name)
+        return [given] if given else self._said(name)
+
+    def find_own(self, runner: str, name: str) -> Setting | None:
+        """Return the setting of one runner's own option, None where nobody says."""
+        found = [_setting(each, each.runners.get(runner, {}), name) for each in self.layers]
+        return self._environment(name) or next(filter(None, found), None)
 
     def get(self, name: str) -> Value | None:
         """Return the value of an option for all runners, as it was written."""
@@ -114,21 +110,27 @@ class Config:
     def path(self, name: str) -> Path | None:
         """Return an option that is a path: absolute, `~` expanded."""
         found = self.find(name)
-        if found is None:
-            return None
-        if not isinstance(found.value, str) or not found.value:
+        return self.path_of(name, found) if found else None
+
+    def path_of(self, name: str, found: Setting) -> Path:
+        """Return a setting that is a path: absolute, `~` expanded. Raises `UsageError`."""
+        if not isinstance(found.value, str) or not found.value or "\0" in found.value:
             raise self._wrong(name, "a path")
         return found.base / os.path.expanduser(found.value)  # noqa: PTH111 - an unknown ~user stays
 
     def runner(self, name: str, options: Iterable[str] = ()) -> Mapping[str, Value]:
         """Return one runner's own options; for those named in `options` the environment counts."""
         said: dict[str, Value] = {}
-        for layer in reversed(self.layers):
-            said.update(layer.runners.get(name, {}))
+        for each in reversed(self.layers):
+            said.update(each.runners.get(name, {}))
         for option in options:
             if found := self._environment(option):
                 said[option] = found.value
         return said
+
+    def _said(self, name: str) -> list[Setting]:
+        found = [_setting(each, each.options, name) for each in self.layers]
+        return [each for each in found if each]
 
     def _environment(self, name: str) -> Setting | None:
         variable = f"CVL_{name.upper()}"
@@ -146,11 +148,29 @@ def load(cwd: Path, environ: Mapping[str, str]) -> Config:
 
     Raises `UsageError`, with path and line, for a file that cannot be read.
     """
-    project, user = _nearest(cwd), user_file(environ)
-    layers = [_read(project, project=True)] if project and project != user else []
-    if user and os.path.isfile(user):  # noqa: PTH113
-        layers.append(_read(user, project=False))
-    return Config(cwd=cwd, environ=environ, layers=tuple(layers))
+    user, passed_over = user_layer(environ), list[str]()
+    project = _project(cwd, environ, user, passed_over)
+    layers = tuple(each for each in (project, user) if each)
+    return Config(cwd=cwd, environ=environ, layers=layers, passed_over=tuple(passed_over))
+
+
+def user_layer(environ: Mapping[str, str]) -> Layer | None:
+    """Read the user's own file, where there is one. Raises `UsageError`."""
+    home = user_file(environ)
+    there = home is not None and os.path.lexists(home)
+    return _known(layer(home, content(home))) if home and there else None
+
+
+def own(user: Layer | None, environ: Mapping[str, str]) -> Own:
+    """Return what the user's own files name."""
+    from cvl.project import Own
+
+    def aliases() -> frozenset[str]:
+        from cvl.transports.aliases import aliases as named
+
+        return named(environ)
+
+    return Own(layer=user, aliases=aliases)
 
 
 def user_file(environ: Mapping[str, str]) -> Path | None:
@@ -161,58 +181,36 @@ def user_file(environ: Mapping[str, str]) -> Path | None:
     return Path(folder) / "cvl" / FILE if folder.startswith("/") else None
 
 
-def _nearest(cwd: Path) -> Path | None:
-    for folder in (cwd, *cwd.parents):
-        if os.path.isfile(path := folder / FILE):  # noqa: PTH113 - no error where it is forbidden
-            return path
-    return None
+def _project(
+    cwd: Path, environ: Mapping[str, str], user: Layer | None, passed_over: list[str]
+) -> Layer | None:
+    if not any(os.path.lexists(folder / FILE) for folder in (cwd, *cwd.parents)):
+        return None
+    from cvl import project
+
+    home = user_file(environ)
+    found = project.nearest(cwd, home, passed_over.append)
+    if found is None:
+        return None
+    said = _known(layer(found.path, found.data))
+    return project.admitted(found, said, own(user, environ), home)
 
 
-def _read(path: Path, *, project: bool) -> Layer:
-    tables = _parse(path)
-    runners = tables.pop("runner", {})
-    if isinstance(runners, str):
-        runners = {"default": runners}
-    if isinstance(runners, dict) and isinstance(runners.get("default"), str):
-        tables["runner"] = runners.pop("default")
-    if not isinstance(runners, dict) or not all(isinstance(own, dict) for own in runners.values()):
-        raise UsageError(f"{path}: runner must hold one table for each runner", "[runner.NAME]")
-    ignored = {key: why for key in tables if (why := _ignored(key, project=project))}
+def _known(said: Layer) -> Layer:
+    """Return what a file says without what there is no such option for, and warnings of that."""
+    unknown = [key for key in said.options if key not in OPTIONS]
+    warnings = [
+        f"{said.path}: {key[:60]!r} is ignored: there is no such option{_near(key)}"
+        for key in unknown[:SHOWN]
+    ]
+    if len(unknown) > SHOWN:
+        warnings.append(f"{said.path}: {len(unknown) - SHOWN} more such are ignored")
     return Layer(
-        path=path,
-        options={k: _value(path, k, value) for k, value in tables.items() if k not in ignored},
-        runners={
-            name: {key: _value(path, f"runner.{name}.{key}", value) for key, value in own.items()}
-            for name, own in runners.items()
-        },
-        warnings=tuple(f"{path}: {key!r} is ignored: {why}" for key, why in ignored.items()),
+        path=said.path,
+        options={key: value for key, value in said.options.items() if key in OPTIONS},
+        runners=said.runners,
+        warnings=tuple(warnings),
     )
-
-
-def _parse(path: Path) -> dict[str, object]:
-    import tomllib
-
-    data = b""
-    try:
-        data = path.read_bytes()
-        return tomllib.loads(data.decode())
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path}:{line}: not UTF-8 text") from error
-    except tomllib.TOMLDecodeError as error:
-        # "what (at line 3, column 7)", or "what (at end of document)"
-        what, _, place = str(error).rpartition(" (at ")
-        word = place.removeprefix("line ").partition(",")[0]
-        line = int(word) if word.isdigit() else len(data.splitlines())
-        raise UsageError(f"{path}:{line}: {what}", "the file must be TOML: name = value") from error
-
-
-def _ignored(key: str, *, project: bool) -> str:
-    if key not in OPTIONS:
-        return f"there is no such option{_near(key)}"
-    return f"it counts only in the user's own {FILE}" if project and key in USER_ONLY else ""
 
 
 def _near(key: str) -> str:
@@ -222,9 +220,7 @@ def _near(key: str) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _value(path: Path, name: str, value: object) -> Value:
-    if isinstance(value, list) and all(isinstance(word, str) for word in value):
-        return tuple(value)
-    if isinstance(value, str | int | float | bool):
-        return value
-    raise UsageError(f"{path}: {name} must be text, a number, true or false, or a list of texts")
+def _setting(said: Layer, table: Mapping[str, Value], name: str) -> Setting | None:
+    if name not in table:
+        return None
+    return Setting(value=table[name], origin=str(said.path), base=said.path.parent)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
 
+from cvl import trust
 from cvl.errors import UsageError
 from cvl.values import dataclass
 
@@ -22,25 +23,31 @@ class Lookup:
     """What decides where examples are looked for.
 
     `named` is the user's `--root`, `configured` comes from a `cvl.toml`, `env` holds $CVL_ROOT,
-    $CVLIZATION_ROOT and $XDG_CACHE_HOME.
+    $CVLIZATION_ROOT and $XDG_CACHE_HOME. `warn` hears of roots of other owners: see `find_root`.
     """
 
     named: Path | None = None
     configured: Path | None = None
     env: Mapping[str, str] = field(default_factory=lambda: os.environ)
     cwd: Path = field(default_factory=Path.cwd)
+    warn: Callable[[str], None] = lambda _text: None
 
 
 def find_root(lookup: Lookup) -> Path:
     """Return the first root there is: named, environment, parents, configured, shipped.
 
+    On the way up, the examples of other owners are passed over, unless the user trusts them.
     Raises UsageError when one that was named has no examples, or when there is none at all.
     """
     for path, origin in _named(lookup):
         return _checked(lookup.cwd / path, origin)
     for folder in (lookup.cwd, *lookup.cwd.parents):
-        if has_examples(folder, "examples"):
+        if not has_examples(folder, "examples"):
+            continue
+        why = trust.doubt(folder, "examples")
+        if not why:
             return folder
+        lookup.warn(trust.unread(folder / "examples", why))
     if lookup.configured is not None:
         return _checked(lookup.cwd / lookup.configured, "the configured root")
     if (shipped := shipped_root()) is not None:
@@ -63,12 +70,15 @@ def shipped_root() -> Path | None:
 
 
 def own_root(folder: Path) -> Path:
-    """Return the root of an example given as a path: whose examples/ holds it, git's, or itself."""
+    """Return the root of an example given as a path: whose examples/ holds it, git's, or itself.
+
+    A repository of another owner is none: its example is a root of its own.
+    """
     for parent in folder.parents:
         if folder.relative_to(parent).parts[0] in TYPES:
             return parent
     for parent in (folder, *folder.parents):
-        if (parent / ".git").exists():
+        if (parent / ".git").exists() and not trust.doubt(parent, ".git"):
             return parent
     return folder
 

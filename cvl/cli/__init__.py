@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "fetch": ("cvl.cli.runs:fetch", "Bring a run's results here."),
         "reap": ("cvl.cli.reap:reap", "End what should be over and still costs money."),
         "offers": ("cvl.cli.offers:offers", "Show what can be rented now, and for how much."),
+        "trust": ("cvl.cli.trust:trust", "Let a project's cvl.toml say more; or no longer."),
         "doctor": ("cvl.cli.doctor:doctor", "Check what the runners need, here and on a host."),
     }
 )

@@ -11,6 +11,7 @@ import click
 from cvl.catalog import Lookup, described, find, find_root, listed, load
 from cvl.cli.options import FilePath
 from cvl.cli.settings import configured_root, settings
+from cvl.console import complain
 from cvl.terminal import say, show, show_json, show_table, show_text
 
 ROOT = click.option("--root", type=FilePath(), help="The folder that holds examples/.")
@@ -43,7 +44,11 @@ def presets_of(row: dict[str, object]) -> str:
 
 def lookup(root: Path | None) -> Lookup:
     """Return what decides where examples are looked for."""
-    return Lookup(named=root, configured=configured_root(settings()), env=os.environ)
+    found = settings()
+    for warning in found.warnings:
+        complain(warning)
+    configured = configured_root(found)
+    return Lookup(named=root, configured=configured, env=os.environ, warn=complain)
 
 
 def mentions(row: dict[str, object], word: str) -> bool:

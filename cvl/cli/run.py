@@ -10,15 +10,16 @@ import click
 from cvl import config
 from cvl.cli.choice import HOST_FLAGS, RunCommand, flag_of
 from cvl.cli.options import DecimalType, Duration, FilePath, Grace, entry, parameters
+from cvl.cli.place import destination
 from cvl.cli.plan import Planned, agreement, show_plan
-from cvl.cli.settings import configured_root, settings
+from cvl.cli.settings import configured_root, read_as, settings
 from cvl.cli.variables import environment
 from cvl.console import Console
 from cvl.errors import UsageError
 from cvl.runners import Runner, load
 from cvl.runners.common import Common
 from cvl.terminal import say_json, show
-from cvl.units import duration, minutes
+from cvl.units import duration, minutes, money
 
 
 @click.command(
@@ -110,7 +111,12 @@ def called(
     console: Console,
 ) -> Any:
     """Call the runner with what the command line and the configuration say."""
+    found = settings()
+    for warning in found.warnings:
+        console.warn(warning)
     given = own_options(runner, name, params)
+    if (place := destination(name, params, found)) and not params["quiet"]:
+        console.say(place)
     to_init = {each.name for each in parameters(runner) if each.to_init}
     instance = runner(**{key: value for key, value in given.items() if key in to_init})
     return entry(runner)(
@@ -143,8 +149,6 @@ def own_options(runner: type[Runner], name: str, params: Mapping[str, Any]) -> d
 def common(params: Mapping[str, Any], console: Console) -> Common:
     """Return what every runner's `run` takes."""
     found = settings()
-    for warning in found.warnings:
-        console.warn(warning)
     given: Common = {
         "root": params["root"],
         "configured_root": configured_root(found),
@@ -167,6 +171,8 @@ def common(params: Mapping[str, Any], console: Console) -> Common:
         given["grace"] = grace
     if (most := params["max_cost"]) is not None:
         given["max_cost"] = most
+    elif amounts := [read_as(each, "max_cost", money) for each in found.every("max_cost")]:
+        given["configured_max_cost"] = min(amounts)
     return given
 
 
@@ -176,8 +182,8 @@ def seconds(params: Mapping[str, Any], found: config.Config) -> float | None:
         return float(params["timeout"])
     if params["timeout_minutes"] is not None:
         return minutes(params["timeout_minutes"])
-    text = found.text("timeout")
-    return duration(text) if text else None
+    setting = found.find("timeout")
+    return read_as(setting, "timeout", duration) if setting else None
 
 
 def final(status: Any) -> dict[str, object]:

@@ -23,7 +23,8 @@ class Common(TypedDict, total=False):
     include: more paths of the repository to send. tty: give the job a terminal over there.
     agree: sees the plan before anything happens; raises to refuse. on_output, on_event: hear the
     job's output and the phases. observer: both in one. ahead: a host that is named may be called
-    while we still read what is to run there.
+    while we still read what is to run there. configured_root, configured_max_cost: as the files
+    of the command line's user say, where the caller says nothing.
     """
 
     root: str | Path | None
@@ -33,6 +34,7 @@ class Common(TypedDict, total=False):
     grace: float
     fetch_limit: float
     max_cost: Decimal | None
+    configured_max_cost: Decimal
     output_dir: str | Path | None
     detach: bool
     nodes: int

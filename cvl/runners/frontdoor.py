@@ -21,7 +21,7 @@ from cvl.catalog import (
 from cvl.errors import NotFound
 from cvl.ledger import Ledger
 from cvl.paths import ledger_file
-from cvl.provider import Provider
+from cvl.provider import Observer, Provider
 from cvl.runners import given
 from cvl.runners.common import Common
 from cvl.spec import (
@@ -84,7 +84,7 @@ def job(
 def known(example: str, common: Common) -> bool:
     """Return whether the example is known here. Raises `UsageError` for a broken one."""
     try:
-        find(example, lookup(common))
+        find(example, replace(lookup(common), warn=lambda _said_before: None))
     except NotFound:
         return False
     return True
@@ -93,7 +93,17 @@ def known(example: str, common: Common) -> bool:
 def lookup(common: Common) -> Lookup:
     """Return what decides where examples are looked for."""
     named, configured = common.get("root"), common.get("configured_root")
-    return Lookup(named=Path(named) if named else None, configured=configured, env=os.environ)
+    return Lookup(
+        named=Path(named) if named else None,
+        configured=configured,
+        env=os.environ,
+        warn=observer_of(common).warn,
+    )
+
+
+def observer_of(common: Common) -> Observer:
+    """Return who hears of the run."""
+    return common.get("observer") or Callbacks(common)
 
 
 def equipped(job: JobSpec, common: Common, bounds: Limits) -> JobSpec:
@@ -131,7 +141,7 @@ def limits(
         grace=given.seconds(common.get("grace", GRACE), "grace"),
         fetch=given.seconds(common.get("fetch_limit", FETCH_LIMIT), "fetch_limit"),
         timeout_action=timeout_action,
-        max_cost=common.get("max_cost"),
+        max_cost=common.get("max_cost", common.get("configured_max_cost")),
     )
 
 
@@ -139,7 +149,7 @@ def options_of(spec: JobSpec, common: Common) -> engine.Options:
     """Return what the engine needs beside the job."""
     results = common.get("output_dir") or Path("cvl-runs", spec.run_id)
     return engine.Options(
-        observer=common.get("observer") or Callbacks(common),
+        observer=observer_of(common),
         agree=common.get("agree") or (lambda _plan: None),
         results=given.results(Path(results).absolute()),
         fetch=common.get("fetch", True),

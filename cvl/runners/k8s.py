@@ -115,6 +115,9 @@ class K8sRunner:
             annotations=pairs(annotation, "--annotation"),
             start_limit=duration(start_timeout),
         )
+        if (most := common.pop("configured_max_cost", None)) is not None:
+            text = f"max_cost = {most} cannot be kept here: a cluster has no price"
+            frontdoor.observer_of(common).warn(text)
         if example:
             if common.get("keep") or not common.get("fetch", True):
                 raise UsageError(

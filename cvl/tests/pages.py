@@ -17,6 +17,7 @@ from typing import Self
 
 from cvl import config
 from cvl.cli.options import parameters
+from cvl.config_file import FILE
 from cvl.runners import load
 from cvl.testing.machine import possible
 from cvl.testing.sshd import Sshd
@@ -175,10 +176,13 @@ class Lab:
         return "".join(said)
 
     def toml(self, text: str) -> None:
-        """See that nothing in it is ignored."""
-        (self.folder / config.FILE).write_text(text)
-        found = config.load(self.folder, {"HOME": "/nowhere"})
-        (self.folder / config.FILE).unlink()
+        """See that nothing in it is ignored, as the user's own file."""
+        mine = self.folder.parent / "config/cvl"
+        mine.mkdir(parents=True, exist_ok=True)
+        (mine / FILE).write_text(text)
+        found = config.load(self.folder, {"XDG_CONFIG_HOME": str(mine.parent)})
+        (mine / FILE).unlink()
+        assert found.layers
         assert found.warnings == ()
         for name, own in tomllib.loads(text).get("runner", {}).items():
             if isinstance(own, dict):

@@ -88,6 +88,7 @@ def test_results_land_where_they_are_wanted(desk: Desk) -> None:
     desk.sh("echo x >$CVL_WORK_DIR/result", "-o", "a/b c")
     assert [file.read_text() for file in (desk.repo / "a/b c").rglob("result")] == ["x\n"]
     (desk.repo / "cvl.toml").write_text('output = "from-config"\n')
+    assert desk.cvl("trust", "-y").code == 0
     desk.sh("echo y >$CVL_WORK_DIR/result")
     assert [file.read_text() for file in (desk.repo / "from-config").rglob("result")] == ["y\n"]
 

@@ -1,0 +1,107 @@
+"""Reading one `cvl.toml`: its bytes once, bounded, never waiting; then what they say."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from cvl.errors import UsageError
+from cvl.owners import judged
+from cvl.values import dataclass
+
+FILE = "cvl.toml"
+LIMIT = 1 << 16
+"""Bytes that a file may have."""
+DOTS = 100
+"""Dots that a line may have: a key with ten thousand of them takes tomllib gigabytes (3.13)."""
+
+Value = str | int | float | bool | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One file as it was read: options for all runners, those of each, and what to say of it."""
+
+    path: Path
+    options: Mapping[str, Value]
+    runners: Mapping[str, Mapping[str, Value]]
+    warnings: tuple[str, ...] = ()
+
+
+def content(path: Path, *, also: int | None = None) -> bytes:
+    """Return what stands in a file, read once. Raises `UsageError`.
+
+    A pipe, a device or a folder is refused without opening it, so that nothing waits or acts. So
+    is what others own, but for the user `also`, or may write to.
+    """
+    try:
+        _regular(path, os.stat(path).st_mode)  # noqa: PTH116 - on every start
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as opened:
+            status = os.fstat(descriptor)
+            _regular(path, status.st_mode)
+            if why := judged(status, also):
+                raise UsageError(f"{path}: not read: {why}", "take it over: chown and chmod go-w")
+            data = opened.read(LIMIT + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > LIMIT:
+        raise UsageError(f"{path}: cannot be read: more than {LIMIT >> 10} KiB")
+    return data
+
+
+def layer(path: Path, data: bytes) -> Layer:
+    """Return what these bytes say. Raises `UsageError`, with path and line."""
+    tables = _parsed(path, data)
+    runners = tables.pop("runner", {})
+    if isinstance(runners, str):
+        runners = {"default": runners}
+    if isinstance(runners, dict) and isinstance(runners.get("default"), str):
+        tables["runner"] = runners.pop("default")
+    if not isinstance(runners, dict) or not all(isinstance(own, dict) for own in runners.values()):
+        raise UsageError(f"{path}: runner must hold one table for each runner", "[runner.NAME]")
+    return Layer(
+        path=path,
+        options={key: _value(path, key, value) for key, value in tables.items()},
+        runners={
+            name: {key: _value(path, f"runner.{name}.{key}", value) for key, value in own.items()}
+            for name, own in runners.items()
+        },
+    )
+
+
+def _regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{path}: cannot be read: it is not a file")
+
+
+def _parsed(path: Path, data: bytes) -> dict[str, object]:
+    import tomllib
+
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.count(b".") > DOTS and not line.lstrip().startswith(b"#"):
+            raise UsageError(f"{path}:{number}: more than {DOTS} dots in one line")
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        line_number = data[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path}:{line_number}: not UTF-8 text") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: too many brackets inside brackets") from error
+    except ValueError as error:  # also for a number with thousands of digits
+        # "what (at line 3, column 7)", or "what (at end of document)"
+        what, _, place = str(error).rpartition(" (at ")
+        word = place.removeprefix("line ").partition(",")[0]
+        end = int(word) if word.isdigit() else len(data.splitlines())
+        hint = "the file must be TOML: name = value"
+        raise UsageError(f"{path}:{end}: {what or error}", hint) from error
+
+
+def _value(path: Path, name: str, value: object) -> Value:
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return tuple(value)
+    if isinstance(value, str | int | float | bool):
+        return value
+    raise UsageError(f"{path}: {name} must be text, a number, true or false, or a list of texts")

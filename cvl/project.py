@@ -1,0 +1,203 @@
+"""What a project may say, and whose project it is: docs/decisions/config.md has the reasons.
+
+A checkout of somebody else's decides neither what runs here, nor where results land, nor whom
+secrets go to. Its `cvl.toml` says where its examples are, how long and how dear a run may be, and
+which of the runners and hosts that the user's own files name is its usual one. What else stands
+in it counts for as long as the user trusts these very bytes; some of it never does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from cvl import trust
+from cvl.config_file import FILE, Layer, Value, content
+from cvl.values import dataclass
+
+HOSTED = ("ssh", "docker")
+"""Runners whose place is a host of the user's own."""
+NEVER = frozenset({"state_dir", "ssh_config"})
+"""What no project decides, trusted or not: where our own records lie, and who a host is."""
+KEYS = re.compile(r"(^|_)(keys?|tokens?|passwords?|secrets?)(_(path|file))?\Z")
+"""The names of keys, and of whether a host's is taken unseen: never a project's either."""
+NO_PLACE = frozenset({".git", ".envrc", ".idea", ".vscode", "cvl.toml"})
+"""Names in a project that tools act on, so that no results land there."""
+PUBLIC = frozenset({"pull_secrets"})
+"""Names of what lies in the cluster: no key of the user's."""
+
+SHOWN = 12
+"""Names of settings in one sentence."""
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A project's file: its bytes, and whether the user trusts just these."""
+
+    path: Path
+    data: bytes
+    trusted: bool = False
+    changed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """What the user's own file says, and `aliases`: the hosts that the user's ssh_config names."""
+
+    layer: Layer | None
+    aliases: Callable[[], Collection[str]]
+
+    def runs_on(self, name: Value) -> bool:
+        """Return whether the user's file names this runner."""
+        if self.layer is None:
+            return name == "local"
+        default = self.layer.options.get("runner")
+        return name in self.layer.runners or name == (default or "local")
+
+    def reaches(self, host: Value) -> bool:
+        """Return whether the user's files name this host, in just these words."""
+        tables = self.layer.runners if self.layer else {}
+        named = {tables[runner].get("host") for runner in HOSTED if runner in tables}
+        return host in named or host in self.aliases()
+
+
+def nearest(cwd: Path, own: Path | None, warn: Callable[[str], None]) -> Project | None:
+    """Return the file of the nearest folder of the user's, or of one that the user trusts.
+
+    `own` is the user's own file, which is no project's. Files of others are not even opened:
+    `warn` hears of them. Raises `UsageError` for a file that cannot be read.
+    """
+    for folder in (cwd, *cwd.parents):
+        path = folder / FILE
+        if not os.path.lexists(path):
+            continue
+        if own and os.path.realpath(path) == os.path.realpath(own):
+            return None
+        if why := trust.doubt(folder, FILE):
+            warn(trust.unread(path, why))
+            continue
+        agreed = trust.find(folder)
+        found = read(path, agreed)
+        if found.trusted or agreed is None or agreed.owner is None:
+            return found
+        warn(trust.unread(path, "it has changed since you trusted it"))
+    return None
+
+
+def read(path: Path, agreed: trust.Trust | None) -> Project:
+    """Read a project's file, once, and compare it with what the user agreed to.
+
+    Raises `UsageError`.
+    """
+    data = content(path, also=agreed.owner if agreed else None)
+    if agreed is None or not agreed.digest:
+        return Project(path=path, data=data)
+    same = agreed.digest == trust.fingerprint(data) and agreed.file == os.path.realpath(path)
+    return Project(path=path, data=data, trusted=same, changed=not same)
+
+
+def admitted(found: Project, said: Layer, own: Own, home: Path | None) -> Layer:
+    """Return what counts of what a project's file says, with a warning for what does not.
+
+    `home` is the user's own file.
+    """
+    refused = {key for key, value in items(said) if not counts(key, value, said, own, found)}
+    return Layer(
+        path=said.path,
+        options={
+            key: _resolved(found.path.parent, value) if key == "output" else value
+            for key, value in said.options.items()
+            if (key,) not in refused
+        },
+        runners={
+            name: {
+                key: value for key, value in table.items() if ("runner", name, key) not in refused
+            }
+            for name, table in said.runners.items()
+        },
+        warnings=(*said.warnings, *([_not_counted(found, refused, home)] if refused else [])),
+    )
+
+
+def items(said: Layer) -> Iterator[tuple[Key, Value]]:
+    """Yield all that a file says: `("timeout",)` or `("runner", "ssh", "host")`, and its value."""
+    for name, value in said.options.items():
+        yield (name,), value
+    for runner, table in said.runners.items():
+        for name, value in table.items():
+            yield ("runner", runner, name), value
+
+
+def counts(key: Key, value: Value, said: Layer, own: Own, found: Project) -> bool:
+    """Return whether something that a project says counts."""
+    if found.trusted:
+        return allowed(key, value, found.path.parent)
+    match key:
+        case ("timeout" | "max_cost",):
+            return True
+        case ("root",):
+            return within(found.path.parent, value) and not _foreign(found.path.parent, value)
+        case ("runner",):
+            host = said.runners.get(str(value), {}).get("host")
+            to_own_host = value in HOSTED and host is not None and own.reaches(host)
+            return to_own_host or own.runs_on(value)
+        case ("runner", runner, "host"):
+            return runner in HOSTED and own.reaches(value)
+    return False
+
+
+def allowed(key: Key, value: Value, folder: Path) -> bool:
+    """Return whether trust is enough for this to count."""
+    name = key[-1]
+    if name in NEVER or (KEYS.search(name) and name not in PUBLIC):
+        return False
+    return name != "output" or _holds_results(folder, value)
+
+
+def within(folder: Path, value: Value) -> bool:
+    """Return whether a path lies in `folder` or is it, all links followed."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    base, place = os.path.realpath(folder), os.path.realpath(_expanded(folder, value))
+    return os.path.commonpath([base, place]) == base
+
+
+def display(key: Key) -> str:
+    """Return the name of a setting as it may be shown, without control characters."""
+    return ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else repr(part[:60]) for part in key)
+
+
+def _not_counted(found: Project, refused: Collection[Key], home: Path | None) -> str:
+    names = sorted(map(display, refused))
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    what, place = f"{', '.join(names[:SHOWN])}{more}", home or f"your own {FILE}"
+    if found.trusted:
+        return f"{found.path}: in no project's file do these count, trusted or not: {what}"
+    since = "has changed since you trusted it; " if found.changed else ""
+    return (
+        f"{found.path}: {since}in a project's file these do not count: {what}; "
+        f"see `cvl trust {trust.quoted(found.path.parent)}`, or put them into {place}"
+    )
+
+
+def _foreign(folder: Path, value: Value) -> bool:
+    return bool(trust.doubt(Path(_expanded(folder, str(value))), "examples"))
+
+
+def _holds_results(folder: Path, value: Value) -> bool:
+    if not isinstance(value, str) or not within(folder, value):
+        return False
+    below = os.path.relpath(os.path.realpath(_expanded(folder, value)), os.path.realpath(folder))
+    return not NO_PLACE & {part.casefold() for part in Path(below).parts}
+
+
+def _resolved(folder: Path, value: Value) -> str:
+    return os.path.realpath(_expanded(folder, str(value)))
+
+
+def _expanded(folder: Path, value: str) -> str:
+    return os.path.join(folder, os.path.expanduser(value))  # noqa: PTH111, PTH118 - a text
