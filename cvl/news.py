@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from cvl.errors import CvlError
 from cvl.ledger import Ledger, Run, RunState
 from cvl.process import Life, life
 from cvl.spec import ExitStatus
+from cvl.together import together
 
 LIMIT = 2.0
 """Seconds that all questions together may take."""
@@ -51,23 +51,12 @@ def asked(run: Run) -> ExitStatus | None:
 
 
 def _asked(runs: Sequence[Run], ask: Ask) -> dict[str, ExitStatus]:
-    found: dict[str, ExitStatus] = {}
-
-    def one(run: Run) -> None:
-        try:
-            status = ask(run)
-        except Exception:  # noqa: BLE001 - whatever it is, it is no news
-            return
-        if status is not None:
-            found[run.id] = status
-
-    threads = [threading.Thread(target=one, args=(run,), daemon=True) for run in runs]
-    for thread in threads:
-        thread.start()
-    until = time.monotonic() + LIMIT
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
-    return dict(found)
+    answers = together([partial(ask, run) for run in runs], LIMIT)
+    return {
+        run.id: answer
+        for run, answer in zip(runs, answers, strict=True)
+        if isinstance(answer, ExitStatus)  # whatever else it is, it is no news
+    }
 
 
 def _ended(run: Run, status: ExitStatus) -> Run:

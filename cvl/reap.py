@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -23,7 +24,7 @@ from cvl.news import latest, undriven
 from cvl.provider import Observer, Provider, Reapable
 from cvl.release import PAUSES, UNSEEN, named
 from cvl.scope import DeadlineExceeded, Scope
-from cvl.spec import Cause, Resource
+from cvl.spec import Cause, Resource, ended
 from cvl.values import dataclass
 
 T = TypeVar("T")
@@ -54,14 +55,7 @@ class Finding:
 def abandoned(ledger: Ledger) -> list[Finding]:
     """Return the runs that nobody drives and that hold something, or came to nothing."""
     return [
-        Finding(
-            provider=orphan.run.runner,
-            name=orphan.run.id,
-            run_id=orphan.run.id,
-            why="its driver is dead",
-            price_per_hour=price(lease.price_per_hour for lease in orphan.leases),
-            orphan=orphan,
-        )
+        _nobody_s(orphan, "its driver is dead")
         for orphan in ledger.orphans()
         if orphan.leases or is_over(orphan.run)
     ]
@@ -72,12 +66,9 @@ def left_over(ledger: Ledger) -> list[Finding]:
     held = {lease.run_id for lease in ledger.leases(open_only=True)}
     runs = [run for run in ledger.runs() if run.detached and run.id in held and undriven(run)]
     return [
-        Finding(
-            provider=run.runner,
-            name=run.id,
-            run_id=run.id,
-            why="its job has ended",
-            orphan=Orphan(run=run, leases=tuple(ledger.leases(run.id, open_only=True))),
+        _nobody_s(
+            Orphan(run=run, leases=tuple(ledger.leases(run.id, open_only=True))),
+            "its job has ended",
         )
         for run in latest(runs, ledger)
         if run.state is RunState.FETCHING
@@ -91,14 +82,39 @@ def is_over(run: Run) -> bool:
     """
     from cvl.runners import load
 
-    never_was_or_cleaned_up = run.state in {RunState.PLANNED, RunState.RELEASING}
-    return never_was_or_cleaned_up or hasattr(load(run.runner), "reapable")
+    if run.state in {RunState.PLANNED, RunState.RELEASING}:
+        return True
+    try:
+        return hasattr(load(run.runner), "reapable")
+    except CvlError:  # a runner that is not installed any more, or whose name is damaged
+        return False
 
 
-def overdue(owner: Reapable, ledger: Ledger) -> list[Finding]:
-    """Return what carries our tag out there and should be over. Raises what `owned` raises."""
-    listed = [each for each in owner.owned() if each.alive]
-    here, now = ledger.id(), owner.now()
+def _nobody_s(orphan: Orphan, why: str) -> Finding:
+    return Finding(
+        provider=orphan.run.runner,
+        name=orphan.run.id,
+        run_id=orphan.run.id,
+        why=why,
+        price_per_hour=price(lease.price_per_hour for lease in orphan.leases),
+        orphan=orphan,
+    )
+
+
+def dearest_first(found: Iterable[Finding]) -> list[Finding]:
+    """Return findings in the order in which they are ended: by what they cost an hour."""
+    return sorted(found, key=lambda each: each.price_per_hour or Decimal(0), reverse=True)
+
+
+def overdue(
+    owner: Reapable, ledger: Ledger, listed: Iterable[Resource] | None = None
+) -> list[Finding]:
+    """Return what carries our tag out there and should be over. Raises what `owned` raises.
+
+    `listed` is what `owned` has just said.
+    """
+    listed = [each for each in (owner.owned() if listed is None else listed) if each.alive]
+    here, now = ident(ledger), owner.now()
     looked_after = {each.run_id for each in listed if each.price_per_hour is not None}
     found = []
     for each in filter(lambda each: each.proven, listed):
@@ -155,6 +171,15 @@ def finish(
     engine.recover(ledger.run(run.id), reopen(run), ledger, options, cause=Cause.STOPPED)
 
 
+def close(finding: Finding, ledger: Ledger) -> None:
+    """Note that nothing of a run is there any more, so far as the ledger can be written."""
+    assert finding.orphan is not None
+    with suppress(CvlError):
+        for lease in ledger.leases(finding.run_id, open_only=True):
+            ledger.released(lease)
+        ledger.finish(finding.run_id, ended(Cause.LOST, run_id=finding.run_id))
+
+
 def end(owner: Reapable | Provider, resources: Iterable[Resource], scope: Scope) -> None:
     """Destroy resources and see them gone. Raises `StillOpen` when the scope ends before that."""
     left = {(each.kind, each.id or each.name): each for each in resources}
@@ -196,6 +221,19 @@ def answered(scope: Scope, call: Callable[[], T]) -> T | None:
     except Exception as error:  # noqa: BLE001 - whatever it was, the rest is to be ended too
         scope.tell("waiting", said(error))
         return None
+
+
+def tagged(owner: Reapable, run_id: str) -> list[Resource]:
+    """Return what carries the tag of a run, whatever the ledger says."""
+    return [each for each in owner.owned() if each.alive and each.run_id == run_id]
+
+
+def ident(ledger: Ledger) -> str:
+    """Return what names our ledger in tags, "" while it cannot be read."""
+    try:
+        return ledger.id()
+    except CvlError:
+        return ""
 
 
 def known(ledger: Ledger, run_id: str) -> Run | None:

@@ -11,9 +11,10 @@ QUERY = "SELECT 1 FROM leases WHERE state <> 'released' LIMIT 1"
 
 
 def notify() -> None:
-    """Say on stderr what `open_leases` found, if anything."""
-    if notice := open_leases():
-        say(f"cvl: {notice}")
+    """Say on stderr what `open_leases` found, if anything; never a reason not to go on."""
+    with suppress(Exception):
+        if notice := open_leases():
+            say(f"cvl: {notice}")
 
 
 def open_leases() -> str:

@@ -7,6 +7,7 @@ import time
 import click
 
 from cvl.console import complain
+from cvl.errors import said
 from cvl.ledger import Ledger, Run, RunState, ps_json
 from cvl.news import latest, undriven
 from cvl.paths import ledger_file
@@ -29,7 +30,7 @@ def ps(everything: bool, as_json: bool) -> None:
     if as_json:
         show_json([ps_json(run, ledger.leases(run.id)) for run in found])
         return
-    show_table([HEAD, *(row(run, ledger) for run in found)])
+    show_table([HEAD, *(readable(run, ledger) for run in found)])
     for run in found:
         if unfetched(run):
             complain(f"{run.id} has ended; `cvl attach {run.id}` brings its results")
@@ -51,12 +52,22 @@ def listed(ledger: Ledger, limit: int | None) -> list[Run]:
 HEAD = ("RUN", "EXAMPLE", "PRESET", "WHERE", "STATE", "TIME", "COST")
 
 
+def readable(run: Run, ledger: Ledger) -> tuple[str, ...]:
+    """Return one line of the table, whatever its run is like: it hides none of the others."""
+    try:
+        return row(run, ledger)
+    except Exception as error:  # noqa: BLE001 - a defect in one line is none in the table
+        return run.id, "", "", run.where, f"unreadable: {said(error)}", "", ""
+
+
 def row(run: Run, ledger: Ledger) -> tuple[str, ...]:
     """Return one line of the table: with the guardian that watches over a run that goes on."""
     spent = "" if run.started is None else elapsed((run.ended or time.time()) - run.started)
     state = "unknown" if run.detail and run.exit_code is None else run.state.value
     if run.exit_code is not None:
         state = f"{run.cause or 'exited'} {run.exit_code}"
+    if run.damage:
+        state = f"unreadable: {', '.join(run.damage)}"
     amount, keeper = run.cost, parse(run.guardian)
     if run.state is not RunState.ENDED and run.price_per_hour is not None:
         from cvl.leases import spent as so_far

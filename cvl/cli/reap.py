@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import click
 
 from cvl import reap as reaping
 from cvl.console import Console
-from cvl.errors import CvlError, UsageError
+from cvl.errors import CvlError, StillOpen, UsageError, said
 from cvl.hidden import whole
 from cvl.ledger import Ledger, Run
 from cvl.paths import ledger_file
 from cvl.provider import Provider, Reapable
 from cvl.reap import Finding
+from cvl.release import named
 from cvl.runners import BUILT_IN, load, reopen
 from cvl.scope import Scope
 from cvl.terminal import agreed, show, show_json, show_text
+from cvl.together import together
+
+LOOK_LIMIT = 120.0
+"""Seconds that all the looking around may take."""
+END_LIMIT = 3600.0
+"""Seconds that all the ending may take: its fetching and releasing have limits of their own."""
 
 
 @click.command()
@@ -63,27 +71,54 @@ def reap(
 
 
 def looked(ledger: Ledger, console: Console) -> tuple[dict[str, Reapable], list[Finding], bool]:
-    """Return who can be asked, what should be over, and whether anybody did not answer."""
-    owners, blind = {}, False
-    found = reaping.abandoned(ledger)
-    known = {each.run_id for each in found}
-    found += [each for each in reaping.left_over(ledger) if each.run_id not in known]
+    """Return who can be asked, what should be over, and whether anybody did not answer.
+
+    The ledger and each provider by themselves: what one cannot say keeps none of the others back.
+    """
+    sources: list[Callable[[], list[Finding]]] = [
+        partial(reaping.abandoned, ledger),
+        partial(reaping.left_over, ledger),
+    ]
+    owners, found, blind = {}, list[Finding](), False
+    for each in together(sources, LOOK_LIMIT):
+        if isinstance(each, Exception):
+            blind = True
+            console.say(f"{explained(each)}; going by tags alone")
+        else:
+            seen = {finding.run_id for finding in found}
+            found += [finding for finding in each if finding.run_id not in seen]
     covered = {
         (lease.kind, lease.name) for each in found if each.orphan for lease in each.orphan.leases
     }
-    for name in BUILT_IN:
-        try:
-            if owner := owner_of(name):
-                owners[name] = owner
-                more = reaping.overdue(owner, ledger)
-                if owner.now() is None:
-                    blind = True
-                    console.say(f"{name} does not say what time it is: no deadline was judged")
-                found += [each for each in more if (each.kind, each.name) not in covered]
-        except CvlError as error:
+    looks = together([partial(overdue, name, ledger, console) for name in BUILT_IN], LOOK_LIMIT)
+    for name, look in zip(BUILT_IN, looks, strict=True):
+        if isinstance(look, Exception):
             blind = True
-            console.say(f"{name}: {error}" + (f" ({error.hint})" if error.hint else ""))
-    return owners, found, blind
+            console.say(f"{name}: {explained(look)}")
+        elif look:
+            owner, more, sure = look
+            owners[name] = owner
+            blind = blind or not sure
+            found += [each for each in more if (each.kind, each.name) not in covered]
+    return owners, reaping.dearest_first(found), blind
+
+
+def overdue(
+    name: str, ledger: Ledger, console: Console
+) -> tuple[Reapable, list[Finding], bool] | None:
+    """Return whom to ask, what should be over there, and whether that is all; None: nobody."""
+    owner = owner_of(name)
+    if owner is None:
+        return None
+    listed = list(owner.owned())
+    found = reaping.overdue(owner, ledger, listed)
+    unclear = [each for each in listed if each.unclear]
+    sure = owner.now() is not None
+    if not sure:
+        console.say(f"{name} does not say what time it is: no deadline was judged")
+    for each in unclear:
+        console.say(f"{name} lists {named(each)}: it may be ours; look at it there")
+    return owner, found, sure and not unclear
 
 
 def owner_of(name: str) -> Reapable | None:
@@ -116,24 +151,58 @@ def agree(found: Sequence[Finding]) -> None:
 def ended(
     found: Sequence[Finding], owners: dict[str, Reapable], ledger: Ledger, console: Console
 ) -> int:
-    """End everything that was found; return 125 if anything was not seen gone."""
+    """End everything that was found, side by side; return 125 if anything was not seen gone."""
+    results = together([partial(end, each, owners, ledger, console) for each in found], END_LIMIT)
+    for each, result in zip(found, results, strict=True):
+        if isinstance(result, Exception):
+            console.say(f"still open: {each.kind} {each.name}: {explained(result)}")
+    return 125 if any(isinstance(each, Exception) for each in results) else 0
+
+
+def end(each: Finding, owners: dict[str, Reapable], ledger: Ledger, console: Console) -> None:
+    """End one finding. Raises whatever keeps it from being seen gone."""
+    if each.orphan:
+        end_run(each, owners, ledger, console)
+    elif each.resource:
+        scope = Scope(seconds=reaping.RELEASE_LIMIT, tell=console.phase)
+        reaping.end(owners[each.provider], [each.resource], scope)
+    console.say(f"ended {each.kind} {each.name}")
+
+
+def end_run(each: Finding, owners: dict[str, Reapable], ledger: Ledger, console: Console) -> None:
+    """Bring a run to its end; where its line in the ledger cannot be made use of, by its tag."""
 
     def reopened(run: Run) -> Provider:
         return reopen(run.runner, run.handle)
 
-    worst = 0
-    for each in found:
-        try:
-            if each.orphan:
-                reaping.finish(each, ledger, Console(output=False), reopened)
-            elif each.resource:
-                scope = Scope(seconds=reaping.RELEASE_LIMIT, tell=console.phase)
-                reaping.end(owners[each.provider], [each.resource], scope)
-            console.say(f"ended {each.kind} {each.name}")
-        except CvlError as error:
-            console.say(f"{each.name}: {error}" + (f" ({error.hint})" if error.hint else ""))
-            worst = 125
-    return worst
+    try:
+        reaping.finish(each, ledger, Console(output=False), reopened)
+    except StillOpen:
+        raise
+    except Exception as error:
+        console.say(f"{each.name}: {explained(error)}; ending what carries its tag")
+        if not end_tagged(each, owners, console):
+            raise
+        reaping.close(each, ledger)
+
+
+def end_tagged(each: Finding, owners: dict[str, Reapable], console: Console) -> bool:
+    """End what carries a run's tag; return whether something was there and is seen gone.
+
+    Where nothing is seen nothing is concluded: it may be in another account.
+    """
+    scope, seen = Scope(seconds=reaping.RELEASE_LIMIT, tell=console.phase), False
+    for owner in owners.values():
+        there = reaping.tagged(owner, each.run_id)
+        reaping.end(owner, there, scope)
+        seen = seen or bool(there)
+    return seen
+
+
+def explained(error: Exception) -> str:
+    """Return an error for one line: with what to do now, where it says so."""
+    hint = error.hint if isinstance(error, CvlError) else ""
+    return said(error) + (f" ({hint})" if hint else "")
 
 
 def finish_there(host: str, ledger: Ledger, console: Console, *, dry_run: bool) -> None:

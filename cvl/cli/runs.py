@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 
@@ -13,21 +14,25 @@ import click
 from cvl import engine
 from cvl.cli.options import FilePath, Grace
 from cvl.console import Console, complain
-from cvl.errors import CvlError, StillOpen
+from cvl.errors import CvlError, LedgerError, LostContact, StillOpen, said
 from cvl.ledger import Ledger, Run, RunState
 from cvl.news import undriven
 from cvl.paths import ledger_file
 from cvl.process import Life, describe, life, parse
 from cvl.provider import Execution
+from cvl.puller import bounded
 from cvl.remote.visitors import find, foreign
 from cvl.runlog import RunLog, run_folder
-from cvl.runners import reopen
+from cvl.runners import BUILT_IN, reopen
 from cvl.scope import DeadlineExceeded, Scope
 from cvl.spec import GRACE, Cause, ExitStatus
+from cvl.together import together
 
 CHUNK = 1 << 18
 CALL_OFF_LIMIT = 300.0
-"""Seconds in which a machine that was not up yet has to be seen gone."""
+"""Seconds in which a machine has to be seen gone."""
+ALL_LIMIT = 3600.0
+"""Seconds that the stopping of several runs may take; each has limits of its own."""
 
 
 @click.command()
@@ -93,45 +98,105 @@ def attach(run_id: str, quiet: bool) -> int:
 @click.option("--grace", type=Grace(), default=GRACE, metavar="10s", help="Between TERM and KILL.")
 def stop(run_ids: tuple[str, ...], grace: float) -> int:
     """Stop runs, wherever they are, whoever follows them."""
-    console, worst = Console(), 0
-    for run_id in run_ids:
-        try:
-            run = found(run_id)
-            if run.state is RunState.ENDED:
-                console.say(f"{run.id} has already ended")
-                continue
+    console = Console()
+    calls = [partial(stop_named, run_id, grace, console) for run_id in run_ids]
+    if len(calls) == 1:  # in the main thread, where Ctrl-C can be answered
+        return calls[0]()
+    results = together(calls, ALL_LIMIT)
+    for run_id, result in zip(run_ids, results, strict=True):
+        if isinstance(result, Exception):
+            complain(f"{run_id}: {said(result)}", f"`cvl stop {run_id}` tries again")
+    return max(each if isinstance(each, int) else CvlError.exit_code for each in results)
+
+
+def stop_named(run_id: str, grace: float, console: Console) -> int:
+    """Stop the run that a person means; say what went wrong, and return the exit code for it."""
+    try:
+        run = found(run_id)
+    except LedgerError as error:
+        complain(str(error), error.hint)
+        stop_tagged(run_id, console)
+        return error.exit_code
+    except CvlError as error:
+        complain(str(error), error.hint)
+        return error.exit_code
+    try:
+        if run.state is RunState.ENDED:
+            console.say(f"{run.id} has already ended")
+        else:
             stop_one(run, grace, console)
-        except CvlError as error:
-            complain(str(error), error.hint)
-            worst = max(worst, error.exit_code)
-    return worst
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other runs are to be stopped
+        again = f"`cvl stop {run.id}` tries again"
+        hint = error.hint if isinstance(error, CvlError) else ""
+        complain(said(error), hint if run.id in hint else f"{hint}; {again}".lstrip("; "))
+        return error.exit_code if isinstance(error, CvlError) else CvlError.exit_code
+    return 0
+
+
+def stop_tagged(run_id: str, console: Console) -> None:
+    """End what carries the tag of a run, without the ledger: its job goes with its machine."""
+    from cvl import reap
+    from cvl.cli.reap import owner_of
+
+    for name in BUILT_IN:
+        try:
+            if owner := owner_of(name):
+                there = reap.tagged(owner, run_id)
+                reap.end(owner, there, Scope(seconds=CALL_OFF_LIMIT, tell=console.phase))
+                for each in there:
+                    console.say(f"ended {each.kind} {each.name}")
+        except Exception as error:  # noqa: BLE001 - the next provider is to be asked too
+            console.say(f"{name}: {said(error)}")
 
 
 def stop_one(run: Run, grace: float, console: Console) -> None:
-    """Stop one run; if nobody else drives it, bring it to its end as well."""
+    """Stop one run; if nobody else drives it, bring it to its end as well.
+
+    Where something is rented and its job cannot be stopped, the rent ends all the same.
+    """
     ledger = Ledger(ledger_file())
-    if not foreign(run) and not begun(run) and ledger.leases(run.id, open_only=True):
+    held = not foreign(run) and bool(ledger.leases(run.id, open_only=True))
+    if held and not begun(run):
         call_off(run, ledger)
         console.say(f"{run.id} is stopped; its job had not begun")
         return
-    with execution_of(run, run.reach) as execution:
-        execution.stop(grace, Cause.STOPPED)
-    if not foreign(run) and engine.adopt(run, ledger):
-        status = driven(ledger.run(run.id), Console(output=False))
-    else:
-        scope = Scope(seconds=grace + engine.STOP_LIMIT)
-        with execution_of(run, run.reach) as execution:
-            status = until_ended(run, execution, scope)
+    try:
+        status = stopped(run, grace, ledger)
+    except Exception as error:
+        if not held or ledger.run(run.id).state is RunState.ENDED:
+            raise
+        console.say(f"{run.id} could not be stopped there: {said(error)}")
+        console.say(f"{run.id}: its machine is given back now; results may be lost")
+        call_off(ledger.run(run.id), ledger)
+        console.say(f"{run.id} is stopped")
+        return
     if status.cause is Cause.STOPPED:
         console.say(f"{run.id} is stopped")
     else:
         console.say(f"{run.id} had ended: {status.cause.value}, exit code {int(status)}")
 
 
+def stopped(run: Run, grace: float, ledger: Ledger) -> ExitStatus:
+    """Stop the job of a run, and see it ended. Raises what keeps that from being known."""
+    scope = Scope(seconds=grace + engine.STOP_LIMIT)
+    with execution_of(run, run.reach) as execution:
+        bounded(lambda: execution.stop(grace, Cause.STOPPED), scope)
+    if not foreign(run) and engine.adopt(run, ledger):
+        return driven(ledger.run(run.id), Console(output=False))
+    with execution_of(run, run.reach) as execution:
+        return until_ended(run, execution, scope)
+
+
 def until_ended(run: Run, execution: Execution, scope: Scope) -> ExitStatus:
     """Wait until the job is seen ended: by us, or by whoever drives the run and ends the rent."""
-    while (status := noted(run) or execution.poll()) is None:
-        scope.sleep(0.2)
+    try:
+        while (status := noted(run) or bounded(execution.poll, scope)) is None:
+            scope.sleep(0.2)
+    except DeadlineExceeded:
+        raise LostContact(
+            f"{run.id} was not seen to end on {run.where}",
+            f"it may still run there; `cvl stop {run.id}` tries again",
+        ) from None
     return noted(run) or status
 
 
@@ -146,16 +211,17 @@ def begun(run: Run) -> bool:
 
 
 def call_off(run: Run, ledger: Ledger) -> None:
-    """End what is rented for a job that has not begun, whoever is waiting for it to come up."""
+    """End what is rented, at once, whoever drives the run: its job has not begun, or is lost."""
     keeper = parse(run.guardian)
     if keeper and life(run.guardian) is Life.ALIVE:
         os.kill(keeper.pid, SIGTERM)
     elif engine.adopt(run, ledger):
         console = Console(output=False)
         provider = reopen(run.runner, run.handle)
-        engine.recover(run, provider, ledger, options(run, console), cause=Cause.STOPPED)
+        wanted = options(run, console)
+        engine.recover(run, provider, ledger, wanted, cause=Cause.STOPPED, at_once=True)
     else:
-        raise CvlError(f"{run.id} is being started by {describe(run.owner)}", "stop it there")
+        raise CvlError(f"{run.id} is driven by {describe(run.owner)}", "stop it there")
     scope = Scope(seconds=CALL_OFF_LIMIT)
     while ledger.run(run.id).state is not RunState.ENDED:
         try:
