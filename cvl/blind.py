@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cvl.drive import STOP_LIMIT, deliver
-from cvl.errors import LedgerError, Unreachable
+from cvl.errors import LedgerError, Unreachable, Unreadable, said
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Run
 from cvl.provider import Execution, Observer, Provider
@@ -39,7 +39,7 @@ def save(
         finally:
             execution.close()
     except Exception as error:  # noqa: BLE001 - nothing may keep what is rented from its end
-        observer.warn(f"results may be lost: {type(error).__name__}: {error}")
+        observer.warn(f"results may be lost: {said(error)}")
 
 
 def sweep(
@@ -60,7 +60,7 @@ def _see_ended(execution: Execution, work: Scope, cause: Cause | None) -> None:
         except DeadlineExceeded:
             cause = Cause.TIMEOUT
     rest = _after(work, GRACE + STOP_LIMIT)
-    deliver(execution, GRACE, cause, rest)
+    bounded(lambda: deliver(execution, GRACE, cause, rest), rest)
     return _waited(execution, rest)
 
 
@@ -68,10 +68,10 @@ def _waited(execution: Execution, scope: Scope) -> None:
     silent = 0.0
     while True:
         try:
-            if execution.poll() is not None:
+            if bounded(execution.poll, scope) is not None:
                 return
             silent = 0.0
-        except Unreachable:
+        except (Unreachable, Unreadable):
             silent += LOOK
             if silent >= ENOUGH:
                 raise

@@ -9,7 +9,16 @@ from typing import Self
 
 from cvl.duty import Guard
 from cvl.ending import QUIET, Ending, settled
-from cvl.errors import CvlError, LostContact, ProviderError, StillOpen, Unreachable
+from cvl.errors import (
+    CvlError,
+    LedgerError,
+    LostContact,
+    ProviderError,
+    StillOpen,
+    Unreachable,
+    Unreadable,
+    said,
+)
 from cvl.leases import Leases
 from cvl.ledger import EARLY, Ledger, Run, RunState
 from cvl.options import Options
@@ -67,11 +76,11 @@ class Drive:
             raise self._ending.undone(
                 CvlError(f"the time of {spec.run_id} was up before its job had started")
             ) from None
-        except CvlError as error:
+        except Exception as error:
             if isinstance(error, LostContact) and not self.leases.any_open():
                 self._ending.leave()
                 raise
-            raise self._ending.undone(error) from error
+            raise self._ending.undone(self._not_started(error)) from error
         self._progress.advance(RunState.RUNNING, handle=execution.handle)
         if spec.detach and self.scope.cause is None:
             execution.close()
@@ -81,9 +90,8 @@ class Drive:
     def resume(self) -> ExitStatus:
         """Go on with a run that was launched earlier, here or elsewhere."""
         if not self._progress.watching and self.leases.any_open():
+            self.leases.expect_noted(self._record)
             self.leases.guarded()
-            if self._record.deadline is not None:
-                self.leases.until(max(self._record.deadline - self._options.clock.time(), 0.0))
         log = RunLog(run_folder(self._record.id))
         handle, after = self._record.reach, log.whole()[1]
         if self._progress.watching:
@@ -96,9 +104,10 @@ class Drive:
     def recover(self, cause: Cause | None, *, at_once: bool) -> ExitStatus:
         """As `resume`, but nothing that fails on the way keeps what is rented from its end.
 
-        Without a `cause` to stop the job, what may pass (no network, no answer) is raised
-        instead: to be tried again.
+        Without a `cause` to stop the job, what may pass (no network, no answer, one that nobody
+        can read, or whatever else is no word about the job) is raised instead: to be tried again.
         """
+        self.leases.expect_noted(self._record)
         state, known = self._record.state, self._record.status
         if state in EARLY:
             detail = "its driver was gone before the job had started"
@@ -110,13 +119,12 @@ class Drive:
             if known:
                 return self._ending.settle(execution, known)
             return self.follow(execution, stoppable=True, cause=cause)
-        except StillOpen:
+        except (StillOpen, LedgerError):
             raise
-        except CvlError as error:
-            passing = isinstance(error, (LostContact, Unreachable, ProviderError))
-            if passing and not cause and not known and self.leases.any_open():
+        except Exception as error:
+            if may_pass(error) and not cause and not known and self.leases.any_open():
                 raise
-            return self._over(known, Cause.LOST, str(error))
+            return self._over(known, Cause.LOST, said(error))
 
     def rush(self) -> None:
         """Give up everything but the release. Safe in a signal handler."""
@@ -158,7 +166,7 @@ class Drive:
                 if not stoppable or cancelled.cause is Cause.HANGUP:
                     return self._ending.left(cancelled.cause if stoppable else Cause.DETACHED)
                 status = self._stopped(execution, pump, cancelled.cause)
-            except CvlError as error:
+            except Exception as error:
                 raise self._lost(error) from error
             return status if watching else self._ending.settle(execution, settled(status))
 
@@ -192,6 +200,8 @@ class Drive:
             status = bounded(execution.poll, self._ending.scope(ASK_LIMIT))
         except (Unreachable, DeadlineExceeded):
             status = self._progress.status(Cause.NOT_STARTED)
+        except Exception:  # noqa: BLE001 - an answer that nobody can read: it may run
+            status = None
         if status is None or status.cause not in {Cause.LOST, Cause.NOT_STARTED}:
             self._progress.advance(RunState.RUNNING)
             return self.follow(execution, stoppable=True, cause=cause)
@@ -208,22 +218,19 @@ class Drive:
             seen = pump.wait(scope)
             never = seen.cause is Cause.NOT_STARTED  # our stop was faster than its start
             return self._progress.status(cause) if never else seen
-        except (Cancelled, DeadlineExceeded, CvlError) as error:
+        except Exception as error:
             # whoever reads our output may have stopped reading: the pump is no witness then
             if (status := self._asked(execution)) is not None:
                 return status
-            said = (
-                f"it gives nothing, not for {QUIET:g} s"
-                if isinstance(error, Hushed)
-                else f"{error}"
-            )
             if self.leases.any_open():
                 self._ending.hushed = isinstance(error, Hushed)
-                return self._progress.status(cause, detail=f"not seen to end: {said}".rstrip(": "))
+                self._ending.doubted = True
+                detail = f"not seen to end: {why(error)}".rstrip(": ")
+                return self._progress.status(cause, detail=detail)
             self._ending.leave()
-            said = f": {said}" if said else ""
+            text = f": {why(error)}" if why(error) else ""
             raise LostContact(
-                f"could not see {self._record.id} end on {self._record.where}{said}",
+                f"could not see {self._record.id} end on {self._record.where}{text}",
                 f"it may still run there; `cvl stop {self._record.id}` tries again",
             ) from error
 
@@ -236,19 +243,25 @@ class Drive:
     def _asked(self, execution: Execution) -> ExitStatus | None:
         try:
             return bounded(execution.poll, self._ending.scope(ASK_LIMIT))
-        except (CvlError, Cancelled, DeadlineExceeded):
+        except Exception:  # noqa: BLE001 - no answer is no ending
             return None
 
-    def _lost(self, error: CvlError) -> LostContact:
+    def _not_started(self, error: Exception) -> CvlError:
+        """Return why a job was not started: an error that is none of ours says no more itself."""
+        if isinstance(error, CvlError):
+            return error
+        return CvlError(f"{self._record.id} could not be started: {said(error)}")
+
+    def _lost(self, error: Exception) -> LostContact:
         """Give up following: the job lives on, and is always named with what gets it back."""
         run_id = self._record.id
         self._ending.leave()
         back = f"the job lives on; `cvl attach {run_id}` follows it again"
         if isinstance(error, LostContact) and run_id in error.hint:
             back = error.hint
-        elif error.hint:
+        elif isinstance(error, CvlError) and error.hint:
             back = f"{error.hint}; {back}"
-        return LostContact(str(error), back)
+        return LostContact(said(error), back)
 
     def _guard(self) -> Guard:
         from cvl.guardian import Guardian
@@ -263,5 +276,18 @@ def deliver(execution: Execution, grace: float, cause: Cause, scope: Scope) -> N
         try:
             bounded(lambda: execution.stop(grace, cause), scope)
             return scope.heard()
-        except Unreachable:
+        except (Unreachable, Unreadable):
             scope.sleep(1.0)
+
+
+def may_pass(error: Exception) -> bool:
+    """Return whether an error says nothing of the job: another time there may be an answer."""
+    passing = (LostContact, Unreachable, Unreadable, ProviderError)
+    return isinstance(error, passing) or not isinstance(error, CvlError)
+
+
+def why(error: Exception) -> str:
+    """Return what kept a job from being seen to end, "" if only time has passed."""
+    if isinstance(error, Hushed):
+        return f"it gives nothing, not for {QUIET:g} s"
+    return "" if isinstance(error, (Cancelled, DeadlineExceeded)) else said(error)

@@ -10,6 +10,8 @@ from cvl.errors import CvlError
 
 MOST = 10
 """Guardians that are started for one run: something that kills ten will kill the next."""
+TAIL = 10.0
+"""Seconds before everything has to be gone in which the guardian only releases; we, twice that."""
 
 
 class Guard(Protocol):
@@ -26,8 +28,11 @@ class Guard(Protocol):
         """Return once it has ended."""
         ...
 
-    def limit(self, seconds: float) -> None:
-        """Bring the run to its end so many seconds from now, whoever drives it."""
+    def limit(self, seconds: float, room: float) -> None:
+        """Bring the run to its end so many seconds from now, whoever drives it.
+
+        `room` seconds later everything has to be gone.
+        """
         ...
 
     def done(self) -> None:
@@ -47,6 +52,11 @@ class Guard(Protocol):
         ...
 
 
+def tail(room: float, seconds: float) -> float:
+    """Return the last of a run's time, which only the release gets: at most half of the room."""
+    return min(seconds, room / 2)
+
+
 class Duty:
     """The guardian of one run. One that dies is replaced at once. Safe in any thread."""
 
@@ -54,11 +64,14 @@ class Duty:
         self,
         start: Callable[[], Guard] | None,
         *,
-        left: Callable[[], float | None],
+        left: Callable[[], tuple[float, float] | None],
         wanted: Callable[[], bool],
         warn: Callable[[str], None],
     ) -> None:
-        """`start` None: there is none. `left`: seconds to the limit; `wanted`: by us, still."""
+        """`start` None: there is none. `left`: seconds to the limit, and its room.
+
+        `wanted`: by us, still.
+        """
         self._start, self._left, self._wanted, self._warn = start, left, wanted, warn
         self._lock = threading.RLock()
         self._guardian: Guard | None = None
@@ -72,17 +85,17 @@ class Duty:
             self._guardian = guardian = self._start()
             self._started += 1
             if (left := self._left()) is not None:
-                guardian.limit(left)
+                guardian.limit(*left)
             minding = threading.Thread(
                 target=self._mind, args=(guardian,), name="cvl-duty", daemon=True
             )
             minding.start()
 
-    def limit(self, seconds: float) -> None:
+    def limit(self, seconds: float, room: float) -> None:
         """Tell it the limit, if there is one on duty."""
         with self._lock:
             if self._guardian:
-                self._guardian.limit(seconds)
+                self._guardian.limit(seconds, room)
 
     def end(self, *, alive: bool = True) -> Guard | None:
         """Return it for a last word: it is not replaced any more. None: there was none.

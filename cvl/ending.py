@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from cvl.errors import CvlError, FetchError, StillOpen
+from cvl.errors import CvlError, FetchError, StillOpen, said
 from cvl.leases import Leases
 from cvl.ledger import RunState
 from cvl.process import me
@@ -20,6 +20,8 @@ QUIET = 5.0
 waited for no more."""
 LAST_TRY = 3.0
 """The same, when the host has given nothing for long already."""
+DOUBT_LIMIT = 60.0
+"""Seconds for which results are brought from a host whose job was not seen to end."""
 DISCARD_LIMIT = 150.0
 """Seconds that a host may take to remove a workspace."""
 
@@ -39,11 +41,16 @@ class Ending:
         self._fetching: Scope | None = None
         self.hushed = False
         """Whether the host gave nothing while its job was to be stopped."""
+        self.doubted = False
+        """Whether the job was not seen to end: its host may never give a result."""
         self._limit = settle + self._options.release_limit
 
     def scope(self, seconds: float) -> Scope:
-        """Return a scope for work on the way to the end: no signal but `rush` cuts it short."""
-        return self._clean_up.within(seconds)
+        """Return a scope for work on the way to the end: no signal but `rush` cuts it short.
+
+        Nor does it last into the time that the release of what is rented needs.
+        """
+        return self._clean_up.within(self._leases.within(seconds))
 
     def rush(self) -> None:
         """Give up everything but the release. Safe in a signal handler."""
@@ -96,6 +103,8 @@ class Ending:
             self.over(self._progress.status(Cause.NOT_STARTED, detail=str(error)))
         except StillOpen as still:
             return StillOpen(f"{error}; {still}", still.hint)
+        except CvlError as too:
+            return CvlError(f"{error}; {too}", too.hint)
         return error
 
     def left(self, cause: Cause) -> ExitStatus:
@@ -137,7 +146,8 @@ class Ending:
 
     def _fetch(self, execution: Execution) -> bool:
         self._progress.tell("fetching", str(self._options.results))
-        limit, options = self._options.fetch_limit, self._options
+        options, began = self._options, self._options.clock.monotonic()
+        limit = self._leases.within(DOUBT_LIMIT if self.doubted else options.fetch_limit)
         self._fetching = Scope(options.clock, seconds=limit, tell=self._progress.tell)
         scope = self._fetching.patient(self._patience)
         try:
@@ -145,11 +155,19 @@ class Ending:
         except Cancelled:
             return False if self.rushed else self._left_rest()
         except DeadlineExceeded as error:
+            waited = elapsed(options.clock.monotonic() - began)
             hushed = isinstance(error, Hushed)
-            why = f": {self._record.where} gives nothing" if hushed else f" within {elapsed(limit)}"
+            why = f": {self._record.where} gives nothing" if hushed else f" within {waited}"
             raise FetchError(
                 f"the results of {self._record.id} did not arrive{why}",
                 f"what has arrived is whole; `cvl fetch {self._record.id}` gets the rest",
+            ) from error
+        except CvlError:
+            raise
+        except Exception as error:
+            raise FetchError(
+                f"the results of {self._record.id} could not be fetched: {said(error)}",
+                f"`cvl fetch {self._record.id}` tries again",
             ) from error
         finally:
             self._fetching = None
@@ -178,10 +196,11 @@ class Ending:
         scope = self.scope(DISCARD_LIMIT).patient(self._patience)
         try:
             bounded(execution.discard, scope)
-        except (CvlError, DeadlineExceeded, Cancelled) as error:
-            said = f": {error}" if str(error) else ""
+        except Exception as error:  # noqa: BLE001 - the rest of the end comes all the same
+            passed = isinstance(error, (Cancelled, DeadlineExceeded))
+            text = "" if passed else f": {said(error)}"
             self._progress.warn(
-                f"the workspace of {self._record.id} is still on {self._record.where}{said}"
+                f"the workspace of {self._record.id} is still on {self._record.where}{text}"
             )
 
     def _kept(self) -> bool:

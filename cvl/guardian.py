@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, Popen
 
+from cvl.duty import TAIL, tail
 from cvl.errors import CvlError
 from cvl.hidden import OURS
 from cvl.paths import private, private_file, state_dir
@@ -26,9 +27,12 @@ from cvl.process import owner_of
 READY_LIMIT = 20.0
 """Seconds that a guardian may take to be on duty."""
 MARGIN = 60.0
-"""Seconds beyond the limit that it leaves to us, to end the run ourselves."""
+"""Seconds beyond the limit that it leaves to us, to end the run; of a short room, less."""
+GONE, RELEASE, LATE = "gone", "release", "late"
+"""What it hears beside our words: our end, SIGTERM, the limit."""
 DONE, FOLLOW, KEEP, LIMIT = "done", "follow", "keep", "limit"
-"""What we say to it, a line each; `limit` with the seconds that are left."""
+"""What we say to it, a line each; `limit` with the seconds to two moments: when it takes over from
+us, and when nothing but the release counts any more."""
 
 
 class Guardian:
@@ -69,9 +73,13 @@ class Guardian:
         """Return once it has ended."""
         self._process.wait()
 
-    def limit(self, seconds: float) -> None:
-        """Bring the run to its end so many seconds from now, if we have not."""
-        say(self._process, f"{LIMIT} {seconds + MARGIN:.3f}")
+    def limit(self, seconds: float, room: float) -> None:
+        """Bring the run to its end so many seconds from now, if we have not.
+
+        `room` seconds later nothing may be there, whatever its host does.
+        """
+        takes_over = seconds + min(MARGIN, room / 4)
+        say(self._process, f"{LIMIT} {takes_over:.3f} {seconds + room - tail(room, TAIL):.3f}")
 
     def done(self) -> None:
         """Nothing is open any more: let it go."""

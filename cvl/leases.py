@@ -11,16 +11,28 @@ from contextlib import suppress
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal
 
-from cvl.duty import Duty, Guard
-from cvl.errors import AuthError, CvlError, LedgerError, MissingTool, NoCapacity, Rejected
-from cvl.ledger import Lease, LeaseState, Ledger
+from cvl.duty import TAIL, Duty, Guard, tail
+from cvl.errors import (
+    AuthError,
+    CvlError,
+    LedgerError,
+    MissingTool,
+    NoCapacity,
+    Rejected,
+    StillOpen,
+    said,
+)
+from cvl.ledger import Lease, LeaseState, Ledger, Run
 from cvl.process import me
 from cvl.provider import Owner
 from cvl.release import RELEASE_LIMIT, Release, shown
 from cvl.scope import Scope
 from cvl.spec import Resource
+from cvl.units import YEAR
 
 HOUR, CENT = Decimal(3600), Decimal("0.01")
+ROOM = "room"
+"""Under which name the ledger has what `until` calls `room`."""
 
 
 class Leases:
@@ -38,18 +50,41 @@ class Leases:
         """`guard` starts what goes on with the clean-up should this process die."""
         self._ledger, self._run_id, self._owner, self._scope = ledger, run_id, owner, scope
         self._ends: float | None = None
-        self._duty = Duty(guard, left=self.left, wanted=self._drives, warn=scope.warn)
+        self._room = 0.0
+        self._duty = Duty(guard, left=self._limit, wanted=self._drives, warn=scope.warn)
         self._release = Release(ledger, run_id, owner, scope)
 
-    def until(self, seconds: float) -> None:
-        """Let the run last so many seconds from now; the guardian counts them too."""
-        self._ends = self._scope.clock.monotonic() + seconds
-        self._ledger.note(self._run_id, deadline=self._scope.clock.time() + seconds)
-        self._duty.limit(seconds)
+    def until(self, seconds: float, room: float = 0.0) -> None:
+        """Let the run last so many seconds from now; the guardian counts them too.
+
+        `room` are the seconds after that in which to stop its job and to fetch: then all that is
+        rented has to be gone.
+        """
+        ends = self._scope.clock.time() + seconds
+        self._ledger.note(self._run_id, deadline=ends, options={ROOM: room})
+        self.expect(seconds, room)
+        self._duty.limit(seconds, room)
+
+    def expect(self, seconds: float, room: float) -> None:
+        """Count by a limit that somebody else has noted."""
+        self._ends, self._room = self._scope.clock.monotonic() + seconds, room
+
+    def expect_noted(self, run: Run) -> None:
+        """Count by the limit that the ledger has of this run, unless there is one already."""
+        if self._ends is None and run.deadline is not None:
+            left = max(run.deadline - self._scope.clock.time(), 0.0)
+            self.expect(left, room_of(run))
 
     def left(self) -> float | None:
         """Return the seconds that the run may still last, None for any number of them."""
         return None if self._ends is None else max(self._ends - self._scope.clock.monotonic(), 0.0)
+
+    def within(self, seconds: float) -> float:
+        """Return `seconds`, or those that are left before there is only time to release."""
+        if self._ends is None:
+            return seconds
+        last = self._ends + self._room - tail(self._room, 2 * TAIL)
+        return min(seconds, max(last - self._scope.clock.monotonic(), 0.0))
 
     def acquire(
         self,
@@ -97,16 +132,19 @@ class Leases:
     def release(self, scope: Scope | None = None) -> None:
         """End everything of this run that is still open, last first, and see it gone.
 
-        Raises `StillOpen` when the scope ends before that,
-        and `LedgerError` when the ledger fails: then it was found by tag and is gone all the same.
+        Raises `StillOpen` when the scope ends before that, and `LedgerError` when the ledger fails,
+        or what it says makes no sense: then it was found by tag and is gone all the same.
         """
         scope = scope or self._scope.shielded(self._owner.settle + RELEASE_LIMIT)
         try:
             self._release.until_gone(scope)
-        except LedgerError as error:
+        except StillOpen:
+            raise
+        except Exception as error:
             self._release.sweep(scope)
             raise LedgerError(
-                f"{error}; what {self._run_id} had rented is gone all the same", error.hint
+                f"{said(error)}; what {self._run_id} had rented is gone all the same",
+                error.hint if isinstance(error, CvlError) else "",
             ) from error
 
     def guarded(self) -> None:
@@ -116,7 +154,7 @@ class Leases:
     def hand_over(self, *, stop: bool = False) -> None:
         """Leave the run to the guardian: it brings it to its end, or to a `stop` first."""
         guardian = self._duty.end()
-        self._ledger.take(self._run_id, guardian.owner if guardian else "", me())
+        self._give(guardian.owner if guardian else "")
         if guardian and stop:
             guardian.hang_up()
         elif guardian:
@@ -125,9 +163,16 @@ class Leases:
     def keep(self) -> None:
         """Let everything stay until its deadline; the guardian sees to that."""
         guardian = self._duty.end()
-        self._ledger.take(self._run_id, "", me())
+        self._give("")
         if guardian:
             guardian.keep()
+
+    def _give(self, owner: str) -> None:
+        """Note who drives the run now; who is to go on does so even where that cannot be noted."""
+        try:
+            self._ledger.take(self._run_id, owner, me())
+        except LedgerError as error:
+            self._scope.warn(str(error))
 
     def cost(self) -> Decimal | None:
         """Return what this run's resources have cost, None if none has a price."""
@@ -147,6 +192,10 @@ class Leases:
                 self._ledger.take(self._run_id, guardian.owner, me())
             guardian.hang_up()
 
+    def _limit(self) -> tuple[float, float] | None:
+        left = self.left()
+        return None if left is None else (left, self._room)
+
     def _drives(self) -> bool:
         """Return whether the run is still ours to bring to its end."""
         try:
@@ -155,12 +204,21 @@ class Leases:
             return False
 
     def any_open(self) -> bool:
-        """Return whether anything of this run is open."""
-        return bool(self._release.open())
+        """Return whether anything of this run is open; where the ledger cannot say, it may be."""
+        try:
+            return bool(self._release.open())
+        except LedgerError:
+            return bool(self._owner.settle)  # 0 where nothing is ever made
 
     def still_open(self) -> list[str]:
         """Return what is not seen gone, one line each."""
         return [f"still open: {shown(line)}; `cvl reap` ends it" for line in self._release.open()]
+
+
+def room_of(run: Run) -> float:
+    """Return the seconds beyond a run's limit after which nothing of it may be there."""
+    room = run.options.get(ROOM)
+    return float(room) if isinstance(room, int | float) and 0 <= room <= YEAR else 0.0
 
 
 def spent(lines: Iterable[Lease], now: float) -> Decimal | None:

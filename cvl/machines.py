@@ -138,12 +138,13 @@ class Machines:
         """
         for choice in self._market.choices(spec.needs, scope):
             limit = self._deadline(spec, choice.offer)
-            leases.until(limit.seconds - limit.room)
+            leases.until(limit.seconds - limit.room, limit.room)
             order = self._order(spec, choice, keys, limit)
             try:
                 return self._cloud.rent(order, leases, scope.within(leases.left()))
             except NoCapacity as error:
-                leases.until(self._market.taken(choice, error) + limit.seconds)
+                waits = self._market.taken(choice, error)
+                leases.until(waits + limit.seconds - limit.room, limit.room)
         raise AssertionError
 
     def _admitted(self, leases: Leases, scope: Scope) -> None:

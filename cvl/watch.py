@@ -1,8 +1,8 @@
 """The guardian: watches over one run, and brings it to its end when nobody else does.
 
 While its client lives it only waits, and has loaded next to nothing. It hears the client's
-words and the end of the pipe between them, the death of the client, SIGTERM, and the limit.
-Then it drives the run, and tries again until nothing of it is open.
+words and the end of the pipe between them, the death of the client, SIGTERM, and the limits.
+Then `cvl.takeover` brings the run to its end.
 """
 
 from __future__ import annotations
@@ -13,30 +13,19 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cvl.guardian import DONE, FOLLOW, KEEP, LIMIT
+from cvl.guardian import DONE, GONE, KEEP, LATE, LIMIT, RELEASE
 from cvl.hidden import leave_no_core
-from cvl.spec import Cause
-from cvl.terminal import say
 
 if TYPE_CHECKING:
-    from cvl.ledger import Ledger, Run
-    from cvl.provider import Provider
+    from cvl.ledger import Ledger
 
 LOOK = 1.0
 """Seconds between two looks at what cannot wake us."""
-LONG = 300.0
-PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Seconds between two attempts to bring a run to its end; the last one repeats."""
-RELEASE_LIMIT = 3600.0
-"""Seconds that one attempt to see everything gone may take; then the next begins."""
-GONE, RELEASE, LATE = "gone", "release", "late"
-"""What it hears beside the client's words: its end, SIGTERM, the limit."""
-CAUSES = {FOLLOW: None, GONE: Cause.STOPPED, RELEASE: Cause.STOPPED, LATE: Cause.TIMEOUT}
-"""What the job is told when it is stopped for that reason; None: it is not stopped."""
+LONG = 20.0
+"""Seconds between two looks at the clock: it goes on while the machine sleeps, and we do not."""
 
 
 class Ears:
@@ -44,16 +33,15 @@ class Ears:
 
     def __init__(self, client: int) -> None:
         """`client` is the process that we watch over."""
-        self._wake, write = os.pipe()
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._wake, self._bell = os.pipe()
+        os.set_blocking(self._bell, False)
+        signal.set_wakeup_fd(self._bell, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda _number, _frame: self._hasten())
         self._client, self._exit = client, _exit_of(client)
         self._heard = b""
         self._ends: float | None = None
+        self._last: float | None = None
         self.hurried = False
-        self.rush: Callable[[], None] | None = None
-        """What makes the work under way give up everything but the release."""
 
     def word(self) -> str:
         """Return the client's word, or why there is none."""
@@ -77,10 +65,35 @@ class Ears:
         """Return the seconds to the limit, None while there is none."""
         return None if self._ends is None else max(self._ends - _now(), 0.0)
 
+    def last(self) -> float | None:
+        """Return the seconds until only the release counts, None while there is no limit."""
+        return None if self._last is None else max(self._last - _now(), 0.0)
+
+    def limit(self, seconds: float, last: float) -> None:
+        """Take over so many seconds from now; `last` seconds from now only release."""
+        self._ends, self._last = _now() + seconds, _now() + last
+
+    def at_the_latest(self, seconds: float) -> None:
+        """Let nothing but the release go on after so many seconds from now."""
+        last = self.last()
+        self._last = _now() + (seconds if last is None else min(seconds, last))
+
+    def hear(self) -> None:
+        """Wait for SIGTERM, for `wake`, or for the last limit; not for long."""
+        last = self.last()
+        self._woken([], LONG if last is None else min(LONG, last))
+
+    def wake(self) -> None:
+        """Let `hear` return. Safe in any thread."""
+        with suppress(BlockingIOError):
+            os.write(self._bell, b".")
+
     def _wait(self, sources: list[int], seconds: float) -> None:
         left = self.left()
-        limit = seconds if left is None else min(seconds, left)
-        ready, _, _ = select.select([self._wake, *sources], [], [], limit)
+        self._woken(sources, seconds if left is None else min(seconds, left))
+
+    def _woken(self, sources: list[int], seconds: float) -> None:
+        ready, _, _ = select.select([self._wake, *sources], [], [], seconds)
         if self._wake in ready:
             os.read(self._wake, 64)
 
@@ -91,10 +104,10 @@ class Ears:
             self._heard += data
             *lines, self._heard = self._heard.split(b"\n")
             for line in lines:
-                word, _, value = line.decode().partition(" ")
+                word, *values = line.decode().split()
                 if word != LIMIT:
                     return word
-                self._ends = _now() + float(value)
+                self.limit(*map(float, values))
             if not data:
                 return GONE
         return ""
@@ -106,8 +119,6 @@ class Ears:
 
     def _hasten(self) -> None:
         self.hurried = True
-        if self.rush:
-            self.rush()
 
 
 def main(run_id: str) -> int:
@@ -130,7 +141,11 @@ def main(run_id: str) -> int:
     word = ears.word()
     if word == KEEP:
         word = kept(ears, ledger, run_id)
-    return 0 if word == DONE else drive(record, word, secrets, ears)
+    if word == DONE:
+        return 0
+    from cvl.takeover import take_over
+
+    return take_over(record, word, secrets, ears)
 
 
 def kept(ears: Ears, ledger: Ledger, run_id: str) -> str:
@@ -143,122 +158,6 @@ def kept(ears: Ears, ledger: Ledger, run_id: str) -> str:
                 return DONE
         ears.pause(LOOK)
     return RELEASE if ears.hurried else LATE
-
-
-def drive(record: Run, word: str, secrets: Mapping[str, str], ears: Ears) -> int:
-    """Bring the run to its end, as `word` asks for; try again until nothing is open."""
-    from cvl.ledger import Ledger
-    from cvl.paths import ledger_file
-
-    ledger, attempt = Ledger(ledger_file()), 0
-    while True:
-        if ears.hurried:
-            word = RELEASE
-        elif ears.left() == 0 and word != RELEASE:
-            word = LATE
-        try:
-            if _attempted(record, ledger, word, secrets, ears):
-                return 0
-        except Exception as error:  # noqa: BLE001 - nothing may keep it from trying again
-            Log().warn(f"{type(error).__name__}: {error}; trying again")
-        ears.pause(PAUSES[min(attempt, len(PAUSES) - 1)])
-        attempt += 1
-
-
-def _attempted(
-    record: Run, ledger: Ledger, word: str, secrets: Mapping[str, str], ears: Ears
-) -> bool:
-    """Try once; return whether it is all over."""
-    from cvl.errors import LedgerError
-    from cvl.ledger import RunState
-    from cvl.process import me
-    from cvl.runners import reopen
-
-    run_id = record.id
-    try:
-        record = ledger.run(run_id)
-        if record.state is RunState.ENDED:
-            return True
-        if word in {RELEASE, LATE}:
-            ledger.take(run_id, me(), record.owner)
-        if not _ours(ledger, run_id):
-            return False
-        record = ledger.run(run_id)
-    except LedgerError as error:
-        Log().warn(f"{error}; going on without it")
-        _without(record, ledger, secrets, word, ears)
-        return True
-    provider = reopen(record.runner, record.handle, secrets)
-    _recover(record, provider, ledger, meant(record, word), ears)
-    return ledger.run(run_id).state is RunState.ENDED
-
-
-def meant(record: Run, word: str) -> str:
-    """Return what a word means for this run: a detached one outlives its client."""
-    return FOLLOW if word == GONE and record.detached else word
-
-
-def _without(
-    record: Run, ledger: Ledger, secrets: Mapping[str, str], word: str, ears: Ears
-) -> None:
-    """Do the same without the ledger, as far as that goes."""
-    from cvl import blind
-    from cvl.runners import reopen
-    from cvl.scope import Scope
-
-    provider, work = reopen(record.runner, record.handle, secrets), Scope(seconds=ears.left())
-    ears.rush = lambda: work.cancel(Cause.STOPPED)
-    try:
-        if word != RELEASE and not ears.hurried:
-            blind.save(record, provider, Log(), work, CAUSES[meant(record, word)])
-    finally:
-        ears.rush = None
-    blind.sweep(record, provider, ledger, Log(), RELEASE_LIMIT)
-
-
-def _ours(ledger: Ledger, run_id: str) -> bool:
-    from cvl import engine
-
-    return engine.adopt(ledger.run(run_id), ledger)
-
-
-def _recover(record: Run, provider: Provider, ledger: Ledger, word: str, ears: Ears) -> None:
-    """Drive the run to its end; SIGTERM and the limit reach us there too."""
-    from pathlib import Path
-
-    from cvl.drive import Drive
-    from cvl.options import Options
-
-    options = Options(
-        observer=Log(),
-        results=Path(record.results),
-        fetch=word != RELEASE,
-        release_limit=RELEASE_LIMIT,
-        guarded=False,
-    )
-    work = Drive(record, provider, ledger, options)
-    if (left := ears.left()) is not None:
-        work.leases.until(left)
-    ears.rush = work.rush
-    try:
-        if ears.hurried:
-            work.rush()
-        work.recover(CAUSES[word], at_once=word == RELEASE)
-    finally:
-        ears.rush = None
-
-
-class Log:
-    """The `Observer` of a process without a terminal: lines in its log."""
-
-    def phase(self, name: str, text: str) -> None:
-        self.warn(f"{name} {text}")
-
-    def output(self, chunk: object) -> None:
-        del chunk  # the run's own log has it
-
-    def warn(self, text: str) -> None:
-        say(f"{time.strftime('%m-%d %H:%M:%S')} {text}")
 
 
 def _line() -> bytes:

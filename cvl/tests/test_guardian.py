@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cvl import engine
-from cvl.guardian import MARGIN, Guardian, environment
+from cvl.guardian import Guardian, environment
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
 from cvl.paths import ledger_file
@@ -153,13 +153,13 @@ def test_hanging_up_while_we_live_is_no_reason_to_take_over(
 def test_past_the_limit_it_takes_over_from_a_client_that_lives(
     fake: FakeCloud, guard: Guardian
 ) -> None:
-    guard.limit(0.5 - MARGIN)
+    guard.limit(0.5, 0.0)
     assert len(fake.alive()) == 1
     wait_for(lambda: nothing_left(fake), 20)
 
 
 def test_told_to_keep_it_waits_for_the_limit(fake: FakeCloud, guard: Guardian) -> None:
-    guard.limit(1.5 - MARGIN)
+    guard.limit(1.5, 0.0)
     Ledger(ledger_file()).take(only().id, "", me())
     guard.keep()
     time.sleep(0.5)

@@ -87,7 +87,8 @@ class Duty:
     def wait(self) -> None:
         self.dead.wait()
 
-    def limit(self, seconds: float) -> None:
+    def limit(self, seconds: float, room: float) -> None:
+        del room
         self.heard.append(f"limit {seconds:g}")
 
     def done(self) -> None:

@@ -1,0 +1,227 @@
+"""What a guardian does once nobody else does: brings its run to its end.
+
+Two threads. One has to do with the host: it attaches, stops the job and brings results, and then
+releases, as every cvl does; a host may make it wait, fail, or hang. The other waits for nothing
+but the clock and SIGTERM, and then sees gone what is rented, with no host in its way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from cvl import blind, engine
+from cvl.drive import STOP_LIMIT, Drive
+from cvl.errors import LedgerError, said
+from cvl.guardian import FOLLOW, GONE, LATE, RELEASE
+from cvl.leases import room_of
+from cvl.ledger import Ledger, Run, RunState
+from cvl.options import Options
+from cvl.paths import ledger_file
+from cvl.process import me
+from cvl.provider import Provider
+from cvl.runners import reopen
+from cvl.scope import Scope
+from cvl.spec import FETCH_LIMIT, GRACE, Cause
+from cvl.terminal import say
+
+if TYPE_CHECKING:
+    from cvl.watch import Ears
+
+PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Seconds between two attempts to bring a run to its end; the last one repeats."""
+RELEASE_PAUSES = PAUSES[:-2]
+"""The same, between two attempts to see gone what is rented."""
+RELEASE_LIMIT = 3600.0
+"""Seconds that one attempt to see everything gone may take; then the next begins."""
+GIVE_WAY = 3.0
+"""Seconds for the work under way to come to its own release, when there is time for no more."""
+PATIENCE = 5.0
+"""Seconds to wait for the ledger, when there is time for no more."""
+ANY_END = GRACE + STOP_LIMIT + FETCH_LIMIT + 60.0
+"""Seconds after which a job that was to be stopped is waited for no more."""
+CAUSES = {FOLLOW: None, GONE: Cause.STOPPED, RELEASE: Cause.STOPPED, LATE: Cause.TIMEOUT}
+"""What the job is told when it is stopped for that reason; None: it is not stopped."""
+
+
+def take_over(record: Run, word: str, secrets: Mapping[str, str], ears: Ears) -> int:
+    """Bring the run to its end, as `word` asks for; return 0 once nothing of it is open.
+
+    `record` is the run as it was when the guardian began: what is known of it without the ledger.
+    """
+    if ears.last() is None:
+        expect(ears, record.id)
+    if CAUSES[meant(record, word)]:
+        ears.at_the_latest(ANY_END)
+    work = Work(record, word, secrets, ears)
+    thread = Thread(target=work.go, name="cvl-work", daemon=True)
+    thread.start()
+    while not (work.over or ears.hurried or ears.last() == 0):
+        ears.hear()
+    if not work.over:
+        work.rush()
+        thread.join(GIVE_WAY)
+    return 0 if work.over else released(record, secrets)
+
+
+def expect(ears: Ears, run_id: str) -> None:
+    """Count by the limit that the ledger has, where the client has told none."""
+    try:
+        run = Ledger(ledger_file(), patience=PATIENCE).run(run_id)
+    except LedgerError:
+        return
+    if run.deadline is not None:
+        left = max(run.deadline - time.time(), 0.0)
+        ears.limit(left, left + room_of(run))
+
+
+def meant(record: Run, word: str) -> str:
+    """Return what a word means for this run: a detached one outlives its client."""
+    return FOLLOW if word == GONE and record.detached else word
+
+
+class Work:
+    """The attempts to bring a run to its end, from its host on. `over` once there is no more."""
+
+    def __init__(self, record: Run, word: str, secrets: Mapping[str, str], ears: Ears) -> None:
+        self._record, self._word, self._secrets, self._ears = record, word, secrets, ears
+        self._rush: Callable[[], None] | None = None
+        self.over = False
+
+    def go(self) -> None:
+        """Try until nothing is open, ever less often."""
+        attempt = 0
+        while not self.over:
+            try:
+                self.over = self._attempted(Ledger(ledger_file()))
+            except Exception as error:  # noqa: BLE001 - nothing may keep it from trying again
+                Log().warn(f"{said(error)}; trying again")
+            if not self.over:
+                self._pause(PAUSES[min(attempt, len(PAUSES) - 1)])
+            attempt += 1
+        self._ears.wake()
+
+    def rush(self) -> None:
+        """Give up everything but the release."""
+        if rush := self._rush:
+            rush()
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but not past the limit, for then there is more to do."""
+        left = self._ears.left()
+        time.sleep(min(seconds, left) if left else seconds)
+
+    def _now(self) -> str:
+        """Return what is to be done by now: the limit may have passed, or SIGTERM come."""
+        if self._ears.hurried or self._ears.last() == 0:
+            return RELEASE
+        return LATE if self._ears.left() == 0 and self._word != RELEASE else self._word
+
+    def _attempted(self, ledger: Ledger) -> bool:
+        """Try once; return whether it is all over."""
+        word = self._now()
+        try:
+            record = ledger.run(self._record.id)
+            if record.state is RunState.ENDED:
+                return True
+            if word in {RELEASE, LATE}:
+                ledger.take(record.id, me(), record.owner)
+            if not engine.adopt(ledger.run(record.id), ledger):
+                return False
+            self._recover(ledger.run(record.id), ledger, meant(record, word))
+            return ledger.run(record.id).state is RunState.ENDED
+        except LedgerError as error:
+            Log().warn(f"{error}; going on without it")
+            self._without(ledger, word)
+            return True
+
+    def _recover(self, record: Run, ledger: Ledger, word: str) -> None:
+        """Drive the run to its end; SIGTERM and the limit reach us there too."""
+        options = Options(
+            observer=Log(),
+            results=Path(record.results),
+            fetch=word != RELEASE and bool(record.results),
+            release_limit=RELEASE_LIMIT,
+            guarded=False,
+        )
+        work = Drive(record, self._provider(record), ledger, options)
+        left, last = self._ears.left(), self._ears.last()
+        if left is not None and last is not None:
+            work.leases.expect(left, max(last - left, 0.0))
+        self._rush = work.rush
+        try:
+            if self._now() == RELEASE:
+                work.rush()
+            work.recover(CAUSES[word], at_once=word == RELEASE)
+        finally:
+            self._rush = None
+
+    def _without(self, ledger: Ledger, word: str) -> None:
+        """Do the same without the ledger, as far as that goes."""
+        provider = self._provider(self._record)
+        work = Scope(seconds=self._ears.left())
+        self._rush = lambda: work.cancel(Cause.STOPPED)
+        try:
+            if word != RELEASE and self._now() != RELEASE:
+                cause = CAUSES[meant(self._record, word)]
+                blind.save(self._record, provider, Log(), work, cause)
+        finally:
+            self._rush = None
+        blind.sweep(self._record, provider, ledger, Log(), RELEASE_LIMIT)
+
+    def _provider(self, record: Run) -> Provider:
+        """Return the run's provider; as it was told at the start, where the ledger is damaged."""
+        runner = self._record.runner if record.damage else record.runner
+        return reopen(runner, record.handle, self._secrets)
+
+
+def released(record: Run, secrets: Mapping[str, str]) -> int:
+    """See gone what is rented; return 0 then. No host is asked for anything."""
+    attempt = 0
+    while not _gone(record, secrets):
+        time.sleep(RELEASE_PAUSES[min(attempt, len(RELEASE_PAUSES) - 1)])
+        attempt += 1
+    return 0
+
+
+def _gone(record: Run, secrets: Mapping[str, str]) -> bool:
+    """Try once; return whether nothing is open any more."""
+    ledger = Ledger(ledger_file(), patience=PATIENCE)
+    try:
+        provider = reopen(record.runner, record.handle, secrets)
+        try:
+            return _closed(record.id, provider, ledger)
+        except LedgerError as error:
+            Log().warn(f"{error}; going on without it")
+            blind.sweep(record, provider, ledger, Log(), RELEASE_LIMIT)
+            return True
+    except Exception as error:  # noqa: BLE001 - nothing may keep it from trying again
+        Log().warn(f"{said(error)}; trying again")
+        return False
+
+
+def _closed(run_id: str, provider: Provider, ledger: Ledger) -> bool:
+    """Release what the ledger has of a run, and close it; return whether it is over."""
+    run = ledger.run(run_id)
+    if run.state is RunState.ENDED:
+        return True
+    ledger.take(run_id, me(), run.owner)
+    options = Options(observer=Log(), results=Path(), release_limit=RELEASE_LIMIT, guarded=False)
+    Drive(run, provider, ledger, options).recover(Cause.STOPPED, at_once=True)
+    return ledger.run(run_id).state is RunState.ENDED
+
+
+class Log:
+    """The `Observer` of a process without a terminal: lines in its log."""
+
+    def phase(self, name: str, text: str) -> None:
+        self.warn(f"{name} {text}")
+
+    def output(self, chunk: object) -> None:
+        del chunk  # the run's own log has it
+
+    def warn(self, text: str) -> None:
+        say(f"{time.strftime('%m-%d %H:%M:%S')} {text}")
