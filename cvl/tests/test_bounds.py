@@ -71,7 +71,7 @@ def test_every_question_to_every_host_ends(host: HostileHost, name: str) -> None
         if name in {"hang", "deaf", "drip", "drip-payload"}:
             assert isinstance(error, Silent)
         if name.startswith("flood") or name == "long-answer":
-            assert isinstance(error, Unreadable)
+            assert isinstance(error, Unreadable | Silent)
             assert str(error).count("\n") == 0
 
 

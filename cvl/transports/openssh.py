@@ -149,7 +149,7 @@ class OpenSSH:
     def check(self) -> None:
         """Raise `MissingTool` unless all that this needs here is installed."""
         for name, missing in (("ssh", SSH_MISSING), ("rsync", RSYNC_MISSING)):
-            if not _installed(name):
+            if not installed(name):
                 raise MissingTool(*missing)
 
     def login(self) -> None:
@@ -209,16 +209,14 @@ class OpenSSH:
         return child
 
     def _spawn(self, line: str, path: str | None) -> Process:
-        from subprocess import PIPE, Popen
+        from cvl.transports.leash import Leashed
 
-        words = [*self._ssh(self._keep(path)), line]
-        try:  # its own session: the terminal's Ctrl-C is not for it
-            child = Popen(words, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True)
-            process = cast("Process", child)  # with PIPE, all three are there
-            mux.widen(process.stdout.fileno())
-            return process
-        except FileNotFoundError:
-            raise MissingTool(*SSH_MISSING) from None
+        if not installed("ssh"):
+            raise MissingTool(*SSH_MISSING)
+        # its own session: the terminal's Ctrl-C is not for it
+        process = cast("Process", Leashed([*self._ssh(self._keep(path)), line]))
+        mux.widen(process.stdout.fileno())
+        return process
 
     def _ssh(self, more: Sequence[str]) -> list[str]:
         return ["ssh", *self._options, *more, "--", self._to.name]
@@ -239,7 +237,7 @@ class OpenSSH:
                 yield path
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
     """Whether it can be run: what `shutil.which` says, which takes 3 ms to load."""
     places = (f"{folder or '.'}/{name}" for folder in os.get_exec_path())
     return any(Path(place).is_file() and os.access(place, os.X_OK) for place in places)

@@ -15,12 +15,13 @@ import signal
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from subprocess import PIPE, Popen, TimeoutExpired
+from subprocess import TimeoutExpired
 from typing import IO
 
 from cvl.errors import CvlError, FetchError, MissingTool, NotReady, Unreachable
 from cvl.scope import Scope
-from cvl.transports.openssh import RSYNC_MISSING
+from cvl.transports.leash import Leashed
+from cvl.transports.openssh import RSYNC_MISSING, installed
 from cvl.transports.verdict import lost, verdict
 
 OPTIONS = (
@@ -85,25 +86,22 @@ def relative(name: bytes) -> bytes:
 
 def _start(
     source: str, into: Path, ssh: Sequence[str], names: IO[bytes], errors: IO[bytes]
-) -> Popen[bytes]:
+) -> Leashed:
     """Start rsync. It puts a host's name before the command: a host `exec` is what sh needs."""
     script = REMOTE_SHELL.format(ssh=shlex.join(ssh), mark=f"cvl:{secrets.token_hex(8)}")
     ours = {name: value for name, value in os.environ.items() if not name.startswith("RSYNC_")}
     shell = ("--rsh", "sh -c 'eval \"$CVL_RSH\"' sh")
-    try:
-        return Popen(
-            ["rsync", *OPTIONS, *shell, f"exec:{source.rstrip('/')}/", f"{into.absolute()}/"],
-            stdin=names,
-            stdout=PIPE,
-            stderr=errors,
-            env={**ours, "LC_ALL": "C", "CVL_RSH": script},
-            start_new_session=True,
-        )
-    except FileNotFoundError:
-        raise MissingTool(*RSYNC_MISSING) from None
+    if not installed("rsync"):
+        raise MissingTool(*RSYNC_MISSING)
+    return Leashed(
+        ["rsync", *OPTIONS, *shell, f"exec:{source.rstrip('/')}/", f"{into.absolute()}/"],
+        stdin=names,
+        stderr=errors,
+        env={**ours, "LC_ALL": "C", "CVL_RSH": script},
+    )
 
 
-def _run(child: Popen[bytes], scope: Scope) -> int:
+def _run(child: Leashed, scope: Scope) -> int:
     """Report progress until rsync has ended; end it when the scope is over."""
     assert child.stdout is not None
     try:
@@ -129,7 +127,7 @@ def _tell(data: bytes, scope: Scope) -> None:
         scope.tell("fetch", f"{int(done) / 1e6:.1f} MB, {int(percent)} %, {rate.decode()}")
 
 
-def _end(child: Popen[bytes]) -> None:
+def _end(child: Leashed) -> None:
     """End rsync and its ssh, if they still run. TERM lets it keep a half-received file."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if child.poll() is not None:
