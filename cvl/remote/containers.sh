@@ -48,7 +48,7 @@ networks() {
 
 # engine SECONDS ARG...: docker as the job would reach it: its variables may name another daemon.
 engine() (
-    [ ! -r "$_run/env.sh" ] || . "$_run/env.sh"
+    [ ! -r "$_run/engine" ] || while IFS= read -r _line; do export "${_line?}"; done <"$_run/engine"
     _limit=$1
     shift
     if command -v timeout >/dev/null; then

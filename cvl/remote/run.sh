@@ -10,6 +10,7 @@ supervise() {
     exec >/dev/null
     options
     settle
+    keep_engine
     _outcome=exited _code=0 _timer=
     enter || { _outcome=not-started _code=125; }
     if [ "$_outcome" = exited ] && [ -e "$_run/build.sh" ]; then
@@ -22,6 +23,14 @@ supervise() {
 
 options() {
     read -r _grace _limit _build_limit _tty _docker _marked <"$_run/options"
+}
+
+# keep_engine: which Docker engine the job speaks to is wanted when env.sh is gone.
+keep_engine() {
+    [ -s "$_run/env.sh" ] || return 0
+    _wanted='(DOCKER_(HOST|CONTEXT|CONFIG|TLS|TLS_VERIFY|CERT_PATH|API_VERSION)|PATH|HOME)='
+    grep -Eq "^export $_wanted" "$_run/env.sh" || return 0
+    (. "$_run/env.sh"; exec /usr/bin/env) | grep -E "^$_wanted" >"$_run/engine"
 }
 
 # settle: wait until a file changed now is newer than the marker. Coarse clocks tick every 1-10 ms.
@@ -76,14 +85,18 @@ cancel() {
 }
 
 # launch SCRIPT: become the job. env.sh is read in the job's own process: this one keeps no secrets.
+# The last to read it removes it first: what it says may leave no `rm` to be found.
 launch() {
+    # shellcheck disable=SC2016 # the job's shell expands it
+    _read='[ ! -s "$_env" ] || { exec 3<"$_env"; [ "$_script" != job.sh ] || rm -f "$_env"
+        . /proc/self/fd/3; exec 3<&-; }; unset _env _script'
     self
     printf '%s\n' "$_me" >"$_run/session"
     export PYTHONUNBUFFERED=1 CVL_RUN_ID="$_id" CVL_WORK_DIR="$_job/work" \
         CVL_CONTAINER_NAME="cvl-$_id" COMPOSE_PROJECT_NAME="cvl-$_id"
     [ ! -x "$_run/bin/docker" ] || export PATH="$_run/bin:$PATH"
     # shellcheck disable=SC2016 # the job's shell expands it
-    set -- sh -c '[ ! -r "$0/env.sh" ] || . "$0/env.sh"; . "$0/$1"' "$_run" "$1"
+    set -- sh -c '_env=$0/env.sh _script=$1; '"$_read"'; . "$0/$1"' "$_run" "$1"
     [ "$_tty" = 0 ] || pretend "$@"
     command -v setsid >/dev/null && set -- setsid "$@"
     exec "$@"
@@ -97,7 +110,7 @@ pretend() {
     export SHELL
     # shellcheck disable=SC2016
     set -- script -qefc 'stty rows 24 cols 80; export SHELL="$_cvl_shell"; set -- "$_cvl_run" "$_cvl_script"
-        unset _cvl_run _cvl_script _cvl_shell; [ ! -r "$1/env.sh" ] || . "$1/env.sh"; . "$1/$2"' /dev/null
+        unset _cvl_run _cvl_script _cvl_shell; _env=$1/env.sh _script=$2; '"$_read"'; . "$1/$2"' /dev/null
     command -v setsid >/dev/null && set -- setsid "$@"
     exec "$@"
 }

@@ -76,7 +76,7 @@ def live_output(desk: Desk) -> None:
 
 
 def forwarded_variables(desk: Desk) -> None:
-    """`-e` and `--env-file` reach the script; secrets are nowhere else."""
+    """`-e` and `--env-file` reach the script; secrets are nowhere else, while it runs neither."""
     file = desk.folder / "env"
     file.write_text(f"# a comment\nexport FROM_FILE={SECRET}-2\nEMPTY=\n")
     script = 'printf "%s" "$TOKEN|$FROM_FILE|${EMPTY-unset}" >seen; echo ready; sleep 1000'
@@ -84,6 +84,8 @@ def forwarded_variables(desk: Desk) -> None:
     with desk.start(*options, env={"TOKEN": SECRET}) as client:
         client.shows(b"ready")
         assert SECRET not in _command_lines()
+        assert not _given(f"{SECRET}-2")
+        assert not _mentions(desk.state, SECRET)
         client.signal(signal.SIGINT)
         assert client.ended().code == 130
     assert desk.result("seen") == f"{SECRET}|{SECRET}-2|".encode()
@@ -259,6 +261,20 @@ def _command_lines() -> str:
             except OSError:
                 continue
     return "\n".join(found)
+
+
+def _given(words: str) -> list[str]:
+    """Return the processes that have these words in their environment and are no run's."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                given = Path(entry.path, "environ").read_bytes()
+                if words.encode() in given and b"CVL_RUN_ID=" not in given:
+                    found.append(Path(entry.path, "cmdline").read_text(errors="replace"))
+            except OSError:
+                continue
+    return found
 
 
 def _mentions(folder: Path, words: str) -> list[Path]:

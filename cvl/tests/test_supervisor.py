@@ -86,6 +86,52 @@ def test_secrets_are_gone_at_the_end(host: Host) -> None:
     assert not (host.run("one") / "env.sh").exists()
 
 
+SECRETS = b"export S='tops3cret with spaces'\nexport PATH=/nowhere\n"
+LOOKS = '[ -e "%s" ] && echo there; echo "$S"; (: <&3) 2>/dev/null && echo open; true\n'
+
+
+def test_secrets_are_gone_as_soon_as_the_job_has_them(host: Host) -> None:
+    """Also where they take away the way to `rm`; and no descriptor of them stays open."""
+    looks = LOOKS % (host.run("one") / "env.sh")
+    reply = host.start("one", looks, {"run/env.sh": SECRETS}, follow=1)
+    assert (reply.body, reply.last) == (b"tops3cret with spaces\n", "result exited 0 22")
+
+
+def test_a_build_leaves_them_for_the_job(host: Host) -> None:
+    looks = LOOKS % (host.run("one") / "env.sh")
+    files = {"run/env.sh": SECRETS, "run/build.sh": looks.encode()}
+    reply = host.start("one", looks, files, follow=1)
+    assert reply.body == b"there\ntops3cret with spaces\ntops3cret with spaces\n"
+
+
+@pytest.mark.parametrize("build", ["exit 3", "kill -9 $$", "sleep 1000"])
+def test_a_build_that_fails_leaves_none(build: str, host: Host) -> None:
+    files = {"run/env.sh": b"export S=s\n", "run/build.sh": build.encode()}
+    reply = host.start("one", "true", files, follow=1, build_timeout=0.3, grace=0)
+    assert reply.last.startswith("result build-failed 125 ")
+    assert not (host.run("one") / "env.sh").exists()
+
+
+def test_on_a_terminal_they_are_gone_as_soon_too(dash: Host) -> None:
+    looks = LOOKS % (dash.run("one") / "env.sh")
+    reply = dash.start("one", looks, {"run/env.sh": SECRETS}, follow=1, tty=1)
+    assert reply.body == b"tops3cret with spaces\r\n"
+
+
+def test_what_is_kept_of_them_says_only_where_docker_is(host: Host) -> None:
+    given = (
+        b"export TOKEN=tops3cret\nexport DOCKER_HOST='unix:///a b'\nexport DOCKER_AUTH_CONFIG=x\n"
+    )
+    host.start("one", "true", {"run/env.sh": given}, follow=1)
+    kept = dict(
+        line.split("=", 1) for line in (host.run("one") / "engine").read_text().splitlines()
+    )
+    assert kept.pop("DOCKER_HOST") == "unix:///a b"
+    assert kept.keys() <= {"PATH", "HOME"}
+    host.start("two", "true", {"run/env.sh": b"export TOKEN=tops3cret\n"}, follow=1)
+    assert not (host.run("two") / "engine").exists()
+
+
 def test_folders_are_ours_alone_and_the_job_has_its_own_umask(host: Host) -> None:
     run = host.run("one")
     job = f"umask; exec stat -c %a . ../work .. {run} {run}/job.sh\n"
