@@ -70,7 +70,8 @@ def info(example: str, as_json: bool, root: Path | None) -> None:
         if value := facts.get(key):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
             show(f"{key}: {shown if not isinstance(shown, dict) else pairs(shown)}")
-    show_text(f"\n{str(facts.get('description') or '').strip()}\n\npresets:")
+    description = str(facts.get("description") or "").strip().replace("\n", "\n  ")
+    show_text(f"\n  {description}\n\npresets:")  # no line of its own making begins one
     presets = facts["presets"]
     assert isinstance(presets, dict)
     for name, preset in presets.items():

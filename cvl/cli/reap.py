@@ -237,4 +237,4 @@ def sweep(host: str, bases: set[str], days: int, ledger: Ledger) -> None:
             continue
         _, listing = far.ask("sweep", [("days", str(days))])
         for line in listing.decode(errors="surrogateescape").split("\n")[:-1]:
-            show(f"{base}: {line}" if base else line)
+            show(f"{base or host}: {line}")  # never a line of its own making

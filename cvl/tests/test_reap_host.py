@@ -78,7 +78,7 @@ def test_what_is_old_goes_wherever_it_lies(desk: Desk, host: Sshd, workdir: str)
     assert (young.code, young.out) == (0, b"")
     aged(base)
     done = desk.cvl("reap", "--host", "testhost")
-    prefix = f"{options[1]}: " if options else ""
+    prefix = f"{options[1]}: " if options else "testhost: "
     run, cache = sorted(done.out.decode().splitlines(), key=lambda line: "cache/" in line)
     assert run == f"{prefix}{desk.runs()[0]} removed"
     assert cache.startswith(f"{prefix}cache/")
