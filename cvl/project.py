@@ -23,8 +23,6 @@ NEVER = frozenset({"state_dir", "ssh_config"})
 """What no project decides, trusted or not: where our own records lie, and who a host is."""
 KEYS = re.compile(r"(^|_)(keys?|tokens?|passwords?|secrets?)(_(path|file))?\Z")
 """The names of keys, and of whether a host's is taken unseen: never a project's either."""
-NO_PLACE = frozenset({".git", ".envrc", ".idea", ".vscode", "cvl.toml"})
-"""Names in a project that tools act on, so that no results land there."""
 PUBLIC = frozenset({"pull_secrets"})
 """Names of what lies in the cluster: no key of the user's."""
 
@@ -191,8 +189,10 @@ def _foreign(folder: Path, value: Value) -> bool:
 def _holds_results(folder: Path, value: Value) -> bool:
     if not isinstance(value, str) or not within(folder, value):
         return False
+    from cvl.remote.inert import ACTING  # what tools act on by its mere presence
+
     below = os.path.relpath(os.path.realpath(_expanded(folder, value)), os.path.realpath(folder))
-    return not NO_PLACE & {part.casefold() for part in Path(below).parts}
+    return ACTING.keys().isdisjoint(part.casefold() for part in Path(below).parts)
 
 
 def _resolved(folder: Path, value: Value) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cvl import trust
 from cvl.catalog.example import Example
 from cvl.catalog.index import Catalog, load, load_one
 from cvl.catalog.match import fold, match, suggest, tidy
@@ -25,12 +26,12 @@ def find(query: str, lookup: Lookup) -> Example:
     try:
         root = find_root(lookup)
     except UsageError:
-        if folder := _there(query, lookup):
+        if folder := _nearby(query, lookup):
             return _at(folder, lookup)
         raise
     if path := _exact(root, tidy(query)):
         return _one(root, path, lookup)
-    if "/" in query and (folder := _there(query, lookup)):
+    if "/" in query and (folder := _nearby(query, lookup)):
         return _at(folder, lookup)
     return _looked_up(query, load(root, lookup.env), lookup)
 
@@ -43,7 +44,7 @@ def _looked_up(query: str, catalog: Catalog, lookup: Lookup) -> Example:
     if hits:
         paths = "\n".join(f"  {example.path}" for example in hits)
         raise Ambiguous(f"{query!r} fits {len(hits)} examples", f"Say which one:\n{paths}")
-    if folder := _there(query, lookup):
+    if folder := _nearby(query, lookup):
         return _at(folder, lookup)
     raise _not_found(query, catalog)
 
@@ -66,6 +67,15 @@ def _folder(query: str, lookup: Lookup) -> Path:
     path = lookup.cwd / query
     hint = "cvl list shows the examples that there are"
     raise NotFound(f"there is no {FILE} in {path}", hint)
+
+
+def _nearby(query: str, lookup: Lookup) -> Path | None:
+    """As `_there`, of words that need not be a path: the folder has to be the user's or root's."""
+    folder = _there(query, lookup)
+    if folder and (why := trust.doubt(folder, FILE)):
+        lookup.warn(trust.unread(folder / FILE, why))
+        return None
+    return folder
 
 
 def _there(query: str, lookup: Lookup) -> Path | None:

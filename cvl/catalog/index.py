@@ -17,6 +17,8 @@ from cvl.catalog.root import FILE, walk
 from cvl.paths import private, replace_file
 
 _FORMAT = 1
+LIMIT = 1 << 20
+"""Bytes that an example.yaml may have; the largest in use has a few thousand."""
 _SETTLED = 2 * 10**9
 """Nanoseconds: a younger file may change again without a change of its time or size."""
 
@@ -123,7 +125,12 @@ def _parse(root: Path, path: str, status: os.stat_result) -> _Entry:
 def _bytes(file: Path, status: os.stat_result) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(0, "it is not a file")
-    return file.read_bytes()
+    # it may have become a pipe by now, which would wait for ever, or grow while it is read
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+        data = opened.read(LIMIT + 1)
+    if len(data) > LIMIT:
+        raise OSError(0, f"it is larger than {LIMIT >> 20} MiB")
+    return data
 
 
 def _open(root: Path, env: Mapping[str, str]) -> _Cache:

@@ -175,12 +175,14 @@ class TestLoad:
         write(repo / "examples/broken/args", 'presets:\n  x:\n    args: "it\'s"\n')
         (repo / "examples/broken/pipe").mkdir()
         os.mkfifo(repo / "examples/broken/pipe/example.yaml")
+        write(repo / "examples/broken/huge", "#" * (index.LIMIT + 1))
         for _ in range(2):
             found = again(lookup)
             assert len(found.examples) == 6
-            assert [
-                (problem.path.parent.name, problem.line) for problem in found.problems
-            ] == [("args", 3), ("empty", 1), ("list", 2), ("pipe", 1), ("twice", 2)]  # fmt: skip
+            lines = {problem.path.parent.name: problem.line for problem in found.problems}
+            assert list(lines.items()) == [
+                ("args", 3), ("empty", 1), ("huge", 1), ("list", 2), ("pipe", 1), ("twice", 2),
+            ]  # fmt: skip
             assert all(str(problem).startswith(str(repo)) for problem in found.problems)
         twice = find("broken/twice", lookup)
         assert (twice.name, len(twice.problems)) == ("b", 1)

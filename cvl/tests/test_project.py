@@ -241,6 +241,8 @@ def test_even_trust_is_not_enough_for_keys_and_for_where_results_may_land(home: 
         "deep/../..",
         ".git",
         "x/.GIT/hooks",
+        ".vscode",
+        "a/.Envrc",
         "~/x",
     ):
         assert not allowed(("output",), place, folder), place
@@ -399,6 +401,14 @@ def _a_max_cost_counts(desk: Desk) -> None:
     (desk.repo / "cvl.toml").write_text("max_cost = 60\n")
     assert why() == "--max-cost 9"
     assert why(CVL_MAX_COST="3") == "--max-cost 3"
+
+
+def test_on_a_cluster_the_max_cost_of_a_file_is_only_warned_of(desk: Desk) -> None:
+    (desk.repo / "cvl.toml").write_text("max_cost = 9\n")
+    plan = ("run", "--k8s", "--image", "x", "--dry-run")
+    done = desk.cvl(*plan, "one", "sh", "exit 3")
+    assert (done.code, "max_cost = 9 cannot be kept" in done.err) == (0, True)
+    assert desk.cvl(*plan, "--max-cost", "9", "one", "sh", "exit 3").code == 2
 
 
 def test_a_limit_that_cannot_be_read_names_its_origin(desk: Desk) -> None:

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl import trust
-from cvl.catalog import Lookup, find_root, root
+from cvl.catalog import Lookup, find, find_root, root
 from cvl.config import load
+from cvl.errors import NotFound
 from cvl.owners import judged, stranger
 from cvl.testing.desk import EXAMPLE, Desk, Done
 
@@ -357,6 +358,21 @@ def test_in_a_folder_for_everybody_the_owner_of_each_thing_counts(name: str, the
     theirs.chmod(0o777)
     assert load(theirs, {}).layers == ()
     assert find_root(Lookup(env={}, cwd=theirs)) != theirs
+
+
+@as_root
+def test_a_strangers_example_is_not_found_by_a_mere_name(theirs: Path) -> None:
+    os.chown(theirs / "examples/one/example.yaml", STRANGER, STRANGER)
+    folder = theirs / "examples"
+    for query in ("one", "one/example.yaml"):
+        said: list[str] = []
+        with pytest.raises(NotFound):
+            find(query, Lookup(env={}, cwd=folder, warn=said.append))
+        assert f"{folder}/one/example.yaml is not read" in said[-1]
+    assert find("./one", Lookup(env={}, cwd=folder)).name == "one"
+    os.chown(folder / "one", 0, 0)
+    os.chown(folder / "one/example.yaml", 0, 0)
+    assert find("one", Lookup(env={}, cwd=folder)).name == "one"
 
 
 @as_root
