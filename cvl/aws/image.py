@@ -40,7 +40,6 @@ def check(contents: Contents, base: str, name: str) -> None:
 def provide(
     docker: Docker,
     contents: Contents,
-    root: Path,
     registry: Registry,
     tag: str,
     base: str,
@@ -53,7 +52,7 @@ def provide(
         base = f"cvl-base:{tag}"
         scope.tell("building", f"the example's own image, for {PLATFORM}")
         words = build(base, [word for arg in build_args for word in ("--build-arg", arg)])
-        feed = partial(write_tar, root=root, files=contents.example(), ours={})
+        feed = partial(write_tar, tree=contents.tree, files=contents.example(), ours={})
         docker.run(words, "building", limited, feed)
     image = f"{registry.uri}:{tag}"
     scope.tell("building", f"{image}, with the example's files")
@@ -63,7 +62,7 @@ def provide(
         **{f"{ROOT}/{folder}/": b"" for folder in (WORKSPACE, REPO)},
     }
     files = ((f"{ROOT}/{name}", path, entry) for name, path, entry in contents.placed())
-    feed = partial(write_tar, root=root, files=files, ours=ours)
+    feed = partial(write_tar, tree=contents.tree, files=files, ours=ours)
     docker.run(build(image, []), "building", limited, feed)
     registry.push(image, limited)
 

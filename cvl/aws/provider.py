@@ -174,7 +174,6 @@ class SageMaker:
         """Return the image's URI once the registry has it."""
         order, contents = self._ordered(), self._chosen(spec)
         assert contents is not None
-        assert spec.source is not None
         tag = self._tag(contents, spec)
         place = registry.found(self._account)
         if place and place.has(tag) and not (spec.build and spec.build.when == "always"):
@@ -182,8 +181,8 @@ class SageMaker:
         docker = Docker().checked()
         check.quota(self._account, order, spec.nodes, scope)
         place = place or registry.made(self._account)
-        base, root = spec.image or "", spec.source.root
-        image.provide(docker, contents, root, place, tag, base, order.build_args, scope)
+        base = spec.image or ""
+        image.provide(docker, contents, place, tag, base, order.build_args, scope)
         return f"{place.uri}:{tag}"
 
     def _give_input(self, spec: JobSpec, run: Runtime, leases: Leases) -> None:
@@ -206,7 +205,7 @@ class SageMaker:
         """Return what an image that we did not build lacks: our script and the example."""
         more: dict[str, IO[bytes]] = {inputs.ENTRY: io.BytesIO(image.ENTRY_FILE.read_bytes())}
         if (contents := self._chosen(spec)) and spec.source:
-            write_tar(code, spec.source.root, contents.placed(), {})
+            write_tar(code, contents.tree, contents.placed(), {})
             code.seek(0)
             more[inputs.CODE] = code
         return more

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import IO
 
-from cvl.errors import CvlError
 from cvl.paths import private, state_dir
-from cvl.remote.hashes import Entry, open_file
-from cvl.remote.payload import OLDEST
+from cvl.remote.far import Writable
+from cvl.remote.hashes import Entry
+from cvl.remote.payload import OLDEST, tree_pieces
 from cvl.remote.selection import select
+from cvl.remote.tarstream import END, FILE, FOLDER, Member, header, padding
 from cvl.remote.tree import Tree
 from cvl.spec import Source
 from cvl.values import dataclass
@@ -62,42 +59,20 @@ def contents_of(source: Source) -> Contents:
 
 
 def write_tar(
-    out: IO[bytes],
-    root: Path,
+    out: Writable,
+    tree: Tree,
     files: Iterator[tuple[str, bytes, Entry]],
     ours: Mapping[str, bytes],
 ) -> None:
     """Write a tar of these files, and of `ours`; a name of ours that ends in a slash is a folder.
 
-    Raises `CvlError` if a file has changed since it was chosen.
+    Equal files give equal bytes. Raises `CvlError` if a file has changed since it was chosen.
     """
-    with tarfile.open(fileobj=out, mode="w|", format=tarfile.GNU_FORMAT) as archive:
-        for name, data in ours.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(data), 0o755
-            member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
-            archive.addfile(member, io.BytesIO(data))
-        for name, path, entry in files:
-            _add(archive, root, name, path, entry)
-
-
-def _add(archive: tarfile.TarFile, root: Path, name: str, path: bytes, entry: Entry) -> None:
-    member = tarfile.TarInfo(name)
-    member.mtime = OLDEST
-    if entry.kind == "l":
-        member.type, member.linkname = tarfile.SYMTYPE, os.fsdecode(entry.content)
-        archive.addfile(member)
-    elif entry.kind == "d":
-        member.type, member.mode = tarfile.DIRTYPE, 0o755
-        archive.addfile(member)
-    else:
-        member.mode = 0o755 if entry.executable else 0o644
-        try:
-            with os.fdopen(open_file(os.fsencode(root.absolute()) + b"/" + path), "rb") as file:
-                member.size = os.fstat(file.fileno()).st_size
-                archive.addfile(member, file)
-        except OSError as error:
-            raise CvlError(
-                f"{os.fsdecode(path)} changed while it was sent: {error.strerror or error}",
-                "run it again when nothing writes to it, or name it in .cvlignore",
-            ) from error
+    for name, data in ours.items():
+        kind = FOLDER if name.endswith("/") else FILE
+        member = Member(name=os.fsencode(name), kind=kind, size=len(data), mode=0o755)
+        out.write(header(member) + data + padding(len(data)))
+    placed = ((os.fsencode(name), path, entry) for name, path, entry in files)
+    for piece in tree_pieces(tree, placed, OLDEST):
+        out.write(piece)
+    out.write(END)

@@ -9,7 +9,6 @@ import gzip
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, cast
 
 from cvl.container.contents import Contents, write_tar
 from cvl.errors import UsageError
@@ -24,18 +23,17 @@ MOST = 16 << 20
 
 def packed(contents: Contents, spec: JobSpec) -> dict[str, bytes]:
     """Return the keys: our scripts, `code-00`, `code-01`. Raises `UsageError` for too much."""
-    assert spec.source is not None
     inputs = {f"cvl/work/{path}": file.read_bytes() for path, file in spec.inputs.items()}
     tar = io.BytesIO()
     with gzip.GzipFile(fileobj=tar, mode="wb", mtime=0) as out:
-        write_tar(cast("IO[bytes]", out), spec.source.root, contents.placed(), inputs)
+        write_tar(out, contents.tree, contents.placed(), inputs)
     data = tar.getvalue()
     if len(data) > MOST:
         raise UsageError(
             f"the example's files are {len(data) / (1 << 20):.1f} MiB packed, more than the "
             f"{MOST >> 20} MiB that travel to a cluster",
             "put the large ones into the image, on a volume (--volume CLAIM:/PATH) or into S3, "
-            f"and name them in .cvlignore; the largest: {', '.join(largest(contents, spec))}",
+            f"and name them in .cvlignore; the largest: {', '.join(largest(contents))}",
         )
     scripts = {name: (HERE / name).read_bytes() for name in (ENTRY, COLLECT)}
     return {**scripts, **pieces(data)}
@@ -47,11 +45,7 @@ def pieces(data: bytes) -> Mapping[str, bytes]:
     return {f"code-{n:02}": data[at : at + MOST_SECRET] for n, at in enumerate(starts)}
 
 
-def largest(contents: Contents, spec: JobSpec) -> list[str]:
+def largest(contents: Contents) -> list[str]:
     """Return the names of the largest files."""
-    assert spec.source is not None
-    sizes = []
-    for name, path, _ in contents.placed():
-        file = spec.source.root / Path(path.decode(errors="surrogateescape"))
-        sizes.append((file.lstat().st_size if file.exists() else 0, name))
-    return [f"{name} ({size(bytes_)})" for bytes_, name in sorted(sizes, reverse=True)[:3]]
+    sizes = sorted(((entry.size, name) for name, _, entry in contents.placed()), reverse=True)
+    return [f"{name} ({size(count)})" for count, name in sizes[:3]]

@@ -71,6 +71,12 @@ class Question:
             failed = git.wait()
         return (b"", _reason(complaint)) if failed else (output, "")
 
+    def close(self) -> None:
+        """End git, if nobody wants to know any more."""
+        if self._process and self._process.returncode is None:
+            with self._process as git:
+                git.kill()
+
 
 def program() -> str:
     """Return where git lies, "" without one: never in a folder that depends on where we are."""

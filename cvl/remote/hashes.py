@@ -17,8 +17,11 @@ from typing import NamedTuple
 from cvl.digest import blake2b
 from cvl.errors import CvlError
 from cvl.paths import private, replace_file
+from cvl.remote.folders import Folders
+from cvl.remote.secrets import inside
 
-AS_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+FORMAT = b"cvl files 2"
+"""Goes up when what was noted before does not tell all that is asked today."""
 BLOCK = 1 << 20
 TRIES = 5
 SECOND_NS = 1_000_000_000
@@ -75,6 +78,7 @@ class _Reading(NamedTuple):
     row: Row
     sure: bool
     held: Held | None
+    secret: str
 
 
 class Held(NamedTuple):
@@ -89,14 +93,17 @@ class Hashes:
 
     `mentions` holds, of the files seen so far, what they name outside their own folders: `../x`,
     or `/x` from the root, with blanks between. `held` holds small files that had to be read.
+    `secrets` says of files what secret they hold; these are never noted, and read each time.
     """
 
     def __init__(self, root: Path, kept: Path | None = None) -> None:
         self.warnings: list[str] = []
         self.mentions: dict[bytes, bytes] = {}
         self.held: dict[bytes, Held] = {}
+        self.secrets: dict[bytes, str] = {}
         self._holds = 0
-        self._root = os.fsencode(root.absolute()) + b"/"
+        self._links: set[bytes] = set()
+        self._folders = Folders(os.fsencode(root.absolute()))
         self._kept = kept
         self._rows = _load(kept) if kept else {}
         self._news: dict[bytes, Row] = {}
@@ -106,21 +113,20 @@ class Hashes:
 
         One short loop: of ten thousand files mostly none has changed.
         """
-        lstat, rows, root = os.lstat, self._rows, os.open(self._root, AS_FOLDER)
+        lstat, rows, noted, at = os.lstat, self._rows, self._noted, self._folders.at
         known: dict[bytes, Entry] = {}
         others: list[bytes] = []
-        try:
-            for path in paths:
+        for path in paths:
+            if path in rows:
+                above, _, name = path.rpartition(b"/")
                 try:
-                    found = lstat(path, dir_fd=root) if path in rows else None
+                    entry = noted(path, lstat(name, dir_fd=at(above)))
                 except OSError:
-                    found = None
-                if found and (entry := self._noted(path, found)):
+                    entry = None
+                if entry:
                     known[path] = entry
-                else:
-                    others.append(path)
-        finally:
-            os.close(root)
+                    continue
+            others.append(path)
         return known, others
 
     def entry(self, path: bytes) -> Entry | None:
@@ -129,26 +135,32 @@ class Hashes:
         What is neither file, link nor folder, or cannot be read, is None and a warning.
         """
         try:
-            found = os.lstat(self._root + path)
-            if stat.S_ISREG(found.st_mode):
-                return self._file(path, found)
-            if stat.S_ISLNK(found.st_mode):
-                # Not by a `Path`, which would tidy up the target.
-                return Entry("l", content=os.readlink(self._root + path))  # noqa: PTH115
-        except (FileNotFoundError, NotADirectoryError):
+            return self._at(path, self._folders.lstat(path))
+        except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            self._tell_link(path)
         except OSError as error:
             self.warnings.append(f"{os.fsdecode(path)} is left out: {error.strerror}")
-            return None
-        if stat.S_ISDIR(found.st_mode):
-            return Entry("d")
-        self.warnings.append(f"{os.fsdecode(path)} is left out: neither file nor folder")
         return None
 
     def stamp(self, path: bytes) -> bytes:
         """Return what a file's `stamp_of` is while it holds what was read; b"" if none tells."""
         row = self._news.get(path) or self._rows.get(path)
         return row[0] if row else b""
+
+    def readable(self, folder: bytes) -> bool:
+        """Return whether a folder can be looked into; one that cannot is a warning."""
+        try:
+            self._folders.names(folder)
+        except OSError as error:
+            self.warnings.append(f"{os.fsdecode(folder)} is left out: {error.strerror}")
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go of the folders: nothing is read any more."""
+        self._folders.close()
 
     def save(self) -> None:
         """Note what was read. Whoever saves last wins; all that costs is reading once more."""
@@ -158,19 +170,40 @@ class Hashes:
         records = (
             (path, *row) for path, row in (rows if len(rows) <= ROWS else self._news).items()
         )
+        fields = (field for record in records for field in record)
         private(self._kept.parent)
-        replace_file(self._kept, b"\0".join(field for record in records for field in record))
+        replace_file(self._kept, b"\0".join((FORMAT, *fields)))
+
+    def _at(self, path: bytes, found: os.stat_result) -> Entry | None:
+        if stat.S_ISREG(found.st_mode):
+            return self._file(path, found)
+        if stat.S_ISLNK(found.st_mode):
+            return Entry("l", content=self._folders.readlink(path))
+        if stat.S_ISDIR(found.st_mode):
+            return Entry("d")
+        self.warnings.append(f"{os.fsdecode(path)} is left out: neither file nor folder")
+        return None
 
     def _file(self, path: bytes, found: os.stat_result) -> Entry:
         if entry := self._noted(path, found):
             return entry
-        size, row, sure, held = _read(self._root + path, found)
-        if sure:
+        size, row, sure, held, secret = _read(self._folders, path, found)
+        if secret:
+            self.secrets[path] = secret
+        elif sure:
             self._news[path] = row
         if held and self._holds + size <= HELD_LIMIT:
             self._holds += size
             self.held[path] = held
         return self._entry(path, found, size, row)
+
+    def _tell_link(self, path: bytes) -> None:
+        """Say of a folder that is a link now that what was in it stays here."""
+        link = self._folders.link_on(path)
+        if link and link not in self._links:
+            self._links.add(link)
+            name = os.fsdecode(link)
+            self.warnings.append(f"what git tracks in {name} is left out: {name} is a link")
 
     def _noted(self, path: bytes, found: os.stat_result) -> Entry | None:
         """Return the entry of a file that is as it was noted. Only files are."""
@@ -183,11 +216,6 @@ class Hashes:
         if row[2]:
             self.mentions[path] = row[2]
         return Entry("f", found.st_mode & 0o100 != 0, size, row[1])
-
-
-def open_file(path: bytes) -> int:
-    """Open a regular file to read, never through a link and never waiting for a pipe."""
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def blocks(fd: int, size: int) -> Iterator[bytes]:
@@ -212,14 +240,14 @@ def stamp_of(found: os.stat_result) -> bytes:
     )
 
 
-def _read(path: bytes, seen: os.stat_result) -> _Reading:
+def _read(folders: Folders, path: bytes, seen: os.stat_result) -> _Reading:
     """Read a file while nobody writes to it; `seen` is what it was shortly before."""
     before = stamp_of(seen)
     for _ in range(TRIES):
         now = time.time_ns()
-        fd = open_file(path)
+        fd = folders.open(path)
         try:
-            digest, mentions, whole = _digest(fd, path, seen.st_size)
+            digest, mentions, whole, secret = _digest(fd, path, seen.st_size)
             seen = os.fstat(fd)
         finally:
             os.close(fd)
@@ -229,7 +257,7 @@ def _read(path: bytes, seen: os.stat_result) -> _Reading:
             tick = TICK_NS if touched % SECOND_NS else COARSE_TICK_NS
             held = None if whole is None else Held(int(seen.st_mtime), whole)
             sure = touched < now - tick
-            return _Reading(seen.st_size, (after, digest, mentions), sure, held)
+            return _Reading(seen.st_size, (after, digest, mentions), sure, held, secret)
         before = after
     raise CvlError(
         f"{os.fsdecode(path)} changes while it is read",
@@ -237,10 +265,10 @@ def _read(path: bytes, seen: os.stat_result) -> _Reading:
     )
 
 
-def _digest(fd: int, path: bytes, size: int) -> tuple[bytes, bytes, bytes | None]:
-    """Return an open file's hash, what it mentions, and all of it if it is no longer than a block.
+def _digest(fd: int, path: bytes, size: int) -> tuple[bytes, bytes, bytes | None, str]:
+    """Return an open file's hash, what it mentions, all of it if it is short, and what secret.
 
-    Only scripts and the like mention anything.
+    Only scripts and the like mention anything; secrets are looked for in the first block.
     """
     wanted = min(size + 1, BLOCK)
     first = os.read(fd, wanted)
@@ -249,7 +277,7 @@ def _digest(fd: int, path: bytes, size: int) -> tuple[bytes, bytes, bytes | None
     if whole is None:
         for block in blocks(fd, size):
             hasher.update(block)
-    return hasher.hexdigest().encode(), _mentions(path, first), whole
+    return hasher.hexdigest().encode(), _mentions(path, first), whole, inside(path, first)
 
 
 def _mentions(path: bytes, text: bytes) -> bytes:
@@ -275,7 +303,7 @@ def _load(path: Path) -> dict[bytes, Row]:
         fields = path.read_bytes().split(b"\0")
     except OSError:
         return {}
-    if len(fields) % 4:
+    if fields[0] != FORMAT or len(fields) % 4 != 1:
         return {}
-    rows = zip(fields[1::4], fields[2::4], fields[3::4], strict=True)
-    return dict(zip(fields[0::4], rows, strict=True))
+    rows = zip(fields[2::4], fields[3::4], fields[4::4], strict=True)
+    return dict(zip(fields[1::4], rows, strict=True))

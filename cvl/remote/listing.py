@@ -12,13 +12,17 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from cvl.remote.folders import Folders
 from cvl.remote.git import Question
 
 NEVER = re.compile(
-    rb"(?:^|/)(?:\.git|\.env(?:\.(?!(?:example|sample|template)$)[^/]*)?|__pycache__|\.venv"
+    rb"(?:^|/)(?:\.git|__pycache__|\.venv"
     rb"|\.(?:mypy|pytest|ruff)_cache|\.ipynb_checkpoints|\.DS_Store|cvl-runs)(?:/|$)"
 )
-"""What never travels, tracked or not: secrets, caches, virtual environments, earlier results."""
+"""What never travels, tracked or not: caches, virtual environments, earlier results."""
+
+HINTS = (b".git", b"cache", b".venv", b".ipynb", b".DS_Store", b"cvl-runs")
+"""What some path must hold for `NEVER` to find anything."""
 
 UNTRACKED = frozenset(
     b".hg .svn .tox .nox .cache .hypothesis node_modules wandb mlruns lightning_logs".split()
@@ -37,6 +41,10 @@ class Listing:
         self._git = Question(self.root)
         self._paths: list[bytes] | None = None
         self._walked: set[bytes] = set()
+
+    def close(self) -> None:
+        """Wait for git no longer."""
+        self._git.close()
 
     @property
     def paths(self) -> list[bytes]:
@@ -88,40 +96,46 @@ class Listing:
 
 
 def walk(root: bytes, folder: bytes, *, everything: bool = False) -> Iterator[bytes]:
-    """Yield the files, links and empty folders in `folder`, never through a link below it.
+    """Yield the files, links and empty folders in `folder`, never through a link below `root`.
 
     `everything` takes also what `UNTRACKED` names. A folder that cannot be read is yielded, so
     that whoever looks at it says so.
     """
-    try:
-        with os.scandir(root + b"/" + folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError:
-        yield folder
-        return
-    if not entries and folder:
-        yield folder
-    for entry in entries:
-        path = folder + b"/" + entry.name if folder else entry.name
-        if NEVER.search(b"/" + entry.name) or (entry.name in UNTRACKED and not everything):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from walk(root, path, everything=everything)
-        else:
-            yield path
+    todo = [folder]
+    with Folders(root) as folders:
+        while todo:
+            here = todo.pop()
+            try:
+                found = folders.names(here)
+            except OSError:
+                yield here
+                continue
+            if not found and here:
+                yield here
+            for name, deeper in found:
+                path = here + b"/" + name if here else name
+                if NEVER.search(b"/" + name) or (name in UNTRACKED and not everything):
+                    continue
+                if deeper:
+                    todo.append(path)
+                else:
+                    yield path
 
 
 def _permitted(names: Iterable[bytes]) -> list[bytes]:
     """Return `names` sorted, without what never travels."""
     paths = sorted(names)
-    # One search over all is much cheaper than one for each, and mostly finds nothing.
-    if re.search(rb"\.git|\.env|cache|\.venv|\.ipynb|\.DS_Store|cvl-runs", b"\0".join(paths)):
+    # One look at all is much cheaper than one at each, and mostly finds nothing.
+    joined = b"\0".join((b"", *paths))
+    if any(hint in joined for hint in HINTS):
         paths = [path for path in paths if not NEVER.search(path)]
+    if b".." in joined or b"//" in joined or b"\0/" in joined:  # a made-up index says anything
+        paths = [path for path in paths if not {b"..", b""} & set(path.split(b"/"))]
     homes = tuple(p[: -len(b"pyvenv.cfg")] for p in paths if p.endswith(b"/pyvenv.cfg"))
     return [path for path in paths if not path.startswith(homes)] if homes else paths
 
 
 def _plain_files(root: bytes) -> list[bytes]:
     """Return what lies directly in the root and is no folder."""
-    with os.scandir(root) as entries:
-        return [e.name for e in entries if not e.is_dir(follow_symlinks=False)]
+    with Folders(root) as folders:
+        return [name for name, deeper in folders.names(b"") if not deeper]

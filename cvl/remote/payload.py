@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from cvl.digest import blake2b
 from cvl.errors import CvlError
 from cvl.remote.far import Writable
-from cvl.remote.hashes import BLOCK, Entry, Hashes, Held, blocks, open_file, stamp_of
+from cvl.remote.folders import Folders
+from cvl.remote.hashes import BLOCK, Entry, Hashes, blocks, stamp_of
 from cvl.remote.inert import active
 from cvl.remote.listing import walk
 from cvl.remote.tarstream import END, FOLDER, LINK, Member, header, padding
-from cvl.remote.tree import Delta
+from cvl.remote.tree import Delta, Tree
 
 OLDEST = 315_532_800
 """1980, in epoch seconds: zip files know nothing before, and scripts make zip files."""
+
+
+Readable = Tree | Delta
+Placed = tuple[bytes, bytes, Entry]
+"""A member's name, where it lies here below the tree's root, and what lies there."""
 
 
 def write_payload(
@@ -41,6 +48,26 @@ def write_payload(
     out.write(b"".join(pending))
 
 
+def tree_pieces(
+    tree: Readable, files: Iterable[Placed], mtime: int | None = None
+) -> Iterator[bytes]:
+    """Yield the members of a tar for files of a tree that was read here, each as it was read.
+
+    `mtime` is every file's time, if it is not to be its own. Raises `CvlError` if a file is not
+    as it was any more; it is opened below the tree's root and through no link.
+    """
+    assert tree.root is not None, "this tree was not read here"
+    with Folders(os.fsencode(tree.root.absolute())) as folders:
+        for member, path, entry in files:
+            if tree.hashes and (held := tree.hashes.held.get(path)):
+                yield _whole(member, entry, held.content, _mtime(held.mtime, mtime))
+            elif entry.kind == "f":
+                stamp = tree.hashes.stamp(path) if tree.hashes else b""
+                yield from _opened(folders, member, path, entry, stamp, mtime)
+            else:
+                yield _bare(member, entry, mtime)
+
+
 def _pieces(run_files: Mapping[str, bytes | Path], change: Delta | None) -> Iterator[bytes]:
     for name, content in run_files.items():
         member = os.fsencode(name)
@@ -51,15 +78,9 @@ def _pieces(run_files: Mapping[str, bytes | Path], change: Delta | None) -> Iter
     if change and change.gone:
         yield from _ours(b"gone", b"\0".join([*change.gone, b""]))
     if change and change.send:
-        assert change.root is not None, "this tree was not read here"
-        root, hashes = os.fsencode(change.root.absolute()) + b"/", change.hashes
-        for path, entry in change.send.items():
-            here = change.local.get(path, path) if change.local else path
-            if hashes and (held := hashes.held.get(here)):
-                yield _whole(b"tree/" + path, entry, held)
-            else:
-                stamp = hashes.stamp(here) if hashes else b""
-                yield from _member(b"tree/" + path, root + here, entry, stamp)
+        local = change.local or {}
+        files = ((b"tree/" + p, local.get(p, p), entry) for p, entry in change.send.items())
+        yield from tree_pieces(change, files)
     yield from _ours(b"end", b"")
     yield END
 
@@ -74,45 +95,63 @@ def _local(member: bytes, path: Path) -> Iterator[bytes]:
     """Yield the members of a file or folder that the user names, through links as they are."""
     place = os.fsencode(path.absolute())
     if not path.is_dir():
-        yield from _file(member, place, None)
+        try:
+            fd = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise _changed(place, error.strerror) from error
+        yield from _file(member, place, fd, None)
         return
-    reader = Hashes(path)
-    for inner in walk(place, b"", everything=True):
-        if entry := reader.entry(inner):
-            yield from _member(member + b"/" + active(inner), place + b"/" + inner, entry)
+    with closing(Hashes(path)) as reader:
+        inners = walk(place, b"", everything=True)
+        found = ((inner, reader.entry(inner)) for inner in inners)
+        files = ((member + b"/" + active(inner), inner, entry) for inner, entry in found if entry)
+        yield from tree_pieces(Tree({}, path, reader), files)
 
 
-def _member(member: bytes, place: bytes, entry: Entry, stamp: bytes = b"") -> Iterator[bytes]:
+def _bare(member: bytes, entry: Entry, mtime: int | None) -> bytes:
+    """Return the header of a link or a folder."""
     if entry.kind == "l":
-        yield header(Member(name=member, kind=LINK, mode=0o777, link=entry.content))
-    elif entry.kind == "d":
-        yield header(Member(name=member + b"/", kind=FOLDER, mode=0o755, mtime=int(time.time())))
-    else:
-        yield from _file(member, place, entry, stamp)
+        link = entry.content
+        return header(Member(name=member, kind=LINK, mode=0o777, mtime=mtime or 0, link=link))
+    made = int(time.time()) if mtime is None else mtime
+    return header(Member(name=member + b"/", kind=FOLDER, mode=0o755, mtime=made))
 
 
-def _whole(member: bytes, entry: Entry, held: Held) -> bytes:
+def _whole(member: bytes, entry: Entry, content: bytes, mtime: int) -> bytes:
     """Return a file that is held in memory, with its header, as it was when it was hashed."""
     mode = 0o755 if entry.executable else 0o644
-    mtime = _mtime(held.mtime)
     head = header(Member(name=member, size=entry.size, mode=mode, mtime=mtime))
-    return head + held.content + padding(entry.size)
+    return head + content + padding(entry.size)
 
 
-def _file(member: bytes, place: bytes, entry: Entry | None, stamp: bytes = b"") -> Iterator[bytes]:
-    """Yield one file; if `entry` is given, exactly the bytes that it names, or raise.
+def _opened(
+    folders: Folders, member: bytes, path: bytes, entry: Entry, stamp: bytes, mtime: int | None
+) -> Iterator[bytes]:
+    try:
+        fd = folders.open(path)
+    except OSError as error:
+        raise _changed(path, error.strerror) from error
+    yield from _file(member, path, fd, entry, stamp, mtime)
+
+
+def _file(
+    member: bytes,
+    place: bytes,
+    fd: int,
+    entry: Entry | None,
+    stamp: bytes = b"",
+    mtime: int | None = None,
+) -> Iterator[bytes]:
+    """Yield an open file and close it; if `entry` is given, exactly the bytes that it names.
 
     That it still holds them is told by its `stamp`, before and after, or else by hashing it.
     """
     try:
-        fd = open_file(place) if entry else os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise _changed(place, error.strerror) from error
-    try:
         found = os.fstat(fd)
         size = entry.size if entry else found.st_size
         mode = 0o755 if (entry.executable if entry else found.st_mode & 0o100) else 0o644
-        head = header(Member(name=member, size=size, mode=mode, mtime=_mtime(found.st_mtime)))
+        time_ = _mtime(found.st_mtime, mtime)
+        head = header(Member(name=member, size=size, mode=mode, mtime=time_))
         digest, known = blake2b(digest_size=16), stamp_of(found) == stamp
         sent = 0
         for block in blocks(fd, size):
@@ -135,8 +174,10 @@ def _names(entry: Entry | None, digest: str) -> bool:
     return entry is None or entry.content == digest.encode()
 
 
-def _mtime(found: float) -> int:
+def _mtime(found: float, fixed: int | None = None) -> int:
     """Return a file's time, within what every unpacking tool and zip format can hold."""
+    if fixed is not None:
+        return fixed
     return min(max(int(found), OLDEST), int(time.time()))
 
 

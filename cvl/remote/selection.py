@@ -10,25 +10,35 @@
 5. what the user includes.
 
 `.cvlignore` files (gitignore syntax) in the root, the example and between can take away 1 to 4.
+Secrets (`cvl/remote/secrets.py`) stay here and are named, whatever reaches for them, unless the
+user includes the very file, or the folder that is itself a secret's by name.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from posixpath import normpath
 
 from cvl.digest import blake2b
 from cvl.errors import UsageError
+from cvl.remote.folders import Folders
 from cvl.remote.hashes import Entry, Hashes
 from cvl.remote.inert import under_own_names
 from cvl.remote.listing import Listing, walk
+from cvl.remote.secrets import any_named, named
 from cvl.remote.tree import Tree, prune
 from cvl.spec import Source
 from cvl.values import dataclass
 
 Rule = tuple[bytes, Callable[[str], bool]]
+
+NAMED = 20
+"""How many secrets that stay here are named, at most."""
+MOST = 1 << 20
+"""Bytes that a `.cvlignore` may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +56,28 @@ def select(source: Source, state: Path, without: Collection[Path] = ()) -> Selec
     results, which stay here. Raises `UsageError` for an included path that cannot be had, and
     `CvlError` if a file does not stand still.
     """
-    listing = Listing(source.root)
-    kept = state / f"files-{blake2b(listing.root, digest_size=16).hexdigest()}"
-    hashes = Hashes(source.root, kept)
-    chooser = _Chooser(source, listing, hashes, without)
-    chooser.take(_basis(listing, chooser.example))
-    chooser.follow()
-    chooser.include(source.include)
+    with closing(Listing(source.root)) as listing:
+        kept = state / f"files-{blake2b(listing.root, digest_size=16).hexdigest()}"
+        with closing(Hashes(source.root, kept)) as hashes:
+            chooser = _Chooser(source, listing, hashes, without)
+            chooser.take(_basis(listing, chooser.example))
+            chooser.follow()
+            chooser.include(source.include)
     hashes.save()
     prune(state, "files-*")
     return Selection(
         tree=Tree(chooser.entries, source.root, hashes, under_own_names(chooser.entries)),
-        warnings=(*listing.warnings, *hashes.warnings),
+        warnings=(*listing.warnings, *hashes.warnings, *_kept_here(chooser.secrets)),
     )
+
+
+def _kept_here(secrets: Mapping[bytes, str]) -> Iterator[str]:
+    """Yield what a person is told of the secrets that stay here, at most `NAMED` of them."""
+    if not secrets:
+        return
+    said = [f"{os.fsdecode(path)}{what and f' ({what})'}" for path, what in secrets.items()]
+    more = f" and {len(said) - NAMED} more" if len(said) > NAMED else ""
+    yield f"stay here: {', '.join(said[:NAMED])}{more}; --include NAME sends one"
 
 
 class _Chooser:
@@ -69,17 +88,20 @@ class _Chooser:
     ) -> None:
         self.example = os.fsencode(source.folder.strip("/"))
         self.entries: dict[bytes, Entry] = {}
+        self.secrets: dict[bytes, str] = {}
         self._listing = listing
         self._hashes = hashes
         self._rules = _rules(listing.root, self.example)
         self._without = tuple(_relative(source.root, without))
         self._above = {b"", self.example, *_parents(self.example)}
+        self._included = {os.fsencode(normpath(name)) for name in source.include}
         self._new: list[bytes] = []
+        self._reached: set[bytes] = set()
 
     def take(self, paths: Iterable[bytes], *, anyhow: bool = False) -> None:
         """Add what lies at these paths; `anyhow`: also what a `.cvlignore` names."""
-        taken = self.entries.keys() | self._above
-        fresh = [path for path in dict.fromkeys(paths) if path not in taken]
+        entries, above = self.entries, self._above
+        fresh = [p for p in dict.fromkeys(paths) if p not in entries and p not in above]
         known, others = self._hashes.unchanged(self._allowed(fresh, anyhow=anyhow))
         self.entries.update(known)
         self._new += sorted(known.keys() & self._hashes.mentions.keys())
@@ -89,6 +111,10 @@ class _Chooser:
                 continue
             if entry.kind == "d":
                 self._take_folder(path, entry, anyhow=anyhow)
+                continue
+            secret = self._hashes.secrets.get(path)
+            if secret and not self._wanted(path):
+                self.secrets[path] = secret
                 continue
             self.entries[path] = entry
             if entry.kind == "l" or path in self._hashes.mentions:
@@ -100,7 +126,9 @@ class _Chooser:
             news, self._new = self._new, []
             for path in news:
                 for target in self._targets(path):
-                    self.take(self._listed(target))
+                    if target not in self._reached:
+                        self._reached.add(target)
+                        self.take(self._listed(target))
 
     def include(self, names: Iterable[str]) -> None:
         """Take what the user names, ignored or not."""
@@ -126,18 +154,33 @@ class _Chooser:
         if self._without:
             paths = [path for path in paths if not path.startswith(self._without)]
         rules = [] if anyhow else self._rules
-        return [path for path in paths if not _matches(rules, path)] if rules else paths
+        paths = [path for path in paths if not _matches(rules, path)] if rules else paths
+        return [path for path in paths if self._may_go(path)] if any_named(paths) else paths
+
+    def _may_go(self, path: bytes) -> bool:
+        """Return whether no name on the way to `path` is a secret's; note it otherwise."""
+        secret = named(path)
+        if not secret or self._wanted(path):
+            return True
+        if os.path.lexists(self._full(secret)):
+            self.secrets[secret] = ""
+        return False
+
+    def _wanted(self, path: bytes) -> bool:
+        """Return whether the user includes just this, or the folder of secrets that it is in."""
+        return path in self._included or named(path) in self._included - {b""}
 
     def _take_folder(self, folder: bytes, entry: Entry, *, anyhow: bool) -> None:
         """Add a folder that git names as one: empty, or a repository of its own."""
         if os.path.lexists(self._full(folder + b"/.git")):
-            inner = Listing(self._full(folder))
-            paths = [folder + b"/" + path for path in inner.below(b"")]
+            with closing(Listing(self._full(folder))) as inner:
+                paths = [folder + b"/" + path for path in inner.below(b"")]
             self._hashes.warnings.extend(inner.warnings)
         else:
             paths = list(walk(self._listing.root, folder, everything=True))
         if paths in ([], [folder]):
-            self.entries[folder] = entry
+            if self._hashes.readable(folder):
+                self.entries[folder] = entry
         else:
             self.take(paths, anyhow=anyhow)
 
@@ -163,6 +206,9 @@ class _Chooser:
         if outside or target in self._above or target.startswith(self.example + b"/"):
             return []
         if home := _example_of(self._listing, target):
+            if home != target and home in self._reached:
+                return []
+            self._reached.add(home)
             return self._listing.below(home)
         return [target] if self._listing.has(target) else self._listing.below(target)
 
@@ -215,12 +261,26 @@ def _relative(root: Path, folders: Iterable[Path]) -> Iterator[bytes]:
 def _rules(root: bytes, example: bytes) -> list[Rule]:
     """Return each `.cvlignore` that counts: where it lies, and what matches paths from there."""
     rules = []
-    for folder in {b"", example, *_parents(example)}:
-        prefix = folder + b"/" if folder else b""
-        file = Path(os.fsdecode(root + b"/" + prefix + b".cvlignore"))
-        if file.is_file():
-            rules.append((prefix, _matcher(file)))
+    with Folders(root) as folders:
+        for folder in {b"", example, *_parents(example)}:
+            prefix = folder + b"/" if folder else b""
+            text = _ignore_file(folders, prefix + b".cvlignore")
+            if text:
+                rules.append((prefix, _matcher(text)))
     return rules
+
+
+def _ignore_file(folders: Folders, path: bytes) -> bytes:
+    """Return what a `.cvlignore` says, b"" without one. Raises `UsageError` if it is no file."""
+    try:
+        return folders.read(path, MOST)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {os.fsdecode(path)}: {error.strerror}",
+            "it has to be a plain file, and no link, for what it names must stay here",
+        ) from error
 
 
 def _matches(rules: list[Rule], path: bytes) -> bool:
@@ -230,8 +290,7 @@ def _matches(rules: list[Rule], path: bytes) -> bool:
     )
 
 
-def _matcher(file: Path) -> Callable[[str], bool]:
+def _matcher(text: bytes) -> Callable[[str], bool]:
     from pathspec import GitIgnoreSpec
 
-    text = file.read_text(encoding="utf-8", errors="surrogateescape")
-    return GitIgnoreSpec.from_lines(text.splitlines()).match_file
+    return GitIgnoreSpec.from_lines(os.fsdecode(text).splitlines()).match_file

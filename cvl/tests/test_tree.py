@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from cvl.errors import CvlError
 from cvl.remote import hashes as hashes_module
+from cvl.remote.folders import Folders
 from cvl.remote.hashes import BLOCK, Entry, Hashes
 from cvl.remote.listing import walk
 from cvl.remote.payload import write_payload
@@ -108,7 +109,7 @@ def test_a_settled_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.Mo
     root, kept = put(tmp_path / "root", {"a": b"1"}), tmp_path / "kept"
     monkeypatch.setattr(time, "time_ns", lambda: int((time.time() + 60) * 1e9))
     first = read(root, kept).id
-    monkeypatch.setattr(hashes_module, "open_file", lambda path: pytest.fail(f"{path} is read"))
+    monkeypatch.setattr(Folders, "open", lambda _, path: pytest.fail(f"{path} is read"))
     assert read(root, kept).id == first
 
 

@@ -1,0 +1,62 @@
+"""What stays on this machine although it lies in the tree: secrets, by name and by content.
+
+One rule for every way by which files travel. A name is enough for what exists only to hold
+secrets; keys lie under any name, so they are told by what is in them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+NAMED = re.compile(
+    rb"(?:\A|/)(?:"
+    rb"\.env(?!(?:\.[^/]*)?\.(?:example|sample|template|dist)(?:/|\Z))[^/]*"
+    rb"|[._]netrc|\.git-credentials|\.pgpass|\.pypirc|\.s3cfg|\.boto|\.dockercfg|\.vault-token"
+    rb"|\.aws|\.ssh|\.gnupg|\.kube|\.azure|\.kaggle|kaggle\.json"
+    rb"|\.docker/config\.json|\.config/(?:gcloud|gh)"
+    rb")(?=/|\Z)",
+    re.IGNORECASE,
+)
+"""Files and folders that hold a person's secrets; where names differ only by case, all of them."""
+
+HINTS = (b"\0.", b"/.", b"_netrc", b"kaggle.json")
+"""What some path must hold, or a NUL before it, for `NAMED` to find anything."""
+
+KEY = re.compile(
+    rb"(?:\A|[\r\n])[ \t]*+-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY"
+    rb"|-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}(?:\\[rn]|\s){1,9}[\w+/=]{16}"
+)
+"""A private key of OpenSSL, OpenSSH or PGP: at the start of a line, or, as in JSON, with its first
+words behind it. A program that only looks for such a line holds neither."""
+
+TOKEN = re.compile(rb"_(?:authToken|auth|password)[ \t]*+=[ \t]*+[^\s$]")
+"""A token in an `.npmrc` that is not taken from a variable."""
+
+
+def named(path: bytes) -> bytes:
+    """Return the part of a path, from its start, that names a secret; b"" if none does."""
+    found = NAMED.search(path)
+    return path[: found.end()] if found else b""
+
+
+def any_named(paths: Sequence[bytes]) -> bool:
+    """Return whether one of them may name a secret: one look at all of them."""
+    joined = b"\0".join((b"", *paths)).lower()
+    return any(hint in joined for hint in HINTS)
+
+
+def inside(path: bytes, start: bytes) -> str:
+    """Return what secret a file holds that starts so, in words; "" if it seems to hold none."""
+    if b"PRIVATE KEY" in (text := _narrow(start)) and KEY.search(text):
+        return "a private key"
+    if start.startswith(b"PuTTY-User-Key-File-"):
+        return "a private key"
+    if path.endswith(b".npmrc") and TOKEN.search(start):
+        return "a token"
+    return ""
+
+
+def _narrow(start: bytes) -> bytes:
+    """Return a text of two bytes a letter, as Windows writes it, in one."""
+    return start.replace(b"\0", b"") if start[:2] in {b"\xff\xfe", b"\xfe\xff"} else start
