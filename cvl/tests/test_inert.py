@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -28,9 +29,12 @@ from cvl.remote.inert import (
     under_own_names,
 )
 from cvl.remote.landing import Landed, land_staged, land_tar
+from cvl.remote.payload import write_payload
 from cvl.remote.results import Changed, Results, arrange, fresh
-from cvl.remote.tarstream import END, HARD, Member, header, padding
+from cvl.remote.selection import select
+from cvl.remote.tarstream import END, HARD, Member, TarReader, header, padding
 from cvl.remote.tree import Tree, delta
+from cvl.spec import Source
 from cvl.testing.desk import Desk
 
 LISTED = [b".git", b".envrc", b".vscode", b".idea", b"cvl.toml", b".hg", b".devcontainer"]
@@ -345,6 +349,31 @@ def test_results_travel_under_their_own_names_again(job: Job) -> None:
         assert (job.into / os.fsdecode((change.local or {}).get(path, path))).read_bytes() == data
     known = Tree({path: Entry("f", False, 1, b"") for path in job.files})
     assert tree.id == known.id
+
+
+def test_what_is_sent_has_its_own_name_and_its_own_content(tmp_path: Path) -> None:
+    """A small file, one that is not held in memory, a link, and a folder given as an input."""
+    folder = tmp_path / "examples/one"
+    large = os.urandom(3_000_000)
+    sent = {b".vscode/tasks.json": b"small", b".idea/large": large, b"sub/.jj/x": b"y"}
+    for path, data in sent.items():
+        place = folder / os.fsdecode(inert(path))
+        place.parent.mkdir(parents=True)
+        place.write_bytes(data)
+    (folder / "example.yaml").write_text("name: one\n")
+    (folder / "cvl.toml.inert").symlink_to(".idea/large")
+    state = tmp_path / "state"
+    state.mkdir()
+    tree = select(Source(root=tmp_path, folder="examples/one"), state).tree
+    out = io.BytesIO()
+    write_payload(out, {"input": folder}, delta(None, tree))
+    reader = TarReader([out.getvalue()])
+    got = {member.name: member.link or b"".join(reader.content()) for member in reader.members()}
+    for path, data in sent.items():
+        assert got[b"tree/examples/one/" + path] == data
+        assert got[b"input/" + path] == data
+    assert got[b"tree/examples/one/cvl.toml"] == b".idea/large"
+    assert not [name for name in got if SUFFIX in name]
 
 
 def test_what_lies_here_keeps_its_place_before_what_gets_its_name_back() -> None:
