@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from cvl.errors import Ambiguous, LedgerError, NotFound
+from cvl.hidden import clean
 from cvl.ledger.columns import Columns
 from cvl.ledger.schema import insert, run_of, update
 from cvl.ledger.values import Facts, Run, RunState
@@ -99,7 +100,7 @@ def _columns(facts: Facts) -> dict[str, object]:
     status = facts.get("status")
     if status is not None:
         del columns["status"]
-        columns |= {"exit_code": int(status), "cause": status.cause, "detail": status.detail}
+        columns |= {"exit_code": int(status), "cause": status.cause, "detail": clean(status.detail)}
     return columns
 
 

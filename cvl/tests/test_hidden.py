@@ -9,15 +9,18 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from shutil import which
+from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cvl import hidden
 from cvl.errors import Ambiguity, CvlError, UsageError
+from cvl.ledger import Ledger, Run, RunState
 from cvl.runners.lambda_api import LambdaAPI
 from cvl.runners.lambda_cloud import api
+from cvl.spec import ExitStatus
 from cvl.testing.desk import Desk, Done
 from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Settings
 
@@ -25,6 +28,12 @@ WITNESS = """#!/bin/sh
 { env; echo "core files: $(ulimit -S -c)"; } >>"$WITNESS"
 exec %s "$@"
 """
+
+
+@pytest.fixture(autouse=True)
+def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test has learned helps no other."""
+    monkeypatch.setattr(hidden, "_KNOWN", {})
 
 
 def test_no_child_of_ours_inherits_the_key(tmp_path: Path) -> None:
@@ -140,6 +149,7 @@ def test_a_key_that_is_no_text_is_refused_without_showing_it() -> None:
     assert KEY not in repr(told.value)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(min_size=1))
 def test_a_key_is_visible_ascii_or_refused(value: str) -> None:
     word = value.strip()
@@ -215,29 +225,29 @@ def test_an_address_that_is_not_encrypted_is_one_sentence(tmp_path: Path) -> Non
     [
         f"Invalid header value b'Bearer {KEY}\\r'",
         f"Invalid header value b'AWS4-HMAC-SHA256 Credential=x, Signature={KEY}'",
-        f"Failed to connect to proxy URL: http://me:{KEY}@192.0.2.1/",
+        f"Failed to connect to proxy URL: http://me:{quote(KEY, safe='')}@192.0.2.1/",
         f"https://s3.example/a?X-Amz-Security-Token={KEY}&x=1",
     ],
 )
 def test_what_a_library_says_of_a_header_is_cut_out(text: str) -> None:
-    assert KEY not in str(CvlError(text))
-    assert KEY not in CvlError("x", hint=text).hint
+    part = KEY.partition("+")[0]
+    assert part not in str(CvlError(text))
+    assert part not in CvlError("x", hint=text).hint
     assert "<redacted>" in str(CvlError(text))
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(min_size=8))
 def test_a_known_secret_is_in_no_message(value: str) -> None:
     hidden.learn(value)
     for text in (f"a{value}b", f"a {value!r}", f"{value}{value}"):
         assert value not in hidden.clean(text) or len(value.strip()) < hidden.SHORTEST
-    hidden._KNOWN.clear()
 
 
 def test_a_short_word_that_is_no_secret_stays_readable() -> None:
     hidden.learn_variables({"MODE": "training", "A_TOKEN": "training-0"})
     assert hidden.clean("training failed") == "training failed"
     assert hidden.clean("training-0 failed") == "<redacted> failed"
-    hidden._KNOWN.clear()
 
 
 def test_whoever_sends_us_elsewhere_does_not_get_the_key() -> None:
@@ -265,3 +275,13 @@ def test_whoever_sends_us_elsewhere_does_not_get_the_key() -> None:
             server.shutdown()
             thread.join()
     assert {host.partition(":")[0] for host in seen} == {"127.0.0.1"}
+
+
+def test_what_the_ledger_keeps_of_an_ending_holds_no_secret(tmp_path: Path) -> None:
+    hidden.learn(KEY)
+    book = Ledger(tmp_path / "ledger.db")
+    book.begin(Run(id="r", owner="me"))
+    assert book.advance("r", RunState.LAUNCHING)
+    assert book.finish("r", ExitStatus(125, detail=f"the vendor says: {KEY} is wrong"))
+    assert book.run("r").detail == "the vendor says: <redacted> is wrong"
+    assert all(KEY.encode() not in file.read_bytes() for file in tmp_path.iterdir())
