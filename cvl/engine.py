@@ -6,6 +6,8 @@ happens is told to an `Observer`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cvl.drive import STOP_LIMIT, Drive
 from cvl.errors import UsageError
 from cvl.ledger import Ledger, Run
@@ -26,6 +28,8 @@ def run(spec: JobSpec, provider: Provider, ledger: Ledger, options: Options) -> 
     if spec.nodes > 1 and not provider.many_nodes:
         raise UsageError(f"{provider.name} runs on one node", "leave --nodes out")
     plan = provider.plan(spec)
+    if spec.warnings:
+        plan = replace(plan, warnings=(*plan.warnings, *spec.warnings))
     for warning in plan.warnings:
         options.observer.warn(warning)
     options.agree(plan)

@@ -167,7 +167,7 @@ class JobSpec:
 
     `argv` is what runs, in the example's folder. `env` is public; `secrets` (what the user
     forwards) appears in no repr, ledger, log or argv. `inputs` maps paths below the work folder
-    to local files that are sent along.
+    to local files that are sent along. `warnings` say what a person should know beforehand.
     """
 
     run_id: str
@@ -179,6 +179,7 @@ class JobSpec:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     source: Source | None = None
     inputs: Mapping[str, Path] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     image: str | None = None
     build: Build | None = None
     needs: Needs = Needs()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,11 +24,13 @@ class Inputs:
     """`files` maps paths below the work folder to local files that exist.
 
     `args` is the argument list for a machine where only those exist; it is the one given, byte
-    for byte, unless a file had to move.
+    for byte, unless a file had to move. `folders` says, of those of `files` that no argument names
+    itself, which folder they were found in.
     """
 
     files: Mapping[str, Path]
     args: tuple[str, ...]
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
 
 def find_inputs(preset: Preset, args: Sequence[str], cwd: Path) -> Inputs:
@@ -46,8 +49,15 @@ def find_inputs(preset: Preset, args: Sequence[str], cwd: Path) -> Inputs:
         places[place] = local
         if named.value.startswith("/") or ".." in named.value.split("/"):
             changed[named.index] = named.prefix + place
-    files = {path: file for place, local in places.items() for path, file in _files(place, local)}
-    return Inputs(files=MappingProxyType(files), args=tuple(changed))
+    files: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
+    for place, local in places.items():
+        found = dict(_files(place, local))
+        files |= found
+        folders |= dict.fromkeys(found, local)
+    for place in places.keys() & files.keys():
+        del folders[place]
+    return Inputs(files=MappingProxyType(files), args=tuple(changed), folders=folders)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

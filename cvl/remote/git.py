@@ -52,7 +52,7 @@ class Question:
     def __init__(self, folder: bytes) -> None:
         """Start git, if the folder lies in a checkout."""
         real = os.path.realpath(folder)
-        self.checkout = _checkout(real)
+        self.checkout = checkout_of(real)
         self._process = _start(real, self.checkout) if self.checkout else None
 
     def answer(self) -> tuple[bytes, str]:
@@ -84,12 +84,7 @@ def program() -> str:
     return next((path for path in paths if os.access(path, os.X_OK)), "")
 
 
-def _search_path() -> Iterator[str]:
-    path = os.environ.get("PATH", os.defpath)
-    yield from (folder for folder in path.split(os.pathsep) if folder.startswith("/"))
-
-
-def _checkout(folder: bytes) -> bytes:
+def checkout_of(folder: bytes) -> bytes:
     """Return the nearest folder, this or one above on the same disk, with a `.git`, or b""."""
     while not os.path.lexists(os.path.join(folder, b".git")):  # noqa: PTH118 - bytes
         above = os.path.dirname(folder)  # noqa: PTH120 - bytes
@@ -97,6 +92,11 @@ def _checkout(folder: bytes) -> bytes:
             return b""
         folder = above
     return folder
+
+
+def _search_path() -> Iterator[str]:
+    path = os.environ.get("PATH", os.defpath)
+    yield from (folder for folder in path.split(os.pathsep) if folder.startswith("/"))
 
 
 def _start(folder: bytes, checkout: bytes) -> subprocess.Popen[bytes] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,16 +53,24 @@ def job(
     timeout_minutes: float | None = None,
     timeout_action: str | None = None,
     checked: bool = True,
+    sent: bool = True,
 ) -> JobSpec:
     """Resolve an example and a preset to a job. Raises `UsageError`.
 
-    `checked`: the runner executes the preset's script, so it has to be there.
+    `checked`: the runner executes the preset's script, so it has to be there. `sent`: what the
+    arguments name leaves this machine.
     """
     given.only(common, Common.__annotations__)
     args = given.words(args)
     found = find(example, lookup(common))
     chosen = find_preset(found, preset)
     inputs = find_inputs(chosen, args, Path.cwd())
+    files: Mapping[str, Path] = inputs.files
+    warnings: tuple[str, ...] = ()
+    if sent and inputs.folders:
+        from cvl.remote.inputs import sift
+
+        files, warnings = sift(inputs.files, inputs.folders, found.root)
     include = tuple(common.get("include") or ())
     command = resolve(found, chosen.name, inputs.args, check=checked)
     bare = JobSpec(
@@ -73,7 +81,8 @@ def job(
         args=args,
         env=command.env,
         source=Source(root=found.root, folder=found.path, include=include),
-        inputs=inputs.files,
+        inputs=files,
+        warnings=warnings,
         image=image_for(found, chosen) or None,
         build=build_of(found, chosen.name),
         needs=needs_of(found, chosen),

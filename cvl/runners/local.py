@@ -38,6 +38,7 @@ class LocalRunner:
             common,
             timeout_minutes=timeout_minutes,
             timeout_action=timeout_action,
+            sent=False,
         )
         return frontdoor.run(_provider(), spec, common)
 
