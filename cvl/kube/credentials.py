@@ -61,7 +61,7 @@ class Credentials:
         return {}
 
     def _look_at_the_way(self) -> None:
-        if not self._access.server.lower().startswith("https://"):
+        if not self._access.server.startswith("https://"):
             address(self._access.server, f"the server of context {self._access.context}")
 
     def renewable(self) -> bool:
@@ -71,7 +71,7 @@ class Credentials:
     def tls(self) -> ssl.SSLContext | None:
         """Return how the server is verified and we are, None for plain HTTP."""
         access = self._access
-        if not access.server.lower().startswith("https://"):
+        if not access.server.startswith("https://"):
             return None
         authority = access.data(access.cluster, "certificate-authority")
         try:

@@ -107,7 +107,8 @@ def _connected(client: Client, pod: str, argv: Sequence[str]) -> Any:
             )
     except exceptions.InvalidStatus as error:
         raise understood(error.response.status_code, error.response.body or b"") from error
-    except (exceptions.WebSocketException, OSError, TimeoutError, EOFError) as error:
+    # ValueError: it would send us elsewhere, where our token has no business
+    except (exceptions.WebSocketException, OSError, EOFError, ValueError) as error:
         raise Unreachable(f"no command can be run in {pod.rpartition('/')[2]}: {error}") from error
 
 

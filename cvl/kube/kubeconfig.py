@@ -98,11 +98,17 @@ def access(context: str | None = None, named: str | None = None) -> Access:
         raise UsageError(f"the kubeconfig's context {chosen!r} names no cluster that is there")
     return Access(
         context=chosen,
-        server=str(cluster["server"]).rstrip("/"),
+        server=_plain(str(cluster["server"])),
         cluster=cluster,
         user=merged["users"].get(found.get("user"), {}),
         folder=there[0].parent,
     )
+
+
+def _plain(server: str) -> str:
+    """Return an address with its scheme in small letters and no slash at its end."""
+    scheme, mark, rest = server.rstrip("/").partition("://")
+    return f"{scheme.lower()}{mark}{rest}"
 
 
 def _own_cluster() -> Access:

@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cvl import hidden
+from cvl.aws import registry
 from cvl.errors import Ambiguity, CvlError, UsageError
+from cvl.guardian import environment
 from cvl.ledger import Ledger, Run, RunState
 from cvl.runners.lambda_api import LambdaAPI
 from cvl.runners.lambda_cloud import api
@@ -254,6 +256,9 @@ def test_whoever_sends_us_elsewhere_does_not_get_the_key() -> None:
     seen: list[str] = []
 
     class Elsewhere(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             seen.append(str(self.headers["Host"]))
             self.send_response(302)
@@ -267,10 +272,10 @@ def test_whoever_sends_us_elsewhere_does_not_get_the_key() -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
+            base = f"http://127.0.0.1:{server.server_port}"
             with pytest.raises(Ambiguity, match="302"):
-                LambdaAPI(
-                    KEY, f"http://127.0.0.1:{server.server_port}", interval=0, sleep=lambda _: None
-                ).get("/regions")
+                LambdaAPI(KEY, base, interval=0, sleep=lambda _: None).get("/regions")
+            assert not registry._answers(f"{base}/v2/a/manifests/b", KEY)
         finally:
             server.shutdown()
             thread.join()
@@ -285,3 +290,10 @@ def test_what_the_ledger_keeps_of_an_ending_holds_no_secret(tmp_path: Path) -> N
     assert book.finish("r", ExitStatus(125, detail=f"the vendor says: {KEY} is wrong"))
     assert book.run("r").detail == "the vendor says: <redacted> is wrong"
     assert all(KEY.encode() not in file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_a_guardian_is_given_no_key_by_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hears the key; in the environment it may stand with white space around it."""
+    monkeypatch.setenv("LAMBDA_API_KEY", f" {KEY}\n")
+    monkeypatch.setenv("ANOTHER_NAME", KEY)
+    assert not [value for value in environment({"api_key": KEY}).values() if KEY in value]

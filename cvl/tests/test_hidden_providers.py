@@ -183,3 +183,14 @@ def test_a_program_that_gives_no_answer_is_told_without_its_arguments(
     with pytest.raises(Exception, match="no answer within") as told:
         Client(kubeconfig=str(file)).header()
     assert KEY not in repr(told.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("HTTPS://127.0.0.1:6443/", "https://127.0.0.1:6443"),
+        ("https://host/k8s/A/", "https://host/k8s/A"),
+    ],
+)
+def test_the_address_of_a_cluster_has_one_spelling(written: str, read: str, tmp_path: Path) -> None:
+    assert access(named=str(configured(tmp_path, {}, written))).server == read
