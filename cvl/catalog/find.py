@@ -86,7 +86,7 @@ def _there(query: str, lookup: Lookup) -> Path | None:
 
 
 def _at(folder: Path, lookup: Lookup) -> Example:
-    root = own_root(folder)
+    root = own_root(folder, lookup.warn)
     path = folder.relative_to(root).as_posix()
     return _one(root, "" if path == "." else path, lookup)
 

@@ -69,17 +69,21 @@ def shipped_root() -> Path | None:
     return None
 
 
-def own_root(folder: Path) -> Path:
+def own_root(folder: Path, warn: Callable[[str], None] = lambda _text: None) -> Path:
     """Return the root of an example given as a path: whose examples/ holds it, git's, or itself.
 
-    A repository of another owner is none: its example is a root of its own.
+    A repository of another owner is none: its example is a root of its own, and `warn` hears it.
     """
     for parent in folder.parents:
         if folder.relative_to(parent).parts[0] in TYPES:
             return parent
     for parent in (folder, *folder.parents):
-        if (parent / ".git").exists() and not trust.doubt(parent, ".git"):
+        if not (parent / ".git").exists():
+            continue
+        why = trust.doubt(parent, ".git")
+        if not why:
             return parent
+        warn(trust.unread(parent / ".git", why))
     return folder
 
 

@@ -393,7 +393,9 @@ def test_a_strangers_repository_is_no_root_of_an_example_that_lies_in_it(tmp_pat
     (tmp_path / "theirs/.git").mkdir()
     assert root.own_root(mine) == tmp_path / "theirs"
     os.chown(tmp_path / "theirs/.git", STRANGER, STRANGER)
-    assert root.own_root(mine) == mine
+    said: list[str] = []
+    assert root.own_root(mine, said.append) == mine
+    assert [f"{tmp_path}/theirs/.git is not read" in line for line in said] == [True]
 
 
 @as_root
