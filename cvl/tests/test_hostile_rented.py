@@ -1,0 +1,83 @@
+"""Rented machines whose host means no good: they are gone in time, whoever lives to see it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cvl.testing import hostile
+from cvl.testing.desk import Desk, wait_for
+from cvl.testing.lambda_cloud import LambdaCloud, Settings
+from cvl.testing.lambda_cloud.real_hosts import RealHost
+from cvl.testing.machine import possible
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(bool(possible()), reason=possible()),
+]
+LAMBDA = ("-y", "--remote", "lambda", "--gpu-type", "gpu_1x_a10")
+SHORT = ("--max-cost", "0.01")
+"""Buys 48 s, the last 9.6 of which are for stopping and fetching."""
+LATE = 60.0
+"""Seconds after the deadline in its tag by which a machine is gone in every case."""
+JOB = "echo ready; sleep 300"
+
+
+@pytest.fixture
+def cloud() -> Iterator[LambdaCloud]:
+    settings = Settings(
+        request_interval=0,
+        launch_interval=0,
+        boot_seconds=0,
+        terminate_seconds=0.1,
+        hosts="machine",
+    )
+    with LambdaCloud(settings) as made:
+        yield made
+
+
+@pytest.fixture
+def desk(cloud: LambdaCloud, tmp_path: Path) -> Desk:
+    env = {
+        **cloud.env,
+        "LAMBDA_API_RPS": "1000",
+        "LAMBDA_LAUNCH_INTERVAL": "0",
+        "LAMBDA_SETTLE": "2",
+    }
+    return Desk(folder=tmp_path, options=LAMBDA, env=env, left=lambda _run: ())
+
+
+def turned(cloud: LambdaCloud, name: str) -> float:
+    """Make the host of the only machine misbehave; return its deadline, by its tag."""
+    (machine,) = cloud.alive()
+    host = machine.host
+    assert isinstance(host, RealHost)
+    assert host.machine
+    hostile.mount(host.machine).turn(name)
+    return float(dict(machine.order.tags)["cvl-deadline"])
+
+
+def late(cloud: LambdaCloud, due: float) -> float:
+    """Wait until no machine is left; return how many seconds after its deadline that was."""
+    wait_for(lambda: not cloud.alive(), max(due - time.time(), 0.0) + LATE + 30)
+    return time.time() - due
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["client lives", "client is killed"])
+@pytest.mark.parametrize("name", ["hang", "garbage-result", "garbage", "flood-stderr", "drip"])
+def test_a_machine_is_gone_in_time_whatever_its_host_does(
+    desk: Desk, cloud: LambdaCloud, name: str, killed: bool, record_property: Callable[..., None]
+) -> None:
+    with desk.running(JOB, *SHORT) as client:
+        client.shows(b"ready\n")
+        due = turned(cloud, name)
+        if killed:
+            client.signal(signal.SIGKILL)
+        seconds = late(cloud, due)
+    record_property("seconds after the deadline", round(seconds, 1))
+    assert seconds < LATE
