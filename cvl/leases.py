@@ -31,6 +31,8 @@ from cvl.spec import Resource
 from cvl.units import YEAR
 
 HOUR, CENT = Decimal(3600), Decimal("0.01")
+JUMP = 120.0
+"""Seconds by which times may differ without a clock having been set."""
 ROOM = "room"
 """Under which name the ledger has what `until` calls `room`."""
 
@@ -51,6 +53,7 @@ class Leases:
         self._ledger, self._run_id, self._owner, self._scope = ledger, run_id, owner, scope
         self._ends: float | None = None
         self._room = 0.0
+        self._made: dict[int, float] = {}
         self._duty = Duty(guard, left=self._limit, wanted=self._drives, warn=scope.warn)
         self._release = Release(ledger, run_id, owner, scope)
 
@@ -113,6 +116,7 @@ class Leases:
             in_doubt()
             found = self._release.settle(lease, doubt)
         self._release.made(lease)
+        self._made[lease.key] = self._scope.clock.monotonic()
         if not self._ledger.confirm(lease, found):
             raise CvlError(f"{self._run_id} was ended by another process", "`cvl ps` shows it")
         return replace(resource, id=found)
@@ -175,8 +179,24 @@ class Leases:
             self._scope.warn(str(error))
 
     def cost(self) -> Decimal | None:
-        """Return what this run's resources have cost, None if none has a price."""
-        return spent(self._ledger.leases(self._run_id), self._scope.clock.time())
+        """Return what this run's resources have cost, None if none has a price or nobody can say.
+
+        Of what was made here it is known by a clock that does not jump.
+        """
+        clock = self._scope.clock
+        lines, now = self._ledger.leases(self._run_id), clock.time()
+        known = [self._by_our_clock(line, clock.monotonic(), now) for line in lines]
+        return spent(known, now, last_of(self._ledger.run(self._run_id)))
+
+    def _by_our_clock(self, line: Lease, at: float, now: float) -> Lease:
+        """Return a line with the times that are true by the monotonic clock, if they differ."""
+        made = self._made.get(line.key)
+        if made is None or line.created is None:
+            return line
+        lasted = at - made
+        if abs((line.released or now) - line.created - lasted) <= JUMP:
+            return line
+        return replace(line, released=line.created + lasted)
 
     def close(self) -> None:
         """Let the guardian go; what is still open it goes on with."""
@@ -221,14 +241,26 @@ def room_of(run: Run) -> float:
     return float(room) if isinstance(room, int | float) and 0 <= room <= YEAR else 0.0
 
 
-def spent(lines: Iterable[Lease], now: float) -> Decimal | None:
-    """Return what resources have cost up to `now`, None if none has a price."""
-    priced = [
-        cost(line.price_per_hour, (line.released or now) - line.created)
-        for line in lines
-        if line.price_per_hour is not None and line.created is not None
-    ]
-    return sum(priced, Decimal(0)) if priced else None
+def spent(lines: Iterable[Lease], now: float, last: float | None = None) -> Decimal | None:
+    """Return what resources have cost up to `now`, None if none has a price or nobody can say.
+
+    `last` is when nothing of the run may be there any more. By clocks that say that it was, much
+    later, or that it was gone before it came, nothing is reckoned: they have been set meanwhile.
+    """
+    total: Decimal | None = None
+    for line in lines:
+        if line.price_per_hour is None or line.created is None:
+            continue
+        ends = line.released or now
+        if ends < line.created - JUMP or (last is not None and ends > last + JUMP):
+            return None
+        total = (total or Decimal(0)) + cost(line.price_per_hour, ends - line.created)
+    return total
+
+
+def last_of(run: Run) -> float | None:
+    """Return the UTC epoch second by which nothing of a run may be there, None without a limit."""
+    return None if run.deadline is None else run.deadline + room_of(run)
 
 
 def cost(price: Decimal, seconds: float) -> Decimal:

@@ -28,6 +28,7 @@ from cvl.rented import RentedJob
 from cvl.runlog import run_folder
 from cvl.scope import DeadlineExceeded, Scope, Tell, silent
 from cvl.spec import JobSpec, Plan, Quote, Resource
+from cvl.units import elapsed
 
 LOOKS = (0.2, 0.5, *(1.0,) * 60, 2.0)
 """Seconds between two looks at a booting machine; the last one repeats. It costs from the moment
@@ -178,7 +179,8 @@ class Machines:
         will be.
         """
         scope = scope.within(self._cloud.boot_limit)
-        listed_by = scope.clock.monotonic() + self._cloud.settle
+        began = scope.clock.monotonic()
+        listed_by = began + self._cloud.settle
         far, address, words, attempt = None, "", "", 0
         while True:
             if far is None or attempt % LOOK_AGAIN == 0:
@@ -196,8 +198,8 @@ class Machines:
             try:
                 scope.sleep(LOOKS[min(attempt, len(LOOKS) - 1)])
             except DeadlineExceeded as error:
-                minutes = self._cloud.boot_limit / 60
-                text = f"{machine.name} did not come up within {minutes:.0f} minutes: {words}"
+                waited = elapsed(scope.clock.monotonic() - began)
+                text = f"{machine.name} did not come up within {waited}: {words}"
                 raise NotReady(text) from error
             attempt += 1
 

@@ -20,7 +20,7 @@ from cvl.errors import (
     Rejected,
     StillOpen,
 )
-from cvl.leases import Leases, cost
+from cvl.leases import Leases, cost, last_of, spent
 from cvl.ledger import LeaseState, Ledger, Run, RunState
 from cvl.process import me
 from cvl.release import UNSEEN
@@ -28,6 +28,7 @@ from cvl.scope import Scope
 from cvl.spec import Cause, Resource, ended
 from cvl.testing.desk import wait_for
 from cvl.tests.fakes import FakeClock
+from cvl.units import YEAR
 
 RUN = "run-1124-050000-0123456789"
 WANTED = Resource(kind="instance", name="cvl-1", run_id=RUN, price_per_hour=Decimal("0.75"))
@@ -510,3 +511,26 @@ def test_the_cost_is_from_creation_to_the_end(ledger: Ledger, shop: Shop, clock:
     assert cost(Decimal("0.75"), 1) == Decimal("0.01"), "a begun cent counts"
     line = ledger.leases(RUN)[0]
     assert line.state is LeaseState.LIVE
+
+
+@pytest.mark.parametrize("jump", [-2 * YEAR, 2 * YEAR])
+def test_a_clock_that_is_set_meanwhile_costs_nothing(
+    shop: Shop, clock: FakeClock, ledger: Ledger, jump: float
+) -> None:
+    """Two years of it would be 13,140 dollars; what was rented here is counted by another clock."""
+    leases = Leases(ledger, RUN, shop, Scope(clock))
+    leases.until(600, 60)
+    leases.acquire(WANTED, shop.make)
+    clock.now += 480
+    leases.release()
+    at = clock.monotonic()
+    ledger_of_tomorrow = ledger.leases(RUN)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(clock, "time", lambda: at + jump)
+        assert leases.cost() == Decimal("0.11")
+    run = ledger.run(RUN)
+    (line,) = ledger_of_tomorrow
+    assert line.created is not None
+    late = [replace(line, released=line.created + jump)]
+    assert spent(late, at, last_of(run)) is None
+    assert spent([line], at, last_of(run)) == Decimal("0.11")
