@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from threading import Timer
 
 import click
 
+from cvl import holes
 from cvl.errors import CvlError
 from cvl.hidden import key, secret
 from cvl.terminal import show, show_json
@@ -23,6 +24,10 @@ for tool in bash rsync python3 git docker nvidia-smi setsid systemctl script; do
     say "$tool" "$(command -v "$tool" 2>/dev/null)"
 done
 say python-version "$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
+say rsync-version "$(rsync --version 2>/dev/null | head -n 1)"
+# sshd's own words lack the p1; both come of one source
+say sshd-version "$({ ssh -V || sshd -V || /usr/sbin/sshd -V; } 2>&1 </dev/null |
+    grep OpenSSH_ | head -n 1)"
 say docker-says "$(docker info --format '{{.ServerVersion}}' 2>&1 | tail -n 1)"
 say docker-works "$(docker info >/dev/null 2>&1 && echo yes)"
 query="--query-gpu=name,memory.total --format=csv,noheader"
@@ -35,6 +40,8 @@ KillUserProcesses 2>/dev/null)"
 say linger "$(test -e "/var/lib/systemd/linger/$(id -un)" && echo yes)"
 """
 LIMIT = 60.0
+SAID, MOST = 5.0, 4096
+"""Seconds and bytes that a program here may take to say its version."""
 ROOM_MB = 2000
 """Less free space than this is worth a word."""
 
@@ -89,6 +96,8 @@ def here() -> Iterator[Finding]:
     ):
         path = shutil.which(name)
         yield Finding(name, bool(path), path or f"needed by {runners}", f"apt install {package}")
+    for program, words in ((holes.RSYNC, ("rsync", "--version")), (holes.SSH, ("ssh", "-V"))):
+        yield from known_holes(program, f"{program} version", said_by(words))
     keys = sorted(Path("~/.ssh").expanduser().glob("id_*.pub"))
     agent = bool(os.environ.get("SSH_AUTH_SOCK"))
     said = ", ".join(key.stem for key in keys) or ("an agent" if agent else "none found")
@@ -144,6 +153,8 @@ def there(host: str) -> Iterator[Finding]:
         facts["rsync"] or "absent: results come by tar, slower and without resuming",
         "apt install rsync",
     )
+    yield from known_holes(holes.RSYNC, "rsync version there", facts["rsync-version"])
+    yield from known_holes(holes.SSHD, "ssh version there", facts["sshd-version"])
     yield Finding(
         "bash there",
         bool(facts["bash"]) or None,
@@ -193,6 +204,8 @@ def asked(transport: object) -> dict[str, str]:
             "home",
             "free-mb",
             "rsync",
+            "rsync-version",
+            "sshd-version",
             "bash",
             "python-version",
             "docker",
@@ -203,6 +216,25 @@ def asked(transport: object) -> dict[str, str]:
             "linger",
         )
     }
+
+
+def known_holes(program: str, what: str, said: str) -> Iterator[Finding]:
+    """Judge a version; yield nothing where nothing is known to be wrong with it."""
+    number = holes.version(said)
+    if names := holes.holes(program, number):
+        remedy = "see that your distribution has mended these in its package, or upgrade"
+        yield Finding(what, None, f"{number}: {names}", remedy)
+
+
+def said_by(words: Sequence[str]) -> str:
+    """Return what a program here says of itself, "" if it does not within some seconds."""
+    from subprocess import DEVNULL, PIPE, STDOUT, SubprocessError, run
+
+    try:
+        done = run(words, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, timeout=SAID, check=False)
+    except (OSError, SubprocessError):
+        return ""
+    return done.stdout[:MOST].decode(errors="replace")
 
 
 def python_there(version: str) -> Finding:
