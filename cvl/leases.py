@@ -13,7 +13,6 @@ from decimal import ROUND_UP, Decimal
 
 from cvl.duty import TAIL, Duty, Guard, tail
 from cvl.errors import (
-    AuthError,
     CvlError,
     LedgerError,
     MissingTool,
@@ -99,9 +98,9 @@ class Leases:
         """Note `resource`, then create it; return it with its id.
 
         `create` returns the id, or raises: `NoCapacity` and `Rejected` say that nothing was
-        made, anything else leaves it open and is settled by listing for the name, after
-        `in_doubt`. What turns up late is taken as if the reply had come. Raises what `create`
-        raised when nothing was made, `StillOpen` when nobody can say.
+        made, anything else (`AuthError`, too) leaves it open and is settled by listing for the
+        name, after `in_doubt`. What turns up late is taken as if the reply had come. Raises what
+        `create` raised when nothing was made, `StillOpen` when nobody can say.
         """
         self.guarded()
         lease = self._ledger.intend(self._run_id, resource, provider=self._owner.name, by=me())
@@ -109,7 +108,7 @@ class Leases:
             raise CvlError(f"{self._run_id} was ended by another process", "`cvl ps` shows it")
         try:
             found = create()
-        except (NoCapacity, Rejected, AuthError, MissingTool):
+        except (NoCapacity, Rejected, MissingTool):
             self._ledger.refused(lease)
             raise
         except Exception as doubt:  # noqa: BLE001 - whatever it was, it may have been created

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from cvl.errors import StillOpen, said
+from cvl.errors import AuthError, StillOpen, said
 from cvl.ledger import Lease, LeaseState, Ledger, RunState
 from cvl.provider import Owner
 from cvl.scope import Cancelled, DeadlineExceeded, Scope
@@ -27,6 +27,9 @@ UNUSED = frozenset({RunState.PLANNED, RunState.LAUNCHING})
 RELEASE_LIMIT = 120.0
 """Seconds, beside the settling time, that a release is tried in the foreground; then the
 guardian, or `reap`, goes on."""
+
+BARRED_LIMIT = 10.0
+"""The same where the provider does not accept our key: it will hardly do so in this process."""
 
 
 class Release:
@@ -76,13 +79,19 @@ class Release:
             attempt += 1
 
     def settle(self, lease: Lease, doubt: Exception) -> str:
-        """List for the name until the settling time has passed. Raises `doubt` if it is not."""
-        scope = self._scope.shielded(self._owner.settle + RELEASE_LIMIT)
+        """List for the name until the settling time has passed. Raises `doubt` if it is not.
+
+        One that is over by now was made all the same: a short job may have done its work.
+        """
+        barred = isinstance(doubt.__cause__ or doubt, AuthError)
+        more = BARRED_LIMIT if barred else RELEASE_LIMIT
+        scope = self._scope.shielded(self._owner.settle + more)
+        self._scope.tell("waiting", f"{said(doubt)}; looking for {shown(lease)}")
         seen_none = 0
         while not (self._due(lease) and seen_none >= UNSEEN):
             listed = self._listed({lease.kind})
             for each in listed or ():
-                if each.alive and same(each, lease):
+                if same(each, lease):
                     return each.id
             seen_none = 0 if listed is None else seen_none + 1
             try:

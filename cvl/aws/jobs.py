@@ -12,9 +12,9 @@ from cvl import outside
 from cvl.aws.inputs import FOLDER, PREFIX, remove
 from cvl.aws.job import OVER, tags_of
 from cvl.aws.place import Place
-from cvl.aws.refusals import Missing, Taken
+from cvl.aws.refusals import Denied, Missing, Taken
 from cvl.aws.session import Account
-from cvl.errors import AuthError, Rejected, Unreachable
+from cvl.errors import Ambiguity, AuthError, Rejected, Unreachable
 from cvl.scope import DeadlineExceeded, Scope
 from cvl.spec import Resource
 
@@ -30,8 +30,9 @@ CREATE_LIMIT = 60.0
 def create(account: Account, body: Mapping[str, Any], scope: Scope) -> str:
     """Create a job, once, however often that takes; return its ARN. Its name is its token.
 
-    After a lost reply a refusal proves nothing: the first request may have been the reason.
-    Raises `Unreachable` when nobody can say.
+    After a lost reply a refusal proves nothing: the first request may have been the reason. That
+    we may not do it proves nothing either. Raises `Unreachable` or `Ambiguity` when nobody can
+    say.
     """
     doubt: Exception | None = None
     waiting = scope.shielded(CREATE_LIMIT)
@@ -43,7 +44,9 @@ def create(account: Account, body: Mapping[str, Any], scope: Scope) -> str:
             return _arn(account, str(body["TrainingJobName"]))
         except Unreachable as error:
             doubt = error
-        except (Rejected, AuthError) as error:
+        except (Denied, AuthError) as error:
+            raise doubt or Ambiguity(str(error), error.hint) from error
+        except Rejected as error:
             raise doubt or error from error
         scope.tell("waiting", f"{doubt}; asking again")
         try:

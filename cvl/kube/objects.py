@@ -13,7 +13,7 @@ from functools import partial
 from types import MappingProxyType
 
 from cvl import outside
-from cvl.errors import AuthError, Rejected, Unreachable
+from cvl.errors import Ambiguity, AuthError, Rejected, Unreachable
 from cvl.kube import paths
 from cvl.kube.client import Client, Object
 from cvl.kube.manifest import DEADLINE, OWNER_LABEL, RUN_LABEL
@@ -39,8 +39,9 @@ def collection(kind: str, namespace: str = "") -> str:
 def create(client: Client, kind: str, body: Object, scope: Scope) -> str:
     """Create an object, once, however often that takes; return its id.
 
-    After a lost reply a refusal proves nothing: the first request may have been the reason.
-    Raises `Unreachable` when nobody can say.
+    After a lost reply a refusal proves nothing: the first request may have been the reason. That
+    we may not do it proves nothing either. Raises `Unreachable` or `Ambiguity` when nobody can
+    say.
     """
     place = collection(kind, body["metadata"]["namespace"])
     doubt: Exception | None = None
@@ -50,7 +51,9 @@ def create(client: Client, kind: str, body: Object, scope: Scope) -> str:
             return _made(client, place, body)
         except Unreachable as error:
             doubt = error
-        except (Rejected, AuthError) as error:
+        except (Denied, AuthError) as error:
+            raise doubt or Ambiguity(str(error), error.hint) from error
+        except Rejected as error:
             raise doubt or error from error
         scope.tell("waiting", f"{doubt}; asking again")
         with suppress(DeadlineExceeded):

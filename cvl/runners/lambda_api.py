@@ -66,11 +66,14 @@ DEFINITE: Mapping[str, tuple[type[ProviderError], str]] = {
     "global/quota-exceeded": (Rejected, "ask Lambda for a higher quota, or end other machines"),
     "global/invalid-parameters": (Rejected, "`cvl offers` shows the types and regions"),
     "global/object-does-not-exist": (Rejected, "`cvl offers` shows the types and regions"),
-    "global/account-inactive": (Rejected, "activate the account in the Lambda Cloud dashboard"),
-    "global/invalid-address": (Rejected, "complete the address in the Lambda Cloud dashboard"),
-    "global/forbidden": (Rejected, "use a key that may launch instances"),
 }
 """Codes after which nothing was made, with what to do now (facts of the API's own document)."""
+FORBIDDEN: Mapping[str, str] = {
+    "global/account-inactive": "activate the account in the Lambda Cloud dashboard",
+    "global/invalid-address": "complete the address in the Lambda Cloud dashboard",
+    "global/forbidden": "use a key that may launch instances",
+}
+"""Codes of a 403, and what to do now."""
 
 
 class Gone(Rejected):
@@ -164,9 +167,15 @@ class LambdaAPI:
         self._patient("DELETE", path, None)
 
     def once(self, path: str, body: Json) -> object:
-        """Return `data` of a POST that creates something: sent once. Raises as the module says."""
+        """Return `data` of a POST that creates something: sent once. Raises as the module says.
+
+        That it was not allowed proves nothing: it may be said by whoever stands before the API,
+        after another has let the request through.
+        """
         try:
             return self._send("POST", path, body)
+        except AuthError as error:
+            raise Ambiguity(str(error), error.hint) from error
         finally:
             if path == LAUNCH:
                 self._launch_pace.arrived(self._launch_taken)
@@ -280,6 +289,8 @@ def _judged(status: int, answer: bytes) -> object:
             "Authentication failed: Lambda does not accept this API key",
             "set LAMBDA_API_KEY to a valid key from the Lambda Cloud dashboard",
         )
+    if status == 403:  # noqa: PLR2004
+        raise AuthError(f"Lambda: {message}", FORBIDDEN.get(code, FORBIDDEN["global/forbidden"]))
     if status == 404:  # noqa: PLR2004
         raise Gone(f"Lambda: {message}", "`cvl offers` shows the types and regions")
     if known := DEFINITE.get(code):

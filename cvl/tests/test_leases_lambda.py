@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.errors import Ambiguity, AuthError, CvlError, NoCapacity, Rejected
+from cvl.errors import Ambiguity, AuthError, CvlError, NoCapacity, Rejected, StillOpen
 from cvl.keys import RunKeys
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
@@ -22,7 +22,8 @@ from cvl.runners.lambda_api import LambdaAPI, Throttled
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.scope import Cancelled, Scope
 from cvl.spec import Cause, Resource, new_run_id
-from cvl.testing.lambda_cloud import FAULTS, Settings
+from cvl.testing.desk import Desk
+from cvl.testing.lambda_cloud import FAULTS, Entry, Moment, Settings
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
 
 OFFER = Offer(type="gpu_1x_a10", price_per_hour=Decimal("0.75"), gpus=1)
@@ -119,8 +120,6 @@ def test_who_waits_for_a_turn_to_launch_can_be_called_off(
         ("launch-no-capacity", NoCapacity),
         ("launch-quota", Rejected),
         ("launch-object-missing", Rejected),
-        ("launch-bad-address", Rejected),
-        ("inactive", Rejected),
     ],
 )
 def test_a_refusal_is_believed(fake: FakeCloud, fault: str, error: type[CvlError]) -> None:
@@ -129,6 +128,45 @@ def test_a_refusal_is_believed(fake: FakeCloud, fault: str, error: type[CvlError
     assert isinstance(rented(cloud, leases, order), error)
     leases.release()
     assert (fake.alive(), fake.keys(), leases.any_open()) == ([], [], False)
+
+
+@pytest.mark.parametrize("fault", ["launch-bad-address", "inactive", "launch-401-before"])
+def test_that_a_key_may_not_proves_nothing_and_is_settled(fake: FakeCloud, fault: str) -> None:
+    """Nothing turns up while the lists are asked: then it is told as it was said."""
+    cloud, leases, order = begun()
+    fake.inject(replace(FAULTS[fault], on="launchInstance"))
+    error = rented(cloud, leases, order)
+    assert isinstance(error, Ambiguity)
+    assert error.hint
+    leases.release()
+    assert (fake.alive(), fake.keys(), leases.any_open()) == ([], [], False)
+
+
+def test_what_was_launched_for_a_key_that_is_void_since_is_ended_with_the_next(
+    fake: FakeCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launch was let through, and nothing after it."""
+    monkeypatch.setattr("cvl.release.BARRED_LIMIT", 0.5)
+    cloud, leases, order = begun()
+    fake.inject(FAULTS["launch-401-after"])
+
+    def rotate(entry: Entry, moment: Moment) -> None:
+        if entry.operation == "launchInstance" and moment is Moment.DONE:
+            fake.api.key = "the-next"
+
+    fake.on_request(rotate)
+    error = rented(cloud, leases, order)
+    assert isinstance(error, StillOpen)
+    assert "does not accept this API key" in str(error)
+    assert f"instance cvl-{order.run_id}" in str(error)
+    assert len(fake.alive()) == 1
+    with pytest.raises(StillOpen):
+        leases.release(Scope(seconds=0.5))
+    ledger = Ledger(ledger_file())
+    later = Leases(ledger, order.run_id, LambdaCloud(api("the-next")), Scope())
+    later.release()
+    assert (fake.alive(), fake.keys(), later.any_open()) == ([], [], False)
+    assert not ledger.leases(open_only=True)
 
 
 def test_after_a_refusal_the_same_key_and_name_serve_again(fake: FakeCloud) -> None:
@@ -141,6 +179,27 @@ def test_after_a_refusal_the_same_key_and_name_serve_again(fake: FakeCloud) -> N
     assert (len(fake.alive()), len(fake.keys())) == (1, 1)
     leases.release()
     assert (fake.alive(), fake.keys(), leases.any_open()) == ([], [], False)
+
+
+def test_a_wrong_key_is_told_at_once_and_never_again(fake: FakeCloud, tmp_path: Path) -> None:
+    """The prices are asked for first: nothing is launched, and so nothing is in doubt."""
+    desk = Desk(
+        folder=tmp_path,
+        options=("--remote", "lambda", "-y"),
+        env={**fake.env, "LAMBDA_API_KEY": "wrong", "LAMBDA_API_RPS": "0"},
+    )
+    done = desk.sh("true")
+    assert done.code == 125
+    first, hint, *more = done.err.splitlines()
+    assert "does not accept this API key" in first
+    assert hint.startswith("hint: ")
+    assert more == []
+    assert {each.method for each in fake.log} == {"GET"}
+    assert (desk.cvl("ps").err, desk.runs(), Ledger(desk.state / "ledger.db").leases()) == (
+        "",
+        [],
+        [],
+    )
 
 
 def test_a_wrong_key_is_one_clear_sentence(fake: FakeCloud) -> None:

@@ -18,7 +18,12 @@ pytestmark = pytest.mark.timeout(600)
 LONG = Settings(start=300.0)
 """Jobs wait for an instance until they are stopped."""
 UNTRUSTED = "untrusted"
-CREATE = [name for name in FAULTS if name.startswith("create-") and name != "create-refused"]
+BARRED = [name for name in FAULTS if name.startswith("create-") and "Exception" in name]
+CREATE = [
+    name
+    for name in FAULTS
+    if name.startswith("create-") and name not in {*BARRED, "create-refused"}
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,7 @@ def inputs(cloud: AwsCloud) -> list[str]:
     return [key for key in cloud.objects() if "cvl-input" in key]
 
 
-@pytest.mark.parametrize("name", CREATE)
+@pytest.mark.parametrize("name", [*CREATE, *(name for name in BARRED if "after" in name)])
 def test_a_lost_reply_makes_one_job_and_follows_it(
     name: str, cloud: AwsCloud, tmp_path: Path
 ) -> None:
@@ -57,6 +62,20 @@ def test_a_refusal_is_told_and_leaves_nothing(cloud: AwsCloud, tmp_path: Path) -
     assert "ResourceLimitExceeded" in done.err
     assert "Service Quotas" in done.err
     assert not inputs(cloud)
+
+
+@pytest.mark.parametrize("name", [name for name in BARRED if "before" in name])
+def test_that_we_may_not_is_told_once_it_is_certain(
+    name: str, cloud: AwsCloud, tmp_path: Path
+) -> None:
+    cloud.inject(FAULTS[name])
+    there = desk(tmp_path, cloud)
+    done = there.sh("true")
+    assert (done.code, cloud.jobs) == (125, {})
+    assert f"{name.split('-')[1]}: " in done.err
+    assert "looking for training-job" in done.err
+    assert not inputs(cloud)
+    assert there.ps()[0]["state"] == "ended"
 
 
 def test_a_machine_without_any_state_reaps_what_is_past_its_deadline(

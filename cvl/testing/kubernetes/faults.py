@@ -101,7 +101,13 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         **_everywhere("create secrets", "secret"),
         **_everywhere("create services", "service"),
         **_everywhere(DELETE, "delete"),
-        "create-403": Fault(what=What.HTTP, on=CREATE, status=403),
+        **{
+            f"create-{status}-{when}": Fault(
+                what=What.HTTP, on=CREATE, status=status, after=when == "after"
+            )
+            for status in (401, 403)
+            for when in ("before", "after")
+        },
         "delete-stuck": Fault(what=What.STUCK, on=DELETE),
         "delete-ignored": Fault(what=What.IGNORED, on=DELETE),
         "pod-stuck": Fault(what=What.STUCK, on="delete pods"),

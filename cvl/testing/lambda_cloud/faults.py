@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -82,6 +82,7 @@ class Fault:
 Faults = Armed[Fault]
 
 LAUNCH, TERMINATE, LIST, GET = "launchInstance", "terminateInstance", "listInstances", "getInstance"
+WRONG_KEY = "global/invalid-api-key"
 ADD_KEY, DELETE_KEY = "addSSHKey", "deleteSSHKey"
 
 
@@ -101,6 +102,10 @@ def _everywhere(operation: str, stem: str) -> dict[str, Fault]:
         f"{stem}-drip-after": Fault(what=What.DRIP, on=operation, after=True, delay=0.2),
         f"{stem}-429-before": Fault(what=What.HTTP, on=operation, status=429, code=""),
         f"{stem}-429-after": Fault(what=What.HTTP, on=operation, after=True, status=429, code=""),
+        f"{stem}-401-before": _refused(operation, 401, WRONG_KEY),
+        f"{stem}-401-after": replace(_refused(operation, 401, WRONG_KEY), after=True),
+        f"{stem}-403-before": _refused(operation, 403, "global/forbidden"),
+        f"{stem}-403-after": replace(_refused(operation, 403, "global/forbidden"), after=True),
     }
 
 

@@ -48,6 +48,15 @@ FAULTS: Mapping[str, Fault] = {
         operation="CreateTrainingJob", code="x", status=502, when=AFTER, garbage=True
     ),
     "create-refused": Fault(operation="CreateTrainingJob", code="ResourceLimitExceeded"),
+    **{
+        f"create-{code}-{when}": Fault(operation="CreateTrainingJob", code=code, when=when)
+        for code in (
+            "AccessDeniedException",
+            "ExpiredTokenException",
+            "UnrecognizedClientException",
+        )
+        for when in (BEFORE, AFTER)
+    },
     "describe-throttled": Fault(
         operation="DescribeTrainingJob", code="ThrottlingException", times=5, skip=1
     ),
