@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cvl.errors import FetchError, NotReady, Silent, Unreachable
-from cvl.paths import private, replace_file
 from cvl.provider import Transport
 from cvl.remote.far import FarSide, Headers
+from cvl.remote.heap import DiskSet, Heap
 from cvl.remote.incoming import incoming
 from cvl.remote.inert import told
 from cvl.remote.landing import Landed, land_staged, land_tar
 from cvl.remote.record import folder_of
-from cvl.remote.results import Results, arrange, fresh, parse_changed, produced
+from cvl.remote.results import Places, Results, arrange, fresh, parts, produced
+from cvl.remote.stream import Answer
 from cvl.runlog import run_folder
-from cvl.scope import Scope
+from cvl.scope import DeadlineExceeded, Scope
 from cvl.units import size
 from cvl.values import dataclass
+
+if TYPE_CHECKING:
+    from cvl.remote.notes import Notes
 
 T = TypeVar("T")
 SMALL = 16_000_000
@@ -32,6 +35,9 @@ SHOWN = 5
 PATIENCE = 60.0
 """Seconds without a connection after which a fetch gives up."""
 FINISH_LIMIT = 30.0
+LISTING_LIMIT = 300.0
+"""Seconds without a byte while a host looks for what has changed."""
+NOTHING = Landed(files=0, size=0, skipped=(), moved=(), seen={})
 CONTACT = 5.0
 """Seconds after which a connection that broke had been a good one."""
 PAUSES = (0.0, 0.3, 1.0, 3.0)
@@ -48,38 +54,40 @@ class _Load:
     arrived: Callable[[Landed], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Noted:
-    """What earlier fetches into a folder have noted: `Landed.seen` and `Landed.inert` of them."""
-
-    seen: Mapping[bytes, bytes]
-    inert: frozenset[bytes]
-
-
 def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> Landed:
     """Bring everything new or changed into `into`; what is here already is not moved again.
 
-    Raises `FetchError`, `Unreachable` and `NotReady`; what has landed by then stays.
+    However much that is, it is dealt with in parts, and little of it is in memory at once. Raises
+    `FetchError`, `Unreachable` and `NotReady`; what has landed by then stays.
     """
-    run_id = handle["run"]
+    run_id, where = handle["run"], far.transport.where
     headers = [("id", run_id), *([("image", handle["image"])] if handle.get("image") else [])]
-    answers, listing = steadily(scope, lambda: far.ask("changed", headers, scope=scope))
     place = os.fsencode(handle.get("place", ""))
     here = os.fsencode(into) if "host" not in handle else b""
-    results = arrange(produced(parse_changed(listing), place, here), place)
-    noted = _noted(run_id, into)
-    new = fresh(results, into, noted.seen)
-    scope.tell("fetching", f"{len(new.files)} files, {size(new.size)}")
-    folder = folder_of(answers, far.transport.where)
+    total = NOTHING
+    with Heap(run_folder(run_id), where) as heap, _noted(run_id, into) as notes:
+        answers = steadily(scope, lambda: _listed(far, headers, heap, scope))
+        folder, places = folder_of(answers, where), Places(set if heap.small else DiskSet)
+        for part in parts(heap.fields()):
+            results = arrange(produced(part, place, here), place, places)
+            new = fresh(results, into, notes.marks(piece.target for piece in results.files))
+            scope.tell("fetching", f"{len(new.files)} files, {size(new.size)}")
+            load = _Load(new=new, folder=folder, into=into, arrived=partial(_arrived, scope, notes))
+            landed = _carried(load, far, headers, scope)
+            load.arrived(landed)
+            total = total.joined(landed)
+    _tell(scope, total, into)
+    return total
 
-    def arrived(landed: Landed) -> None:
-        _remember(run_id, into, noted, landed)
 
-    load = _Load(new=new, folder=folder, into=into, arrived=arrived)
-    landed = _carried(load, far, headers, scope)
-    arrived(landed)
-    _tell(scope, landed, into, noted.inert)
-    return landed
+def _listed(far: FarSide, headers: Headers, heap: Heap, scope: Scope) -> list[Answer]:
+    """Have the host list what has changed, however long it looks for it."""
+    heap.clear()
+    try:
+        return far.collect("changed", headers, heap.take, scope.patient(lambda: LISTING_LIMIT))
+    except DeadlineExceeded:
+        scope.checkpoint()
+        raise far.silent() from None
 
 
 def steadily(scope: Scope, step: Callable[[], T]) -> T:
@@ -147,13 +155,11 @@ def _by_rsync(load: _Load, transport: Transport, scope: Scope) -> Landed:
         return land_staged(staging, load.new, load.into)
 
 
-def _tell(scope: Scope, landed: Landed, into: Path, known: frozenset[bytes]) -> None:
+def _tell(scope: Scope, landed: Landed, into: Path) -> None:
     count = f"{landed.files} file{'' if landed.files == 1 else 's'}"
     scope.tell(
         "fetched", f"{count}, {size(landed.size)}, in {into}" if landed.files else "nothing new"
     )
-    if new := set(landed.inert) - known:
-        scope.warn(told(new))
     for old, way in landed.moved[:SHOWN]:
         scope.warn(f"made way: {os.fsdecode(old)!r} is now {os.fsdecode(way)!r}")
     for each in sorted(landed.skipped, key=lambda each: not each.stays)[:SHOWN]:
@@ -162,25 +168,15 @@ def _tell(scope: Scope, landed: Landed, into: Path, known: frozenset[bytes]) -> 
         scope.warn(f"not brought: {len(landed.skipped) - SHOWN} more")
 
 
-def _notes(run_id: str) -> Path:
-    return run_folder(run_id) / "fetched.json"
+def _arrived(scope: Scope, notes: Notes, landed: Landed) -> None:
+    """Note what has landed, and say what is inert of it for the first time."""
+    if new := notes.add(landed.seen.items(), landed.inert):
+        scope.warn(told(set(new)))
 
 
-def _noted(run_id: str, into: Path) -> _Noted:
-    try:
-        found = json.loads(_notes(run_id).read_bytes())
-        if found["into"] == str(into):
-            seen = {os.fsencode(path): os.fsencode(mark) for path, mark in found["seen"].items()}
-            return _Noted(seen=seen, inert=frozenset(map(os.fsencode, found.get("inert", ()))))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        pass
-    return _Noted(seen={}, inert=frozenset())
+@contextmanager
+def _noted(run_id: str, into: Path) -> Iterator[Notes]:
+    from cvl.remote.notes import noted
 
-
-def _remember(run_id: str, into: Path, noted: _Noted, landed: Landed) -> None:
-    notes = _notes(run_id)
-    seen = {**noted.seen, **landed.seen}
-    rows = {os.fsdecode(path): os.fsdecode(mark) for path, mark in seen.items()}
-    inert = sorted(map(os.fsdecode, noted.inert.union(landed.inert)))
-    private(notes.parent)
-    replace_file(notes, json.dumps({"into": str(into), "seen": rows, "inert": inert}).encode())
+    with noted(run_folder(run_id) / "fetched.db", str(into)) as notes:
+        yield notes

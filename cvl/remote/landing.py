@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from cvl.errors import FetchError
 from cvl.remote.incoming import FULL, incoming, no_room
 from cvl.remote.inert import HEAD_LIMIT, is_head_name, renamed
 from cvl.remote.repositories import Repositories
@@ -22,6 +23,12 @@ from cvl.remote.shelf import AS_FOLDER, Shelf, descend
 from cvl.remote.tarstream import FILE, FOLDER, HARD, Member, TarReader
 from cvl.values import dataclass
 
+NAMED = 10_000
+"""Results that are remembered as not brought, or moved."""
+STRANGE = 1000
+"""Members of a tar that nobody has asked for, after which it is not read on."""
+SLACK = 1 << 30
+"""Bytes by which results may have grown, beyond twice their size, since they were listed."""
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -39,6 +46,19 @@ class Landed:
     skipped: tuple[Skipped, ...]
     moved: tuple[tuple[bytes, bytes], ...]
     inert: tuple[bytes, ...] = ()
+
+    def joined(self, other: Landed) -> Landed:
+        """Return what came of both; of long lists, `NAMED` lines, first what stays there."""
+        skipped = sorted((*self.skipped, *other.skipped), key=lambda each: not each.stays)
+        return Landed(
+            files=self.files + other.files,
+            size=self.size + other.size,
+            skipped=tuple(skipped[:NAMED]),
+            moved=(*self.moved, *other.moved)[:NAMED],
+            seen=other.seen,
+            inert=(*self.inert, *other.inert)[:NAMED],
+        )
+
     seen: Mapping[bytes, bytes]
 
 
@@ -51,10 +71,13 @@ def land_tar(chunks: Iterable[bytes], results: Results, into: Path) -> Landed:
     with incoming(into) as staging, _Landing(into, staging) as landing:
         awaited = {piece.source.lstrip(b"/"): piece for piece in results.files}
         arrived: dict[bytes, Piece] = {}
-        reader = TarReader(chunks)
+        reader, strange, room = TarReader(chunks), 0, 2 * results.size + SLACK
         for member in reader.members():
             name = member.name.removeprefix(b"./").lstrip(b"/")
             piece = awaited.pop(name, None)
+            strange, room = strange + (piece is None), room - member.size
+            if strange > STRANGE or room < 0:
+                raise FetchError("the host sends more than it has listed")
             if piece is not None:
                 landing.member(piece, member, reader.content(), arrived)
                 arrived[name] = piece

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from cvl.errors import FetchError
 from cvl.remote.inert import inert
@@ -21,6 +22,9 @@ REPO = b"_repo"
 
 PATH_LIMIT, NAME_LIMIT = 4096, 255
 """Bytes of a path and of a name in it: what Linux holds."""
+
+PART, PART_BYTES = 12_000, 2_000_000
+"""Records that are dealt with at once, and the bytes of their paths: some 20 MB in all."""
 
 AREAS = "wer"
 """The areas of docs/far-side.md, in the order in which they get the place that they want."""
@@ -105,18 +109,36 @@ def parse_changed(data: bytes) -> list[Changed]:
     fields = data.split(b"\0")
     if fields.pop():
         raise FetchError("the host's list of results broke off")
-    records = iter(fields)
-    return [_record(field, records) for field in records]
+    return [item for part in parts(fields) for item in part]
 
 
-def arrange(changed: Sequence[Changed], place: bytes) -> Results:
+def parts(fields: Iterable[bytes]) -> Iterator[list[Changed]]:
+    """Yield the records of `changed` in parts that fit into memory with all that is made of them.
+
+    Raises `FetchError` if they make no sense.
+    """
+    following = iter(fields)
+    part: list[Changed] = []
+    size = 0
+    for field in following:
+        part.append(_record(field, following))
+        size += len(field)
+        if len(part) >= PART or size >= PART_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def arrange(changed: Sequence[Changed], place: bytes, places: Places | None = None) -> Results:
     """Decide what is brought back from where to where.
 
     `place` is the content of the run's file of that name: the example's folder, absolute or
     relative to ws/. Files of the work folder and of the example's land at the top, the work
-    folder's first; the rest below `_repo`, and there too what finds its place taken.
+    folder's first; the rest below `_repo`, and there too what finds its place taken. `places`
+    are those that earlier parts have taken.
     """
-    places = _Places()
+    places = places or Places()
     pieces: list[Piece] = []
     skipped: list[Skipped] = []
     for item in sorted(changed, key=lambda item: (AREAS.index(item.area), item.path)):
@@ -180,12 +202,21 @@ def fault(path: bytes) -> str:
     return ""
 
 
-class _Places:
+class Paths(Protocol):
+    """A set of paths."""
+
+    def __contains__(self, path: object) -> bool: ...
+    def add(self, path: bytes) -> None: ...
+    def update(self, paths: Iterable[bytes]) -> None: ...
+    def isdisjoint(self, paths: Iterable[bytes]) -> bool: ...
+
+
+class Places:
     """The places taken so far: of files and links, and of the folders that they need."""
 
-    def __init__(self) -> None:
-        self._taken: set[bytes] = set()
-        self._folders: set[bytes] = set()
+    def __init__(self, new: Callable[[], Paths] = set) -> None:
+        """`new` makes an empty set."""
+        self._taken, self._folders = new(), new()
 
     def take(self, candidates: Iterable[bytes], kind: str) -> bytes | None:
         """Take and return the first free place, or None."""

@@ -18,9 +18,16 @@ MAGIC = b"ustar  \0" + bytes(247)
 CONSTANT = sum(MAGIC) + 8 * ord(" ")
 NAME = 100
 OCTAL_LIMIT = 8**11
-META_LIMIT = 1 << 20
+META_LIMIT = 1 << 16
 """Bytes that a long name or a pax header may take; the longest path of Linux has 4096."""
+META_COUNT = 16
+"""Such headers that one member may have."""
+ZEROS = 4096
+"""Empty blocks that may follow one another: 2 MiB, far more than any tar fills up with."""
 SIZE_LIMIT = 1 << 62
+
+KEYS = frozenset((b"path", b"linkpath", b"size"))
+"""What is read of a pax header."""
 
 FILE, HARD, LINK, FOLDER = b"0", b"1", b"2", b"5"
 LONG_NAME, LONG_LINK, PAX, PAX_ALL = b"L", b"K", b"x", b"g"
@@ -73,20 +80,25 @@ class TarReader:
         """
         extra: dict[bytes, bytes] = {}
         closed = False
+        metas = zeros = 0
         while True:
             self._skip()
             if closed and self._over():
                 return
             block = self._exactly(BLOCK)
             closed = not any(block)
+            zeros = zeros + 1 if closed else 0
+            if zeros > ZEROS or metas > META_COUNT:
+                raise FetchError("the host sent a tar that does not end")
             if closed:
                 continue
             member = _parse(block, extra)
             self._left, self._pad = member.size, -member.size % BLOCK
             if member.kind in {LONG_NAME, LONG_LINK, PAX, PAX_ALL}:
                 extra |= self._meta(member)
+                metas += 1
             else:
-                extra = {}
+                extra, metas = {}, 0
                 yield member
 
     def content(self) -> Iterator[bytes]:
@@ -204,16 +216,17 @@ def _number(field: bytes) -> int:
 
 def _pax(text: bytes) -> dict[bytes, bytes]:
     """Return the records of a pax header, each `<length> <key>=<value>` and a newline."""
-    found = {}
-    while text:
-        length = text.partition(b" ")[0]
-        end = int(length) if length.isdigit() and len(length) < len("9999999") else 0
-        record = text[len(length) + 1 : end]
+    found, at = {}, 0
+    while at < len(text):
+        length = text[at : at + len(b"9999999")].partition(b" ")[0]
+        end = at + int(length) if length.isdigit() else 0
+        record = text[at + len(length) + 1 : end]
         if not record.endswith(b"\n") or b"=" not in record:
             raise FetchError("the host sent a tar with a broken header")
         key, _, value = record[:-1].partition(b"=")
-        found[key] = value
-        text = text[end:]
+        if key in KEYS:
+            found[key] = value
+        at = end
     size = found.get(b"size", b"0")
     if not size.isdigit() or len(size) >= len(str(SIZE_LIMIT)):
         raise FetchError("the host sent a tar with a broken header")
