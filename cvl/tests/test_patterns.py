@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pathspec import GitIgnoreSpec
 
 import cvl
+from cvl.errors import UsageError
 from cvl.remote.hashes import _mentions
+from cvl.remote.selection import _matcher
 
 METHODS = {"search", "match", "fullmatch", "findall", "finditer", "sub", "split"}
 SIZES = (24, 256, 2048, 16_384, 131_072)
@@ -140,3 +143,41 @@ def test_mentions_are_what_a_slow_pattern_finds(text: str) -> None:
     data = b"../ " + text.encode()
     old = {a or b or b"/" + c for a, b, c in OLD.findall(data)}
     assert set(_mentions(b"x.sh", data).split()) == old
+
+
+GLOBS = st.lists(
+    st.sampled_from(["a", "b", "*", "?", "/", "**", "/**/", "[ab]", "[!a]", ".", "\\*", "!"]),
+    min_size=1,
+    max_size=7,
+).map("".join)
+PATHS = st.lists(st.sampled_from("aabb./*!"), min_size=1, max_size=9).map("".join)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(globs=st.lists(GLOBS, max_size=3), path=PATHS)
+@example(globs=["x*y/**/z*a*b"], path="xayby/q/zaabab")
+def test_ignored_is_what_pathspec_says(globs: list[str], path: str) -> None:
+    try:
+        expected = GitIgnoreSpec.from_lines(globs).match_file(path)
+    except ValueError:
+        with pytest.raises(UsageError):
+            _matcher("\n".join(globs).encode())
+        return
+    text = "\n".join(globs).encode()
+    if any(line.count("/**/") > 2 for line in globs):
+        return
+    assert _matcher(text)(path) == expected
+
+
+@pytest.mark.parametrize("glob", ["*a" * 40 + "b", "?*a" * 30 + "*b", "a/**/*a*a*b", "**a" * 9])
+def test_no_ignore_file_makes_us_wait(glob: str) -> None:
+    matches = _matcher(glob.encode())
+    spent = time.process_time()
+    for path in ("a" * 255, "/".join(["a" * 20] * 100), "a/" * 120 + "a" * 100):
+        matches(path)
+    assert time.process_time() - spent < SECONDS
+
+
+def test_a_line_that_would_take_for_ever_is_refused() -> None:
+    with pytest.raises(UsageError, match="more than 3 times"):
+        _matcher(b"a/**/b/**/c/**/d/**/e")
