@@ -140,7 +140,7 @@ def _explained(error: Exception) -> int:
     if isinstance(error, click.ClickException):
         return _usage(error)
     if os.environ.get("CVL_DEBUG"):
-        raise error
+        return _shown(error)
     try:
         Path.cwd()
     except FileNotFoundError:
@@ -149,6 +149,17 @@ def _explained(error: Exception) -> int:
         return _unwritable(error)
     hint = "this is a defect in cvl; CVL_DEBUG=1 shows where"
     return _said(f"{type(error).__name__}: {error}", hint, 125)
+
+
+def _shown(error: Exception) -> int:
+    """Say where an error came from, for whoever mends it."""
+    from traceback import format_exception
+
+    from cvl.terminal import say
+
+    for line in "".join(format_exception(error)).rstrip("\n").split("\n"):
+        say(line)
+    return 125
 
 
 def _unwritable(error: OSError) -> int:

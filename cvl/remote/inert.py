@@ -86,7 +86,7 @@ MARK = re.compile(
 
 PARTS = frozenset({"objects", "refs", "commondir"})
 """What makes a folder with a `HEAD` into a repository, as git sees it (setup.c)."""
-HEAD = "head"
+HEAD, IN_HEAD = "head", b"head"
 
 IGNORED = dict.fromkeys(
     [*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF]
@@ -152,7 +152,7 @@ def told(paths: Collection[bytes]) -> str:
 
 def is_head_name(name: bytes) -> bool:
     """Return whether a file system may take this name for `HEAD`."""
-    return _folded(name) == HEAD
+    return (not name.isascii() or IN_HEAD in name.lower()) and _folded(name) == HEAD
 
 
 def is_part_name(name: bytes) -> bool:

@@ -16,9 +16,9 @@ from typing import Self
 
 from cvl.errors import FetchError
 from cvl.remote.incoming import FULL, incoming, no_room
-from cvl.remote.inert import HEAD_LIMIT, is_head_name, renamed
+from cvl.remote.inert import HEAD_LIMIT, SUFFIX, renamed
 from cvl.remote.repositories import Repositories
-from cvl.remote.results import Piece, Results, Skipped, mark, sighting
+from cvl.remote.results import Piece, Results, Skipped, sighting
 from cvl.remote.shelf import AS_FOLDER, Shelf, descend
 from cvl.remote.tarstream import FILE, FOLDER, HARD, Member, TarReader
 from cvl.values import dataclass
@@ -222,18 +222,17 @@ class _Landing:
         """Rename a staged file into its place, over an older file or link."""
         staging = self._staging if folder is None else folder
         size = os.lstat(name, dir_fd=staging).st_size
-        head = _beginning(name, staging) if is_head_name(_last(piece.target)) else b""
-        place = self._repositories.place(piece.target, head)
+        place = self._repositories.place(piece.target, lambda: _beginning(name, staging))
         self._shelf.put(name, staging, place)
         self._note(piece, place)
         self._files += 1
         self._size += size
-        if size == piece.size and mark(piece):
+        if size == piece.size and piece.stamp:
             self._seen[piece.target] = sighting(piece, place)
 
     def _make(self, piece: Piece) -> None:
         """Make a link or an empty folder."""
-        place = self._repositories.place(piece.target, piece.link, link=True)
+        place = self._repositories.place(piece.target, lambda: piece.link, link=True)
         if piece.kind == "d":
             self._shelf.folder(place)
             self._note(piece, place)
@@ -247,9 +246,9 @@ class _Landing:
 
     def _note(self, piece: Piece, place: bytes) -> None:
         """Note where a result has landed, and the outermost name on its way that has a suffix."""
-        if place != piece.target:
+        if SUFFIX in place:
             self._landed[piece.target] = place
-        self._inert.update(renamed(place)[:1])
+            self._inert.update(renamed(place)[:1])
 
     def _name(self) -> bytes:
         self._count += 1
@@ -280,10 +279,6 @@ def stays_inside(place: bytes, link: bytes) -> bool:
     return (
         bool(link) and not link.startswith(b"/") and climbs <= deep and b".." not in names[climbs:]
     )
-
-
-def _last(path: bytes) -> bytes:
-    return path.rpartition(b"/")[2]
 
 
 def _beginning(name: bytes, folder: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from errno import EPERM
@@ -28,23 +29,32 @@ class Repositories:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._known: dict[bytes, Shape] = {}
+        self._plain: set[bytes] = set()
 
-    def place(self, target: bytes, content: bytes = b"", *, link: bool = False) -> bytes:
+    def place(self, target: bytes, content: Callable[[], bytes], *, link: bool = False) -> bytes:
         """Return where below the shelf a result lands, so that it makes no folder a repository.
 
-        `content` is how a file begins, or where a `link` points to. No HEAD from outside lands
+        `content` gives how a file begins, or where a `link` points to. No HEAD from outside lands
         as one, so only the user's own can make a repository of what comes. Raises
         `PermissionError` in a folder that is one: git runs what its files say.
         """
-        place = b""
+        above, _, last = target.rpartition(b"/")
+        place = target if above in self._plain else self._walked(target, above)
+        is_one = is_head_name(last) and is_head(content(), link=link)
+        return place + SUFFIX if is_one else place
+
+    def _walked(self, target: bytes, above: bytes) -> bytes:
+        place, plain = b"", True
         for name in target.split(b"/"):
             shape = self._look(place)
+            plain = plain and shape is Shape.PLAIN
             if shape is Shape.WHOLE:
                 raise PermissionError(EPERM, "a git repository is there, and is left alone")
             taken = name + SUFFIX if shape is Shape.HEADED and is_part_name(name) else name
             place = place + b"/" + taken if place else taken
-        is_one = is_head_name(place.rpartition(b"/")[2]) and is_head(content, link=link)
-        return place + SUFFIX if is_one else place
+        if plain:
+            self._plain.add(above)
+        return place
 
     def _look(self, folder: bytes) -> Shape:
         if folder not in self._known:

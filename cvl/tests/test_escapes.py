@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sqlite3
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cvl.cli import main
 from cvl.testing.desk import FOLDER, Desk, Done
 from cvl.testing.sshd import Sshd
 
@@ -236,6 +239,19 @@ def test_a_host(strange: Sshd, tmp_path: Path) -> None:
     left = strange.home / ".cvl/runs" / HOSTILE
     left.mkdir(parents=True)
     calm(desk.cvl("reap", "--host", "testhost", "--days", "0"))
+
+
+def test_a_defect_that_is_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ValueError(HOSTILE)
+
+    monkeypatch.setenv("CVL_DEBUG", "1")
+    monkeypatch.setattr("cvl.cli.notice.notify", broken)
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        assert main(["ps"]) == 125
+    assert "Traceback" in err.getvalue()
+    assert "ValueError: bad" in err.getvalue()
+    assert not acting(err.getvalue())
 
 
 def test_a_plain_locale_is_no_reason_to_fail(desk: Desk) -> None:
