@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from cvl.catalog.example import Example
 from cvl.catalog.preset import Preset
+from cvl.catalog.script import script_text
 
 # Left uncompiled: most of the time nobody asks.
 _VARIABLE = r"^[^\S\n]*+(?:export |readonly )?([A-Za-z_]\w*)=(\"[^\"\n]*\"|'[^'\n]*'|\S+)"
@@ -49,10 +50,7 @@ def _text(example: Example, preset: Preset) -> str:
     """Return a preset's script on long lines, "" where there is none to read."""
     if preset.script is None:
         return ""
-    try:
-        text = (example.folder / preset.script).read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):
-        return ""
+    text = script_text(example.folder / preset.script) or ""
     return re.sub(_FOLDER, lambda _: example.folder.name, text.replace("\\\n", " "))
 
 

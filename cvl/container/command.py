@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from cvl.catalog.script import script_text
 from cvl.errors import UsageError
 from cvl.spec import JobSpec
 
@@ -30,7 +31,7 @@ def command(spec: JobSpec, entry_command: str | None) -> tuple[str, ...]:
         return spec.argv
     assert spec.source is not None
     folder = spec.source.root / spec.source.folder
-    text = _read(folder / spec.argv[1])
+    text = script_text(folder / spec.argv[1], "surrogateescape")
     if text is not None and not (spec.needs.docker and starts_docker(text)):
         return spec.argv
     names = [f"{spec.preset}.py", *(["train.py"] if "train" in spec.preset else [])]
@@ -85,11 +86,3 @@ def _filled(words: Sequence[str], args: Sequence[str]) -> tuple[str, ...]:
         return (*words, *args)
     at = words.index(PLACE)
     return (*words[:at], *args, *words[at + 1 :])
-
-
-def _read(script: Path) -> str | None:
-    """Return a script's text, None where there is none."""
-    try:
-        return script.read_text("utf-8", "surrogateescape")
-    except OSError:
-        return None

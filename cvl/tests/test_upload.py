@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from cvl.catalog.script import script_text
 from cvl.container.contents import Contents, contents_of, write_tar
 from cvl.errors import CvlError, UsageError
 from cvl.remote import hashes as hashes_module
@@ -377,3 +378,20 @@ def test_entries_can_be_asked_for_one_by_one(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "a")
     with closing(Hashes(tmp_path)) as hashes:
         assert hashes.entry(b"a/b") is None
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "nowhere", "text"])
+def test_a_script_that_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "run.sh"
+    match kind:
+        case "pipe":
+            os.mkfifo(place)
+        case "device":
+            place.symlink_to("/dev/zero")
+        case "folder":
+            place.mkdir()
+        case "text":
+            place.write_bytes(b"a\xff" * (1 << 20))
+    text = script_text(place)
+    assert (text is not None) == (kind == "text")
+    assert len(text or "") <= 1 << 20
