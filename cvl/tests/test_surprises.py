@@ -1,0 +1,300 @@
+"""Whatever goes wrong, wherever: what was rented is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+import cvl.drive
+from cvl import blind, engine, release, takeover
+from cvl.errors import CvlError, StillOpen, Unreadable
+from cvl.leases import Leases
+from cvl.ledger import Ledger, Run, RunState
+from cvl.paths import ledger_file
+from cvl.process import me
+from cvl.scope import Scope, Tell, silent
+from cvl.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
+from cvl.together import together
+
+RUN = "rented-1124-050000-0123456789"
+SPEC = JobSpec(run_id=RUN, argv=("true",), example="examples/toy", preset="train")
+SURPRISES: Mapping[str, Exception] = {
+    "key": KeyError("machine"),
+    "value": ValueError("invalid literal for int() with base 10: 'exited'"),
+    "memory": MemoryError(),
+    "recursion": RecursionError("maximum recursion depth exceeded"),
+    "system": OSError(5, "Input/output error"),
+    "text": UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    "type": TypeError("'NoneType' object is not subscriptable"),
+    "assertion": AssertionError(),
+    "unreadable": Unreadable("somewhere answered what cannot be read"),
+}
+PLACES = ("attach", "chunks", "poll", "stop", "fetch", "discard", "close")
+
+
+@dataclass
+class Rented:
+    """A provider with one rented machine and the job on it, both of which fail where told."""
+
+    where: str = ""
+    surprise: Exception = field(default_factory=RuntimeError)
+    alive: bool = False
+    end: ExitStatus | None = None
+    many_nodes: bool = False
+    name: str = "rented"
+    settle: float = 0.1
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    handle_: Mapping[str, str] = field(default_factory=lambda: {"run": RUN})
+
+    def _at(self, place: str) -> None:
+        if place == self.where:
+            raise self.surprise
+
+    def plan(self, spec: JobSpec) -> Plan:
+        del spec
+        return Plan(runner="rented", where="somewhere", request={})
+
+    def handle(self, spec: JobSpec) -> Mapping[str, str]:
+        return {"run": spec.run_id}
+
+    def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> Job:
+        del spec, scope
+        self.rent(leases)
+        self._at("launch")
+        return Job(self)
+
+    def rent(self, leases: Leases) -> None:
+        def create() -> str:
+            self.alive = True
+            return "i-1"
+
+        leases.acquire(machine(), create)
+
+    def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> Job:
+        del handle, tell
+        self._at("attach")
+        return Job(self)
+
+    def owned(self, kind: str = "") -> list[Resource]:
+        del kind
+        return [machine("i-1")] if self.alive else []
+
+    def destroy(self, resource: Resource) -> None:
+        assert resource.id == "i-1"
+        self.alive = False
+
+
+@dataclass
+class Job:
+    """Its job: runs until it is stopped."""
+
+    there: Rented
+    handle: Mapping[str, str] = field(default_factory=lambda: {"run": RUN})
+
+    def chunks(self, after: str = "") -> Iterator[LogChunk]:
+        del after
+        self.there._at("chunks")
+        yield from ()
+
+    def poll(self) -> ExitStatus | None:
+        self.there._at("poll")
+        return self.there.end
+
+    def stop(self, grace: float, cause: Cause) -> None:
+        del grace
+        self.there._at("stop")
+        self.there.end = ended(cause, run_id=RUN)
+
+    def fetch(self, into: Path, scope: Scope) -> None:
+        del into, scope
+        self.there._at("fetch")
+
+    def discard(self) -> None:
+        self.there._at("discard")
+
+    def close(self) -> None:
+        self.there._at("close")
+
+
+def machine(id_: str = "") -> Resource:
+    price = Decimal("0.75")
+    return Resource(kind="instance", name=f"cvl-{RUN}", id=id_, run_id=RUN, price_per_hour=price)
+
+
+@dataclass
+class Quiet:
+    """An observer that keeps what it hears."""
+
+    heard: list[str] = field(default_factory=list)
+
+    def phase(self, name: str, text: str) -> None:
+        self.heard.append(f"{name} {text}")
+
+    def output(self, chunk: LogChunk) -> None:
+        del chunk
+
+    def warn(self, text: str) -> None:
+        self.heard.append(text)
+
+
+@pytest.fixture(autouse=True)
+def soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(cvl.drive, "STOP_LIMIT", 0.5)
+    monkeypatch.setattr(blind, "STOP_LIMIT", 0.5)
+    monkeypatch.setattr(blind, "ENOUGH", 0.5)
+    monkeypatch.setattr(release, "PAUSES", (0.02,) * 3)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> engine.Options:
+    return engine.Options(
+        observer=Quiet(), results=tmp_path / "results", guarded=False, grace=0.1, fetch_limit=1.0
+    )
+
+
+def running(there: Rented, **facts: object) -> Run:
+    """Note a run whose machine is rented and whose job runs; its driver is this process."""
+    ledger = Ledger(ledger_file())
+    ledger.begin(Run(id=RUN, runner="rented", owner=me(), handle={"run": RUN}, **facts))  # type: ignore[arg-type]
+    ledger.advance(RUN, RunState.LAUNCHING)
+    there.rent(Leases(ledger, RUN, there, Scope()))
+    ledger.advance(RUN, RunState.RUNNING)
+    return ledger.run(RUN)
+
+
+@pytest.mark.parametrize("kind", SURPRISES)
+def test_a_launch_that_dies_after_renting_is_released(kind: str, options: engine.Options) -> None:
+    there, ledger = Rented("launch", SURPRISES[kind]), Ledger(ledger_file())
+    with pytest.raises(CvlError) as told:
+        engine.run(SPEC, there, ledger, options)
+    assert told.value.exit_code == 125
+    assert "\n" not in str(told.value)
+    assert (there.alive, ledger.run(RUN).state) == (False, RunState.ENDED)
+
+
+@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("kind", SURPRISES)
+def test_whoever_stops_a_run_releases_it(kind: str, where: str, options: engine.Options) -> None:
+    """As the guardian and `reap` do: the job is to be stopped, and something goes wrong."""
+    there, ledger = Rented(where, SURPRISES[kind]), Ledger(ledger_file())
+    record = running(there)
+    engine.recover(record, there, ledger, options, cause=Cause.STOPPED)
+    assert (there.alive, ledger.run(RUN).state) == (False, RunState.ENDED)
+
+
+@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("kind", ["key", "unreadable"])
+def test_a_followed_run_is_released_at_its_deadline(
+    kind: str, where: str, options: engine.Options
+) -> None:
+    """What goes wrong before may pass: it is raised, to be tried again."""
+    there, ledger = Rented(where, SURPRISES[kind]), Ledger(ledger_file())
+    running(there)
+    Leases(ledger, RUN, there, Scope()).until(0.3, 0.4)
+    for _ in range(20):
+        try:
+            engine.recover(ledger.run(RUN), there, ledger, options, cause=None)
+        except CvlError as error:
+            assert not isinstance(error, StillOpen)  # noqa: PT017
+            ledger.take(RUN, me(), ledger.run(RUN).owner)
+        except (KeyError, Unreadable):
+            pass
+        if ledger.run(RUN).state is RunState.ENDED:
+            break
+        if ledger.run(RUN).deadline is not None and not there.alive:
+            break
+        late(there, ledger, options)
+    assert not there.alive
+
+
+def late(there: Rented, ledger: Ledger, options: engine.Options) -> None:
+    """Do what the guardian does once the limit has passed."""
+    import time
+
+    if time.time() >= (ledger.run(RUN).deadline or 0):
+        engine.recover(ledger.run(RUN), there, ledger, options, cause=Cause.TIMEOUT)
+    time.sleep(0.05)
+
+
+@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("kind", ["value", "memory", "unreadable"])
+def test_without_a_ledger_it_is_released_all_the_same(kind: str, where: str) -> None:
+    there = Rented(where, SURPRISES[kind])
+    record = running(there)
+    ledger_file().write_bytes(b"no database" * 1000)
+    blind.save(record, there, Quiet(), Scope(seconds=5), Cause.STOPPED)
+    blind.sweep(record, there, Ledger(ledger_file()), Quiet(), 10.0)
+    assert not there.alive
+
+
+class Deaf:
+    """The ears of a guardian to which nothing is said; its last limit is `last` seconds away."""
+
+    hurried = False
+
+    def __init__(self, last: float) -> None:
+        import time
+
+        self._now = time.monotonic
+        self._last = self._now() + last
+
+    def left(self) -> float:
+        return max(self._last - 0.2 - self._now(), 0.0)
+
+    def last(self) -> float:
+        return max(self._last - self._now(), 0.0)
+
+    def at_the_latest(self, seconds: float) -> None:
+        del seconds
+
+    def hear(self) -> None:
+        import time
+
+        time.sleep(min(self.last(), 0.05))
+
+    def wake(self) -> None:
+        return
+
+
+@pytest.mark.parametrize("where", ["attach", "poll", "stop", "fetch", "chunks"])
+def test_a_host_that_hangs_for_ever_does_not_hold_the_guardian(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+    import time
+
+    there = Rented()
+    record = running(there)
+    never = threading.Event()
+
+    def at(place: str) -> None:
+        if place == where:
+            never.wait()
+
+    there._at = at  # type: ignore[method-assign]
+    monkeypatch.setattr(takeover, "reopen", lambda *_: there)
+    monkeypatch.setattr(takeover, "GIVE_WAY", 0.3)
+    began = time.monotonic()
+    assert takeover.take_over(record, "late", {}, Deaf(1.0)) == 0  # type: ignore[arg-type]
+    assert time.monotonic() - began < 15
+    assert not there.alive
+    assert Ledger(ledger_file()).run(RUN).state is RunState.ENDED
+    never.set()
+
+
+def test_side_by_side_one_that_fails_or_hangs_is_in_nobody_s_way() -> None:
+    import threading
+
+    def fails() -> int:
+        raise MemoryError
+
+    never: Callable[[], object] = threading.Event().wait
+    one, two, three = together([fails, never, lambda: 3], 0.5)
+    assert isinstance(one, MemoryError)
+    assert isinstance(two, TimeoutError)
+    assert three == 3
