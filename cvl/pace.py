@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cvl.paths import private, private_file, state_dir
 from cvl.process import boot_id
@@ -14,6 +15,8 @@ from cvl.scope import Clock, Scope, SystemClock
 HELD = 1.0
 """How long, in intervals, a slot may take from being given out to the request having arrived."""
 TICK = 1e-3
+LOCK_LIMIT = 2.0
+"""Seconds to wait for whoever has the file; a process that is stopped may have it for ever."""
 LAG, LEAST_LAG = 0.1, 0.02
 """How far behind the free slot who waits for it looks again, in intervals: at first, at least."""
 
@@ -95,8 +98,7 @@ class Pace:
             yield self._own_file()
             return
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield descriptor
+            yield descriptor if _locked(descriptor) else self._own_file()
         finally:
             os.close(descriptor)
 
@@ -111,8 +113,9 @@ class Pace:
         return self._alone
 
     def _note(self, file: int, free: float) -> None:
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{free:.6f} {self._this_boot()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk: no reason not to end what costs money
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{free:.6f} {self._this_boot()}\n".encode(), 0)
 
     def _free(self, line: bytes) -> float:
         """Return when the next request may be made, 0 for at once."""
@@ -125,3 +128,16 @@ class Pace:
     def _this_boot(self) -> str:
         self._boot = self._boot or boot_id()
         return self._boot
+
+
+def _locked(descriptor: int) -> bool:
+    """Have a file for ourselves: nobody needs it for long. Tell whether we have."""
+    until = time.monotonic() + LOCK_LIMIT
+    while time.monotonic() < until:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(TICK)
+        else:
+            return True
+    return False

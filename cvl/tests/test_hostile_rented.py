@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from cvl.ledger import Ledger
+from cvl.process import parse
 from cvl.testing import hostile
-from cvl.testing.desk import Desk, wait_for
+from cvl.testing.desk import Client, Desk, wait_for
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.testing.lambda_cloud.real_hosts import RealHost
 from cvl.testing.machine import possible
@@ -81,3 +85,35 @@ def test_a_machine_is_gone_in_time_whatever_its_host_does(
         seconds = late(cloud, due)
     record_property("seconds after the deadline", round(seconds, 1))
     assert seconds < LATE
+
+
+@pytest.mark.parametrize("name", ["hang", "garbage-result"])
+def test_reap_ends_all_three_of_which_one_is_hostile(
+    desk: Desk, cloud: LambdaCloud, name: str, record_property: Callable[..., None]
+) -> None:
+    """Clients and guardians are dead; one host gives nothing, or what nobody can read."""
+    with ExitStack() as stack:
+        for _ in range(3):
+            client = stack.enter_context(desk.running(JOB, "--timeout", "5m"))
+            client.shows(b"ready\n")
+            forsake(desk, client)
+        (first, *_others) = cloud.alive()
+        assert isinstance(first.host, RealHost)
+        assert first.host.machine
+        hostile.mount(first.host.machine).turn(name)
+        began = time.monotonic()
+        done = desk.cvl("reap", "-y")
+        record_property("seconds of reap", round(time.monotonic() - began, 1))
+    assert (done.code, cloud.alive(), cloud.keys()) == (0, [], []), done.err
+    assert "defect" not in done.err
+    assert {row["state"].split()[0] for row in desk.ps()} == {"ended"}  # type: ignore[attr-defined]
+
+
+def forsake(desk: Desk, client: Client) -> None:
+    """Kill a client and its guardian, so that neither sees the other die."""
+    (run, *_) = Ledger(desk.state / "ledger.db").runs(1)
+    guardian = parse(run.guardian)
+    assert guardian
+    client.signal(signal.SIGSTOP)
+    os.kill(guardian.pid, signal.SIGKILL)
+    client.signal(signal.SIGKILL)

@@ -139,3 +139,19 @@ def test_processes_keep_to_it_together() -> None:
     times = sorted(float(line) for each in running for line in each.communicate()[0].split())
     assert len(times) == 15
     assert times[-1] - times[0] >= 14 * 0.1 * 0.9
+
+
+def test_a_lock_that_is_never_let_go_stops_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has it may be stopped for good; what ends a rent is sent all the same."""
+    import fcntl
+
+    monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path))
+    monkeypatch.setattr("cvl.pace.LOCK_LIMIT", 0.05)
+    pace = Pace("stuck", 0.01)
+    pace.arrived(pace.wait())
+    with (tmp_path / "pace" / "stuck").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert pace.wait() is not None
+        assert pace.wait() is not None
