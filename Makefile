@@ -15,7 +15,8 @@ test:
 	@scripts/setup test
 	@$(PYTHON) -m pytest -n 2 $(CACHE) $(ARGS)
 
-# Kills cvl at points drawn by lot for MINUTES, and reports what was left: nothing.
+# For MINUTES, kills cvl at points drawn by lot, turns hosts hostile and damages ledgers, and reports
+# what was left: nothing.
 chaos:
 	@scripts/setup test
 	@$(PYTHON) -m cvl.testing.chaos --minutes $(or $(MINUTES),30)

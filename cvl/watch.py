@@ -122,7 +122,10 @@ class Ears:
 
 
 def main(run_id: str) -> int:
-    """Guard one run; return 0 once nothing of it is open."""
+    """Guard one run; return 0 once nothing of it is open.
+
+    Without the keys, which the client sends first, nothing can be ended: 1, for who has them to do.
+    """
     from cvl.ledger import Ledger
     from cvl.paths import ledger_file
     from cvl.process import me
@@ -131,7 +134,10 @@ def main(run_id: str) -> int:
         signal.signal(number, signal.SIG_IGN)
     leave_no_core()
     ears = Ears(os.getppid())
-    secrets = json.loads(_line() or b"{}")
+    told = _line()
+    if not told.endswith(b"\n"):
+        return 1  # the client died before it had sent them
+    secrets = json.loads(told)
     ledger = Ledger(ledger_file())
     ledger.note(run_id, guardian=me())
     record = ledger.run(run_id)

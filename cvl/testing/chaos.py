@@ -1,4 +1,4 @@
-"""Crash points by lot for as long as one likes, and a report: `make chaos MINUTES=30`."""
+"""Crash points, bad hosts and damaged ledgers by lot, and a report: `make chaos MINUTES=30`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cvl.testing.crashes import Bench, Outcome, Point, mixed, summary
+from cvl.testing.crashes import Bench, Outcome, Point, hostile, mixed, summary
 from cvl.testing.lambda_cloud import FAULTS
 
 JOBS = ("echo a >out", "sleep 0.2; echo a >out", "echo hello; sleep 1; echo b >late", "exit 3")
+LONG = "sleep 60"
+"""A job that is still there at its deadline."""
 GUARDIAN = {"request": 10, "write": 10}
 PLENTY = 100_000
-SLOW = 10.0
+SLOW = 20.0
 """Seconds after which a trial is worth a look."""
 
 
@@ -59,6 +61,10 @@ class Report:
             "clients killed": len(killed),
             "with a second kill": sum(bool(each.point.guardian) for each in self.outcomes),
             "with a fault": sum(bool(each.point.fault) for each in self.outcomes),
+            "with a hostile host": sum(bool(each.point.host) for each in self.outcomes),
+            "ways of being hostile": len({each.point.host for each in self.outcomes} - {""}),
+            "with a damaged ledger": sum(bool(each.point.damage) for each in self.outcomes),
+            "seconds past the deadline": summary([each.overdue for each in self.outcomes]),
             "faults": len({each.point.fault for each in self.outcomes} & FAULTS.keys()),
             "leaked": sum(bool(each.leaks) for each in self.outcomes),
             "kinds of leaks": dict(
@@ -83,15 +89,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))
     parser.add_argument("--at-once", type=int, default=2 * (os.cpu_count() or 1))
+    parser.add_argument("--hostile", type=int, default=2, help="how many at once with bad hosts")
     parser.add_argument("--real", type=int, default=1, help="how many at once on a real sshd")
     options = parser.parse_args(argv)
     report, until = Report(), time.monotonic() + options.minutes * 60
-    sys.stdout.write(f"seed {options.seed}, {options.at_once} at once, {options.real} by ssh\n")
+    sys.stdout.write(
+        f"seed {options.seed}, {options.at_once} at once, {options.real} by ssh, "
+        f"{options.hostile} with hosts and ledgers that go bad\n"
+    )
     folder = Path(tempfile.mkdtemp(prefix="cvl-chaos-"))
     hosts = ["none"] * options.at_once + ["auto"] * options.real
     threads = [
         threading.Thread(target=work, args=(folder / str(i), kind, options.seed + i, until, report))
         for i, kind in enumerate(hosts)
+    ]
+    threads += [
+        threading.Thread(target=bad, args=(folder / f"bad{i}", options.seed + i, until, report))
+        for i in range(options.hostile)
     ]
     for thread in threads:
         thread.start()
@@ -107,12 +121,25 @@ def work(folder: Path, hosts: str, seed: int, until: float, report: Report) -> N
     """Try points of this seed until the time is up."""
     with Bench(folder, hosts=hosts) as bench:
         counts = {**bench.tried(Point()).counts, "guardian": GUARDIAN}
-        for point in mixed(counts, PLENTY, seed):
-            began = time.monotonic()
-            if began > until:
-                return
-            outcome = bench.tried(point, job=random.Random(str(point)).choice(JOBS))
-            report.note(outcome, time.monotonic() - began)
+        tried(bench, mixed(counts, PLENTY, seed), JOBS, until, report)
+
+
+def bad(folder: Path, seed: int, until: float, report: Report) -> None:
+    """The same, with machines that turn hostile and ledgers that are damaged."""
+    with Bench(folder) as bench:
+        tried(bench, hostile(PLENTY, seed), (*JOBS, LONG), until, report)
+
+
+def tried(
+    bench: Bench, points: Iterable[Point], jobs: Sequence[str], until: float, report: Report
+) -> None:
+    """Try these points, each with a job by lot, until the time is up."""
+    for point in points:
+        began = time.monotonic()
+        if began > until:
+            return
+        outcome = bench.tried(point, job=random.Random(str(point)).choice(jobs))
+        report.note(outcome, time.monotonic() - began)
 
 
 if __name__ == "__main__":

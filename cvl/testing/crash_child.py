@@ -11,6 +11,8 @@ import ctypes
 import faulthandler
 import json
 import os
+import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,19 +27,21 @@ from typing import IO, cast
 import urllib3.connection
 import yaml  # noqa: F401 - warm
 
-from cvl import engine, guardian, keys, machines, release, rented, watch
+from cvl import drive, ending, engine, guardian, keys, machines, release, rented, takeover, watch
 from cvl.cli import main as command_line
 from cvl.cli import reap as _reap  # noqa: F401 - warm
 from cvl.errors import CvlError
 from cvl.ledger import Ledger
 from cvl.ledger.store import Store
 from cvl.paths import ledger_file
-from cvl.provider import Observer
+from cvl.provider import Observer, Process
 from cvl.remote.far import FarSide
 from cvl.remote.library import library
 from cvl.runners import lambda_api, lambda_labs  # noqa: F401 - warm
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.spec import JobSpec, Limits, LogChunk, Source
+from cvl.testing import hostile
+from cvl.transports.destination import command
 from cvl.transports.local import Local
 
 Json = Mapping[str, object]
@@ -46,6 +50,12 @@ SUBREAPER = 36
 LIMIT = 40.0
 """Seconds in which client and guardian have to end; after that they are stuck."""
 BOOT_LIMIT = 3.0
+TIMEOUT, GRACE, FETCH = 1.0, 0.2, 2.0
+"""Seconds of a run whose machine or ledger goes bad."""
+LIFE = BOOT_LIMIT + TIMEOUT + GRACE + FETCH
+"""Seconds from such a machine's creation to the deadline in its tag."""
+FLIPS = 40
+"""Bits of a ledger that flip at once."""
 STUCK = 6.0
 """Seconds after which a client says where it stands."""
 LEDGER = threading.RLock()
@@ -183,11 +193,14 @@ def _become_guardian(run_id: str, stdio: tuple[int, int, int], env: Mapping[str,
 class Notes:
     """An `Observer` that writes down what it hears, and does what a phase asks for."""
 
-    def __init__(self, path: Path, at_phase: Mapping[str, Sequence[int]]) -> None:
-        self._path, self._at_phase = path, dict(at_phase)
+    def __init__(
+        self, path: Path, at_phase: Mapping[str, Sequence[int]], spoil: Callable[[str], None]
+    ) -> None:
+        self._path, self._at_phase, self._spoil = path, dict(at_phase), spoil
 
     def phase(self, name: str, text: str) -> None:
         self.warn(f"{name}: {text}")
+        self._spoil(name)
         for number in self._at_phase.pop(name, ()):
             os.kill(os.getpid(), number)
             time.sleep(0.01)
@@ -208,10 +221,12 @@ def client(request: Json) -> int:
     folder = Path(cast("str", request["folder"]))
     PLAN.update(cast("dict[str, Json]", request["plan"]))
     STATE["folder"] = folder
-    _replace(folder, real=bool(request["real"]))
+    tame = not (request["host"] or request["damage"])
+    _replace(folder, real=bool(request["real"]), tame=tame)
     signals = cast("Mapping[str, Sequence[int]]", request.get("signals", {}))
     faulthandler.dump_traceback_later(STUCK, file=2)
-    observer: Observer = Notes(folder / "client.notes", signals)
+    spoil = Spoil(request, folder)
+    observer: Observer = Notes(folder / "client.notes", signals, spoil)
     Killer(PLAN.get("client", {}), folder / "client.counts").install()
     options = engine.Options(
         observer=observer,
@@ -239,19 +254,68 @@ def _spec(request: Json, folder: Path) -> JobSpec:
         example="examples/one",
         preset="sh",
         source=Source(root=folder / "repo", folder="examples/one"),
-        limits=Limits(timeout=cast("float | None", request.get("timeout", 30.0)), grace=0.2),
+        limits=_limits(request),
         detach=bool(request.get("detach")),
     )
 
 
-def _replace(folder: Path, *, real: bool) -> None:
+def _limits(request: Json) -> Limits:
+    if request["host"] or request["damage"]:
+        return Limits(timeout=TIMEOUT, grace=GRACE, fetch=FETCH)
+    return Limits(timeout=cast("float | None", request.get("timeout", 30.0)), grace=GRACE)
+
+
+class Spoil:
+    """Turns the machine, and damages the ledger, once the run is in the phase that is named."""
+
+    def __init__(self, request: Json, folder: Path) -> None:
+        self._phase, self._host = request.get("phase"), str(request["host"])
+        self._damage = int(cast("int", request["damage"]))
+        self._login = hostile.login(folder / "hostile")
+
+    def __call__(self, phase: str) -> None:
+        if phase != self._phase:
+            return
+        if self._host:
+            self._login.turn(self._host)
+        if self._damage:
+            damaged(ledger_file(), self._damage)
+            self._damage = 0
+
+
+def damaged(file: Path, seed: int) -> None:
+    """Flip bits of a file, in place."""
+    choice = random.Random(seed)
+    with file.open("r+b") as ledger:
+        size = file.stat().st_size
+        for _ in range(FLIPS):
+            at = choice.randrange(size)
+            ledger.seek(at)
+            byte = ledger.read(1)[0]
+            ledger.seek(at)
+            ledger.write(bytes([byte ^ 1 << choice.randrange(8)]))
+
+
+class Behind(Local):
+    """Reaches this machine through a login that may turn hostile."""
+
+    def __init__(self, login: hostile.Login) -> None:
+        self._login = login
+
+    def start(self, argv: Sequence[str]) -> Process:
+        asked = f"SSH_ORIGINAL_COMMAND={command(argv)}"
+        return super().start(("env", asked, *shlex.split(self._login.program), self._login.there))
+
+
+def _replace(folder: Path, *, real: bool, tame: bool = True) -> None:
     """Make everything quick, and the machine a folder here unless it is a `real` one."""
     base = str(folder / "machine")
+    transport = Local() if tame else Behind(hostile.login(folder / "hostile"))
 
     def here(_user: str, _run_id: str, _address: str) -> FarSide:
         if (folder / "no-ssh").exists():
             raise CvlError("no way in")
-        return FarSide(Local(), base)
+        return FarSide(transport, base)
 
     put(rented, "reach", rented.reach if real else here)
     put(machines, "LOOKS", (0.01, 0.02, 0.05))
@@ -261,6 +325,13 @@ def _replace(folder: Path, *, real: bool) -> None:
     put(LambdaCloud, "boot_limit", BOOT_LIMIT * 5 if real else BOOT_LIMIT)
     put(keys, "generate", _made)
     put(guardian, "Popen", ForkedPopen)
+    if not tame:
+        put(drive, "STOP_LIMIT", 2.0)
+        put(drive, "ASK_LIMIT", 1.0)
+        put(takeover, "ANY_END", 10.0)
+        put(ending, "QUIET", 1.0)
+        put(ending, "DOUBT_LIMIT", 2.0)
+        put(ending, "DISCARD_LIMIT", 2.0)
 
 
 def put(place: object, name: str, value: object) -> None:
@@ -300,7 +371,7 @@ def _reaped(request: Json) -> Json:
     folder = Path(cast("str", request["folder"]))
 
     def work() -> int:
-        _replace(folder, real=bool(request["real"]))
+        _replace(folder, real=bool(request["real"]), tame=bool(request["tame"]))
         output = os.open(folder / "reap.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(output, 1)
         os.dup2(output, 2)

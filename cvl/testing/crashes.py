@@ -2,7 +2,8 @@
 
 A `Bench` is one cloud and one warm parent (`crash_child`). Every trial begins with an empty
 account, kills what the point says, lets the guardian and then one `cvl reap` do their work, and
-looks at the cloud and at the ledger.
+looks at the cloud and at the ledger. Meanwhile the machine may turn hostile, and bits of the
+ledger may flip: then the machine has to be gone soon after the deadline that its tag carries.
 """
 
 from __future__ import annotations
@@ -23,9 +24,15 @@ from typing import Self, cast
 
 from cvl.ledger import Ledger, RunState
 from cvl.spec import new_run_id
+from cvl.testing.crash_child import LIFE
+from cvl.testing.hostile import BEHAVIOURS
 from cvl.testing.lambda_cloud import FAULTS, Fault, LambdaCloud, Settings, What
 
 SETTLE = 0.5
+OVERDUE_LIMIT = 60.0
+"""Seconds after the deadline in its tag within which a machine has to be gone, whatever happens."""
+PHASES = ("starting", "booting", "running", "stopping", "fetching", "releasing")
+"""The phases of a run from which on its machine, or its ledger, may not be what it should be."""
 DELAYS = {
     What.LATE: 0.25,
     What.SLOW: 0.1,
@@ -60,16 +67,31 @@ class Kill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One trial: who dies where, and what goes wrong with the cloud meanwhile."""
+    """One trial: who dies where, and what goes wrong meanwhile.
+
+    `fault` is the cloud's; `host` the name of how the machine misbehaves, `damage` the seed of
+    the bits of the ledger that flip (0: none), both from the `phase` of the run on.
+    """
 
     client: Kill | None = None
     guardian: Kill | None = None
     fault: str = ""
     detach: bool = False
+    host: str = ""
+    damage: int = 0
+    phase: str = "running"
+
+    @property
+    def tame(self) -> bool:
+        """Whether host and ledger are what they should be."""
+        return not (self.host or self.damage)
 
     def __str__(self) -> str:
         who = [f"client {self.client}" if self.client else ""]
         who += [f"guardian {self.guardian}" if self.guardian else "", self.fault]
+        who += [f"host {self.host}" if self.host else ""]
+        who += [f"damage {self.damage}" if self.damage else ""]
+        who += [f"from {self.phase} on" if not self.tame else ""]
         return ", ".join(filter(None, [*who, "detached" if self.detach else ""])) or "nothing"
 
 
@@ -78,7 +100,8 @@ class Outcome:
     """What a trial came to. `leaks` says what was left, and where to look; empty is as it must be.
 
     `to_terminate` are the seconds from the client's death to the end of billing, where both
-    happened in this order; `reaped` tells that the guardian had left something to `cvl reap`.
+    happened in this order; `overdue` those from the deadline in the machine's tag, where it ended
+    later; `reaped` tells that the guardian had left something to `cvl reap`.
     """
 
     point: Point
@@ -86,6 +109,7 @@ class Outcome:
     leaks: tuple[str, ...]
     to_terminate: float | None = None
     billed: float = 0.0
+    overdue: float = 0.0
     reaped: bool = False
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     results: tuple[str, ...] = ()
@@ -154,7 +178,9 @@ class Bench:
         plan = {"client": _plan(point.client), "guardian": _plan(point.guardian)}
         if point.client and point.client.when == "late":
             self.cloud.on_request(_Late(folder / "client.pid", int(point.client.n)))
-        answer = self._ask(folder, {"plan": plan, "run": run_id, "detach": point.detach, **request})
+        meanwhile = {"host": point.host, "damage": point.damage, "phase": point.phase}
+        words = {"plan": plan, "run": run_id, "detach": point.detach, **meanwhile, **request}
+        answer = self._ask(folder, words)
         outcome = self._judged(point, folder, run_id, answer)
         if not outcome.leaks:
             shutil.rmtree(folder, ignore_errors=True)
@@ -165,14 +191,19 @@ class Bench:
     ) -> Outcome:
         leaks = ["client or guardian is stuck"] if answer["stuck"] else []
         ledger = Ledger(folder / "state" / "ledger.db")
-        reaped = bool(self._left(ledger, run_id))
+        reaped = bool(self._left(ledger, run_id, damaged=bool(point.damage)))
         died = cast("float", answer["died"])
         ends = [each.ended for each in self.cloud.bill().lines if each.ended is not None]
-        if self._left(ledger, run_id):
+        if self._left(ledger, run_id, damaged=bool(point.damage)):
             self.cloud.clear_faults()
-            if self._ask(folder, {"reap": True})["stuck"]:
+            if not point.tame:  # it goes by tags alone: then only what is past its deadline ends
+                time.sleep(LIFE)
+            if self._ask(folder, {"reap": True, "tame": point.tame})["stuck"]:
                 leaks.append("reap is stuck")
-            leaks += self._left(ledger, run_id)
+            leaks += self._left(ledger, run_id, damaged=bool(point.damage))
+        overdue = max((each.held - LIFE for each in self.cloud.bill().lines), default=0.0)
+        if overdue > OVERDUE_LIMIT:
+            leaks.append(f"ended {overdue:.0f} s after its deadline")
         leaks += self.cloud.violations
         if leaks:
             leaks.append(f"see {folder}")
@@ -182,6 +213,7 @@ class Bench:
             leaks=tuple(leaks),
             to_terminate=max(ends) - died if ends and max(ends) > died else None,
             billed=self.cloud.bill().seconds,
+            overdue=0.0 if point.tame else max(overdue, 0.0),
             reaped=reaped,
             counts={who: _counts(folder / f"{who}.counts") for who in ("client", "guardian")},
             results=tuple(e.name for e in (folder / "results").rglob("*") if e.is_file()),
@@ -189,11 +221,13 @@ class Bench:
             real=self._real,
         )
 
-    def _left(self, ledger: Ledger, run_id: str) -> list[str]:
+    def _left(self, ledger: Ledger, run_id: str, *, damaged: bool) -> list[str]:
         """Return what is not as it must be after everything."""
-        runs = [each for each in ledger.runs() if each.id == run_id]
         left = [f"machine {each.name} is {each.status}" for each in self.cloud.alive()]
         left += [f"key {name}" for name in list(self.cloud.keys())]
+        if damaged:
+            return left
+        runs = [each for each in ledger.runs() if each.id == run_id]
         left += [f"the run is {each.state}" for each in runs if each.state is not RunState.ENDED]
         left += [f"{each.kind} is {each.state}" for each in ledger.leases(open_only=True)]
         return left
@@ -264,6 +298,26 @@ def mixed(counts: Mapping[str, Mapping[str, int]], number: int, seed: int = 0) -
             guardian=anywhere(counts["guardian"], choice) if choice.random() < 0.3 else None,
             fault=names[index % len(names)] if choice.random() < 0.8 else "",
             detach=choice.random() < 0.2,
+        )
+        for index in range(number)
+    ]
+
+
+def hostile(number: int, seed: int = 0) -> list[Point]:
+    """Return points drawn by lot at which the machine misbehaves, or the ledger is damaged.
+
+    Every behaviour comes up, from every phase on; most clients are killed.
+    """
+    choice = random.Random(seed)
+    names = sorted(BEHAVIOURS)
+    choice.shuffle(names)
+    return [
+        Point(
+            client=Kill(at="time", n=round(choice.uniform(0.05, 3.0), 3)) if index % 3 else None,
+            host=names[index % len(names)] if index % 4 else "",
+            damage=choice.randint(1, 1 << 30) if index % 4 in {0, 1} else 0,
+            detach=choice.random() < 0.2,
+            phase=choice.choice(PHASES),
         )
         for index in range(number)
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.crashes import Bench, Kill, Outcome, Point, mixed, points
+from cvl.testing.crashes import Bench, Kill, Outcome, Point, hostile, mixed, points
 from cvl.testing.lambda_cloud import FAULTS
 
 SHARES = 4
@@ -22,6 +22,8 @@ AT_ONCE = 2
 """Trials at once in each: most of a trial is waiting."""
 MIXED = 100
 """Points drawn by lot in each part."""
+BAD = 20
+"""Points with a bad host or ledger in each part."""
 HAND_OVER = 10
 """The write by which a detached run becomes the guardian's."""
 COUNTS = {
@@ -37,13 +39,13 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield bench
 
 
-def tried(trials: Sequence[Point], folder: Path) -> list[Outcome]:
+def tried(trials: Sequence[Point], folder: Path, **request: object) -> list[Outcome]:
     """Go through all these points, some at once; return what they came to."""
     with ExitStack() as stack:
         benches = [stack.enter_context(Bench(folder / str(i))) for i in range(AT_ONCE)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             parts = pool.map(
-                lambda i: [benches[i].tried(point) for point in trials[i::AT_ONCE]],
+                lambda i: [benches[i].tried(point, **request) for point in trials[i::AT_ONCE]],
                 range(AT_ONCE),
             )
             return [outcome for part in parts for outcome in part]
@@ -75,6 +77,16 @@ def test_nothing_is_left_whatever_else_goes_wrong(share: int, tmp_path: Path) ->
     outcomes = tried(mixed(COUNTS, MIXED, seed=1000 + share), tmp_path)
     assert not leaks(outcomes)
     assert len({each.point.fault for each in outcomes}) > len(FAULTS) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("share", range(SHARES))
+def test_no_host_and_no_damage_keeps_a_machine(share: int, tmp_path: Path) -> None:
+    """The machine turns hostile, bits of the ledger flip, the client is mostly killed as well."""
+    outcomes = tried(hostile(BAD, seed=2000 + share), tmp_path, job="sleep 60")
+    assert not leaks(outcomes)
+    assert sum(each.status == -signal.SIGALRM for each in outcomes) > BAD / 3
 
 
 def test_these_are_all_the_points(bench: Bench) -> None:

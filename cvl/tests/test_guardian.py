@@ -192,6 +192,22 @@ def test_without_the_ledger_it_goes_by_tags(fake: FakeCloud, guard: Guardian) ->
     wait_for(lambda: ended(guard), 10)
 
 
+@pytest.mark.parametrize("sent", [b"", b'{"api_key": "se'])
+def test_without_the_keys_it_leaves_the_run_to_who_has_them(fake: FakeCloud, sent: bytes) -> None:
+    """The client was killed before it had sent them all: this one could never end anything."""
+    run = rented(fake)
+    guardian = subprocess.run(
+        [sys.executable, "-P", "-m", "cvl.watch", run],
+        input=sent,
+        capture_output=True,
+        env=environment({"api_key": fake.key}),
+        timeout=30,
+        check=False,
+    )
+    assert (guardian.returncode, guardian.stdout) == (1, b"")
+    assert Ledger(ledger_file()).run(run).guardian == ""
+
+
 def test_a_client_that_dies_before_it_is_ready_is_one_that_is_dead(fake: FakeCloud) -> None:
     """Nobody hears that it is on duty; it goes to work all the same."""
     child = subprocess.Popen(["sleep", "60"])
