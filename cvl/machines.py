@@ -35,6 +35,8 @@ LOOKS = (0.2, 0.5, *(1.0,) * 60, 2.0)
 that it is up: what we see late is paid for."""
 LOOK_AGAIN = 5
 """Attempts to log in after which the machine itself is looked at again."""
+LOGIN_LIMIT = 30.0
+"""Seconds that a machine may take to answer the first question; then it is asked again."""
 KIND = "instance"
 UNVERIFIED = "--accept-new-host-key: whoever answers first at the machine's address is taken for it"
 
@@ -192,7 +194,7 @@ class Machines:
                 if look.state == "ready" and look.address != address:
                     address = look.address
                     far = rented.reach(self._cloud.user, machine.run_id, address)
-            if far and not (words := self._refused(far)):
+            if far and not (words := self._refused(far, scope)):
                 return far, address
             scope.tell("booting", words)
             try:
@@ -203,12 +205,14 @@ class Machines:
                 raise NotReady(text) from error
             attempt += 1
 
-    def _refused(self, far: FarSide) -> str:
-        """Return why the machine does not let us in, "" if it does."""
+    def _refused(self, far: FarSide, scope: Scope) -> str:
+        """Return why the machine does not let us in, "" if it does. Raises `Cancelled`."""
         try:
-            far.ask("status", [("id", "none")])
+            far.ask("status", [("id", "none")], scope=scope.within(LOGIN_LIMIT))
         except HostError as error:
             return str(error)
+        except DeadlineExceeded:
+            return f"{far.transport.where} takes the connection, and does not answer"
         return ""
 
     def _look(self, machine: Resource) -> Machine:

@@ -326,6 +326,7 @@ def _replace(folder: Path, *, real: bool, tame: bool = True) -> None:
     put(keys, "generate", _made)
     put(guardian, "Popen", ForkedPopen)
     if not tame:
+        put(machines, "LOGIN_LIMIT", 1.0)
         put(drive, "STOP_LIMIT", 2.0)
         put(drive, "ASK_LIMIT", 1.0)
         put(takeover, "ANY_END", 10.0)

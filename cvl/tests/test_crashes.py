@@ -89,6 +89,14 @@ def test_no_host_and_no_damage_keeps_a_machine(share: int, tmp_path: Path) -> No
     assert sum(each.status == -signal.SIGALRM for each in outcomes) > BAD / 3
 
 
+@pytest.mark.parametrize("name", ["hang", "deaf", "drip"])
+def test_a_machine_whose_login_hangs_is_given_up_at_the_boot_limit(name: str, bench: Bench) -> None:
+    outcome = bench.tried(Point(host=name, phase="starting"))
+    assert outcome.status == 125, outcome.notes
+    assert not outcome.leaks
+    assert "did not come up" in outcome.notes
+
+
 def test_these_are_all_the_points(bench: Bench) -> None:
     """The matrix covers a whole run: to its last request and its last write."""
     outcome = bench.tried(Point())
