@@ -33,6 +33,7 @@ SURPRISES: Mapping[str, Exception] = {
     "assertion": AssertionError(),
     "unreadable": Unreadable("somewhere answered what cannot be read"),
 }
+FLIPS = 150
 PLACES = ("attach", "chunks", "poll", "stop", "fetch", "discard", "close")
 
 
@@ -298,3 +299,26 @@ def test_side_by_side_one_that_fails_or_hangs_is_in_nobody_s_way() -> None:
     assert isinstance(one, MemoryError)
     assert isinstance(two, TimeoutError)
     assert three == 3
+
+
+def test_whatever_bits_of_the_ledger_flip_the_machine_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the guardian does when there is no more time."""
+    import random
+
+    there = Rented(settle=0.0)
+    record = running(there)
+    sound, chance = ledger_file().read_bytes(), random.Random(7)
+    monkeypatch.setattr(takeover, "reopen", lambda *_: there)
+    monkeypatch.setattr(takeover, "RELEASE_PAUSES", (0.01,))
+    for _ in range(FLIPS):
+        data = bytearray(sound)
+        for _ in range(chance.choice((1, 1, 8))):
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        for left in ledger_file().parent.glob("ledger.db*"):
+            left.unlink()
+        ledger_file().write_bytes(data)
+        there.alive = True
+        assert takeover.released(record, {}) == 0
+        assert not there.alive
