@@ -6,6 +6,7 @@ only the price, the deadline, the keys of one run, and the wait for a machine to
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -63,6 +64,7 @@ class Machines:
         self.name, self.settle = cloud.name, cloud.settle
         self._cloud, self._setup = cloud, setup
         self._accept_new = accept_new_host_key
+        self._key = os.urandom(16)
         self._market = Market(cloud.offers, kind=kind, region=region, patience=patience)
 
     @property
@@ -97,6 +99,7 @@ class Machines:
     def handle(self, spec: JobSpec) -> Mapping[str, str]:
         return {
             "run": spec.run_id,
+            "seal": launch.seal(self._key, spec.run_id),
             "base": "",
             "place": launch.place(spec, self._setup),
             "image": spec.image or "",

@@ -52,8 +52,8 @@ of() {
 # supervised: the run's supervisor lives. Its file is empty while it is being written.
 supervised() {
     _tries=0
-    while :; do
-        _owner=
+    _owner=
+    while [ -e "$_run/supervisor" ]; do
         { read -r _owner <"$_run/supervisor"; } 2>/dev/null
         [ -n "$_owner" ] || [ "$_tries" -ge 20 ] && break
         _tries=$((_tries + 1))
@@ -81,10 +81,28 @@ state() {
     concluded || fail internal 'the result cannot be written'
 }
 
-# concluded -> _state, _cause, _code, _bytes: the result is there.
+# concluded -> _state, _bytes: the result is there. One without the seal that we were
+# told was not written by the supervisor, and counts for nothing. Who was told none believes what is
+# there once the supervisor is gone, which could still write another.
 concluded() {
-    { read -r _cause _code _bytes _flags <"$_run/result"; } 2>/dev/null || return 1
-    _state="result $_cause $_code $_bytes${_flags:+ $_flags}"
+    [ -f "$_run/result" ] && sound || return 1
+    if [ -n "$_seal" ]; then
+        [ "$_mark" = "$_seal" ] || return 1
+    else
+        ! supervised || return 1
+    fi
+    _state="result $_why $_exit $_bytes${_flags:+ $_flags}"
+}
+
+# sound -> _why, _exit, _bytes, _flags, _mark: the file holds what could be a result.
+sound() {
+    _mark=
+    { read -r _why _exit _bytes _flags; read -r _mark; } <"$_run/result" 2>/dev/null
+    case $_exit in '' | 0?* | *[!0-9]* | ????*) return 1 ;; esac
+    case $_bytes in '' | 0?* | *[!0-9]* | ???????????????????*) return 1 ;; esac
+    case $_flags in '' | disk-full) ;; *) return 1 ;; esac
+    [ "$_why" != exited ] || { [ "$_exit" -le 255 ]; return; }
+    code_of "$_why" && [ "$_code" = "$_exit" ]
 }
 
 # ended -> _outcome, _code, _deadline: somebody has claimed the ending.
@@ -97,7 +115,7 @@ ended() {
     code_of "$_outcome"
 }
 
-# code_of CAUSE -> _code: the exit code of an ending that is not the job's own.
+# code_of CAUSE -> _code: the exit code of an ending that is not the job's own. False for any other.
 code_of() {
     case $1 in
         timeout) _code=124 ;;
@@ -105,6 +123,7 @@ code_of() {
         hangup) _code=129 ;;
         stopped | terminated) _code=143 ;;
         build-failed | not-started | lost) _code=125 ;;
+        *) return 1 ;;
     esac
 }
 

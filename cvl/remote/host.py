@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 
 from cvl.errors import NotReady, UsageError
@@ -37,6 +38,7 @@ class HostProvider:
         self.far = FarSide(transport, base)
         self._setup = setup
         self._address = dict(address or {})
+        self._key = os.urandom(16)
 
     @property
     def secrets(self) -> Mapping[str, str]:
@@ -67,6 +69,7 @@ class HostProvider:
     def handle(self, spec: JobSpec) -> Mapping[str, str]:
         return {
             "run": spec.run_id,
+            "seal": launch.seal(self._key, spec.run_id),
             "base": self.far.base,
             "folder": f"{self.far.shown}/jobs/{spec.run_id}",
             "place": launch.place(spec, self._setup),

@@ -37,6 +37,8 @@ class RemoteJob:
     ) -> None:
         """`handle["run"]` is the run id; `started` is the stream of the request that began it.
 
+        `handle["seal"]` is what the record of its end has to carry.
+
         With `IN_DOUBT` that request may still be on its way: where the machine knows no such run,
         it is told never to start it.
         `while_away` is called between two attempts to get back; it may raise to end them.
@@ -201,7 +203,8 @@ class RemoteJob:
         )
 
     def _id(self) -> list[tuple[str, str]]:
-        return [("id", self.run_id)]
+        seal = self._handle.get("seal", "")  # of runs that an older cvl started there is none
+        return [("id", self.run_id), *([("seal", seal)] if seal else [])]
 
     def _image(self) -> list[tuple[str, str]]:
         image = self._handle.get("image", "")

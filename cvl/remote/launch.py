@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from cvl.digest import blake2b
 from cvl.errors import LostContact, NotConnected, Silent, Unreachable
 from cvl.remote.far import FarSide, Feed, Headers, Writable
 from cvl.remote.job import RemoteJob
@@ -50,7 +51,7 @@ def start(
     it was: stopping it then finds out, or sees to it that it never is. Raises `HostError` when
     nothing was started, `LostContact` when nobody can say.
     """
-    cargo, broken, doubt = Cargo(far, spec, setup), 0, False
+    cargo, broken, doubt = Cargo(far, spec, setup, handle.get("seal", "")), 0, False
     for _ in range(ATTEMPTS):
         sent = False
         try:
@@ -96,15 +97,17 @@ def _doubtful(what: str, run_id: str) -> LostContact:
 class Cargo:
     """What one start sends: headers, the run's files, and the part of the tree that is new."""
 
-    def __init__(self, far: FarSide, spec: JobSpec, setup: Setup) -> None:
+    def __init__(self, far: FarSide, spec: JobSpec, setup: Setup, seal: str = "") -> None:
+        """`seal` is what the run's record has to carry."""
         self._far, self._spec, self._setup = far, spec, setup
+        self._seal = [("seal", seal)] if seal else []
         assert spec.source is not None
         self._sync = None if setup.in_place else TreeSync(far, spec.source)
 
     def headers(self) -> Headers:
         """Return the start request's headers (docs/far-side.md)."""
         spec, limits = self._spec, self._spec.limits
-        lines = [("id", spec.run_id), ("grace", f"{limits.grace:g}"), ("follow", "1")]
+        lines = [("id", spec.run_id), *self._seal, ("grace", f"{limits.grace:g}"), ("follow", "1")]
         if limits.timeout is not None:
             lines.append(("timeout", f"{limits.timeout:g}"))
         if self._sync:
@@ -182,6 +185,11 @@ def place(spec: JobSpec, setup: Setup) -> str:
     assert spec.source is not None
     source = spec.source
     return str(source.root / source.folder) if setup.in_place else source.folder
+
+
+def seal(key: bytes, run_id: str) -> str:
+    """Return what proves that a run's supervisor wrote its record; `key` is random, and ours."""
+    return blake2b(run_id.encode(), key=key, digest_size=16).hexdigest()
 
 
 def about(spec: JobSpec) -> dict[str, object]:

@@ -158,6 +158,7 @@ full() { ! printf '%65536s' '' >"$_run/probe"; }
 # act: the user's timeout action. It may well be a shutdown, so the result was written before.
 act() {
     [ "$_outcome" = timeout ] && [ -e "$_run/action.sh" ] || return 0
+    printf 'over\n' >"$_run/supervisor" # nobody waits for us any more
     exec 8>&-
     sh "$_run/action.sh" >"$_run/action.log" 2>&1
 }

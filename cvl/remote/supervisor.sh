@@ -4,7 +4,8 @@
 # one of the processes that outlive it. POSIX sh and POSIX utilities throughout, plus tar.
 # All names of ours begin with "_": a variable of the connection reaches the job as it was.
 
-_base=$1 _lib=$2 _entry=${3:-request} _id=${4:-} _nonce=''
+unset _seal # it might be exported
+_base=$1 _lib=$2 _entry=${3:-request} _id=${4:-} _nonce='' _seal=''
 _here=$_base/lib/$_lib
 _nl='
 '
@@ -30,7 +31,8 @@ headers() {
             nonce) _nonce=$_value ;;
             verb) _verb=$_value ;;
             id) word id "$_value" && _id=$_value ;;
-            cause) word cause "$_value" && _cause=$_value ;;
+            seal) word seal "$_value" && _seal=$_value ;;
+            cause) code_of "$_value" && _cause=$_value || fail usage "cause: $_value" ;;
             offset) centis "$_value" && _offset=$_value ;;
             days) centis "$_value" && _days=$_value ;;
             grace) centis "$_value" && _grace=$_centis ;;
@@ -97,7 +99,7 @@ forbid() {
     {
         mkdir -p -m 700 "$_base" "$_base/runs" "$_base/new" "$_new" "$_new/run"
         true >"$_new/run/output" && true >"$_new/run/marker" && true >"$_new/run/place" &&
-            printf '%s\n' "$1 $_code 0" >"$_new/run/result" || return 1
+            printf '%s\n' "$1 $_code 0" "$_seal" >"$_new/run/result" || return 1
         [ -d "$_run" ] || mv "$_new/run" "$_run"
         rm -rf "$_new" "$_run/run"
     } 2>/dev/null
@@ -115,7 +117,8 @@ stop() {
     say stopping
 }
 
-# leave ENTRY ARG...: run supervisor.sh on, free of this connection. The first setsid makes a group
+# leave ENTRY ARG...: run supervisor.sh on, free of this connection. It is told the seal on its standard
+# input: an argument or a variable could be seen by the job. The first setsid makes a group
 # leader, as which the second one forks and returns at once: unlike `&`, which would have the job
 # ignore INT and QUIT for good.
 leave() {
@@ -123,10 +126,18 @@ leave() {
     shift
     set -- sh "$_here/supervisor.sh" "$_base" "$_lib" "$_entry" "$_id" "$@"
     if command -v setsid >/dev/null; then
-        setsid setsid "$@"
+        setsid setsid "$@" <&3 3<&-
     else
-        "$@" &
-    fi </dev/null 2>/dev/null
+        "$@" <&3 3<&- &
+    fi 2>/dev/null 3<<-END
+	$_seal
+	END
+}
+
+# told -> _seal: what `leave` has said.
+told() {
+    IFS= read -r _seal
+    exec </dev/null
 }
 
 request() {
@@ -144,7 +155,7 @@ request() {
 . "$_here/alive.sh"
 case $_entry in
     request) request ;;
-    supervise) . "$_here/run.sh" && supervise ;;
-    stop) . "$_here/sweep.sh" && stop_run "$5" "$6" ;;
-    spare) . "$_here/start.sh" && . "$_here/cache.sh" && . "$_here/spare.sh" && make_spare "$5" "$6" ;;
+    supervise) told && . "$_here/run.sh" && supervise ;;
+    stop) told && . "$_here/sweep.sh" && stop_run "$5" "$6" ;;
+    spare) told && . "$_here/start.sh" && . "$_here/cache.sh" && . "$_here/spare.sh" && make_spare "$5" "$6" ;;
 esac

@@ -68,7 +68,7 @@ lost() {
 conclude() {
     _bytes=$(stat -c %s "$_run/output" 2>/dev/null || wc -c <"$_run/output")
     rm -f "$_run/env.sh" "$_run/probe"
-    printf '%-99s\n' "$1 $2 $((_bytes))${3:+ $3}" 1<>"$_run/reserve"
+    printf '%-99s\n%s\n' "$1 $2 $((_bytes))${3:+ $3}" "$_seal" 1<>"$_run/reserve"
     mv "$_run/reserve" "$_run/result"
 }
 

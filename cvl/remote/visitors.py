@@ -89,7 +89,7 @@ def _run(name: str) -> Run:
         started=_time(folder / "options") or _time(folder),
         results=str(Path("cvl-runs", name).absolute()),
     )
-    status = _result(folder / "result", name)
+    status = None if os.path.lexists(folder / "supervisor") else _result(folder / "result", name)
     return _ended(run, status, _time(folder / "result")) if status else run
 
 
@@ -135,7 +135,7 @@ def _line(line: str) -> tuple[str, ExitStatus | Unreadable] | None:
 
 
 def _result(file: Path, name: str) -> ExitStatus | None:
-    """Return the ending that a file tells; the shell files are asked about any other."""
+    """Return the ending of a run of which no more is left; the shell files tell of any other."""
     from cvl.remote.record import ending_in
 
     try:

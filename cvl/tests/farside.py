@@ -74,11 +74,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A base folder with the shell files in it, and the environment of its connections."""
+    """A base folder with the shell files in it, the environment and the seal of its connections."""
 
     base: Path
     env: Mapping[str, str] = field(default_factory=dict)
     sh: str = "sh"
+    seal: str = "5ea1"
 
     def open(
         self, verb: str, headers: Mapping[str, object], data: bytes = b"", lib: str = "test"
@@ -93,6 +94,7 @@ class Host:
             start_new_session=True,
         )
         lines = [f"{lib} {self.base}", f"nonce {NONCE}", f"verb {verb}"]
+        lines += [f"seal {self.seal}"] if self.seal else []
         lines += [f"{key.rstrip('_')} {value}" for key, value in headers.items()]
         assert process.stdin
         try:
@@ -129,7 +131,7 @@ class Host:
         """Wait for the result line."""
         file = self.run(run) / "result"
         wait_for(file.exists, limit)
-        return file.read_text().split()
+        return file.read_text().partition("\n")[0].split()
 
     def output(self, run: str) -> bytes:
         return (self.run(run) / "output").read_bytes()
