@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -12,11 +11,12 @@ from cvl.aws.place import Place
 from cvl.aws.refusals import Missing, boto_errors, understood
 from cvl.aws.session import Account
 from cvl.errors import CvlError, FetchError
+from cvl.remote.archive import land_archive
 from cvl.remote.incoming import FULL, incoming, no_room
 from cvl.remote.inert import told
-from cvl.remote.landing import Landed, land_tar
-from cvl.remote.results import Changed, Results, arrange
-from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member, TarReader
+from cvl.remote.landing import Landed
+from cvl.remote.results import Changed
+from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member
 from cvl.scope import Scope
 from cvl.units import size
 
@@ -58,8 +58,14 @@ def _one(
     with incoming(into) as folder:
         archive = folder / name
         _download(account, place / name, total, archive, scope)
-        results = _contents(archive, below)
-        return land_tar(_plain(archive), results, into)
+        skip = len(b"work/" + below)
+        return land_archive(
+            lambda: _plain(archive),
+            lambda member: _changed(member, below),
+            lambda source: source[skip:],
+            b"",
+            into,
+        )
 
 
 def _download(account: Account, place: Place, total: int, file: Path, scope: Scope) -> None:
@@ -88,6 +94,7 @@ def _stream(account: Account, place: Place, start: int, out: IO[bytes], scope: S
     try:
         for block in reply["Body"].iter_chunks(BLOCK):
             out.write(block)
+            scope.heard()
             scope.checkpoint()
     except boto_errors().BotoCoreError as error:  # it broke off, or its length is wrong
         raise understood(error, "s3") from error
@@ -95,26 +102,13 @@ def _stream(account: Account, place: Place, start: int, out: IO[bytes], scope: S
         reply["Body"].close()
 
 
-def _contents(archive: Path, below: bytes) -> Results:
-    """Return what an archive holds and where each of it lands."""
-    changed = []
-    for member in TarReader(_plain(archive)).members():
-        name = _plain_name(member)
-        if not name:
-            continue
-        changed.append(
-            Changed(
-                kind=KINDS.get(member.kind, "o"),
-                size=member.size,
-                area="w",
-                path=below + name,
-                link=member.link,
-            )
-        )
-    results = arrange(changed, b"")
-    skip = len(b"work/" + below)
-    pieces = tuple(replace(piece, source=piece.source[skip:]) for piece in results.pieces)
-    return Results(pieces=pieces, skipped=results.skipped)
+def _changed(member: Member, below: bytes) -> Changed | None:
+    """Return what a member is and where it lands, None for the archive's own folder."""
+    name = _plain_name(member)
+    if not name:
+        return None
+    kind = KINDS.get(member.kind, "o")
+    return Changed(kind=kind, size=member.size, area="w", path=below + name, link=member.link)
 
 
 def _plain_name(member: Member) -> bytes:

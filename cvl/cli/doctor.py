@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Timer
 
 import click
 
@@ -180,22 +178,11 @@ def there(host: str) -> Iterator[Finding]:
 
 def asked(transport: object) -> dict[str, str]:
     """Return what the host says of itself. Raises `HostError`."""
+    from cvl.remote.far import FarSide
     from cvl.transports.openssh import OpenSSH
 
     assert isinstance(transport, OpenSSH)
-    process = transport.start(("sh", "-s"))
-    late = Timer(LIMIT, process.kill)
-    late.start()
-    try:
-        with process.stdout as stdout, process.stderr as stderr:
-            with suppress(BrokenPipeError):  # no connection: its words say why
-                process.stdin.write(SEARCH.encode())
-                process.stdin.close()
-            out, words, code = stdout.read(), stderr.read(), process.wait(LIMIT)
-    finally:
-        late.cancel()
-    if failure := transport.failure(code, words):
-        raise failure
+    _, out, _ = FarSide(transport).plain(("sh", "-s"), SEARCH.encode(), LIMIT)
     rows = [row.partition("\t") for row in out.decode(errors="replace").splitlines()]
     facts = {key: value.strip() for key, _, value in rows}
     return {

@@ -25,6 +25,8 @@ PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 OUT, ERR, STATUS = 1, 2, 3
 SILENCE = 60.0
 """Seconds without a byte after which a command is given up."""
+MESSAGE = 1 << 23
+"""Bytes of one message; servers cut at 32 KiB."""
 KEPT = 4000
 """Bytes of what a command says on stderr that are kept for the error."""
 
@@ -102,7 +104,7 @@ def _connected(client: Client, pod: str, argv: Sequence[str]) -> Any:
                 open_timeout=CONNECT_LIMIT,
                 ping_interval=None,
                 compression=None,
-                max_size=None,
+                max_size=MESSAGE,
                 **more,
             )
     except exceptions.InvalidStatus as error:

@@ -23,6 +23,8 @@ PIECE = 4096
 """Bytes that no runtime cuts a line below: before that, a time inside a line is the job's."""
 NANO = 9
 """Digits of a second's fraction, in nanoseconds."""
+STRAY = 2000
+"""Bytes of what the kubelet itself says that are kept."""
 APART = 256
 """Bytes, more than a last line has: see `joined`."""
 SPARE, MOST_LINES = 2, 1 << 26
@@ -57,7 +59,7 @@ class Piece:
 
 
 class Entries:
-    """Cuts one stream into pieces. `strays` are the lines that bear no time.
+    """Cuts one stream into pieces. `strays` has the last of the lines that bear no time.
 
     `began` tells that there was an entry.
     """
@@ -117,7 +119,7 @@ class Entries:
 
     def _piece(self, data: bytes) -> Iterator[Piece]:
         if self._stray:
-            self.strays.append(data)
+            self.strays = [data[:STRAY]]
             return
         self._size += len(data)
         mark = Mark(time=self._time, count=self._count, at=self._size)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from cvl.errors import AuthError, CvlError, FetchError, Unreachable
@@ -20,11 +20,12 @@ from cvl.kube.manifest import COLLECT, ENTRY, IN, OWN, REPO, RUN_LABEL, WORKSPAC
 from cvl.kube.refusals import Denied, Missing
 from cvl.kube.watch import Watch
 from cvl.nodes import folder
+from cvl.remote.archive import land_archive
 from cvl.remote.incoming import FULL, incoming, no_room
 from cvl.remote.inert import told
-from cvl.remote.landing import Landed, land_tar
-from cvl.remote.results import Changed, Results, arrange
-from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member, TarReader
+from cvl.remote.landing import Landed
+from cvl.remote.results import Changed
+from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member
 from cvl.scope import Scope
 from cvl.spec import Cause, ExitStatus
 from cvl.units import size
@@ -32,6 +33,7 @@ from cvl.values import dataclass
 
 MOST_KIB = 2 << 20
 """Results that are larger than these 2 GiB are not brought through the API server."""
+BLOCK = 1 << 20
 ATTEMPTS = 4
 AT_ONCE = 8
 SHOWN = 5
@@ -139,6 +141,7 @@ def _once(client: Client, pod: str, into: Path, scope: Scope) -> Brought:
             with archive.open("wb") as out:
                 for block in _after_size(output(client, pod, command), scope):
                     out.write(block)
+                    scope.heard()
                     scope.checkpoint()
         except OSError as error:
             if error.errno in FULL:
@@ -146,7 +149,8 @@ def _once(client: Client, pod: str, into: Path, scope: Scope) -> Brought:
             raise
         if not archive.stat().st_size:
             return Brought()
-        landed = land_tar(_blocks(archive), _contents(archive), into)
+        place = WORKSPACE.encode()
+        landed = land_archive(lambda: _blocks(archive), _changed, _there, place, into)
     if landed.inert:
         scope.warn(told(landed.inert))
     return _brought(landed)
@@ -157,7 +161,7 @@ def _after_size(blocks: Iterator[bytes], scope: Scope) -> Iterator[bytes]:
     head = b""
     for block in blocks:
         head += block
-        if b"\n" in head:
+        if b"\n" in head or len(head) > BLOCK:
             break
     line, _, rest = head.partition(b"\n")
     kib = int(line) if line.strip().isdigit() else 0
@@ -168,20 +172,12 @@ def _after_size(blocks: Iterator[bytes], scope: Scope) -> Iterator[bytes]:
             "let the job write them to a volume (--volume CLAIM:/PATH) or to S3",
         )
     scope.tell("fetching", size(kib << 10))
-    yield rest
-    yield from blocks
-
-
-def _contents(archive: Path) -> Results:
-    """Return what an archive holds and where each of it lands."""
-    changed = [
-        each
-        for member in TarReader(_blocks(archive)).members()
-        if (each := _changed(member)) is not None
-    ]
-    results = arrange(changed, WORKSPACE.encode())
-    pieces = tuple(replace(each, source=_there(each.source)) for each in results.pieces)
-    return Results(pieces=pieces, skipped=results.skipped)
+    left = MOST_KIB << 11  # a tar of many small files takes more than they do
+    for block in chain([rest], blocks):
+        left -= len(block)
+        if left < 0:
+            raise FetchError("the pod sends more than it has announced")
+        yield block
 
 
 def _there(source: bytes) -> bytes:
@@ -208,7 +204,7 @@ def _changed(member: Member) -> Changed | None:
 
 def _blocks(archive: Path) -> Iterator[bytes]:
     with archive.open("rb") as file:
-        while block := file.read(1 << 20):
+        while block := file.read(BLOCK):
             yield block
 
 

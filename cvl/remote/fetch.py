@@ -15,7 +15,7 @@ from cvl.remote.far import FarSide, Headers
 from cvl.remote.heap import DiskSet, Heap
 from cvl.remote.incoming import incoming
 from cvl.remote.inert import told
-from cvl.remote.landing import Landed, land_staged, land_tar
+from cvl.remote.landing import NOTHING, Landed, land_staged, land_tar
 from cvl.remote.record import folder_of
 from cvl.remote.results import Places, Results, arrange, fresh, parts, produced
 from cvl.remote.stream import Answer
@@ -37,7 +37,6 @@ PATIENCE = 60.0
 FINISH_LIMIT = 30.0
 LISTING_LIMIT = 300.0
 """Seconds without a byte while a host looks for what has changed."""
-NOTHING = Landed(files=0, size=0, skipped=(), moved=(), seen={})
 CONTACT = 5.0
 """Seconds after which a connection that broke had been a good one."""
 PAUSES = (0.0, 0.3, 1.0, 3.0)

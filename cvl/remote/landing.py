@@ -62,10 +62,16 @@ class Landed:
     seen: Mapping[bytes, bytes]
 
 
-def land_tar(chunks: Iterable[bytes], results: Results, into: Path) -> Landed:
+NOTHING = Landed(files=0, size=0, skipped=(), moved=(), seen={})
+
+
+def land_tar(
+    chunks: Iterable[bytes], results: Results, into: Path, *, others: bool = False
+) -> Landed:
     """Land `results`, their files from the tar of the verb `pack` as it comes.
 
-    A member that was not asked for is passed over and reported. Raises `FetchError` when the tar
+    A member that was not asked for is passed over and reported; where there are `others`, in
+    silence. Raises `FetchError` when the tar
     breaks off or the disk is full; what has landed by then stays, whole.
     """
     with incoming(into) as staging, _Landing(into, staging) as landing:
@@ -75,6 +81,8 @@ def land_tar(chunks: Iterable[bytes], results: Results, into: Path) -> Landed:
         for member in reader.members():
             name = member.name.removeprefix(b"./").lstrip(b"/")
             piece = awaited.pop(name, None)
+            if piece is None and others:
+                continue
             strange, room = strange + (piece is None), room - member.size
             if strange > STRANGE or room < 0:
                 raise FetchError("the host sends more than it has listed")

@@ -118,11 +118,16 @@ def parts(fields: Iterable[bytes]) -> Iterator[list[Changed]]:
     Raises `FetchError` if they make no sense.
     """
     following = iter(fields)
+    return batches(_record(field, following) for field in following)
+
+
+def batches(records: Iterable[Changed]) -> Iterator[list[Changed]]:
+    """Yield records in parts that fit into memory with all that is made of them."""
     part: list[Changed] = []
     size = 0
-    for field in following:
-        part.append(_record(field, following))
-        size += len(field)
+    for record in records:
+        part.append(record)
+        size += len(record.path) + len(record.link)
         if len(part) >= PART or size >= PART_BYTES:
             yield part
             part, size = [], 0

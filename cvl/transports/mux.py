@@ -27,6 +27,8 @@ LOST = 255
 """The exit code when the master went away without one: what `ssh` itself ends with."""
 MAX_PACKET = 200 * 1024
 """Bytes. The master takes 256 KiB at most."""
+WORD = 4
+"""Bytes of a packet's kind."""
 PIPE_SIZE = 1 << 20
 F_SETPIPE_SZ = 1031
 """Linux; elsewhere it is refused as unknown."""
@@ -95,7 +97,7 @@ class MuxProcess:
             except OSError:
                 data = b""
             self._said += data
-            if not data:
+            if not data or len(self._said) > MAX_PACKET:
                 self._code = _exit_code(self._said) if self._code is None else self._code
                 self._master.close()
 
@@ -177,6 +179,8 @@ def _answer(master: socket, wanted: int) -> None:
 
 def _receive(master: socket) -> tuple[int, bytes]:
     (size,) = struct.unpack(">I", _exactly(master, 4))
+    if not WORD <= size <= MAX_PACKET:
+        raise OSError(errno.EPROTO, "not an ssh master that we understand")
     packet = _exactly(master, size)
     return struct.unpack(">I", packet[:4])[0], packet[4:]
 
