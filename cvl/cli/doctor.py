@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import click
 from cvl import holes
 from cvl.errors import CvlError
 from cvl.hidden import key, secret
+from cvl.provider import Transport
 from cvl.terminal import show, show_json
 
 SEARCH = """
@@ -40,6 +42,29 @@ say linger "$(test -e "/var/lib/systemd/linger/$(id -un)" && echo yes)"
 LIMIT = 60.0
 SAID, MOST = 5.0, 4096
 """Seconds and bytes that a program here may take to say its version."""
+FACTS = (
+    "home",
+    "free-mb",
+    "rsync",
+    "rsync-version",
+    "sshd-version",
+    "bash",
+    "python-version",
+    "docker",
+    "docker-says",
+    "docker-works",
+    "gpu",
+    "kill-user-processes",
+    "linger",
+)
+FACT_LIMIT = 4096
+"""Characters that one of them may have: the GPUs are a list."""
+ANY = re.compile(r"[^\x00]*")
+NUMBERS = {
+    "free-mb": re.compile(r"(?:[0-9]{1,18})?"),
+    "python-version": re.compile(r"(?:[0-9]{1,4}\.[0-9]{1,4})?"),
+}
+"""Those that we reckon with."""
 ROOM_MB = 2000
 """Less free space than this is worth a word."""
 
@@ -176,33 +201,28 @@ def there(host: str) -> Iterator[Finding]:
         )
 
 
-def asked(transport: object) -> dict[str, str]:
+def asked(transport: Transport) -> dict[str, str]:
     """Return what the host says of itself. Raises `HostError`."""
     from cvl.remote.far import FarSide
-    from cvl.transports.openssh import OpenSSH
 
-    assert isinstance(transport, OpenSSH)
-    _, out, _ = FarSide(transport).plain(("sh", "-s"), SEARCH.encode(), LIMIT)
-    rows = [row.partition("\t") for row in out.decode(errors="replace").splitlines()]
-    facts = {key: value.strip() for key, _, value in rows}
-    return {
-        key: facts.get(key, "")
-        for key in (
-            "home",
-            "free-mb",
-            "rsync",
-            "rsync-version",
-            "sshd-version",
-            "bash",
-            "python-version",
-            "docker",
-            "docker-says",
-            "docker-works",
-            "gpu",
-            "kill-user-processes",
-            "linger",
-        )
-    }
+    _, said, _ = FarSide(transport).plain(("sh", "-s"), SEARCH.encode(), LIMIT)
+    return facts_of(said, transport.where)
+
+
+def facts_of(said: bytes, where: str) -> dict[str, str]:
+    """Return the facts that SEARCH has found, "" for one that is not told. Raises `Unreadable`."""
+    from cvl.errors import Unreadable
+    from cvl.remote.record import shown
+
+    facts = dict.fromkeys(FACTS, "")
+    for row in said.decode("utf-8", "replace").split("\n"):
+        key, _, value = row.partition("\t")
+        if key in facts:
+            facts[key] = value.strip()
+    for key, value in facts.items():
+        if len(value) > FACT_LIMIT or not NUMBERS.get(key, ANY).fullmatch(value):
+            raise Unreadable(f"what {where} says of its {key} cannot be read: {shown(value)!r}")
+    return facts
 
 
 def known_holes(program: str, what: str, said: str) -> Iterator[Finding]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from cvl.errors import NotFound, NotReady, UsageError
+from cvl.errors import NotFound, NotReady, Unreadable, UsageError
 from cvl.remote.far import ANSWER, FarSide
+from cvl.remote.record import shown
 from cvl.remote.stream import Stream
 from cvl.spec import Build, JobSpec, Needs, Source, new_run_id
 
@@ -20,6 +22,24 @@ ASKING = (
     "cd && test -x .cvl/bin/cvl || exit 127; exec .cvl/bin/cvl _resolve",
 )
 """The same for every question: what is asked stands on its standard input."""
+
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NEEDS: Mapping[str, tuple[type, ...]] = {
+    "gpus": (int,),
+    "vram_gb": (int, float),
+    "cpus": (int, float),
+    "ram_gb": (int, float),
+    "disk_gb": (int, float),
+    "docker": (bool,),
+}
+MOST = 1e9
+"""More than any machine has of anything; what is not a number is not below it."""
+SENTENCE = 4000
+"""Characters that an error may have."""
+LIMIT_SHOWN = 400
+"""Bytes of an answer that are looked at to show what it is."""
 
 
 class Answered(TypedDict, total=False):
@@ -87,4 +107,79 @@ def _asked(far: FarSide, question: Mapping[str, object]) -> Answered | None:
                 raise failure
         finally:
             stream.close()
-    return cast("Answered", json.loads(said)) if said else None
+    return parsed(said, far.transport.where) if said else None
+
+
+def parsed(said: bytes, where: str) -> Answered:
+    """Read what `cvl _resolve` answered, checked in every detail. Raises `Unreadable`."""
+    try:
+        return _checked(json.loads(said))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        start = shown(said[:LIMIT_SHOWN].decode("utf-8", "replace"))
+        raise Unreadable(
+            f"what cvl on {where} answers cannot be read: {start!r}",
+            "is it another version? `--setup-cvl` puts this one there",
+        ) from error
+
+
+def _checked(answer: dict[str, Any]) -> Answered:
+    """Return the answer made of nothing but what it may hold. Raises as `parsed` catches."""
+    _must(isinstance(answer, dict))
+    found: Answered = {"folder": _line(answer["folder"])} if "folder" in answer else {}
+    if "error" in answer:
+        said, hint = _list(answer["error"])
+        found["error"] = (_sentence(said), _sentence(hint))
+        return found
+    build = answer["build"]
+    if build is not None:
+        argv, image = _list(build)
+        build = ([_word(word) for word in _list(argv)], _line(image))
+    env, argv = answer["env"], [_word(word) for word in _list(answer["argv"])]
+    _must(isinstance(env, dict) and bool(argv) and all(map(VARIABLE.fullmatch, env)))
+    return {
+        "root": _line(answer["root"]),
+        "folder": found["folder"],
+        "preset": _line(answer["preset"]),
+        "argv": argv,
+        "env": {name: _word(value) for name, value in env.items()},
+        "image": "" if answer["image"] is None else _line(answer["image"]),
+        "build": build,
+        "needs": _needs(answer["needs"]),
+    }
+
+
+def _needs(given: dict[str, Any]) -> dict[str, Any]:
+    _must(isinstance(given, dict) and given.keys() <= NEEDS.keys())
+    for name, value in given.items():
+        _must(type(value) in NEEDS[name] and 0 <= value <= MOST)
+    return given
+
+
+def _word(value: object) -> str:
+    """Return a text that an argument of a process can be."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(value)
+    value.encode("utf-8", "surrogateescape")
+    return value
+
+
+def _line(value: object) -> str:
+    """Return a text that can stand in a header and a path."""
+    _must(not CONTROL.search(text := _word(value)))
+    return text
+
+
+def _sentence(value: object) -> str:
+    """Return a text for a person."""
+    _must(len(text := _word(value)) <= SENTENCE)
+    return text
+
+
+def _list(value: object) -> list[object]:
+    _must(isinstance(value, list))
+    return cast("list[object]", value)
+
+
+def _must(true: object) -> None:
+    if not true:
+        raise ValueError

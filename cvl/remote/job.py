@@ -51,6 +51,7 @@ class RemoteJob:
         self._closed = False
         self._scope = Scope(clock)
         self._left = 0
+        self._supplied = False
         self._bell = Bell()
         self._clock = clock or SystemClock()
         self._patience = patience
@@ -185,6 +186,10 @@ class RemoteJob:
         failure = stream.finish(FINISH_LIMIT)
         answers = stream.answers()
         if self._far.supply(answers):
+            if self._supplied:
+                where, base = self._far.transport.where, self._far.shown
+                raise Unreachable(f"{where} loses what is installed in {base}")
+            self._supplied = True
             return False
         if self._settle and any(answer.word == "unknown" for answer in answers):
             return True  # a `poll` settles it
@@ -194,7 +199,9 @@ class RemoteJob:
         if status is None:
             raise failure or Unreachable(f"{self._far.transport.where} closed the stream")
         self._status = status
-        return status.log_bytes is None or offset >= status.log_bytes
+        if status.log_bytes is not None and offset < status.log_bytes:
+            raise Unreachable(f"{self._far.transport.where} sent less output than there is")
+        return True
 
     def _lost(self, gone: Exception) -> LostContact:
         return LostContact(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cvl.digest import blake2b
-from cvl.errors import LostContact, NotConnected, Silent, Unreachable
+from cvl.errors import LostContact, NotConnected, NotReady, Silent, Unreachable
 from cvl.remote.far import FarSide, Feed, Headers, Writable
 from cvl.remote.job import RemoteJob
 from cvl.remote.stream import Answer, Stream
@@ -77,6 +77,8 @@ def start(
                 raise
             return RemoteJob(far, {**handle, IN_DOUBT: "1"}, clock=scope.clock)
     where = far.transport.where
+    if not broken:
+        raise NotReady(f"{where} asks again and again for what it was sent", "is its disk full?")
     raise _doubtful(f"the connection to {where} broke while {spec.run_id} was started", spec.run_id)
 
 

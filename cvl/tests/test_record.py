@@ -11,14 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.errors import LostContact, Unreadable
+from cvl.errors import LostContact, NotReady, Unreadable
 from cvl.provider import Process
-from cvl.remote import visitors
+from cvl.remote import launch, visitors
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
-from cvl.remote.record import CAUSES, SHOWN, ending, ending_in, shown, state_of
+from cvl.remote.launch import Setup
+from cvl.remote.library import library
+from cvl.remote.record import CAUSES, SHOWN, ending, ending_in, folder_of, shown, state_of
 from cvl.remote.stream import Answer
-from cvl.spec import EXIT_CODES, Cause, ExitStatus
+from cvl.scope import Scope
+from cvl.spec import EXIT_CODES, Cause, ExitStatus, JobSpec, Source
 from cvl.transports.local import Local
 
 ANSWERS = 'read -r _; read -r _ nonce; echo "cvl:$nonce"; sed "s/^/cvl:$nonce /" "$1" >&2'
@@ -218,6 +221,38 @@ def test_an_answer_that_is_mended_is_taken(tmp_path: Path) -> None:
         job.poll()
     Saying(tmp_path, "result exited 3 0")
     assert job.poll() == 3
+
+
+def test_following_ends_when_less_output_comes_than_there_is(tmp_path: Path) -> None:
+    with pytest.raises(LostContact, match="less output than there is"):
+        list(job_at(tmp_path, f"result exited 0 {10**17}", patience=0.1).chunks())
+
+
+def test_following_ends_when_a_host_wants_to_be_installed_for_ever(tmp_path: Path) -> None:
+    with pytest.raises(LostContact, match="loses what is installed"):
+        list(job_at(tmp_path, f"need lib {library().hash}", patience=0.1).chunks())
+
+
+@pytest.mark.parametrize(
+    "what", ["tree -", "tree ../../x", "tree \0", f"tree {'0' * 32}", f"tree {'x' * 5000}", "LIB"]
+)
+def test_a_start_that_is_always_refused_ends_in_a_sentence(what: str, tmp_path: Path) -> None:
+    (tmp_path / "repo/ex").mkdir(parents=True)
+    (tmp_path / "repo/ex/f").write_text("1")
+    need = f"need {what.replace('LIB', f'lib {library().hash}')}"
+    spec = JobSpec(run_id="one", argv=("x",), source=Source(root=tmp_path / "repo", folder="ex"))
+    with pytest.raises(NotReady, match="asks again and again"):
+        launch.start(FarSide(Saying(tmp_path, need)), spec, {"run": "one"}, Setup(), Scope())
+
+
+@pytest.mark.parametrize("folder", ["", "x", "/a\033b", f"/{'x' * 5000}", "~/x", "/a\x7f"])
+def test_a_folder_of_results_that_makes_no_sense_is_unreadable(folder: str) -> None:
+    with pytest.raises(Unreadable):
+        folder_of([Answer("folder", folder)], "there")
+    with pytest.raises(Unreadable):
+        folder_of([], "there")
+    with pytest.raises(Unreadable):
+        folder_of([Answer("folder", "/a"), Answer("folder", "/b")], "there")
 
 
 GOOD = f"{'exited 3 0':<99}\n"
