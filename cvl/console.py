@@ -45,13 +45,6 @@ STATUS = 200
 """Characters of what the status line tells, beside its numbers."""
 
 
-def complain(message: str, hint: str = "") -> None:
-    """Say on stderr what went wrong, in one sentence, and what to do now."""
-    say(f"cvl: {message}")
-    if hint:
-        say(f"hint: {hint}")
-
-
 class Console:
     """The `Observer` of the command line."""
 

@@ -25,6 +25,13 @@ def say(line: str) -> None:
         _write(sys.stderr, one_line(clean(line)))
 
 
+def complain(message: str, hint: str = "") -> None:
+    """Say on stderr what went wrong, in one sentence, and what to do now."""
+    say(f"cvl: {message}")
+    if hint:
+        say(f"hint: {hint}")
+
+
 def show(line: str) -> None:
     """Write one line to stdout. Raises `OSError` where that has no place."""
     _write(sys.stdout, one_line(clean(line)))

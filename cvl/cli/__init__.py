@@ -179,7 +179,7 @@ def _usage(error: click.ClickException) -> int:
 
 
 def _said(message: str, hint: str, code: int) -> int:
-    from cvl.console import complain
+    from cvl.terminal import complain
 
     complain(message, hint)
     return code

@@ -6,14 +6,13 @@ import time
 
 import click
 
-from cvl.console import complain
 from cvl.errors import said
 from cvl.ledger import Ledger, Run, RunState, ps_json
 from cvl.news import latest, undriven
 from cvl.paths import ledger_file
 from cvl.process import Life, life, parse
 from cvl.remote.visitors import visitors
-from cvl.terminal import show_json, show_table
+from cvl.terminal import complain, show_json, show_table
 from cvl.units import elapsed
 
 SHOWN = 20

@@ -13,7 +13,7 @@ import click
 
 from cvl import engine
 from cvl.cli.options import FilePath, Grace
-from cvl.console import Console, complain
+from cvl.console import Console
 from cvl.errors import CvlError, LedgerError, LostContact, StillOpen, said
 from cvl.ledger import Ledger, Run, RunState
 from cvl.news import undriven
@@ -26,6 +26,7 @@ from cvl.runlog import RunLog, run_folder
 from cvl.runners import BUILT_IN, reopen
 from cvl.scope import DeadlineExceeded, Scope
 from cvl.spec import GRACE, Cause, ExitStatus
+from cvl.terminal import complain
 from cvl.together import together
 
 CHUNK = 1 << 18

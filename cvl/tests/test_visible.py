@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import cvl
 from cvl import terminal
-from cvl.console import Console, StatusLine, complain
+from cvl.console import Console, StatusLine
+from cvl.terminal import complain
 from cvl.visible import LINE, TEXT, many_lines, one_line
 
 ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")
