@@ -64,6 +64,27 @@ def test_what_ended_without_us_comes_home(desk: Desk, host: Sshd) -> None:
     assert desk.ps()[0]["exit_code"] == 3
 
 
+def test_one_run_of_which_nothing_can_be_learned_keeps_no_other(desk: Desk, host: Sshd) -> None:
+    elsewhere, base = host.home / "elsewhere", host.home / ".cvl"
+    for options in (("--remote-workdir", str(elsewhere)), ()):
+        words = ("run", *desk.options, *options, "one", "sh", "echo up; sleep 1; exit 3")
+        with desk.start(*words) as client:
+            client.shows(b"up")
+            client.process.kill()
+            client.process.wait()
+    second, first = [str(line["id"]) for line in desk.ps()]
+    wait_for((elsewhere / "runs" / first / "result").exists)
+    wait_for((base / "runs" / second / "result").exists)
+    elsewhere.rename(host.home / "moved")
+    elsewhere.write_text("no folder any more")
+    done = desk.cvl("reap", "--host", "testhost")
+    assert done.code == 125
+    assert f"{first}: unknown: cannot write to {elsewhere} on testhost" in done.err
+    assert f"{second}: has ended\n" in done.out.decode()
+    states = {line["id"]: line["state"] for line in desk.ps()}
+    assert (states[first] == "ended", states[second] == "ended") == (False, True)
+
+
 @pytest.mark.parametrize("workdir", ["", "elsewhere", "~/else where"])
 def test_what_is_old_goes_wherever_it_lies(desk: Desk, host: Sshd, workdir: str) -> None:
     base = host.home / ".cvl"
