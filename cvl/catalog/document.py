@@ -32,6 +32,10 @@ TYPED = frozenset({"resources", "hardware"})
 MAX_DEPTH = 40
 MAX_VALUES = 20_000
 """Largest in use: some 200 values, 5 deep. More is a mistake, or aliases of aliases of aliases."""
+MAX_TEXT = 1 << 20
+"""Characters that all values have together, each alias with all that it stands for."""
+MAX_NOTES = 20
+"""Mistakes that are told of one file."""
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -75,13 +79,14 @@ class _Unusable(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class _Reader:
-    """How far we are. An anchor knows how many values it stands for."""
+    """How far we are. An anchor knows how many values it stands for, and how much text."""
 
     events: Iterator[Event]
-    anchors: dict[str, tuple[object, int]] = field(default_factory=dict)
+    anchors: dict[str, tuple[object, int, int]] = field(default_factory=dict)
     lines: dict[Keys, int] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
     values: int = 0
+    text: int = 0
 
 
 def _document(events: Iterator[Event]) -> Document:
@@ -95,21 +100,21 @@ def _document(events: Iterator[Event]) -> Document:
     if isinstance(more := next(events), DocumentStartEvent):
         raise _Unusable(_line(more), "there is more than one document in this file")
     if isinstance(data, dict):
-        return Document(data=data, lines=reader.lines, notes=tuple(reader.notes))
+        return Document(data=data, lines=reader.lines, notes=tuple(_some(reader.notes)))
     what = "the file is empty" if data is None else "the file holds no `key: value` pairs"
     return _broken(_line(start), what)
 
 
 def _value(reader: _Reader, event: Event, keys: Keys) -> object:
-    before = reader.values
+    values, text = reader.values, reader.text
     reader.values += 1
-    if reader.values > MAX_VALUES or len(keys) > MAX_DEPTH:
+    if reader.values > MAX_VALUES or reader.text > MAX_TEXT or len(keys) > MAX_DEPTH:
         raise _Unusable(_line(event), "there is too much in this file, or it is nested too deeply")
     if isinstance(event, AliasEvent):
         return _alias(reader, event)
     value = _plain(reader, event, keys)
     if isinstance(event, ScalarEvent | CollectionStartEvent) and event.anchor:
-        reader.anchors[event.anchor] = (value, reader.values - before)
+        reader.anchors[event.anchor] = (value, reader.values - values, reader.text - text)
     return value
 
 
@@ -117,6 +122,7 @@ def _plain(reader: _Reader, event: Event, keys: Keys) -> object:
     if isinstance(event, MappingStartEvent):
         return _mapping(reader, keys)
     if isinstance(event, ScalarEvent):
+        reader.text += len(event.value)
         return _scalar(event, typed=bool(keys) and keys[0] in TYPED)
     items: list[object] = []
     while not isinstance(item := next(reader.events), SequenceEndEvent):
@@ -129,6 +135,7 @@ def _mapping(reader: _Reader, keys: Keys) -> dict[str, object]:
     merged: dict[str, object] = {}
     while not isinstance(event := next(reader.events), MappingEndEvent):
         line = _line(event)
+        reader.text += len(event.value) if isinstance(event, ScalarEvent) else 0
         key = event.value if isinstance(event, ScalarEvent) else _value(reader, event, keys)
         if not isinstance(key, str):
             reader.notes.append((line, "a key that is no plain word is left out"))
@@ -145,6 +152,12 @@ def _mapping(reader: _Reader, keys: Keys) -> dict[str, object]:
     return merged | own
 
 
+def _some(notes: list[Note]) -> list[Note]:
+    """Return the first notes, and how many more there are."""
+    more = notes[MAX_NOTES:]
+    return [*notes[:MAX_NOTES], *([(more[0][0], f"{len(more)} more mistakes")] if more else [])]
+
+
 def _merge(value: object) -> dict[str, object]:
     result: dict[str, object] = {}
     for part in value if isinstance(value, list) else [value]:
@@ -156,8 +169,9 @@ def _merge(value: object) -> dict[str, object]:
 def _alias(reader: _Reader, event: AliasEvent) -> object:
     if event.anchor not in reader.anchors:
         raise _Unusable(_line(event), f"*{event.anchor} stands before its &{event.anchor} is over")
-    value, weight = reader.anchors[event.anchor]
-    reader.values += weight
+    value, values, text = reader.anchors[event.anchor]
+    reader.values += values
+    reader.text += text
     return value
 
 

@@ -19,6 +19,8 @@ _BUILD = r"\bdocker\s+(?:buildx\s+)?build\s([^\n;|&]*)"
 _TAG = r"(?:^|\s)(?:-t|--tag)[ =]+(\"[^\"]*\"|'[^']*'|\S+)"
 _WANTED = r"\$\{CVL_IMAGE:-([^}]{0,400})\}"
 _FOLDER = r"\$\(basename \"?\$\{?SCRIPT_DIR\}?\"?\)"
+_LONGEST = 256
+"""Characters that a name and what goes into it may have: variables of variables multiply."""
 _IMAGE = r"[a-z0-9][\w./-]*(?::[\w.-]+)?"
 
 
@@ -28,7 +30,8 @@ def image_for(example: Example, preset: Preset) -> str:
     What tells is `${CVL_IMAGE:-image}`: where an image is missing, it is this one.
     """
     text = _text(example, preset)
-    wanted = {_expanded(image, _values(text)).strip("\"'") for image in re.findall(_WANTED, text)}
+    values = _values(text)
+    wanted = {_expanded(image, values).strip("\"'") for image in re.findall(_WANTED, text)}
     return _name(wanted) or image_of(example)
 
 
@@ -55,7 +58,8 @@ def _text(example: Example, preset: Preset) -> str:
 
 
 def _values(text: str) -> dict[str, str]:
-    return {name: value.strip("\"'") for name, value in re.findall(_VARIABLE, text, re.MULTILINE)}
+    found = re.findall(_VARIABLE, text, re.MULTILINE)
+    return {name: value.strip("\"'") for name, value in found if len(value) <= _LONGEST}
 
 
 def _tags(text: str) -> Iterator[str]:
@@ -72,5 +76,7 @@ def _expanded(tag: str, values: Mapping[str, str], depth: int = 3) -> str:
         name, default = match.groups()
         return default.strip("\"'") if default is not None else values.get(name, match[0])
 
+    if len(tag) > _LONGEST:
+        return ""
     expanded = re.sub(_DEFAULT, value, tag)
     return expanded if expanded == tag or not depth else _expanded(expanded, values, depth - 1)

@@ -12,6 +12,8 @@ from cvl.values import dataclass
 
 Say = Callable[[tuple[str, ...], str], None]
 """Takes the keys of a place in the file, and what is wrong there."""
+LONGEST = 1 << 14
+"""Characters of a line that is taken apart here: that takes the square of its words' lengths."""
 FALSE = frozenset({"false", "no", "off"})
 _TRUE = frozenset({"true", "yes", "on"})
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
@@ -85,9 +87,11 @@ def split_line(line: str) -> tuple[dict[str, str], tuple[str, ...]] | None:
 
 
 def _words(line: str) -> list[str]:
-    """Split a line as a shell would. Raises ValueError if a quote is left open."""
+    """Split a line as a shell would. Raises ValueError if a quote is left open, or it is long."""
     if not any(mark in line for mark in "\"'\\"):
         return line.split()  # the same, in a hundredth of the time
+    if len(line) > LONGEST:
+        raise ValueError(f"more than {LONGEST} characters in one line")
     import shlex
 
     return shlex.split(line)

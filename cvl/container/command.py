@@ -13,6 +13,8 @@ from cvl.spec import JobSpec
 
 SHELL = frozenset({"bash", "sh"})
 ARGUMENTS = re.compile(r"\"\$(?:@|\{@\})\"|\$(?:@|\{@\})")
+LONGEST = 1 << 14
+"""Characters of a line of a script that is taken apart."""
 PLACE = "\0"
 """Stands for the arguments while a line is taken apart."""
 
@@ -62,7 +64,9 @@ def docker_runs(script: str, args: Sequence[str], folder: Path) -> tuple[str, ..
     None where it is none of `folder`, and where only a shell could say what is meant.
     """
     for line in re.sub(r"\\\n\s*", " ", script).splitlines():
-        found = re.search(r"^[^#]*\bdocker\s+run\b.*?\s(python3?\s.*)$", line)
+        if len(line) > LONGEST:
+            continue
+        found = re.search(r"^(?>[^#]*\bdocker\s+run\b).*?\s(python3?\s.*)$", line)
         words = _words(found[1]) if found else []
         file = next((word for word in words[1:] if not re.match(r"-[a-ln-zA-Z]", word)), "")
         name = file.removeprefix("/workspace/")

@@ -3,7 +3,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.catalog.document import MAX_DEPTH, MAX_VALUES, parse
+from cvl.catalog.document import MAX_DEPTH, MAX_NOTES, MAX_TEXT, MAX_VALUES, parse
 
 
 def data(text: str) -> object:
@@ -100,6 +100,17 @@ def test_what_would_exhaust_stack_or_memory_is_refused() -> None:
     )
     assert "too much" in broken(laughs)[1]
     assert "too much" in broken("a:\n" + "- x\n" * MAX_VALUES)[1]
+    long = f"a: &a {'x' * (MAX_TEXT // 100)}\nb: [{'*a,' * 101}]\nc: 1"
+    assert "too much" in broken(long)[1]
+    keys = f"a: &a {{? {'x' * (MAX_TEXT // 100)} : 1}}\nb: [{'*a,' * 101}]\nc: 1"
+    assert "too much" in broken(keys)[1]
+    assert parse(long.replace("*a,", "", 3).encode()).data
+
+
+def test_of_many_mistakes_the_first_are_told() -> None:
+    notes = parse(b"k: 1\n" * 1000).notes
+    assert len(notes) == MAX_NOTES + 1
+    assert notes[-1] == (MAX_NOTES + 2, "979 more mistakes")
 
 
 def test_without_the_c_loader_it_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

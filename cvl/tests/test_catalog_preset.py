@@ -1,5 +1,6 @@
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -324,6 +325,49 @@ def test_the_image_is_what_the_file_says_else_what_the_script_says(
     assert (build.argv, build.image) == (("bash", "build.sh"), image)
     assert build_of(found, "build") is None
     assert build_of(found, "on_host") is None
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "".join(f'{a}="{f"${b}" * 80_000}"\n' for a, b in ("AB", "BC", "CD"))
+        + f"docker build -t {'$A' * 200_000} .\n",
+        'A="'
+        + "$B" * 120
+        + '"\nB="'
+        + "$C" * 120
+        + '"\n'
+        + f"docker build -t {'$A' * 120}\n" * 3000,
+        "${CVL_IMAGE:-$A}" * 60_000,
+    ],
+    ids=["long", "many", "defaults"],
+)
+def test_a_script_of_variables_of_variables_takes_no_longer_than_another(
+    script: str, tmp_path: Path
+) -> None:
+    found = example("presets: {build: build.sh, predict: p.sh}", tmp_path, "build.sh", "p.sh")
+    for name in ("build.sh", "p.sh"):
+        (found.folder / name).write_text(script)
+    started = time.process_time()
+    build = build_of(found, "predict")
+    assert build is not None
+    assert build.image == ""
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize(
+    "line", ["python a.py 'x' " + "w" * 800_000, "a.s" * 200_000 + " 'x'", "A='" * 300_000]
+)
+def test_a_line_without_end_is_left_to_the_shell(line: str) -> None:
+    started = time.process_time()
+    preset, said = (
+        read_presets({"a": {"script": line}, "b": {"args": line}}, "/nowhere", ignore),
+        [],
+    )
+    assert preset["a"].command == line
+    read_presets({"b": {"args": line}}, "/nowhere", lambda _, text: said.append(text))
+    assert said == ["args are left out: more than 16384 characters in one line"]
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +27,7 @@ from cvl.aws.outputs import fetch
 from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing, Taken, understood
 from cvl.aws.session import Account
-from cvl.container.command import command
+from cvl.container.command import command, docker_runs
 from cvl.errors import AuthError, FetchError, MissingTool, Rejected, Unreachable, UsageError
 from cvl.nodes import first_failed
 from cvl.scope import Scope
@@ -518,3 +519,10 @@ def test_the_scripts_own_arguments_are_kept(
     )
     argv = ("bash", "train.sh", "a b")
     assert command(spec_of(tmp_path, argv), None) == words
+
+
+def test_a_script_that_says_docker_run_without_end_is_read_like_any_other(tmp_path: Path) -> None:
+    started = time.process_time()
+    for script in ("docker run " * 80_000, "docker run a\n" * 70_000, "docker" + " " * 900_000):
+        assert docker_runs(script, (), tmp_path) is None
+    assert time.process_time() - started < 5
