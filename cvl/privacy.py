@@ -131,7 +131,8 @@ def _ledger() -> Iterator[str]:
                     f"the ledger {path} cannot be trusted: it belongs to user {status.st_uid}",
                     "see who has put it there, and move it away; `cvl reap` finds rented machines",
                 )
-        if found.st_mode & 0o077 and found.st_uid == os.geteuid():
+        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+        if ours and found.st_mode & 0o077:
             os.chmod(path, 0o600)  # noqa: PTH101
             yield f"the ledger {path} was open to others: now it is yours alone"
 

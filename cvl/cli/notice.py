@@ -24,7 +24,7 @@ def open_leases() -> str:
     A ledger that cannot be read is for the command itself to report.
     """
     path = ledger_file()
-    if not path.exists() or not _any_open(str(path)):
+    if not path.is_file() or not _any_open(str(path)):
         return ""
     from cvl.errors import LedgerError
     from cvl.ledger import Ledger

@@ -6,6 +6,7 @@ that bears the name now. Opening costs a quarter of a millisecond.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,11 +111,16 @@ class Store:
             return is_damage(error)
 
     def _there(self) -> bool:
-        """Unlike with `Path.exists`, a folder that may not be searched is an error."""
+        """Unlike with `Path.exists`, a folder that may not be searched is an error.
+
+        So is what is no file: to open a pipe would wait for whoever writes to it.
+        """
         try:
-            self.path.stat()
+            found = self.path.stat()
         except FileNotFoundError:
             return False
+        if not stat.S_ISREG(found.st_mode):
+            raise LedgerError(f"the ledger {self.path} is no file", f"move it, {ELSEWHERE}")
         return True
 
     @contextmanager

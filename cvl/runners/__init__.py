@@ -11,7 +11,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, cast
 
-from cvl.errors import NotFound
+from cvl.errors import CvlError, NotFound, said
 from cvl.spec import EMPTY
 
 if TYPE_CHECKING:
@@ -65,12 +65,21 @@ class Runner(Protocol):
 
 
 def load(name: str) -> type[Runner]:
-    """Return the runner's class. Raises `NotFound`, with the names that there are."""
+    """Return the runner's class.
+
+    Raises `NotFound`, with the names that there are, and `CvlError` where its own code fails.
+    """
     place = BUILT_IN.get(name) or _third_party().get(name)
     if place is None:
         raise NotFound(f"there is no runner {name!r}", f"there are: {', '.join(names())}")
     module, _, attribute = place.partition(":")
-    return cast("type[Runner]", getattr(import_module(module), attribute))
+    try:
+        return cast("type[Runner]", getattr(import_module(module), attribute))
+    except (Exception, SystemExit) as error:  # whatever a package does that is not ours
+        raise CvlError(
+            f"the runner {name!r} cannot be loaded: {said(error)}",
+            f"see to the package that has {module}",
+        ) from error
 
 
 def names() -> list[str]:

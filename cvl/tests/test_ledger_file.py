@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -43,6 +44,26 @@ def kept(book: Ledger) -> list[Path]:
 
 def files(book: Ledger) -> set[str]:
     return {path.name for path in book.path.parent.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+@pytest.mark.timeout(30)
+def test_what_is_no_file_is_said_and_waited_for_by_no_command(book: Ledger, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(book.path, 0o600)
+    elif kind == "folder":
+        book.path.mkdir(mode=0o700)
+    else:
+        book.path.symlink_to("/dev/zero")
+    with pytest.raises(LedgerError, match="no file"):
+        book.runs()
+    with pytest.raises(LedgerError):
+        book.note("r", deadline=1.0)
+    env = {**os.environ, "CVL_STATE_DIR": str(book.path.parent)}
+    argv = [sys.executable, "-m", "cvl", "ps"]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == LedgerError.exit_code
+    assert "is no file" in done.stderr
 
 
 # Missing, and created

@@ -540,3 +540,14 @@ def test_no_shell_ever_sees_a_hosts_name(word: str) -> None:
         with pytest.raises(UsageError):
             parse(f"{word}a@host")
     assert replace(parse("host"), user="dom\\me") == parse("dom\\me@host")
+
+
+def test_the_mode_of_what_is_no_file_of_ours_stays(home: Path) -> None:
+    """A pipe or a device that a link leads to may belong to the whole machine."""
+    pipe = home / "pipe"
+    os.mkfifo(pipe)
+    pipe.chmod(0o666)
+    paths.ledger_file().unlink()
+    paths.ledger_file().symlink_to(pipe)
+    assert privacy.secured() == []
+    assert mode(pipe) == 0o666

@@ -378,3 +378,29 @@ def test_a_machine_ends_itself_at_its_deadline_when_everybody_else_is_dead(
         until(lambda: not cloud.alive(), 90)
         (line,) = cloud.bill().lines
         assert line.seconds >= 1
+
+
+@pytest.mark.parametrize("code", ["import nothing_such", "raise SystemExit(3)", "1 +", "x = 1"])
+def test_a_package_whose_runner_does_not_load_keeps_no_other_run_from_its_end(
+    fake: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """Not even that of the first run in the ledger: reap, ps and stop deal with each by itself."""
+    site = tmp_path / "site"
+    (site / "other-1.0.dist-info").mkdir(parents=True)
+    (site / "other-1.0.dist-info" / "METADATA").write_text("Name: other\nVersion: 1.0\n")
+    entry = "[cvl.runners]\nother = other_runner:Other\n"
+    (site / "other-1.0.dist-info" / "entry_points.txt").write_text(entry)
+    (site / "other_runner.py").write_text(code + "\n")
+    monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    here, dead = Ledger(ledger_file()), dead_owner()
+    stuck = here.begin(Run(id=new_run_id("stuck"), runner="other", owner=dead))
+    here.advance(stuck.id, RunState.LAUNCHING)
+    here.advance(stuck.id, RunState.RUNNING)
+    assert here.take(rented(here, tmp_path).id, dead, me())
+    done = command("reap", "-y")
+    assert "defect" not in done.stderr
+    assert not fake.alive(), done.stderr
+    done = command("stop", stuck.id)
+    assert done.returncode == 125
+    assert "cannot be loaded" in done.stderr
+    assert command("ps", "-a").returncode == 0
