@@ -50,11 +50,14 @@ def private(folder: Path) -> Path:
 def private_file(path: Path, flags: int) -> int:
     """Open a file of ours, 0600 when this makes it and from now on; return its descriptor.
 
-    Follows no link. Raises `PermissionError` for somebody else's file, and `OSError`.
+    Follows no link, and waits for no pipe. Raises `PermissionError` for somebody else's file, and
+    `OSError`.
     """
-    opened = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    opened = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         status = os.fstat(opened)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(path))
         refuse_others(status, path)
         if stat.S_IMODE(status.st_mode) != 0o600 and status.st_uid == os.geteuid():  # noqa: PLR2004
             os.fchmod(opened, 0o600)

@@ -7,10 +7,16 @@ after its last byte, so that another process can follow without a gap or a repet
 from __future__ import annotations
 
 import os
+import re
+import stat
 from pathlib import Path
 
 from cvl.paths import private, private_file, replace_file, state_dir
 from cvl.spec import LogChunk
+
+MOST = 1 << 20
+"""Bytes that our two marks may have."""
+MARK = re.compile(r"([0-9]{1,18}) ([^\ufffd]*)")
 
 
 def run_folder(run_id: str) -> Path:
@@ -35,13 +41,18 @@ class RunLog:
         also while another process appends, or after that was killed in the middle of it.
         """
         marks = _marks(self._marks_path)  # first: the log only grows
-        try:
-            size = self.path.stat().st_size
-        except FileNotFoundError:
-            return 0, ""
-        if not marks:
+        size = self.size()
+        if marks is None:
             return size, str(size) if size else ""
         return next((mark for mark in reversed(marks) if mark[0] <= size), (0, ""))
+
+    def size(self) -> int:
+        """Return how many bytes are here: all of the log, once nobody drives the run any more."""
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return 0
+        return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
     def append(self, chunk: LogChunk) -> None:
         """Write `chunk` at the end. Raises `OSError`; what is there then stays a true prefix."""
@@ -78,11 +89,20 @@ class RunLog:
         replace_file(self._marks_path, marks.encode())
 
 
-def _marks(path: Path) -> list[tuple[int, str]]:
-    """Return lengths of the log, each with the cursor that goes on from there."""
+def _marks(path: Path) -> list[tuple[int, str]] | None:
+    """Return lengths of the log, each with the cursor that goes on from there; None: no file.
+
+    A damaged line counts for nothing: without any, the log begins anew.
+    """
     try:
-        lines = path.read_text().splitlines()
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
+        return None
+    except OSError:
         return []
-    pairs = (line.partition(" ") for line in lines)
-    return [(int(size), cursor) for size, _, cursor in pairs]
+    try:
+        whole = os.read(file, MOST) if stat.S_ISREG(os.fstat(file).st_mode) else b""
+    finally:
+        os.close(file)
+    found = map(MARK.fullmatch, whole.decode(errors="replace").split("\n"))
+    return [(int(each[1]), each[2]) for each in found if each]

@@ -44,9 +44,10 @@ def logs(run_id: str, follow: bool) -> None:
     run = found(run_id)
     log, console = RunLog(run_folder(run.id)), Console(quiet=True)
     try:
+        over = run.state in {RunState.ENDED, RunState.RELEASING} and not foreign(run)
         size, cursor = log.whole()
-        show(log.path, size)
-        if run.state in {RunState.ENDED, RunState.RELEASING} and not foreign(run):
+        show(log.path, log.size() if over else size)
+        if over:
             return
         with execution_of(run) as execution:
             if follow:

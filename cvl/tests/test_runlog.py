@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,37 @@ def test_a_disk_that_is_full_leaves_a_true_prefix(
     with pytest.raises(OSError, match="No space"):
         log.append(chunk(b"def", "x2"))
     assert (log.path.read_bytes(), log.whole()) == (b"abc", (3, "x1"))
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"\xff\xfe\0", b"abc def\n", b"9" * 5000 + b" x\n", b"", b"3\n-1 x\n", b"3 \xff\n"]
+)
+def test_after_damaged_marks_the_log_begins_anew(tmp_path: Path, damaged: bytes) -> None:
+    log = RunLog(tmp_path)
+    log.append(chunk(b"abc", "x"))
+    log.close()
+    (tmp_path / "cursor").write_bytes(damaged)
+    again = RunLog(tmp_path)
+    assert again.whole() == (0, "")
+    assert again.size() == 3
+    again.append(chunk(b"abcd", "y"))
+    assert again.path.read_bytes() == b"abcd"
+    assert again.whole() == (4, "y")
+
+
+@pytest.mark.parametrize("name", ["cursor", "output.log"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+@pytest.mark.timeout(20)
+def test_nothing_waits_for_what_is_no_file(tmp_path: Path, name: str, kind: str) -> None:
+    place = tmp_path / name
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to("/dev/zero")
+    log = RunLog(tmp_path)
+    assert log.whole() == (0, "")
+    with pytest.raises(OSError) if kind == "folder" or name == "output.log" else nullcontext():
+        log.append(chunk(b"abc", "x"))
+        assert log.whole() == (3, "x")
