@@ -16,8 +16,10 @@ LATEST = 253402300799.0
 """The last second that a calendar shows: 9999-12-31T23:59:59Z."""
 MOST_CENTS = 10**9
 LONGEST_ID = 63
-ANSWER = 8_000_000
-"""Bytes of one answer."""
+ANSWER = 3_000_000
+"""Bytes of one answer: a machine takes some 1500."""
+VALUES = 100_000
+"""Values in one answer: a machine has some 60, and each costs up to 250 bytes of memory."""
 NUMBER = 32
 """Characters of a number that we have written ourselves."""
 
@@ -25,11 +27,17 @@ Entry = Mapping[str, object]
 
 
 class TooLong(ValueError):
-    """An answer has more bytes than any that makes sense."""
+    """An answer has more bytes, or values, than any that makes sense."""
 
 
-def parsed(body: bytes) -> object:
-    """Return what JSON says. Raises `ValueError`, also for what is nested without end."""
+def parsed(body: bytes, most: int = VALUES) -> object:
+    """Return what JSON says. Raises `ValueError`, also for what is nested without end.
+
+    Raises `TooLong` for more than `most` values: the smallest take a hundred times their bytes
+    of memory. Signs are counted, also those within texts: never too few.
+    """
+    if sum(map(body.count, (b",", b"[", b"{"))) > most:
+        raise TooLong(f"more than {most} values")
     try:
         found: object = json.loads(body)
     except RecursionError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 
 import click
 
@@ -27,9 +29,12 @@ from cvl.reap import Finding
 from cvl.release import named
 from cvl.runners import BUILT_IN, load, reopen
 from cvl.scope import Scope
+from cvl.spec import Resource
 from cvl.terminal import agreed, show, show_json, show_text
 from cvl.together import together
 
+MOST_UNCLEAR = 20
+"""Entries that nobody can read, as many as are told of one by one."""
 LOOK_LIMIT = 120.0
 """Seconds that all the looking around may take."""
 END_LIMIT = 3600.0
@@ -127,9 +132,18 @@ def overdue(
     sure = owner.now() is not None
     if not sure:
         console.say(f"{name} does not say what time it is: no deadline was judged")
-    for each in unclear:
-        console.say(f"{name} lists {named(each)}: it may be ours; look at it there")
+    tell_unclear(name, unclear, console)
     return owner, found, sure and not unclear
+
+
+def tell_unclear(name: str, unclear: Iterable[Resource], console: Console) -> None:
+    """Say what a provider lists that nobody can read: like entries once, and not without end."""
+    alike = Counter(map(named, unclear))
+    for what, times in islice(alike.items(), MOST_UNCLEAR):
+        often = f" ({times} times)" if times > 1 else ""
+        console.say(f"{name} lists {what}{often}: it may be ours; look at it there")
+    if len(alike) > MOST_UNCLEAR:
+        console.say(f"{name} lists {len(alike) - MOST_UNCLEAR} more that cannot be read")
 
 
 def owner_of(name: str) -> Reapable | None:

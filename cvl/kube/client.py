@@ -44,6 +44,8 @@ MERGE = "application/merge-patch+json"
 BLOCK = 1 << 16
 LONGEST = 1 << 25
 """Bytes of one answer; a page has 500 objects."""
+VALUES = 1_000_000
+"""Values in one answer: a pod has some 500."""
 MOST_PAGES = 1000
 EXTRA = "pip install 'cvl[k8s]'"
 
@@ -301,7 +303,7 @@ def _read(response: BaseHTTPResponse) -> bytes:
 
 def _json(body: bytes) -> Object:
     try:
-        found = outside.parsed(body)
+        found = outside.parsed(body, VALUES)
     except ValueError as error:
         raise Unreachable("the API server's answer makes no sense") from error
     if not isinstance(found, dict):

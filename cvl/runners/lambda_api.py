@@ -282,6 +282,8 @@ def _judged(status: int, answer: bytes) -> object:
         if status in OK:
             return reply["data"]
         code, message = str(reply["error"]["code"]), str(reply["error"]["message"])
+    except outside.TooLong as error:
+        raise Ambiguity(f"the Lambda API answered {error}") from None
     except (ValueError, KeyError, TypeError):
         raise Ambiguity(f"the Lambda API answered {status} and no JSON of its own") from None
     if code == "global/invalid-api-key" or status == 401:  # noqa: PLR2004

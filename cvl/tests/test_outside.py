@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl import outside, reap
+from cvl.cli.reap import tell_unclear
+from cvl.console import Console
 from cvl.errors import StillOpen
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
@@ -115,7 +118,39 @@ def test_an_answer_is_not_read_further_than_makes_sense() -> None:
 
 def test_what_is_nested_without_end_is_no_answer() -> None:
     with pytest.raises(ValueError, match="nested"):
-        outside.parsed(b"[" * 1_000_000)
+        outside.parsed(b"[" * 50_000)
+
+
+@pytest.mark.parametrize("each", [b"{}", b"[]", b"0", b'{"id":{"id":{}}}', b'[[[""]]]'])
+def test_an_answer_of_more_values_than_make_sense_is_not_unfolded(each: bytes) -> None:
+    """The smallest values take a hundred times their bytes."""
+    row = each + b","
+    body = b'{"data":[' + row * (outside.ANSWER // len(row) - 10) + b"0]}"
+    assert len(body) < outside.ANSWER
+    tracemalloc.start()
+    try:
+        with pytest.raises(outside.TooLong):
+            outside.parsed(body)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_account_with_a_thousand_machines_is_read_whole() -> None:
+    body = json.dumps({"data": [MACHINE] * 1500}).encode()
+    assert outside.parsed(outside.taken([body])) == {"data": [MACHINE] * 1500}
+
+
+def test_what_nobody_can_read_is_said_once_and_not_without_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    alike = [outside.unreadable("instance")] * 30_000
+    others = [outside.unreadable("instance", f"i-{number}") for number in range(100)]
+    tell_unclear("shop", [*alike, *others], Console())
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith("(30000 times): it may be ours; look at it there")
+    assert lines[-1].endswith("shop lists 81 more that cannot be read")
+    assert len(lines) == 21
 
 
 class Shop:
