@@ -63,18 +63,22 @@ def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> 
     headers = [("id", run_id), *([("image", handle["image"])] if handle.get("image") else [])]
     place = os.fsencode(handle.get("place", ""))
     here = os.fsencode(into) if "host" not in handle else b""
-    total = NOTHING
-    with Heap(run_folder(run_id), where) as heap, _noted(run_id, into) as notes:
+    with Heap(run_folder(run_id), where) as heap:
         answers = steadily(scope, lambda: _listed(far, headers, heap, scope))
+        if heap.empty:  # as after many a job: then no notes have to be opened
+            _tell(scope, NOTHING, into)
+            return NOTHING
         folder, places = folder_of(answers, where), Places(set if heap.small else DiskSet)
-        for part in parts(heap.fields()):
-            results = arrange(produced(part, place, here), place, places)
-            new = fresh(results, into, notes.marks(piece.target for piece in results.files))
-            scope.tell("fetching", f"{len(new.files)} files, {size(new.size)}")
-            load = _Load(new=new, folder=folder, into=into, arrived=partial(_arrived, scope, notes))
-            landed = _carried(load, far, headers, scope)
-            load.arrived(landed)
-            total = total.joined(landed)
+        with _noted(run_id, into) as notes:
+            total, arrived = NOTHING, partial(_arrived, scope, notes)
+            for part in parts(heap.fields()):
+                results = arrange(produced(part, place, here), place, places)
+                new = fresh(results, into, notes.marks(piece.target for piece in results.files))
+                scope.tell("fetching", f"{len(new.files)} files, {size(new.size)}")
+                load = _Load(new=new, folder=folder, into=into, arrived=arrived)
+                landed = _carried(load, far, headers, scope)
+                arrived(landed)
+                total = total.joined(landed)
     _tell(scope, total, into)
     return total
 

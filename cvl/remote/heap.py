@@ -61,6 +61,11 @@ class Heap:
             view = view[os.write(self._file, view) :]
 
     @property
+    def empty(self) -> bool:
+        """Whether nothing was listed."""
+        return not self._size
+
+    @property
     def small(self) -> bool:
         """Whether all of it is in memory."""
         return self._file is None
