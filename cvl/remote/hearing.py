@@ -5,7 +5,7 @@ A host may write without end and without a line break, so of all of it little is
 
 from __future__ import annotations
 
-from cvl.values import dataclass
+from dataclasses import dataclass
 
 LINE = 1 << 14
 """Bytes of one line; no answer of ours has more than a path and a sentence."""
