@@ -41,6 +41,8 @@ SHOWN = LASTING | {"waiting", "renting", "booting", "upload", "stopping", "fetch
 MOVING = frozenset({"upload", "fetch"})
 """Those that are told over and over, how far they are: a line each `PACE` seconds says enough."""
 PACE = 10.0
+SPINNER = 2
+"""Columns before the status line's words."""
 STATUS = 200
 """Characters of what the status line tells, beside its numbers."""
 
@@ -203,7 +205,7 @@ class StatusLine:
             from rich.status import Status
 
             self._line = Status("", console=RichConsole(stderr=True))
-        self._line.update(self._words())
+        self._line.update(self._words(self._line.console.width))
         if not self._shown:
             self._line.start()
             self._shown = True
@@ -213,13 +215,17 @@ class StatusLine:
             self._line.stop()
             self._shown = False
 
-    def _words(self) -> Text:
+    def _words(self, width: int) -> Text:
         from rich.text import Text  # a string would be read as markup
 
         spent = max(time.monotonic() - self._began, 0.1)
         rate = f" · {size(int(self._bytes / spent))}/s" if self._bytes else ""
-        told = one_line(f"{self._phase} {self._text}", STATUS)
-        return Text(f"{told} · {elapsed(spent)}{rate}{self._cost()}")
+        told = Text(one_line(f"{self._phase} {self._text}", STATUS))
+        numbers = Text(f" · {elapsed(spent)}{rate}{self._cost()}")
+        told.truncate(max(width - SPINNER - numbers.cell_len, 1), overflow="ellipsis")
+        words = told + numbers  # on one line: what a terminal wraps otherwise than we think stays
+        words.no_wrap, words.overflow = True, "crop"
+        return words
 
     def _cost(self) -> str:
         if not (self._rate and self._rented):

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+SIDE_FILES = ("", "-journal", "-wal", "-shm")
+"""What SQLite adds to a database's name: its own files beside it."""
 FOR_ALL = stat.S_ISVTX | stat.S_IWOTH
 """What a folder like `/tmp` has: it is nobody's."""
 
@@ -81,6 +83,21 @@ def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def no_file(database: Path) -> str:
+    """Return which of a database's files is there and is no file, "" if each is one. `OSError`.
+
+    SQLite opens whatever bears the name: with a pipe it would wait for whoever writes to it.
+    """
+    for suffix in SIDE_FILES:
+        path = f"{database}{suffix}"
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a Path costs more
+                return path
+        except FileNotFoundError:
+            continue
+    return ""
 
 
 def refuse_others(status: os.stat_result, path: Path) -> None:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cvl.errors import CvlError
-from cvl.paths import FOR_ALL, cache_dir, config_dir, ledger_file, private, state_dir
+from cvl.paths import FOR_ALL, SIDE_FILES, cache_dir, config_dir, ledger_file, private, state_dir
 
 LINKS = 40
 """Links on one way after which it is taken for a circle, as Linux does."""
-SIDE_FILES = ("", "-journal", "-wal", "-shm")
 UNTRACED = "here"
 """The folder of jobs on this machine: what they make in it may be anybody's."""
 

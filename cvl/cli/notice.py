@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from cvl.paths import ledger_file
+from cvl.paths import ledger_file, no_file
 from cvl.terminal import say
 
 QUERY = "SELECT 1 FROM leases WHERE state <> 'released' LIMIT 1"
@@ -24,7 +24,7 @@ def open_leases() -> str:
     A ledger that cannot be read is for the command itself to report.
     """
     path = ledger_file()
-    if not path.is_file() or not _any_open(str(path)):
+    if not path.exists() or no_file(path.resolve()) or not _any_open(str(path)):
         return ""
     from cvl.errors import LedgerError
     from cvl.ledger import Ledger

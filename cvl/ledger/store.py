@@ -6,7 +6,6 @@ that bears the name now. Opening costs a quarter of a millisecond.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from cvl.ledger import upkeep
 from cvl.ledger.columns import decoded
 from cvl.ledger.schema import APPLICATION, VERSION
 from cvl.ledger.trouble import ELSEWHERE, Damaged, explained, is_damage
-from cvl.paths import private
+from cvl.paths import no_file, private
 from cvl.privacy import unsafe
 
 if TYPE_CHECKING:
@@ -111,16 +110,11 @@ class Store:
             return is_damage(error)
 
     def _there(self) -> bool:
-        """Unlike with `Path.exists`, a folder that may not be searched is an error.
-
-        So is what is no file: to open a pipe would wait for whoever writes to it.
-        """
+        """Unlike with `Path.exists`, a folder that may not be searched is an error."""
         try:
-            found = self.path.stat()
+            self.path.stat()
         except FileNotFoundError:
             return False
-        if not stat.S_ISREG(found.st_mode):
-            raise LedgerError(f"the ledger {self.path} is no file", f"move it, {ELSEWHERE}")
         return True
 
     @contextmanager
@@ -129,7 +123,10 @@ class Store:
         import sqlite3
 
         # Not `mode=ro`: even a reader has to roll back what a killed writer has left.
-        uri = f"{self.path.resolve().as_uri()}?mode=rw"
+        path = self.path.resolve()
+        if strange := no_file(path):
+            raise LedgerError(f"the ledger's {strange} is no file", f"move it, {ELSEWHERE}")
+        uri = f"{path.as_uri()}?mode=rw"
         db = sqlite3.connect(uri, uri=True, timeout=self._patience, isolation_level=None)
         try:
             db.row_factory = sqlite3.Row

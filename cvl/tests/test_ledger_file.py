@@ -46,20 +46,26 @@ def files(book: Ledger) -> set[str]:
     return {path.name for path in book.path.parent.iterdir()}
 
 
+@pytest.mark.parametrize("suffix", ["", "-journal", "-wal"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
-@pytest.mark.timeout(30)
-def test_what_is_no_file_is_said_and_waited_for_by_no_command(book: Ledger, kind: str) -> None:
+@pytest.mark.timeout(60)
+def test_what_is_no_file_is_said_and_waited_for_by_no_command(
+    full: Ledger, kind: str, suffix: str
+) -> None:
+    place = Path(f"{full.path}{suffix}")
+    place.unlink(missing_ok=True)
     if kind == "pipe":
-        os.mkfifo(book.path, 0o600)
+        os.mkfifo(place, 0o600)
     elif kind == "folder":
-        book.path.mkdir(mode=0o700)
+        place.mkdir(mode=0o700)
     else:
-        book.path.symlink_to("/dev/zero")
-    with pytest.raises(LedgerError, match="no file"):
-        book.runs()
+        place.symlink_to("/dev/zero")
+    for ask in (full.runs, lambda: full.note("r1", deadline=1.0)):
+        with pytest.raises(LedgerError, match="no file"):
+            ask()
     with pytest.raises(LedgerError):
-        book.note("r", deadline=1.0)
-    env = {**os.environ, "CVL_STATE_DIR": str(book.path.parent)}
+        full.begin(Run(id="new"))
+    env = {**os.environ, "CVL_STATE_DIR": str(full.path.parent)}
     argv = [sys.executable, "-m", "cvl", "ps"]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == LedgerError.exit_code
@@ -296,7 +302,7 @@ def test_somebody_elses_database_is_not_touched(book: Ledger) -> None:
 def test_a_folder_in_its_place_is_an_error(book: Ledger) -> None:
     book.path.mkdir()
     for act in (book.runs, lambda: book.begin(Run(id="new"))):
-        with pytest.raises(LedgerError, match="cannot be opened"):
+        with pytest.raises(LedgerError, match="is no file"):
             act()
     assert kept(book) == []
 

@@ -129,7 +129,7 @@ def test_the_status_line_neither_acts_nor_reads_markup() -> None:
     line = StatusLine()
     try:
         line.phase("booting", f"{HOSTILE} [link=https://x.invalid]:bomb:" + "y" * 10_000)
-        words = line._words()
+        words = line._words(300)
     finally:
         line.close()
     assert threading.active_count() <= before + 1
@@ -160,3 +160,22 @@ def _writes(name: str) -> bool:
     printing = name in {"print", "click.echo", "click.secho", "click.confirm", "click.prompt"}
     streams = ("sys.stdout.write", "sys.stderr.write", "sys.stdout.buffer", "sys.stderr.buffer")
     return printing or name.startswith(streams)
+
+
+@pytest.mark.parametrize("width", [4, 20, 80, 200])
+@pytest.mark.parametrize(
+    "text", ["a/long/path" * 30, "\u65e5\u672c" * 90, "e\u0301" * 150, "[red]" * 40]
+)
+def test_the_status_line_is_one_line_and_keeps_its_numbers(width: int, text: str) -> None:
+    from rich.console import Console as RichConsole
+
+    line = StatusLine()
+    try:
+        line.phase("fetching", text)
+        words = line._words(width)
+        shown = RichConsole(width=max(width - 2, 1)).render_lines(words, pad=False)
+    finally:
+        line.close()
+    assert len(shown) == 1
+    assert words.plain.endswith("s")
+    assert width < 20 or words.cell_len <= width - 2
