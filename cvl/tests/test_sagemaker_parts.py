@@ -523,6 +523,6 @@ def test_the_scripts_own_arguments_are_kept(
 
 def test_a_script_that_says_docker_run_without_end_is_read_like_any_other(tmp_path: Path) -> None:
     started = time.process_time()
-    for script in ("docker run " * 80_000, "docker run a\n" * 70_000, "docker" + " " * 900_000):
-        assert docker_runs(script, (), tmp_path) is None
+    for text in ("docker run " * 80_000, "docker run a\n" * 70_000, "docker" + " " * 900_000):
+        assert docker_runs(text, (), tmp_path) is None
     assert time.process_time() - started < 5
