@@ -23,6 +23,8 @@ CHUNK = 1 << 18
 KILL_LIMIT = 5.0
 LOOK = 0.2
 """Seconds between two looks at whether somebody has asked to stop."""
+SLOW_LIMIT = 300.0
+"""Seconds until the end, of a host that goes on answering, however slowly."""
 MARK_LIMIT = 120.0
 """Seconds until the line that says where a payload begins."""
 GREETING = 1 << 20
@@ -40,6 +42,7 @@ class Stream:
         self._fault: Unreadable | None = None
         self._news = threading.Condition()
         self._done = False
+        self._heard = 0
         self._payload_read = self._closed = False
         self._pending = b""
         os.set_blocking(process.stdin.fileno(), False)
@@ -117,10 +120,11 @@ class Stream:
     def finish(self, limit: float, scope: Scope | None = None) -> Exception | None:
         """Wait for the end; return what broke the connection, or None if nothing did.
 
-        At most `limit` seconds, and no longer than `scope`, as which it raises.
+        At most `limit` seconds without a word, `SLOW_LIMIT` in all, and no longer than `scope`, as
+        which it raises.
         """
         outer = scope or Scope()
-        code = self._ended(outer.within(limit))
+        code = self._ended(outer, limit)
         outer.checkpoint()
         if code is None:
             return self._fault or Silent(f"{self._transport.where} does not answer")
@@ -193,11 +197,16 @@ class Stream:
             scope.checkpoint()
         scope.heard()
 
-    def _ended(self, scope: Scope) -> int | None:
+    def _ended(self, outer: Scope, limit: float) -> int | None:
         """Wait until all was heard and the command is over; return its exit code."""
+        longest = outer.within(max(limit, SLOW_LIMIT))
+        scope, heard = longest.within(limit), self._heard
         try:
             while self._listener.is_alive():
                 self._listener.join(LOOK)
+                if heard != self._heard:
+                    scope, heard = longest.within(limit), self._heard
+                    outer.heard()
                 scope.checkpoint()
             while (code := self._waited(min(LOOK, scope.remaining() or 0.0))) is None:
                 scope.checkpoint()
@@ -241,6 +250,7 @@ class Stream:
         """Hear `data`; return whether there is more to listen to."""
         with self._news:
             fault = self._hearing.take(data)
+            self._heard += len(data)
             self._news.notify_all()
         if fault:
             self._refuse(f"sends {fault}")

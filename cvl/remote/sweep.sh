@@ -66,7 +66,8 @@ lost() {
 
 # conclude CAUSE CODE FLAGS: written into space that was reserved, then renamed.
 conclude() {
-    _bytes=$(stat -c %s "$_run/output" 2>/dev/null || wc -c <"$_run/output")
+    _bytes=0 # the job may have put something else there
+    [ ! -f "$_run/output" ] || _bytes=$(stat -L -c %s "$_run/output" 2>/dev/null || wc -c <"$_run/output")
     rm -f "$_run/env.sh" "$_run/probe"
     printf '%-99s\n%s\n' "$1 $2 $((_bytes))${3:+ $3}" "$_seal" 1<>"$_run/reserve"
     mv "$_run/reserve" "$_run/result"

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 OUT, ERR = 1, 2
 BLOCK = 1 << 16
 TAR_BLOCK = 512
+SLOWLY = 0.1
+"""Seconds between two bytes of a slow answer."""
 MANY = 1 << 40
 PYTHON = "/usr/bin/python3"
 """What runs this file on a machine of its own."""
@@ -144,6 +146,21 @@ def more_than_named(request: Request) -> None:
     _flood(OUT, b"o" * BLOCK)
 
 
+def less_than_named(request: Request) -> None:
+    """Name more output than is ever sent."""
+    _put(OUT, request.mark + b"\n")
+    _put(ERR, request.mark + b" result exited 0 5000\n")
+
+
+def slowly(request: Request) -> None:
+    """End well, but tell it a byte at a time."""
+    _put(OUT, request.mark + b"\nhello\n")
+    os.close(OUT)
+    for byte in request.mark + b" result exited 3 6\n":
+        _put(ERR, bytes((byte,)))
+        time.sleep(SLOWLY)
+
+
 def close_early(_request: Request) -> None:
     """Hang up at once, as if all were well."""
 
@@ -227,6 +244,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
         exited_huge,
         garbage,
         more_than_named,
+        less_than_named,
+        slowly,
         close_early,
         close_after_mark,
         huge_listing,

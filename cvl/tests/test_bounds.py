@@ -11,7 +11,7 @@ import pytest
 
 from cvl.errors import CvlError, Silent, Unreadable
 from cvl.ledger import Ledger, RunState
-from cvl.remote import abroad, far, stream
+from cvl.remote import abroad, far, job, stream
 from cvl.remote.far import FarSide
 from cvl.remote.hearing import ANSWERS, KEPT, LINE, NOISE, Hearing
 from cvl.remote.host import HostProvider
@@ -127,6 +127,43 @@ def test_no_more_output_is_taken_than_the_result_names(host: HostileHost) -> Non
     status = job.poll()
     assert status is not None
     assert status.log_bytes == 5
+
+
+def test_output_that_a_host_has_lost_is_not_waited_for(host: HostileHost) -> None:
+    """A job may empty the file of its own output: it has ended all the same."""
+    host.login.turn("less-than-named", "follow", "status")
+    remote = RemoteJob(reach(host), {"run": "none"})
+    began = time.monotonic()
+    assert not b"".join(chunk.data for chunk in remote.chunks())
+    assert time.monotonic() - began < SLACK
+    status = remote.poll()
+    assert status is not None
+    assert (int(status), status.log_bytes) == (0, 0)
+    assert "of its 5000 bytes of output the machine has only 0" in status.detail
+
+
+def test_a_slow_host_is_heard_to_the_end(
+    host: HostileHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "FINISH_LIMIT", 1.0)
+    host.login.turn("slowly", "follow")
+    remote = RemoteJob(reach(host), {"run": "none"}, patience=1.0)
+    assert b"".join(chunk.data for chunk in remote.chunks()) == b"hello\n"
+    status = remote.poll()
+    assert status is not None
+    assert int(status) == 3
+
+
+def test_one_that_never_ends_its_answer_is_not(
+    host: HostileHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "SLOW_LIMIT", 2.0)
+    host.login.turn("drip", "status")
+    request = reach(host).open("status", [("id", "none")])
+    began = time.monotonic()
+    assert isinstance(request.finish(1.5), Silent)
+    request.close()
+    assert 1.9 < time.monotonic() - began < SLACK
 
 
 def test_the_line_that_begins_a_payload_does_come(

@@ -16,7 +16,7 @@ from cvl.transports.openssh import OpenSSH
 
 ENDLESS = set(BEHAVIOURS) - {
     *("garbage", "garbage-result", "exited-256", "exited-huge", "sized-listing"),
-    *("close-early", "close-after-mark"),
+    *("close-early", "close-after-mark", "less-than-named", "slowly"),
 }
 
 
