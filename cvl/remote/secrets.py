@@ -25,10 +25,19 @@ HINTS = (b"\0.", b"/.", b"_netrc", b"kaggle.json")
 
 KEY = re.compile(
     rb"(?:\A|[\r\n])[ \t]*+-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY"
-    rb"|-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}(?:\\[rn]|\s){1,9}[\w+/=]{16}"
+    rb"|-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
+    rb"(?:(?:\\++[rn]|\s){1,9}[\w+/=]{16}"
+    rb"|(?:\\++(?:u000[aAdD]|[rn])|%0[aAdD]|[\s\"'+,#>*\\]){0,99}+(?:[A-Za-z0-9+/]{40}|Proc-Type:))"
 )
-"""A private key of OpenSSL, OpenSSH or PGP: at the start of a line, or, as in JSON, with its first
-words behind it. A program that only looks for such a line holds neither."""
+"""A private key of OpenSSL, OpenSSH or PGP: at the start of a line, or, as in JSON or in a program,
+with its first words behind it. A program that only looks for such a line holds neither."""
+
+ENCODED = re.compile(
+    rb"LS0tLS1CRUdJTi(?:BSU0EgUFJJV|BQUklWQVRF|BFQyBQUklWQ|BPUEVOU1NI|BFTkNSWVBU|BEU0EgUFJJV)"
+)
+"""The same in base64, as in the configuration of a cluster."""
+
+WIDE = (b"P\0R\0I\0V\0A\0T\0E", b"P\0\0\0R\0\0\0I\0\0\0V")
 
 TOKEN = re.compile(rb"_(?:authToken|auth|password)[ \t]*+=[ \t]*+[^\s$]")
 """A token in an `.npmrc` that is not taken from a variable."""
@@ -48,9 +57,12 @@ def any_named(paths: Sequence[bytes]) -> bool:
 
 def inside(path: bytes, start: bytes) -> str:
     """Return what secret a file holds that starts so, in words; "" if it seems to hold none."""
-    if b"PRIVATE KEY" in (text := _narrow(start)) and KEY.search(text):
+    text = _narrow(start)
+    if b"PRIVATE KEY" in text and KEY.search(text):
         return "a private key"
-    if start.startswith(b"PuTTY-User-Key-File-"):
+    if text.startswith(b"PuTTY-User-Key-File-"):
+        return "a private key"
+    if b"LS0tLS1CRUdJTi" in text and ENCODED.search(text):
         return "a private key"
     if path.endswith(b".npmrc") and TOKEN.search(start):
         return "a token"
@@ -58,5 +70,7 @@ def inside(path: bytes, start: bytes) -> str:
 
 
 def _narrow(start: bytes) -> bytes:
-    """Return a text of two bytes a letter, as Windows writes it, in one."""
-    return start.replace(b"\0", b"") if start[:2] in {b"\xff\xfe", b"\xfe\xff"} else start
+    """Return a text of two or four bytes a letter, as Windows writes it, in one; without a mark."""
+    if start[:2] in {b"\xff\xfe", b"\xfe\xff"} or any(wide in start for wide in WIDE):
+        start = start.replace(b"\0", b"")
+    return start[:8].lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n") + start[8:]

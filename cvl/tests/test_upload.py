@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -250,6 +251,8 @@ def test_a_folder_of_secrets_may_be_included_by_its_name_with_its_keys(root: Pat
     assert f"{E}/.env" not in found
 
 
+LINE = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"
+LOCKED = f"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: X,00\n\n{LINE}\n"
 KEYS: dict[str, str | bytes] = {
     "openssh": KEY,
     "pem": "some words\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\n",
@@ -262,6 +265,19 @@ KEYS: dict[str, str | bytes] = {
     "yaml": "key: |\n  -----BEGIN PRIVATE KEY-----\n  MII\n",
     "wide": ("\ufeff" + KEY).encode("utf-16-le"),
     "behind": "x" * 100_000 + "\n" + KEY,
+    "locked_marked": "\ufeff" + LOCKED,
+    "locked_wide": ("\ufeff" + LOCKED).encode("utf-16-be"),
+    "locked_wide_unmarked": LOCKED.encode("utf-16-le"),
+    "locked_wider": LOCKED.encode("utf-32"),
+    "locked_listed": "- " + LOCKED.replace("\n", "\n  "),
+    "locked_quoted": f"KEY='{LOCKED}'",
+    "python": f"KEY = (\n    '-----BEGIN PRIVATE KEY-----\\n'\n    '{LINE}\\n'\n)",
+    "c": f'"-----BEGIN EC PRIVATE KEY-----\\n"\n"{LINE}\\n"',
+    "json_in_json": f'{{"a": "{{\\"key\\": \\"-----BEGIN PRIVATE KEY-----\\\\n{LINE}"}}',
+    "remark": f"# -----BEGIN PRIVATE KEY-----\n# {LINE}\n",
+    "one_line": f"KEY=-----BEGIN PRIVATE KEY-----{LINE}",
+    "cluster": f"users:\n- user: {{client-key-data: {b64encode(LOCKED.encode()).decode()}}}\n",
+    "putty_marked": "\ufeffPuTTY-User-Key-File-3: ssh-ed25519\r\n",
 }
 NO_KEYS: dict[str, str | bytes] = {
     "code": 'if b"-----BEGIN RSA PRIVATE KEY-----" in data: pass\n',
@@ -269,6 +285,9 @@ NO_KEYS: dict[str, str | bytes] = {
     "cert": "-----BEGIN CERTIFICATE-----\nMIIBIjANBgkqhkiG9w0BAQ\n",
     "prose": "Paste what begins with `-----BEGIN PRIVATE KEY-----` here.\n",
     "words": "PRIVATE KEY\n",
+    "search": 'grep -q "-----BEGIN PRIVATE KEY-----" some_name_that_is_long_for_once_and_goes_on\n',
+    "names": 'X = (\n    "-----BEGIN PRIVATE KEY-----",\n    some_name_that_is_long_once,\n)\n',
+    "cert_encoded": b64encode(b"-----BEGIN CERTIFICATE-----\nMIIBIjANBgkqhkiG9w0BAQ"),
 }
 
 
