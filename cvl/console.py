@@ -17,6 +17,7 @@ from select import select
 from typing import TYPE_CHECKING
 
 from cvl.errors import CvlError
+from cvl.hidden import clean
 from cvl.nodes import prefix
 from cvl.scope import WARNING
 from cvl.spec import EXIT_CODES, ExitStatus, LogChunk
@@ -220,7 +221,7 @@ class StatusLine:
 
         spent = max(time.monotonic() - self._began, 0.1)
         rate = f" · {size(int(self._bytes / spent))}/s" if self._bytes else ""
-        told = Text(one_line(f"{self._phase} {self._text}", STATUS))
+        told = Text(one_line(clean(f"{self._phase} {self._text}"), STATUS))
         numbers = Text(f" · {elapsed(spent)}{rate}{self._cost()}")
         told.truncate(max(width - SPINNER - numbers.cell_len, 1), overflow="ellipsis")
         words = told + numbers  # on one line: what a terminal wraps otherwise than we think stays

@@ -131,5 +131,5 @@ LONGEST = 500
 
 def said(error: BaseException) -> str:
     """Return any error as one sentence; one that is none of ours begins with its kind."""
-    text = str(error)[:LONGEST]
+    text = clean(str(error))[:LONGEST]
     return text if isinstance(error, CvlError) else f"{type(error).__name__}: {text}".rstrip(": ")

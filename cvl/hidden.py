@@ -6,9 +6,10 @@ library's exception may hold a whole header, and a header holds the key.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 OURS = ("LAMBDA_API_KEY",)
@@ -19,6 +20,8 @@ SHORTEST, SHORT = 8, 12
 """Characters from which a secret is cut out of texts: shorter ones are words like `true`. A
 variable counts from `SHORT` on, unless its name says that it is a secret."""
 NAMED = r"(?i)KEY|TOKEN|SECRET|PASS|CRED|AUTH"
+PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
+"""What every notation leaves as it is."""
 REDACTED = "<redacted>"
 SHAPES = (
     ("Bearer ", r"(Bearer )[^'\"\\]+", rf"\1{REDACTED}"),
@@ -112,10 +115,36 @@ def clean(text: str) -> str:
     return text
 
 
-def forms(value: str) -> Iterable[str]:
-    """Return how a value may be written in a text: as it is, or as Python shows it."""
-    shown = repr(value)[1:-1]
-    return {value, shown, repr(os.fsencode(value))[2:-1]} if encodable(value) else {value, shown}
+@functools.cache
+def forms(value: str) -> tuple[str, ...]:
+    """Return how a value may be written in a text.
+
+    As it is, as Python, JSON, a shell or an address shows it, or as a Secret of Kubernetes holds it.
+    """
+    found = [value]
+    if not PLAIN.fullmatch(value):
+        from json import dumps
+        from shlex import quote
+
+        shown = [repr(value), ascii(value), dumps(value), dumps(value, ensure_ascii=False)]
+        found += [each[1:-1] for each in shown]
+        found += [quote(value)[1:-1], value.replace("'", "'\\''")]
+        found += [repr(each)[1:-1] for each in found]  # once more, in the text of an exception
+    if encodable(value):
+        found += _of_bytes(os.fsencode(value), plain=len(found) == 1)
+    return tuple(sorted({each for each in found if len(each) >= SHORTEST}, key=len, reverse=True))
+
+
+def _of_bytes(value: bytes, *, plain: bool) -> list[str]:
+    from binascii import b2a_base64
+
+    whole = len(value) // 3 * 3  # what comes after the last three changes with what follows
+    found = [b2a_base64(value[:whole], newline=False).decode()]
+    if not plain:
+        from urllib.parse import quote, quote_plus
+
+        found += [repr(value)[2:-1], quote(value, safe="/"), quote_plus(value)]
+    return found
 
 
 def encodable(value: str) -> bool:

@@ -72,7 +72,7 @@ def agreed(question: str) -> bool:
     """Ask on the terminal whether to go on; no is the default. Raises `click.Abort` on Ctrl-C."""
     import click
 
-    return click.confirm(f"cvl: {one_line(question)}", err=True)
+    return click.confirm(f"cvl: {one_line(clean(question))}", err=True)
 
 
 def never_fail_on_encoding() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from shutil import which
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +20,8 @@ from hypothesis import strategies as st
 
 from cvl import hidden
 from cvl.aws import registry
-from cvl.errors import Ambiguity, CvlError, UsageError
+from cvl.console import StatusLine
+from cvl.errors import LONGEST, Ambiguity, CvlError, UsageError, said
 from cvl.guardian import environment
 from cvl.ledger import Ledger, Run, RunState
 from cvl.runners.lambda_api import LambdaAPI
@@ -244,6 +248,43 @@ def test_a_known_secret_is_in_no_message(value: str) -> None:
     hidden.learn(value)
     for text in (f"a{value}b", f"a {value!r}", f"{value}{value}"):
         assert value not in hidden.clean(text) or len(value.strip()) < hidden.SHORTEST
+
+
+ODD = [
+    "secret_ab+c/d=ef12",
+    "lam\"bda'quote\\x99",
+    "pässwörd-1234",
+    "tab\tkey-12345",
+    "k%41 ey%20xyz",
+]
+
+
+@pytest.mark.parametrize("value", [*ODD, "\udc80\udcffbinary-key", "plain-key-123"])
+def test_a_known_secret_is_cut_out_however_it_is_written(value: str) -> None:
+    """An API quotes its request as JSON, an address escapes it, Kubernetes keeps base64."""
+    hidden.learn(value)
+    data = os.fsencode(value)
+    for text in (
+        *(value, repr(value), ascii(value), repr(repr(value)), repr(data), shlex.quote(value)),
+        *(json.dumps(value), json.dumps(value, ensure_ascii=False), quote_plus(data), quote(data)),
+        *(b64encode(data).decode(), b64encode(data + b"\n").decode()),
+    ):
+        shown = hidden.clean(f"refused: {text} is no key")
+        rest = shown.removeprefix("refused: ").removesuffix(" is no key")
+        assert len(rest.replace(hidden.REDACTED, "")) <= 6, (text, shown)
+
+
+def test_no_part_of_a_secret_is_left_where_a_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    hidden.learn("cut-in-the-middle")
+    for place in range(LONGEST - 20, LONGEST + 1):
+        assert "cut-in" not in said(ValueError("x" * place + "cut-in-the-middle"))
+    line = StatusLine()
+    try:
+        line.phase("waiting", "the server said cut-in-the-middle")
+        assert "cut-in" not in line._words(200).plain
+    finally:
+        line.close()
 
 
 def test_a_short_word_that_is_no_secret_stays_readable() -> None:
