@@ -216,6 +216,17 @@ class Scope:
         self._tell(phase, text)
 
 
+_SIGNALLED: list[Scope] = []
+"""The scopes that a signal to this process cancels at the moment."""
+
+
+def interrupted() -> None:
+    """Raise `Cancelled` if a signal has come: for work that takes long and is given no scope."""
+    for scope in _SIGNALLED:
+        if scope.cause is not None:
+            raise Cancelled(scope.cause)
+
+
 @contextmanager
 def signals(scope: Scope, again: Callable[[int], None]) -> Iterator[None]:
     """Let INT, TERM and HUP cancel `scope` while the block runs; then restore the old handlers.
@@ -237,8 +248,10 @@ def signals(scope: Scope, again: Callable[[int], None]) -> Iterator[None]:
             again(count)
 
     before = {number: signal.signal(number, handle) for number in CAUSES}
+    _SIGNALLED.append(scope)
     try:
         yield
     finally:
+        _SIGNALLED.remove(scope)
         for number, handler in before.items():
             signal.signal(number, handler)

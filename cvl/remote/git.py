@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 
 from cvl.errors import CvlError
+from cvl.scope import interrupted
 
 SETTINGS = (
     "core.fsmonitor=false",
@@ -44,6 +45,8 @@ LIMIT = 300.0
 MOST = 256 << 20
 """Bytes that it may say."""
 BLOCK = 1 << 20
+LOOK = 0.2
+"""Seconds between two looks at whether the user still wants to know."""
 
 
 class Question:
@@ -58,7 +61,7 @@ class Question:
     def answer(self) -> tuple[bytes, str]:
         """Return the paths below the folder, each with a NUL after it, or why there are none.
 
-        Raises `CvlError` where git takes too long or says too much.
+        Raises `CvlError` where git takes too long or says too much, and as `interrupted` does.
         """
         if self._process is None:
             return b"", "git is not installed"
@@ -133,8 +136,9 @@ def _heard(git: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
         for fd in said:
             waiting.register(fd, EVENT_READ)
         while waiting.get_map():
-            ready = waiting.select(max(0.0, until - time.monotonic()))
-            if not ready:
+            ready = waiting.select(LOOK)
+            interrupted()
+            if not ready and time.monotonic() > until:
                 raise _too(f"did not list the files within {LIMIT:.0f} s")
             for key, _ in ready:
                 said[key.fd] += (block := os.read(key.fd, BLOCK))

@@ -19,6 +19,7 @@ from cvl.errors import CvlError
 from cvl.paths import private, replace_file
 from cvl.remote.folders import Folders
 from cvl.remote.secrets import inside
+from cvl.scope import interrupted
 
 FORMAT = b"cvl files 2"
 """Goes up when what was noted before does not tell all that is asked today."""
@@ -242,6 +243,7 @@ def stamp_of(found: os.stat_result) -> bytes:
 
 def _read(folders: Folders, path: bytes, seen: os.stat_result) -> _Reading:
     """Read a file while nobody writes to it; `seen` is what it was shortly before."""
+    interrupted()
     before = stamp_of(seen)
     for _ in range(TRIES):
         now = time.time_ns()
@@ -276,6 +278,7 @@ def _digest(fd: int, path: bytes, size: int) -> tuple[bytes, bytes, bytes | None
     whole = first if len(first) < wanted < BLOCK else None
     if whole is None:
         for block in blocks(fd, size):
+            interrupted()
             hasher.update(block)
     return hasher.hexdigest().encode(), _mentions(path, first), whole, inside(path, first)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,11 @@ import pytest
 from cvl.errors import CvlError
 from cvl.remote import git as git_module
 from cvl.remote.git import Question, program
+from cvl.remote.hashes import Hashes
 from cvl.remote.listing import Listing
+from cvl.remote.selection import select
+from cvl.scope import Cancelled, Scope, signals
+from cvl.spec import Source
 
 SECRET = "a-key-of-ours"
 PROGRAMS = (
@@ -232,3 +239,32 @@ def test_a_git_without_an_end_is_ended(
     pid = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".git/info/exclude", ".git/pipe"])
+def test_a_signal_ends_the_wait_for_a_git_that_waits_for_a_pipe(
+    name: str, checkout: Path, tmp_path: Path
+) -> None:
+    with (checkout / ".git/config").open("a") as config:
+        config.write(f"[core]\n\texcludesFile = {checkout}/.git/pipe\n" if "pipe" in name else "")
+    (checkout / name).parent.mkdir(exist_ok=True)
+    (checkout / name).unlink(missing_ok=True)
+    os.mkfifo(checkout / name)
+    scope = Scope()
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    source = Source(root=checkout, folder="sub")
+    with signals(scope, lambda _count: None), pytest.raises(Cancelled):
+        select(source, tmp_path / "state")
+
+
+def test_a_signal_ends_the_reading_of_many_and_of_large_files(tmp_path: Path) -> None:
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 1 << 40)  # takes an hour to read
+    scope = Scope()
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with signals(scope, lambda _count: None), closing(Hashes(tmp_path)) as hashes:
+        with pytest.raises(Cancelled):
+            hashes.entry(b"large")
+        (tmp_path / "small").touch()
+        with pytest.raises(Cancelled):
+            hashes.entry(b"small")
