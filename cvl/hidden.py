@@ -119,7 +119,7 @@ def clean(text: str) -> str:
 def forms(value: str) -> tuple[str, ...]:
     """Return how a value may be written in a text.
 
-    As it is, as Python, JSON, a shell or an address shows it, or as a Secret of Kubernetes holds it.
+    As it is, as Python, JSON, a shell or an address shows it, or as a Secret of a cluster holds it.
     """
     found = [value]
     if not PLAIN.fullmatch(value):

@@ -9,21 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-NAMED = re.compile(
-    rb"(?:\A|/)(?:"
+# Patterns are compiled when there is something to look at: most trees hold no such thing.
+NAMED = (
+    rb"(?i)(?:\A|/)(?:"
     rb"\.env(?!(?:\.[^/]*)?\.(?:example|sample|template|dist)(?:/|\Z))[^/]*"
     rb"|[._]netrc|\.git-credentials|\.pgpass|\.pypirc|\.s3cfg|\.boto|\.dockercfg|\.vault-token"
     rb"|\.aws|\.ssh|\.gnupg|\.kube|\.azure|\.kaggle|kaggle\.json"
     rb"|\.docker/config\.json|\.config/(?:gcloud|gh)"
-    rb")(?=/|\Z)",
-    re.IGNORECASE,
+    rb")(?=/|\Z)"
 )
 """Files and folders that hold a person's secrets; where names differ only by case, all of them."""
 
 HINTS = (b"\0.", b"/.", b"_netrc", b"kaggle.json")
 """What some path must hold, or a NUL before it, for `NAMED` to find anything."""
 
-KEY = re.compile(
+KEY = (
     rb"(?:\A|[\r\n])[ \t]*+-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY"
     rb"|-{4,5} ?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
     rb"(?:(?:\\++[rn]|\s){1,9}[\w+/=]{16}"
@@ -32,20 +32,18 @@ KEY = re.compile(
 """A private key of OpenSSL, OpenSSH or PGP: at the start of a line, or, as in JSON or in a program,
 with its first words behind it. A program that only looks for such a line holds neither."""
 
-ENCODED = re.compile(
-    rb"LS0tLS1CRUdJTi(?:BSU0EgUFJJV|BQUklWQVRF|BFQyBQUklWQ|BPUEVOU1NI|BFTkNSWVBU|BEU0EgUFJJV)"
-)
+ENCODED = rb"LS0tLS1CRUdJTi(?:BSU0EgUFJJV|BQUklWQVRF|BFQyBQUklWQ|BPUEVOU1NI|BFTkNSWVBU|BEU0EgUFJJV)"
 """The same in base64, as in the configuration of a cluster."""
 
 WIDE = (b"P\0R\0I\0V\0A\0T\0E", b"P\0\0\0R\0\0\0I\0\0\0V")
 
-TOKEN = re.compile(rb"_(?:authToken|auth|password)[ \t]*+=[ \t]*+[^\s$]")
+TOKEN = rb"_(?:authToken|auth|password)[ \t]*+=[ \t]*+[^\s$]"
 """A token in an `.npmrc` that is not taken from a variable."""
 
 
 def named(path: bytes) -> bytes:
     """Return the part of a path, from its start, that names a secret; b"" if none does."""
-    found = NAMED.search(path)
+    found = re.search(NAMED, path)
     return path[: found.end()] if found else b""
 
 
@@ -58,13 +56,13 @@ def any_named(paths: Sequence[bytes]) -> bool:
 def inside(path: bytes, start: bytes) -> str:
     """Return what secret a file holds that starts so, in words; "" if it seems to hold none."""
     text = _narrow(start)
-    if b"PRIVATE KEY" in text and KEY.search(text):
+    if b"PRIVATE KEY" in text and re.search(KEY, text):
         return "a private key"
     if text.startswith(b"PuTTY-User-Key-File-"):
         return "a private key"
-    if b"LS0tLS1CRUdJTi" in text and ENCODED.search(text):
+    if b"LS0tLS1CRUdJTi" in text and re.search(ENCODED, text):
         return "a private key"
-    if path.endswith(b".npmrc") and TOKEN.search(start):
+    if path.endswith(b".npmrc") and re.search(TOKEN, start):
         return "a token"
     return ""
 
