@@ -78,12 +78,17 @@ def reap(
             worst |= sweep(host, {"", remote_workdir or ""}, days, ledger, console)
         return worst
     owners, found, blind = looked(ledger, console)
-    show_found(found, as_json=as_json)
+    unseen = not_shown(found, as_json=as_json)
+    if unseen and (dry_run or not yes or not found):
+        raise unseen
     if dry_run or not found:
         return 125 if blind else 0
     if not yes:
         agree(found)
-    return max(ended(found, owners, ledger, console), 125 if blind else 0)
+    code = ended(found, owners, ledger, console)
+    if unseen:
+        raise unseen
+    return max(code, 125 if blind else 0)
 
 
 def looked(ledger: Ledger, console: Console) -> tuple[dict[str, Reapable], list[Finding], bool]:
@@ -151,6 +156,18 @@ def owner_of(name: str) -> Reapable | None:
     make = getattr(load(name), "reapable", None)
     owner: Reapable | None = make() if make else None
     return owner
+
+
+def not_shown(found: Sequence[Finding], *, as_json: bool) -> OSError | None:
+    """Print what was found on stdout; return what kept that from being read, None if nothing did.
+
+    A full disk, or a reader that has gone, is no reason not to end what was agreed to.
+    """
+    try:
+        show_found(found, as_json=as_json)
+    except OSError as error:
+        return error
+    return None
 
 
 def show_found(found: Sequence[Finding], *, as_json: bool) -> None:

@@ -404,3 +404,20 @@ def test_a_package_whose_runner_does_not_load_keeps_no_other_run_from_its_end(
     assert done.returncode == 125
     assert "cannot be loaded" in done.stderr
     assert command("ps", "-a").returncode == 0
+
+
+@pytest.mark.parametrize("output", [">/dev/full", "| true", ">&-"])
+@pytest.mark.parametrize("words", ["", "--json"])
+def test_what_is_found_ends_though_nobody_can_read_what_that_is(
+    fake: FakeCloud, tmp_path: Path, output: str, words: str
+) -> None:
+    """As by cron, with its log on a full disk."""
+    abandoned(tmp_path)
+    script = f"exec 2>&1; sleep 1; {sys.executable} -m cvl reap -y {words} {output}"
+    subprocess.run(["bash", "-c", script], capture_output=True, timeout=60, check=False, text=True)
+    assert not fake.alive()
+    abandoned(tmp_path)
+    script = f"{sys.executable} -m cvl reap --dry-run {words} >/dev/full"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 125
+    assert len(fake.alive()) == 1
