@@ -1,7 +1,9 @@
 """Which files of a folder that the user names as an input travel, and which stay here.
 
-A file that is named itself is the user's word, and travels whatever it is. What is only found in
-a named folder may have been put there by somebody else: a checkout, or whoever shares the folder.
+A file that is named itself is the user's word, and travels whatever it is; but not a secret that
+lies elsewhere, to which a link in the repository or below the current folder leads: that is the
+word of whoever made the link. What is only found in a named folder may have been put there by
+somebody else as well: a checkout, or whoever shares the folder.
 """
 
 from __future__ import annotations
@@ -29,12 +31,13 @@ def sift(
     kept, left = dict[str, Path](), list[str]()
     for place, file in files.items():
         folder = folders.get(place)
-        if folder is None:
-            kept[place] = file
-            continue
-        if folder not in bounds:
+        if folder and folder not in bounds:
             bounds[folder] = _bound(folder, root)
-        if why := _secret(folder, file) or _stranger(file, folder, bounds[folder]):
+        if folder:
+            why = _secret(folder, file) or _stranger(file, folder, bounds[folder])
+        else:
+            why = _astray(file, root)
+        if why:
             left.append(f"{file} ({why})")
         else:
             kept[place] = file
@@ -42,6 +45,16 @@ def sift(
         return kept, ()
     more = f" and {len(left) - 20} more" if len(left) > 20 else ""  # noqa: PLR2004
     return kept, (f"stay here: {', '.join(left[:20])}{more}; name a file itself to send it",)
+
+
+def _astray(file: Path, root: Path) -> str:
+    """Return what secret outside of the repository a named file leads to; "" if it does not."""
+    real = file.resolve()
+    for base in (root, Path.cwd()):
+        if file.is_relative_to(base) and not real.is_relative_to(base.resolve()):
+            secret = _secret(Path(real.anchor), real)
+            return f"a link to {real}: {secret}" if secret else ""
+    return ""
 
 
 def _secret(folder: Path, file: Path) -> str:

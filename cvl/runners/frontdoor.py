@@ -67,7 +67,7 @@ def job(
     inputs = find_inputs(chosen, args, Path.cwd())
     files: Mapping[str, Path] = inputs.files
     warnings: tuple[str, ...] = ()
-    if sent and inputs.folders:
+    if sent and inputs.files:
         from cvl.remote.inputs import sift
 
         files, warnings = sift(inputs.files, inputs.folders, found.root)

@@ -105,3 +105,32 @@ def test_a_job_knows_what_stays_here_unless_it_stays_here_itself(
     spec = frontdoor.job("a", "run", ["--data", "data"], Common(), sent=sent)
     assert ("data/.env" in spec.inputs) is not sent
     assert bool(spec.warnings) is sent
+
+
+@pytest.mark.parametrize("way", ["to the file", "to its folder", "to a folder above"])
+def test_a_named_link_of_a_repository_leads_to_no_secret_elsewhere(place: Path, way: str) -> None:
+    (place / "home/.aws").mkdir()
+    (place / "home/.aws/credentials").write_text("x")
+    (place / "home/keys").mkdir()
+    (place / "home/keys/known").write_text(KEY)  # told by what is in it alone
+    names = {"to the file": "a", "to its folder": "a/known", "to a folder above": "a/keys/known"}
+    ends = {"to the file": "keys/known", "to its folder": "keys", "to a folder above": ""}
+    (place / "repo/a").symlink_to(f"../home/{ends[way]}")
+    (place / "repo/b").symlink_to(place / "home/.aws/credentials")
+    files, (warning,) = travel(place, "--data", names[way], "--data", "b")
+    assert files == {}
+    assert f"a link to {place}/home/keys/known: a private key" in warning
+    assert f"a link to {place}/home/.aws/credentials: a secret, by its name" in warning
+
+
+def test_a_named_link_to_data_elsewhere_or_to_a_secret_of_the_repository_travels(
+    place: Path,
+) -> None:
+    (place / "repo/far").symlink_to(place / "cache/blobs/1")
+    (place / "repo/near").symlink_to("data/.env")
+    files, warnings = travel(place, "--data", "far", "--data", "near")
+    assert set(files) == {"far", "near"}
+    assert warnings == ()
+    files, warnings = travel(place, "--data", str(place / "home/.ssh/id_rsa"))
+    assert [file.name for file in files.values()] == ["id_rsa"]
+    assert warnings == ()
