@@ -64,11 +64,15 @@ lost() {
     unlock
 }
 
-# conclude CAUSE CODE FLAGS: written into space that was reserved, then renamed.
+# conclude CAUSE CODE FLAGS: written into space that was reserved, then renamed. What the job may have
+# put into either's place, a folder or a pipe, would take it in.
 conclude() {
     _bytes=0 # the job may have put something else there
     [ ! -f "$_run/output" ] || _bytes=$(stat -L -c %s "$_run/output" 2>/dev/null || wc -c <"$_run/output")
     rm -f "$_run/env.sh" "$_run/probe"
+    for _file in "$_run/reserve" "$_run/result"; do
+        [ -f "$_file" ] || [ ! -e "$_file" ] || rm -rf "$_file"
+    done
     printf '%-99s\n%s\n' "$1 $2 $((_bytes))${3:+ $3}" "$_seal" 1<>"$_run/reserve"
     mv "$_run/reserve" "$_run/result"
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,6 +164,26 @@ def test_what_lies_in_the_place_of_a_record_does_not_hold_anybody_up(host: Host)
     assert host.ask("runs").body == b"one running\n"
     (host.job("one") / "work/go").touch()
     assert host.ask("follow", id="one", offset=0).last == "result exited 3 3"
+
+
+@pytest.mark.parametrize("name", ["result", "reserve", "output"])
+@pytest.mark.parametrize("made", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_nor_does_it_where_the_job_put_it(
+    name: str, made: Callable[[Path], None], host: Host
+) -> None:
+    waiting(host)
+    (host.run("one") / name).unlink(missing_ok=True)
+    made(host.run("one") / name)
+    (host.job("one") / "work/go").touch()
+    size = 0 if name == "output" else 3
+    assert wait_for(lambda: ended(host)) == f"result exited 3 {size}"
+    assert host.ask("follow", id="one", offset=0).last == f"result exited 3 {size}"
+
+
+def ended(host: Host) -> str:
+    """Return how the run ended, "" while it goes on."""
+    said = host.ask("status", id="one").last
+    return "" if said == "running" else said
 
 
 def test_the_seal_is_nowhere_where_the_job_could_see_it(host: Host) -> None:
