@@ -121,14 +121,17 @@ class Release:
     def _look(self, lines: Sequence[Lease]) -> None:
         """Close the lines of what is not there any more; destroy what carries their names.
 
-        The first look is for everything that carries our tag.
+        The first look is for everything that carries our tag, if we may see all of it.
         """
-        listed = self._listed({line.kind for line in lines} if self._strays == [] else {""})
+        if self._strays != [] and (everything := self._listed({""})) is not None:
+            listed: list[Resource] | None = everything
+            self._strays = [each for each in everything if self._is_stray(each, lines)]
+            for each in self._strays:
+                self._try(partial(self._owner.destroy, each))
+        else:
+            listed = self._listed({line.kind for line in lines})
         if listed is None:
             return
-        self._strays = [each for each in listed if self._is_stray(each, lines)]
-        for each in self._strays:
-            self._try(partial(self._owner.destroy, each))
         for line in lines:
             self._judge(line, [each for each in listed if same(each, line)], listed)
 

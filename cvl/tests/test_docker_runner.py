@@ -358,7 +358,7 @@ def test_keep_leaves_the_workspace(built: Box, docker_host: Sshd) -> None:
     done = built.run("echo a >result.txt", "--keep")
     assert done.code == 0
     assert built.result("result.txt") == b"a\n"
-    assert "keep" in runs_of(docker_host)[built.run_id]
+    assert "job.sh" in runs_of(docker_host)[built.run_id]
     assert (docker_host.home / ".cvl" / "jobs" / built.run_id / "ws").exists()
     built.run("true")
     assert runs_of(docker_host)[built.run_id] == ["result"]
