@@ -13,7 +13,7 @@ demo:
 
 test:
 	@scripts/setup test
-	@$(PYTHON) -m pytest -n 2 $(CACHE) $(ARGS)
+	@$(PYTHON) -m pytest -n 4 $(CACHE) $(ARGS)
 
 # For MINUTES, kills cvl at points drawn by lot, turns hosts hostile and damages ledgers, and reports
 # what was left: nothing.
