@@ -8,6 +8,8 @@ from cvl.paths import ledger_file, no_file
 from cvl.terminal import say
 
 QUERY = "SELECT 1 FROM leases WHERE state <> 'released' LIMIT 1"
+ENOUGH = 10_000_000
+"""Instructions of SQLite's for it, which needs a few dozen: about a second's work."""
 
 
 def notify() -> None:
@@ -45,6 +47,7 @@ def _any_open(path: str) -> bool:
 
     with suppress(sqlite3.Error):
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.2)
+        db.set_progress_handler(lambda: True, ENOUGH)
         try:
             return db.execute(QUERY).fetchone() is not None
         finally:

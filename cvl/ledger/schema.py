@@ -22,6 +22,7 @@ APPLICATION = 0x63766C31
 VERSION = 1
 """`PRAGMA user_version`. Raise it with every change that an older cvl would misread."""
 
+TABLES = ("ledger", "runs", "leases")
 SCHEMA = f"""
 CREATE TABLE ledger (id TEXT NOT NULL);
 CREATE TABLE runs (

@@ -6,7 +6,8 @@ that bears the name now. Opening costs a quarter of a millisecond.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from cvl.errors import LedgerError
 from cvl.ledger import upkeep
 from cvl.ledger.columns import decoded
-from cvl.ledger.schema import APPLICATION, VERSION
+from cvl.ledger.schema import APPLICATION, TABLES, VERSION
 from cvl.ledger.trouble import ELSEWHERE, Damaged, explained, is_damage
 from cvl.paths import no_file, private
 from cvl.privacy import unsafe
@@ -27,6 +28,14 @@ PATIENCE = 30.0
 
 LONGEST = 1 << 24
 """Bytes of one row; a damaged length must not fill the memory."""
+STEPS = 100_000
+"""Instructions of SQLite's between two looks at the clock: some milliseconds."""
+ENOUGH = 10.0
+"""Seconds of computing for one transaction. Reading 10,000 runs takes a third of one."""
+OUR_TABLES = f"""
+SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ({", ".join(map(repr, TABLES))})
+"""  # noqa: S608
+"""Not a view in their place, whose rows may have no end."""
 STRANGE = (ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
 """What a file that says nonsense makes of us, beside SQLite's own errors."""
 
@@ -132,6 +141,8 @@ class Store:
             db.row_factory = sqlite3.Row
             db.text_factory = decoded
             db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+            db.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 0)  # one match may last for ever
+            db.set_progress_handler(_over(ENOUGH), STEPS)
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
             db.execute("PRAGMA trusted_schema = OFF")  # it may have been put there by others
@@ -157,6 +168,8 @@ class Store:
                 f" this one knows {VERSION})",
                 "upgrade cvl; the file was not touched",
             )
+        if db.execute(OUR_TABLES).fetchone()[0] < len(TABLES):
+            raise Damaged("its tables are not there, or are something else")
 
     @contextmanager
     def _explaining(self, verb: str) -> Iterator[None]:
@@ -168,3 +181,9 @@ class Store:
             if isinstance(error, (Damaged, sqlite3.Error, OSError, *STRANGE)):
                 raise explained(verb, self.path, error) from error
             raise
+
+
+def _over(seconds: float) -> Callable[[], bool]:
+    """Return what stops a statement that would not end. Waiting for a lock does not count."""
+    until = time.thread_time() + seconds
+    return lambda: time.thread_time() > until

@@ -10,7 +10,7 @@ from cvl.errors import LedgerError
 from cvl.paths import private_file
 
 CORRUPT, NOTADB = 11, 26
-BUSY, CANTOPEN = 5, 14
+BUSY, INTERRUPT, CANTOPEN = 5, 9, 14
 
 ELSEWHERE = "or set CVL_STATE_DIR to a folder on another, local disk"
 AFRESH = "the next `cvl run` keeps it aside and starts a new one; `cvl reap` finds rented machines"
@@ -19,6 +19,10 @@ PROBLEMS = {
     3: ("access is denied", "check the owner and mode of the file and its folder"),
     BUSY: ("another process has kept it locked", "see which with `fuser` on it, then try again"),
     8: ("it is read-only", f"make the file and its folder writable, {ELSEWHERE}"),
+    INTERRUPT: (
+        "a question to it does not come to an end",
+        "move it away: the next `cvl run` starts a new one; `cvl reap` finds rented machines",
+    ),
     10: (
         "the disk reports an error",
         f"it may be full, over quota or failing: see to it, {ELSEWHERE}",

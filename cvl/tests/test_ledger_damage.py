@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from decimal import Decimal
@@ -15,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl import reap
+from cvl.cli import notice
 from cvl.errors import CvlError, LedgerError
 from cvl.leases import spent
-from cvl.ledger import LeaseState, Ledger, Run, RunState, ps_json
+from cvl.ledger import LeaseState, Ledger, Run, RunState, ps_json, store
+from cvl.ledger.schema import TABLES
 from cvl.news import undriven
 from cvl.process import me
 from cvl.spec import ExitStatus, Resource
@@ -147,3 +151,70 @@ def test_a_row_longer_than_any_of_ours_does_not_fill_the_memory(tmp_path: Path) 
         db.execute("UPDATE runs SET detail = zeroblob(1 << 26)")
     with pytest.raises(LedgerError):
         ledger.runs()
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT"
+
+
+def changed(ledger: Ledger, script: str) -> None:
+    """Change what a ledger is made of."""
+    with closing(sqlite3.connect(ledger.path)) as db:
+        db.executescript(f"PRAGMA foreign_keys = OFF; {script}")
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("what", ["1 FROM n", "count(*) AS id FROM n"])
+def test_no_view_takes_a_table_s_place(tmp_path: Path, table: str, what: str) -> None:
+    ledger = filled(tmp_path / "ledger.db", runs=1)
+    changed(ledger, f"DROP TABLE {table}; CREATE VIEW {table} AS {ENDLESS} {what}")
+    before = time.monotonic()
+    for ask in reads(ledger).values():
+        with pytest.raises(LedgerError, match="its tables are not there, or are something else"):
+            ask()
+    assert time.monotonic() - before < 5
+    with pytest.raises(LedgerError, match="It was kept as"):
+        ledger.begin(Run(id="new", runner="local"))
+    ledger.begin(Run(id="new", runner="local"))
+
+
+def test_the_notice_of_every_command_asks_no_endless_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = filled(tmp_path / "ledger.db", runs=1)
+    changed(
+        ledger, f"DROP TABLE leases; CREATE VIEW leases AS {ENDLESS} 'released' AS state FROM n"
+    )
+    monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path))
+    before = time.monotonic()
+    assert notice.open_leases() == ""
+    assert time.monotonic() - before < 10
+
+
+def test_a_statement_without_an_end_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = filled(tmp_path / "ledger.db", runs=1)
+    changed(
+        ledger,
+        "CREATE TABLE n (x); INSERT INTO n VALUES (0); CREATE TRIGGER t AFTER UPDATE ON runs BEGIN"
+        f" UPDATE n SET x = (SELECT count(*) FROM ({ENDLESS} x FROM n)); END",
+    )
+    monkeypatch.setattr(store, "ENOUGH", 0.2)
+    with pytest.raises(LedgerError, match="does not come to an end") as raised:
+        ledger.note(RUN, deadline=1.0)
+    assert "move it away" in raised.value.hint
+    assert ledger.run(RUN).deadline != 1.0
+
+
+def test_waiting_for_others_is_not_computing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(filled(tmp_path / "ledger.db", runs=1).path, patience=30)
+    monkeypatch.setattr(store, "ENOUGH", 0.2)
+    monkeypatch.setattr(store, "STEPS", 1)
+    other = sqlite3.connect(ledger.path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    later = threading.Timer(0.5, other.close)
+    later.start()
+    assert ledger.note(RUN, deadline=1.0)
+    later.join()
