@@ -27,6 +27,8 @@ pytestmark = [
 LAMBDA = ("-y", "--remote", "lambda", "--gpu-type", "gpu_1x_a10")
 SHORT = ("--max-cost", "0.01")
 """Buys 48 s, the last 9.6 of which are for stopping and fetching."""
+MOST_MEMORY = 64 * 1024
+"""kB that a guardian may take, whatever comes."""
 LATE = 60.0
 """Seconds after the deadline in its tag by which a machine is gone in every case."""
 JOB = "echo ready; sleep 300"
@@ -56,13 +58,13 @@ def desk(cloud: LambdaCloud, tmp_path: Path) -> Desk:
     return Desk(folder=tmp_path, options=LAMBDA, env=env, left=lambda _run: ())
 
 
-def turned(cloud: LambdaCloud, name: str) -> float:
+def turned(cloud: LambdaCloud, name: str, *verbs: str) -> float:
     """Make the host of the only machine misbehave; return its deadline, by its tag."""
     (machine,) = cloud.alive()
     host = machine.host
     assert isinstance(host, RealHost)
     assert host.machine
-    hostile.mount(host.machine).turn(name)
+    hostile.mount(host.machine).turn(name, *verbs)
     return float(dict(machine.order.tags)["cvl-deadline"])
 
 
@@ -86,6 +88,55 @@ def test_a_machine_is_gone_in_time_whatever_its_host_does(
         wait_for(lambda: desk.ps()[0]["state"] == "ended", 60)  # else the guardian goes on
     record_property("seconds after the deadline", round(seconds, 1))
     assert seconds < LATE
+
+
+FLOODS = {
+    "flood-stderr": (),
+    "flood-payload": (),
+    "flood-answers": (),
+    "huge-listing": ("changed",),
+    "wide-listing": ("changed",),
+    "pax-bomb": ("pack",),
+    "fat-member": ("pack",),
+}
+"""What comes without end, in answer to which requests; all others are answered honestly."""
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_the_guardian_stays_small_whatever_comes(
+    desk: Desk, cloud: LambdaCloud, name: str, record_property: Callable[..., None]
+) -> None:
+    with desk.running(f"echo a >out; {JOB}", *SHORT) as client:
+        client.shows(b"ready\n")
+        due = turned(cloud, name, *FLOODS[name])
+        guardian = guardian_of(desk)
+        client.signal(signal.SIGKILL)
+        most = 0
+        while (now := peak(guardian)) is not None:
+            most = max(most, now)
+            assert time.time() < due + LATE
+            time.sleep(0.05)
+    record_property("kB", most)
+    assert 0 < most < MOST_MEMORY
+    assert not cloud.alive()
+
+
+def peak(pid: int) -> int | None:
+    """Return the most memory that a process has had resident, in kB; None once it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    rows = dict(line.split(":", 1) for line in status.splitlines())
+    return int(rows["VmHWM"].split()[0]) if "VmHWM" in rows else None
+
+
+def guardian_of(desk: Desk) -> int:
+    """Return the process that guards the newest run."""
+    (run, *_) = Ledger(desk.state / "ledger.db").runs(1)
+    guardian = parse(run.guardian)
+    assert guardian
+    return guardian.pid
 
 
 @pytest.mark.parametrize("name", ["hang", "garbage-result"])
@@ -112,9 +163,7 @@ def test_reap_ends_all_three_of_which_one_is_hostile(
 
 def forsake(desk: Desk, client: Client) -> None:
     """Kill a client and its guardian, so that neither sees the other die."""
-    (run, *_) = Ledger(desk.state / "ledger.db").runs(1)
-    guardian = parse(run.guardian)
-    assert guardian
+    guardian = guardian_of(desk)
     client.signal(signal.SIGSTOP)
-    os.kill(guardian.pid, signal.SIGKILL)
+    os.kill(guardian, signal.SIGKILL)
     client.signal(signal.SIGKILL)
