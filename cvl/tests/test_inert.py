@@ -36,7 +36,9 @@ from cvl.remote.tarstream import END, HARD, Member, TarReader, header, padding
 from cvl.remote.tree import Tree, delta
 from cvl.spec import Source
 from cvl.testing.desk import Desk
+from cvl.tests.pages import ROOT, blocks_of
 
+TROUBLESHOOTING = ROOT / "docs/troubleshooting.md"
 LISTED = [b".git", b".envrc", b".vscode", b".idea", b"cvl.toml", b".hg", b".devcontainer"]
 SAME = [
     *(".GIT", ".Git", ".git.", ".git ", ".git . .", ".g\u200cit", "\ufeff.git", ".gi\u202et"),
@@ -349,6 +351,26 @@ def test_results_travel_under_their_own_names_again(job: Job) -> None:
         assert (job.into / os.fsdecode((change.local or {}).get(path, path))).read_bytes() == data
     known = Tree({path: Entry("f", False, 1, b"") for path in job.files})
     assert tree.id == known.id
+
+
+def test_the_page_makes_a_repository_usable_again(job: Job) -> None:
+    (command,) = (block.text for block in blocks_of(TROUBLESHOOTING) if ".inert" in block.text)
+    work = job.into.parent / "there/it's one"
+    author = ("-c", "user.name=n", "-c", "user.email=n@example.org")
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "one"], ["branch", "b"]):
+        work.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["git", *author, *words], cwd=work, check=True, capture_output=True)
+    for path in filter(Path.is_file, work.rglob("*")):
+        job.files[os.fsencode(path.relative_to(work.parent))] = path.read_bytes()
+    job.files |= {b"envs/.envrc": b"theirs"}
+    job.fetch()
+    here = job.into / work.name
+    assert job.git(here, "log").returncode
+    (job.into / "envs/.envrc").write_text("mine")
+    subprocess.run(["sh", "-c", command], cwd=job.into, check=True)
+    assert job.git(here, "log", "--format=%s", "b").stdout == b"one\n"
+    assert [path.name for path in job.into.rglob("*.inert")] == [".envrc.inert"]
+    assert (job.into / "envs/.envrc").read_text() == "mine"
 
 
 def test_what_is_sent_has_its_own_name_and_its_own_content(tmp_path: Path) -> None:
