@@ -10,7 +10,6 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +18,7 @@ from cvl.remote.incoming import FULL, incoming, no_room
 from cvl.remote.inert import HEAD_LIMIT, SUFFIX, renamed
 from cvl.remote.repositories import Repositories
 from cvl.remote.results import Piece, Results, Skipped, sighting
-from cvl.remote.shelf import AS_FOLDER, Shelf, descend
+from cvl.remote.shelf import AS_FOLDER, Near, Shelf
 from cvl.remote.tarstream import FILE, FOLDER, HARD, Member, TarReader
 from cvl.values import dataclass
 
@@ -112,6 +111,7 @@ class _Landing:
         self._shelf = Shelf(into)
         self._repositories = Repositories(self._shelf)
         self._staging = os.open(staging, AS_FOLDER)
+        self._near = Near(self._staging)
         self._count = 0
         self._files = self._size = 0
         self._skipped: list[Skipped] = []
@@ -124,6 +124,7 @@ class _Landing:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._near.close()
         os.close(self._staging)
         self._shelf.close()
 
@@ -135,24 +136,35 @@ class _Landing:
         self, piece: Piece, member: Member, content: Iterator[bytes], arrived: Mapping[bytes, Piece]
     ) -> None:
         """Land one member of a tar."""
-        with self._one(piece):
+        try:
             if member.kind == FILE:
-                self._put(piece, self._write(member, content))
+                self._put(piece, *self._write(member, content), self._staging)
             elif member.kind == HARD and (first := arrived.get(member.link.lstrip(b"/"))):
-                self._put(piece, self._twin(first))
+                self._put(piece, *self._twin(first), self._staging)
             else:
                 self.skip(piece.target, "is no file any more")
+        except OSError as error:
+            self._failed(piece, error)
 
     def staged(self, piece: Piece) -> bool:
         """Land one file from the staging folder; return whether it was there."""
+        above, _, name = piece.source.lstrip(b"/").rpartition(b"/")
         try:
-            folder = descend(self._staging, piece.source.lstrip(b"/"))
+            folder = self._near.folder(above)
+            found = os.lstat(name, dir_fd=folder)
         except (FileNotFoundError, NotADirectoryError):
             return False
+        if not stat.S_ISREG(found.st_mode):
+            self.skip(piece.target, "is no file any more")
+            return True
         try:
-            return self._adopt(piece, folder)
-        finally:
-            os.close(folder)
+            # Not a link, and nobody else can put one there: the folder is ours alone.
+            mode = self._mode if found.st_mode & 0o100 else self._mode & 0o666
+            os.chmod(name, mode, dir_fd=folder)
+            self._put(piece, name, found.st_size, folder)
+        except OSError as error:
+            self._failed(piece, error)
+        return True
 
     def finish(self, results: Results, lost: Iterable[Piece]) -> Landed:
         """Make links and empty folders; return what came of it all."""
@@ -160,8 +172,10 @@ class _Landing:
             self.skip(piece.target, "did not arrive: gone, or not readable there", stays=True)
         for piece in results.pieces:
             if piece.kind != "f":
-                with self._one(piece):
+                try:
                     self._make(piece)
+                except OSError as error:
+                    self._failed(piece, error)
         return Landed(
             files=self._files,
             size=self._size,
@@ -171,23 +185,20 @@ class _Landing:
             seen=self._seen,
         )
 
-    @contextmanager
-    def _one(self, piece: Piece) -> Iterator[None]:
-        """Report what goes wrong with one piece; a full disk ends everything."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in FULL:
-                raise no_room(self._into, error) from error
-            self.skip(piece.target, error.strerror or str(error), stays=piece.kind == "f")
+    def _failed(self, piece: Piece, error: OSError) -> None:
+        """Report what went wrong with one piece; a full disk ends everything."""
+        if error.errno in FULL:
+            raise no_room(self._into, error) from error
+        self.skip(piece.target, error.strerror or str(error), stays=piece.kind == "f")
 
-    def _write(self, member: Member, content: Iterator[bytes]) -> bytes:
-        """Write a file into the staging folder; return its name there."""
-        name = self._name()
+    def _write(self, member: Member, content: Iterator[bytes]) -> tuple[bytes, int]:
+        """Write a file into the staging folder; return its name there, and its bytes."""
+        name, size = self._name(), 0
         fd = os.open(name, NEW_FILE, 0o600, dir_fd=self._staging)
         try:
             for data in content:
                 _write_all(fd, data)
+                size += len(data)
             os.fchmod(fd, self._mode if member.mode & 0o100 else self._mode & 0o666)
             moment = min(member.mtime, int(time.time()))
             os.utime(fd, (moment, moment))
@@ -196,10 +207,10 @@ class _Landing:
             raise
         finally:
             os.close(fd)
-        return name
+        return name, size
 
-    def _twin(self, first: Piece) -> bytes:
-        """Give a file that has landed a second name in the staging folder; return that."""
+    def _twin(self, first: Piece) -> tuple[bytes, int]:
+        """Give a file that has landed a second name in the staging folder, as `_write` does."""
         name = self._name()
         there = self._landed.get(first.target, first.target)
         folder = self._shelf.around(there)
@@ -208,30 +219,12 @@ class _Landing:
             os.link(last, name, src_dir_fd=folder, dst_dir_fd=self._staging, follow_symlinks=False)
         finally:
             os.close(folder)
-        return name
+        return name, os.lstat(name, dir_fd=self._staging).st_size
 
-    def _adopt(self, piece: Piece, folder: int) -> bool:
-        name = piece.source.rpartition(b"/")[2]
-        try:
-            found = os.lstat(name, dir_fd=folder)
-        except FileNotFoundError:
-            return False
-        if not stat.S_ISREG(found.st_mode):
-            self.skip(piece.target, "is no file any more")
-            return True
-        with self._one(piece):
-            # Not a link, and nobody else can put one there: the folder is ours alone.
-            mode = self._mode if found.st_mode & 0o100 else self._mode & 0o666
-            os.chmod(name, mode, dir_fd=folder)
-            self._put(piece, name, folder)
-        return True
-
-    def _put(self, piece: Piece, name: bytes, folder: int | None = None) -> None:
+    def _put(self, piece: Piece, name: bytes, size: int, folder: int) -> None:
         """Rename a staged file into its place, over an older file or link."""
-        staging = self._staging if folder is None else folder
-        size = os.lstat(name, dir_fd=staging).st_size
-        place = self._repositories.place(piece.target, lambda: _beginning(name, staging))
-        self._shelf.put(name, staging, place)
+        place = self._repositories.place(piece.target, lambda: _beginning(name, folder))
+        self._shelf.put(name, folder, place)
         self._note(piece, place)
         self._files += 1
         self._size += size

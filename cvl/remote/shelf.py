@@ -61,7 +61,7 @@ class Shelf:
 
     def around(self, path: bytes) -> int:
         """Open the folder that holds `path`, if it is there; the caller closes it. `OSError`."""
-        return descend(self._root, path)
+        return descend(self._root, path.rpartition(b"/")[0])
 
     def _enter(self, fd: int, above: bytes, name: bytes) -> int:
         try:
@@ -95,10 +95,34 @@ class Shelf:
             self._near = None
 
 
-def descend(fd: int, path: bytes) -> int:
-    """Open the folder that holds `path`, below `fd`, through no link."""
+class Near:
+    """The folders below an open one, through no link; of paths in order each is opened once."""
+
+    def __init__(self, root: int) -> None:
+        """`root` stays the caller's."""
+        self._root = root
+        self._last: tuple[bytes, int] | None = None
+
+    def folder(self, path: bytes) -> int:
+        """Open the folder `path`, if it is there; it stays open until the next call. `OSError`."""
+        if self._last and self._last[0] == path:
+            return self._last[1]
+        self.close()
+        fd = descend(self._root, path)
+        self._last = (path, fd)
+        return fd
+
+    def close(self) -> None:
+        """Let go of the folder that is open."""
+        if self._last:
+            os.close(self._last[1])
+            self._last = None
+
+
+def descend(fd: int, folder: bytes) -> int:
+    """Open `folder` below `fd`, through no link."""
     fd = os.dup(fd)
-    for name in path.split(b"/")[:-1]:
+    for name in folder.split(b"/") if folder else ():
         try:
             deeper = os.open(name, AS_FOLDER, dir_fd=fd)
         finally:
