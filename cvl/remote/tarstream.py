@@ -8,9 +8,9 @@ file takes 15; reading, it fills the memory with whatever length a hostile heade
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from cvl.errors import FetchError
-from cvl.values import dataclass
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -33,9 +33,8 @@ FILE, HARD, LINK, FOLDER = b"0", b"1", b"2", b"5"
 LONG_NAME, LONG_LINK, PAX, PAX_ALL = b"L", b"K", b"x", b"g"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """One member of a tar: `size` bytes of content follow it."""
+class Member(NamedTuple):
+    """One member of a tar: `size` bytes of content follow it. A named tuple, as `Entry` is."""
 
     name: bytes
     kind: bytes = FILE
@@ -109,10 +108,11 @@ class TarReader:
             yield data
 
     def _skip(self) -> None:
-        for _ in self.content():
-            pass
-        self._exactly(self._pad)
-        self._pad = 0
+        while self._left:
+            self._left -= len(self._some(self._left))
+        if self._pad:
+            self._exactly(self._pad)
+            self._pad = 0
 
     def _meta(self, member: Member) -> dict[bytes, bytes]:
         """Return what a header about the next member says of it."""
@@ -126,6 +126,10 @@ class TarReader:
         return _pax(text) if member.kind == PAX else {}
 
     def _exactly(self, size: int) -> bytes:
+        whole = self._chunk[self._at : self._at + size]
+        if len(whole) == size:  # as nearly always
+            self._at += size
+            return whole
         parts = []
         while size:
             data = self._some(size)
@@ -177,7 +181,9 @@ def _block(member: Member) -> bytes:
 
 
 def _parse(block: bytes, extra: dict[bytes, bytes]) -> Member:
-    if _number(block[148:156]) != sum(block[:148]) + 8 * ord(" ") + sum(block[156:]):
+    checksum = block[148:156]
+    found = sum(block.translate(None, b"\0")) - sum(checksum) + 8 * ord(" ")
+    if _number(checksum) != found:
         raise FetchError("the host sent something that is no tar")
     name = _text(block[:NAME])
     if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500])):
