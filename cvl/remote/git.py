@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from cvl.errors import CvlError
 from cvl.scope import interrupted
+from cvl.transports.leash import Leashed
 
 SETTINGS = (
     "core.fsmonitor=false",
@@ -102,18 +103,19 @@ def _search_path() -> Iterator[str]:
     yield from (folder for folder in path.split(os.pathsep) if folder.startswith("/"))
 
 
-def _start(folder: bytes, checkout: bytes) -> subprocess.Popen[bytes] | None:
-    """Start git; the files are the checkout's, wherever its configuration says that they lie."""
+def _start(folder: bytes, checkout: bytes) -> Leashed | None:
+    """Start git; the files are the checkout's, wherever its configuration says that they lie.
+
+    A pipe in the checkout makes it wait for ever: so it goes when we do.
+    """
     git = program()
     if not git:
         return None
     words = [word for setting in SETTINGS for word in ("-c", setting)]
-    return subprocess.Popen(
+    return Leashed(
         [git, *words, b"--work-tree=" + checkout, "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=folder,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         env=_environment(checkout),
     )
 

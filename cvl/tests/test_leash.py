@@ -147,3 +147,24 @@ def test_what_has_ended_leaves_no_watcher(tmp_path: Path) -> None:
     for pipe in (child.stdin, child.stdout, child.stderr):
         assert pipe
         pipe.close()
+
+
+def test_a_git_that_waits_for_a_pipe(there: HostileHost, tmp_path: Path) -> None:
+    here = Desk(folder=tmp_path / "desk", options=("--ssh", "testhost"), env=there.sshd.env)
+    subprocess.run(["git", "init", "-q"], cwd=here.repo, check=True)
+    (here.repo / ".gitignore").unlink(missing_ok=True)
+    os.mkfifo(here.repo / ".gitignore")
+    client = here.start("run", *here.options, "one", "sh", "true")
+    try:
+        found = wait_for(lambda: gits(client.process.pid), 30)
+    finally:
+        client.signal(signal.SIGKILL)
+        client.process.wait()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in found), SOON)
+
+
+def gits(parent: int) -> list[int]:
+    """Return the children of a process that have become git."""
+    lists = Path(f"/proc/{parent}/task").glob("*/children")
+    children = [int(pid) for each in lists for pid in each.read_text().split()]
+    return [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "git\n"]

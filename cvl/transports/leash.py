@@ -27,11 +27,12 @@ class Leashed(Popen[bytes]):
 
     def __init__(
         self,
-        argv: Sequence[str],
+        argv: Sequence[str | bytes],
         *,
         stdin: int | IO[bytes] = PIPE,
         stderr: int | IO[bytes] = PIPE,
         env: Mapping[str, str] | None = None,
+        cwd: bytes | None = None,
     ) -> None:
         """Start `argv`, its stdout a pipe. An unknown program is found by its exit code, 127."""
         end, leash = os.pipe()
@@ -43,6 +44,7 @@ class Leashed(Popen[bytes]):
                 stdout=PIPE,
                 stderr=stderr,
                 env=env,
+                cwd=cwd,
                 start_new_session=True,
                 pass_fds=(end,),
             )
