@@ -44,7 +44,7 @@ def checked(runner: str, handle: Mapping[str, str]) -> Mapping[str, str]:
                 "others could put commands into it; see whose it is",
             )
     if any(map(handle.get, ACTING)):
-        _expected(handle)
+        _expected(runner, handle)
     return handle
 
 
@@ -66,15 +66,19 @@ def _changeable(path: str) -> str:
     return why or ("everybody may write to it" if mode & 0o002 and not device else "")
 
 
-def _expected(handle: Mapping[str, str]) -> None:
-    """Raise `CvlError` for what a ledger that is not only ours must not decide."""
+def _expected(runner: str, handle: Mapping[str, str]) -> None:
+    """Raise `CvlError` for what a ledger that is not only ours must not decide.
+
+    A base in the home of a host is fine: nothing of it is read here.
+    """
     doubt = trouble()
     if doubt is None:
         return
     for name, variable in ACTING.items():
         said, here = handle.get(name, ""), os.environ.get(variable, "")
         same = said in {here, os.path.abspath(here)}  # noqa: PTH100 - no I/O
-        if said and not same and not said.startswith("~/"):
+        there = name == "base" and runner != "local" and said.startswith("~/")
+        if said and not same and not there:
             raise CvlError(
                 f"the {name} that the ledger names, {said}, is not used: {doubt}",
                 "mend that first; what is rented is ended all the same",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,16 @@ SIDE_FILES = ("", "-journal", "-wal", "-shm")
 """What SQLite adds to a database's name: its own files beside it."""
 FOR_ALL = stat.S_ISVTX | stat.S_IWOTH
 """What a folder like `/tmp` has: it is nobody's."""
+SYSTEM = re.compile(
+    r"/(bin|boot|dev|etc|home|lib|lib32|lib64|libx32|media|mnt|opt|proc|root|run|sbin|srv|sys"
+    r"|tmp|usr|var|Applications|Library|System|Users|Volumes|private)?"
+)
+"""The folders of a whole machine."""
+OURS = re.compile(
+    r"cvl\.toml|reap\.env|ledger\.db.*|guardian\.log|runs|trees|trust|pace|prices|ssh|here"
+    r"|catalog-.*|.*\.pyz|\..*\.[0-9a-f]{16}|lost\+found"
+)
+"""What lies in a folder that is ours already."""
 
 
 def state_dir() -> Path:
@@ -100,6 +111,18 @@ def no_file(database: Path) -> str:
     return ""
 
 
+def shared(folder: Path) -> str:
+    """Return why a folder is never ours alone, whatever its mode, "" if it may be.
+
+    It is the machine's, or holds our home. Follows links; it need not be there.
+    """
+    real = os.path.realpath(folder)
+    if SYSTEM.fullmatch(real):
+        return "it is a folder of the whole machine"
+    home = os.path.realpath(os.path.expanduser("~"))  # noqa: PTH111 - works without $HOME
+    return "your home lies in it" if f"{home}/".startswith(f"{real}/") else ""
+
+
 def refuse_others(status: os.stat_result, path: Path) -> None:
     """Raise `PermissionError` unless this is ours, or root's."""
     if status.st_uid not in {0, os.geteuid()}:
@@ -114,6 +137,8 @@ def _entered(folder: Path, roots: set[Path]) -> int:
     try:
         opened, fresh = _opened(folder, parent)
         try:
+            if not fresh:
+                _refuse_shared(opened, folder, used=folder in roots)
             _closed(opened, folder, fresh=fresh)
         except BaseException:
             os.close(opened)
@@ -166,6 +191,26 @@ def _made(folder: Path, parent: int) -> tuple[int, bool]:
     except PermissionError:  # a umask that takes our own rights, too
         os.chmod(folder.name, 0o700, dir_fd=parent)
         return os.open(folder.name, FOLDER | os.O_NOFOLLOW, dir_fd=parent), fresh
+
+
+def _refuse_shared(opened: int, folder: Path, *, used: bool) -> None:
+    """Raise `PermissionError` for a folder that others need; `used` is for one of our three."""
+    why = shared(folder)
+    if used and not why and os.fstat(opened).st_mode & 0o077:
+        why = _in_use(opened, folder)
+    if why:
+        raise PermissionError(errno.EPERM, why, str(folder))
+
+
+def _in_use(opened: int, folder: Path) -> str:
+    """Return why others may rely on a folder that is open to them, "" if it is plainly ours."""
+    if os.path.dirname(os.path.realpath(folder)) in {"/usr", "/usr/local", "/var"}:  # noqa: PTH120
+        return "it is a folder of the whole machine"
+    there = os.listdir(opened)
+    if folder.name == "cvl" or "ledger.db" in there:
+        return ""
+    other = min((name for name in there if not OURS.fullmatch(name)), default="")
+    return f"it is open to others, and {other!r} in it is not cvl's" if other else ""
 
 
 def _closed(opened: int, folder: Path, *, fresh: bool) -> None:

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cvl.errors import CvlError
-from cvl.paths import FOR_ALL, SIDE_FILES, cache_dir, config_dir, ledger_file, private, state_dir
+from cvl.paths import (
+    FOR_ALL,
+    SIDE_FILES,
+    cache_dir,
+    config_dir,
+    ledger_file,
+    private,
+    shared,
+    state_dir,
+)
 
 LINKS = 40
 """Links on one way after which it is taken for a circle, as Linux does."""
@@ -91,6 +100,8 @@ def unsafe(path: str) -> str:
 def _secured(home: Home) -> Iterator[str]:
     try:
         if why := unsafe(str(home.path)):
+            raise _refused(home, why)
+        if why := shared(home.path):
             raise _refused(home, why)
         found = home.path.stat()
     except OSError:

@@ -320,6 +320,69 @@ def test_what_jobs_here_have_made_may_be_anybodys(home: Path) -> None:
     assert len(privacy.secured()) == 1
 
 
+NAMES = ("CVL_STATE_DIR", "CVL_CONFIG_DIR", "CVL_CACHE_DIR")
+
+
+@pytest.mark.parametrize("variable", NAMES)
+@pytest.mark.parametrize("place", ["/", "/usr", "/home", "~", "~/..", "~/link", "/tmp/..", "/var"])
+def test_a_folder_of_the_machine_or_a_home_is_refused_and_left_as_it_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch, variable: str, place: str
+) -> None:
+    closed: list[int] = []
+    monkeypatch.setattr(os, "fchmod", lambda _file, mode: closed.append(mode))
+    (home / "link").symlink_to(home)
+    home.chmod(0o755)
+    monkeypatch.setenv(variable, place)
+    with pytest.raises(NotOurs, match=r"whole machine|your home") as error:
+        privacy.secured()
+    assert variable in error.value.hint
+    with pytest.raises(PermissionError):
+        paths.private(Path(place).expanduser())
+    with pytest.raises(PermissionError):
+        paths.private(Path(place).expanduser() / "trees")
+    assert closed == []
+    assert mode(home) == 0o755
+
+
+@pytest.mark.parametrize("variable", NAMES)
+def test_an_open_folder_that_holds_other_things_is_left_as_it_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    project = home / "project"
+    project.mkdir()
+    (project / "train.py").touch()
+    project.chmod(0o755)
+    monkeypatch.setenv(variable, str(project))
+    with pytest.raises(NotOurs, match=r"'train\.py' in it is not cvl's"):
+        privacy.secured()
+    assert mode(project) == 0o755
+    project.chmod(0o700)
+    assert privacy.secured() == []
+
+
+@pytest.mark.parametrize("kept", ["", "ledger.db", "guardian.log", "lost+found"])
+def test_an_open_folder_made_for_us_is_closed(
+    home: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    made = home / "made"
+    made.mkdir()
+    if kept:
+        (made / kept).touch(0o600)
+    made.chmod(0o755)
+    monkeypatch.setenv("CVL_STATE_DIR", str(made))
+    assert len(privacy.secured()) == 1
+    assert mode(made) == 0o700
+
+
+def test_a_home_of_the_whole_machine_is_a_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the only user of a container."""
+    monkeypatch.setenv("HOME", "/")
+    monkeypatch.setenv("CVL_CONFIG_DIR", str(home / "config"))
+    monkeypatch.setenv("CVL_CACHE_DIR", str(home / "cache"))
+    assert paths.state_dir() == Path("/.local/state/cvl")
+    assert privacy.secured() == []
+
+
 @ROOT_ONLY
 def test_roots_folder_is_as_good_as_ours(home: Path) -> None:
     with unprivileged(home):
@@ -499,6 +562,9 @@ def test_what_others_could_fill_with_commands_is_not_used(
         ("kubeconfig", "/etc/hosts"),
         ("endpoint", "https://x"),
         ("base", "/x"),
+        ("config", "~/checkout/ssh_config"),
+        ("kubeconfig", "~/checkout/config"),
+        ("endpoint", "~/x"),
     ],
 )
 def test_a_ledger_in_others_hands_decides_nothing_that_acts(
@@ -506,10 +572,13 @@ def test_a_ledger_in_others_hands_decides_nothing_that_acts(
 ) -> None:
     handle = {**HANDLE, name: value}
     assert checked("other", handle)
+    assert checked("local", {**HANDLE, "base": "~/here"})
     swap_ledger(home)
     with pytest.raises(CvlError, match="cannot be trusted"):
         checked("other", handle)
-    assert checked("other", {**HANDLE, "machine": "cvl-x"})
+    with pytest.raises(CvlError, match="cannot be trusted"):
+        checked("local", {**HANDLE, "base": "~/here"})
+    assert checked("other", {**HANDLE, "machine": "cvl-x", "base": "~/there"})
     if variable := {"config": "CVL_SSH_CONFIG", "endpoint": "AWS_ENDPOINT_URL"}.get(name):
         monkeypatch.setenv(variable, value)
         assert checked("other", handle)
