@@ -36,23 +36,37 @@ def _made(cls: type[T]) -> type[T]:
         if cls.__dict__.get(name) is None:  # `__eq__` of one's own sets `__hash__` to None
             setattr(made, name, method)
     made._cvl_fields = fields(made)  # noqa: SLF001 - ours
+    setters = tuple((field.name, getattr(made, field.name).__set__) for field in made._cvl_fields)  # noqa: SLF001
+    made._cvl_setters = setters  # noqa: SLF001
+    made._cvl_defaults = _known(made._cvl_fields, "default")  # noqa: SLF001
+    made._cvl_factories = _known(made._cvl_fields, "default_factory")  # noqa: SLF001
     return made  # type: ignore[no-any-return]
 
 
-def _init(self: Any, /, **given: object) -> None:
+def _known(fields: Any, what: str) -> dict[str, Any]:
+    """Return what the fields have of that, by name."""
     from dataclasses import MISSING
 
-    for field in self._cvl_fields:
-        value = given.pop(field.name, MISSING)
-        if value is MISSING:
-            value = field.default
-            if value is MISSING:
-                if field.default_factory is MISSING:
-                    raise TypeError(f"{type(self).__name__} needs {field.name}")
-                value = field.default_factory()
-        object.__setattr__(self, field.name, value)
-    if given:
-        raise TypeError(f"{type(self).__name__} has no {', '.join(given)}")
+    found = ((field.name, getattr(field, what)) for field in fields)
+    return {name: value for name, value in found if value is not MISSING}
+
+
+def _init(self: Any, /, **given: object) -> None:
+    """Set each field by its slot: tens of thousands are made of some classes, one by one."""
+    setters = self._cvl_setters
+    if len(given) != len(setters):
+        made = {n: make() for n, make in self._cvl_factories.items() if n not in given}
+        given = {**self._cvl_defaults, **made, **given}
+    try:
+        for name, put in setters:
+            put(self, given[name])
+    except KeyError as error:
+        raise TypeError(f"{type(self).__name__} needs {error.args[0]}") from None
+    if len(given) != len(setters):
+        known = [name for name, _ in setters]
+        raise TypeError(
+            f"{type(self).__name__} has no {', '.join(n for n in given if n not in known)}"
+        )
     if after := getattr(self, "__post_init__", None):
         after()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def land_archive(
     places, total = Places(set if second is None else DiskSet), NOTHING
     for part in chain([first], [second] if second else [], parts):
         results = arrange(part, place, places)
-        pieces = tuple(each._replace(source=source(each.source)) for each in results.pieces)
+        pieces = tuple(replace(each, source=source(each.source)) for each in results.pieces)
         chosen = Results(pieces=pieces, skipped=results.skipped)
         total = total.joined(land_tar(blocks(), chosen, into, others=True))
     return total

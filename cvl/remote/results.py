@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from cvl.errors import FetchError
 from cvl.remote.inert import inert
@@ -43,8 +43,9 @@ REASONS = {
 }
 
 
-class Changed(NamedTuple):
-    """One record of the verb `changed` (docs/far-side.md). A named tuple, as `Entry` is.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """One record of the verb `changed` (docs/far-side.md).
 
     `stamp` is the host's ctime of it, opaque, "" where the host does not say.
     """
@@ -57,11 +58,12 @@ class Changed(NamedTuple):
     stamp: bytes = b""
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
     """One result: `source` is what the host is asked for, `target` where it lands below DIR.
 
     `source` is below runs/<id>, or absolute where the job worked in place. `kind` is `f`, `l`
-    (then `link` is its target) or `d`, an empty folder. A named tuple, as `Entry` is.
+    (then `link` is its target) or `d`, an empty folder.
     """
 
     source: bytes

@@ -8,9 +8,9 @@ file takes 15; reading, it fills the memory with whatever length a hostile heade
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from cvl.errors import FetchError
+from cvl.values import dataclass
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -33,8 +33,9 @@ FILE, HARD, LINK, FOLDER = b"0", b"1", b"2", b"5"
 LONG_NAME, LONG_LINK, PAX, PAX_ALL = b"L", b"K", b"x", b"g"
 
 
-class Member(NamedTuple):
-    """One member of a tar: `size` bytes of content follow it. A named tuple, as `Entry` is."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One member of a tar: `size` bytes of content follow it."""
 
     name: bytes
     kind: bytes = FILE
