@@ -15,6 +15,7 @@ from cvl.errors import CvlError, UsageError
 from cvl.guardian import environment
 from cvl.hidden import key
 from cvl.paths import config_dir, private, replace_file
+from cvl.privacy import trouble
 
 MARK = "# cvl reap"
 SECRETS = ("LAMBDA_API_KEY", "LAMBDA_API_BASE", "AWS_PROFILE", "AWS_REGION", "KUBECONFIG")
@@ -26,11 +27,22 @@ def install(environ: Mapping[str, str]) -> str:
 
     The key is written when the rest is in place, and taken away again where that fails.
     """
-    text, file = environment_text(environ), private(config_dir()) / "reap.env"
+    if doubt := trouble():  # the timer runs what stands there
+        raise CvlError(f"no timer was installed: {doubt}", doubt.hint)
+    text, file = environment_text(environ), _folder() / "reap.env"
     words = [sys.executable, "-P", "-m", "cvl", "reap", "-y"]
     if has_systemd(environ):
         return by_systemd(words, file, text, environ)
     return by_cron(words, file, text)
+
+
+def _folder() -> Path:
+    """Return our configuration folder, which is there then. Raises `CvlError`."""
+    try:
+        return private(config_dir())
+    except OSError as error:
+        text = f"no timer was installed: {config_dir()}: {error.strerror}"
+        raise CvlError(text, "CVL_CONFIG_DIR names another folder") from error
 
 
 def installed(environ: Mapping[str, str]) -> bool:

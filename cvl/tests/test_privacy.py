@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cvl import paths, privacy
-from cvl.cli.reap_install import write_privately
+from cvl.cli.reap_install import install, write_privately
 from cvl.errors import CvlError, LedgerError, UsageError
 from cvl.handles import checked
 from cvl.keys import RunKeys
@@ -620,3 +620,24 @@ def test_the_mode_of_what_is_no_file_of_ours_stays(home: Path) -> None:
     paths.ledger_file().symlink_to(pipe)
     assert privacy.secured() == []
     assert mode(pipe) == 0o666
+
+
+def lose_config(_home: Path) -> None:
+    """A file in the place of the folder."""
+    shutil.rmtree(paths.config_dir())
+    paths.config_dir().touch()
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize(
+    "wrong", [give_config, open_parent, foreign_parent, give_state, lose_config]
+)
+def test_no_timer_is_installed_that_others_could_change(
+    home: Path, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Path], None]
+) -> None:
+    monkeypatch.setenv("LAMBDA_API_KEY", "secret")
+    monkeypatch.setenv("PATH", "/nowhere")
+    wrong(home)
+    with pytest.raises(CvlError, match="no timer was installed"):
+        install(os.environ)
+    assert not list(home.rglob("reap.env"))
