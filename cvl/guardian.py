@@ -54,7 +54,7 @@ class Guardian:
             os.close(log)
         if process is None:
             raise CvlError(
-                "the guardian process did not start; nothing was rented",
+                "the guardian process did not start",
                 f"{folder / 'guardian.log'} may tell why",
             )
         self._process = process

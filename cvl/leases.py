@@ -102,7 +102,10 @@ class Leases:
         name, after `in_doubt`. What turns up late is taken as if the reply had come. Raises what
         `create` raised when nothing was made, `StillOpen` when nobody can say.
         """
-        self.guarded()
+        try:
+            self.guarded()
+        except CvlError as error:
+            raise CvlError(f"{error}; nothing was rented", error.hint) from error
         lease = self._ledger.intend(self._run_id, resource, provider=self._owner.name, by=me())
         if lease is None:
             raise CvlError(f"{self._run_id} was ended by another process", "`cvl ps` shows it")
@@ -203,7 +206,11 @@ class Leases:
             over = not self._release.open()
         except LedgerError:
             over = False
-        guardian = self._duty.end(alive=not over)
+        try:
+            guardian = self._duty.end(alive=not over)
+        except CvlError as error:  # what has ended the run says more
+            self._scope.warn(f"nobody looks after what may be left: {error}; `cvl reap` does")
+            return
         if guardian and over:
             guardian.done()
         elif guardian:

@@ -8,6 +8,8 @@ from cvl.paths import ledger_file, no_file
 from cvl.terminal import say
 
 QUERY = "SELECT 1 FROM leases WHERE state <> 'released' LIMIT 1"
+PATIENCE = 0.2
+"""Seconds to wait for other processes: the command itself waits longer, and says so."""
 ENOUGH = 10_000_000
 """Instructions of SQLite's for it, which needs a few dozen: about a second's work."""
 
@@ -33,7 +35,7 @@ def open_leases() -> str:
     from cvl.reap import price
 
     with suppress(LedgerError):
-        orphans = [each for each in Ledger(path).orphans() if each.leases]
+        orphans = [each for each in Ledger(path, patience=PATIENCE).orphans() if each.leases]
         rates = price(lease.price_per_hour for each in orphans for lease in each.leases)
         cost = f", {rates} USD an hour" if rates is not None else ""
         if orphans:
@@ -46,7 +48,7 @@ def _any_open(path: str) -> bool:
     import sqlite3
 
     with suppress(sqlite3.Error):
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.2)
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=PATIENCE)
         db.set_progress_handler(lambda: True, ENOUGH)
         try:
             return db.execute(QUERY).fetchone() is not None

@@ -216,6 +216,8 @@ class Ledger:
     def leases(self, run_id: str | None = None, *, open_only: bool = False) -> list[Lease]:
         """Return the resources of a run, or of all, in the order in which they were noted."""
         with self._store.reading() as db:
+            if db is None and run_id is not None:  # it was noted: what it has is not known now
+                raise LedgerError(f"there is no ledger {self.path}", runs.MISSING)
             return [] if db is None else leases.select(db, run_id, open_only=open_only)
 
 

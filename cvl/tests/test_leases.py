@@ -489,6 +489,37 @@ def test_one_that_is_killed_again_and_again_is_not_replaced_for_ever(
     assert len(started) == MOST
 
 
+def test_that_no_guardian_starts_in_the_end_hides_no_error(
+    ledger: Ledger, shop: Shop, clock: FakeClock
+) -> None:
+    """A full disk: nothing can be noted, the guardian has done its part, another cannot start."""
+    duty = Duty()
+    duty.wait = threading.Event().wait  # type: ignore[assignment]
+    supply = iter([duty])
+
+    def start() -> Duty:
+        for each in supply:
+            return each
+        raise CvlError("it did not start")
+
+    leases = leases_of(ledger, shop, clock, start)
+    leases.acquire(WANTED, shop.make)
+    duty.dead.set()
+    leases.close()
+    with pytest.raises(CvlError, match="it did not start; nothing was rented"):
+        leases_of(ledger, shop, clock, start).acquire(WANTED, shop.make)
+
+
+def test_without_its_ledger_a_run_may_hold_something(
+    ledger: Ledger, shop: Shop, clock: FakeClock
+) -> None:
+    leases = leases_of(ledger, shop, clock)
+    leases.acquire(WANTED, shop.make)
+    ledger.path.unlink()
+    assert leases.any_open()
+    assert Ledger(ledger.path).leases() == []
+
+
 @pytest.mark.parametrize(("left_open", "told"), [(True, "hang up"), (False, "done")])
 def test_what_is_open_in_the_end_goes_to_the_guardian(
     ledger: Ledger, shop: Shop, clock: FakeClock, left_open: bool, told: str
