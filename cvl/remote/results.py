@@ -178,6 +178,8 @@ def fresh(results: Results, into: Path, seen: Mapping[bytes, bytes]) -> Results:
 
     `seen` is what the earlier fetches returned as `Landed.seen`.
     """
+    if not seen:
+        return results
     folder = os.fsencode(into) + b"/"
     pieces = tuple(piece for piece in results.pieces if not _is_here(piece, folder, seen))
     return Results(pieces=pieces, skipped=results.skipped)

@@ -37,6 +37,9 @@ ENCODED = rb"LS0tLS1CRUdJTi(?:BSU0EgUFJJV|BQUklWQVRF|BFQyBQUklWQ|BPUEVOU1NI|BFTk
 
 WIDE = (b"P\0R\0I\0V\0A\0T\0E", b"P\0\0\0R\0\0\0I\0\0\0V")
 
+MARKS = b"\xef\xbb\xbf\xff\xfe \t\r\n"
+"""What may stand before a text: marks of how it is written, and blanks."""
+
 TOKEN = rb"_(?:authToken|auth|password)[ \t]*+=[ \t]*+[^\s$]"
 """A token in an `.npmrc` that is not taken from a variable."""
 
@@ -55,7 +58,8 @@ def any_named(paths: Sequence[bytes]) -> bool:
 
 def inside(path: bytes, start: bytes) -> str:
     """Return what secret a file holds that starts so, in words; "" if it seems to hold none."""
-    text = _narrow(start)
+    wide = b"\0" in start and (WIDE[0] in start or WIDE[1] in start)
+    text = _narrow(start, wide=wide) if wide or start[:1] in MARKS else start
     if b"PRIVATE KEY" in text and re.search(KEY, text):
         return "a private key"
     if text.startswith(b"PuTTY-User-Key-File-"):
@@ -67,8 +71,8 @@ def inside(path: bytes, start: bytes) -> str:
     return ""
 
 
-def _narrow(start: bytes) -> bytes:
+def _narrow(start: bytes, *, wide: bool) -> bytes:
     """Return a text of two or four bytes a letter, as Windows writes it, in one; without a mark."""
-    if start[:2] in {b"\xff\xfe", b"\xfe\xff"} or any(wide in start for wide in WIDE):
+    if wide or start[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         start = start.replace(b"\0", b"")
-    return start[:8].lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n") + start[8:]
+    return start[:8].lstrip(MARKS) + start[8:]

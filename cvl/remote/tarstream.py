@@ -170,7 +170,7 @@ def _block(member: Member) -> bytes:
         b"%011o\0" % size if size < OCTAL_LIMIT else b"\x80" + size.to_bytes(11, "big"),
         member.mtime,
     )
-    checksum = sum(name) + sum(numbers) + sum(member.kind) + sum(link) + CONSTANT
+    checksum = sum(name + numbers + member.kind + link) + CONSTANT
     return b"%b%b%06o\0 %b%b%b" % (
         name.ljust(NAME, b"\0"),
         numbers,
