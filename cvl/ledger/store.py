@@ -16,7 +16,7 @@ from cvl.errors import LedgerError
 from cvl.ledger import upkeep
 from cvl.ledger.columns import decoded
 from cvl.ledger.schema import APPLICATION, TABLES, VERSION
-from cvl.ledger.trouble import ELSEWHERE, Damaged, explained, is_damage
+from cvl.ledger.trouble import ELSEWHERE, Damaged, explained, is_damage, is_locked
 from cvl.paths import no_file, private
 from cvl.privacy import unsafe
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0
 """Seconds to wait for other processes. A write takes milliseconds: only something stuck lasts."""
+STUCK = 1.0
+"""The same, once that was in vain: what has to be done without the ledger must not wait again."""
 
 LONGEST = 1 << 24
 """Bytes of one row; a damaged length must not fill the memory."""
@@ -179,6 +181,8 @@ class Store:
             import sqlite3
 
             if isinstance(error, (Damaged, sqlite3.Error, OSError, *STRANGE)):
+                if is_locked(error):
+                    self._patience = min(self._patience, STUCK)
                 raise explained(verb, self.path, error) from error
             raise
 

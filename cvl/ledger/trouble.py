@@ -52,6 +52,11 @@ def is_damage(error: BaseException | None) -> bool:
     return isinstance(error, Damaged) or _code(error) in {CORRUPT, NOTADB}
 
 
+def is_locked(error: BaseException | None) -> bool:
+    """Tell whether another process has kept the file to itself for all the time we waited."""
+    return _code(error) == BUSY
+
+
 def _said(path: Path, error: Exception) -> tuple[str, str]:
     if isinstance(error, OSError):
         return _said_by_system(error)

@@ -218,3 +218,21 @@ def test_waiting_for_others_is_not_computing(
     later.start()
     assert ledger.note(RUN, deadline=1.0)
     later.join()
+
+
+def test_a_lock_that_stays_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ending asks many times, and does without the ledger: it must not wait each time."""
+    ledger = Ledger(filled(tmp_path / "ledger.db", runs=1).path, patience=2)
+    monkeypatch.setattr(store, "STUCK", 0.01)
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(LedgerError, match="locked"):
+            ledger.runs()
+        before = time.monotonic()
+        for _ in range(5):
+            with pytest.raises(LedgerError, match="locked"):
+                ledger.note(RUN, deadline=1.0)
+        assert time.monotonic() - before < 2
+    assert ledger.note(RUN, deadline=1.0)
