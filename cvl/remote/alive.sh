@@ -76,7 +76,7 @@ state() {
     concluded && return
     supervised && { _state=running; return; }
     concluded && return
-    . "$_here/sweep.sh"
+    load sweep
     lost
     concluded || fail internal 'the result cannot be written'
 }
@@ -187,3 +187,5 @@ free() {
 }
 
 unlock() { printf 'free\n' >"$_held"; }
+
+_loaded=alive # the last line: nothing of it is missing

@@ -120,3 +120,5 @@ git_root() {
     try mkdir "$1/.git" "$1/.git/objects" "$1/.git/refs"
     printf 'ref: refs/heads/main\n' >"$1/.git/HEAD"
 }
+
+_loaded=cache # the last line: nothing of it is missing

@@ -2,7 +2,7 @@
 
 changed() {
     known || fail unknown "no such run: $_id"
-    . "$_here/run.sh"
+    load run
     place
     [ -d "$_place" ] || _place=$_job/work
     [ -e "$_run/inplace" ] || [ ! -d "$_job" ] || unlock_files
@@ -93,7 +93,7 @@ unlock_files() {
     find "$_job/ws" "$_job/work" -user "$(id -u)" \
         \( -type f ! -perm -400 -o -type d ! -perm -500 \) -exec chmod u+rX {} \; 2>/dev/null
     [ -n "$_image" ] && ! legible || return 0
-    . "$_here/containers.sh"
+    load containers
     # shellcheck disable=SC2016 # the container's shell expands it
     as_root "$_image" "$_job" \
         'find /r/ws /r/work ! -user "$(stat -c %u /r)" ! -type l -exec chmod a+rX {} +'
@@ -122,3 +122,5 @@ pack() {
         *) xargs -0 tar -cf - --no-recursion ;;
     esac || say warn 'some files could not be read'
 }
+
+_loaded=changes # the last line: nothing of it is missing

@@ -67,7 +67,7 @@ empty() {
     rm -rf "$@" 2>/dev/null && return
     for _file; do force "$_file" || _help=needed; done
     [ -n "$_help" ] || return 0
-    . "$_here/containers.sh"
+    load containers
     as_root "$_image" "$_job" 'cd /r && for f in * .[!.]*; do [ "$f" = result ] || rm -rf "$f"; done' &&
         [ "$_job" != "$_run" ] && rmdir "$_job"
 }
@@ -85,3 +85,5 @@ leftovers() {
     find "$_job" "$_run" -mindepth 1 ! -name result 2>/dev/null | head -n 20 |
         while IFS= read -r _file; do say warn "cannot remove $_file"; done
 }
+
+_loaded=clean # the last line: nothing of it is missing

@@ -72,3 +72,5 @@ local_images() {
     [ -z "$1" ] || { engine 10 image inspect "$1" >/dev/null && printf '%s\n' "$1"; }
     engine 10 image ls -q | head -n 8
 }
+
+_loaded=containers # the last line: nothing of it is missing

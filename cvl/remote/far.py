@@ -27,10 +27,17 @@ INSTALL = (
     f"umask 077; export LC_ALL=C; read -r lib base; {BASE}"
     "new=$base/lib/.$lib.$$; "
     'mkdir -p "$new" && tar -xof - -C "$new" || exit 1; '
-    'test -d "$base/lib/$lib" || mv "$new" "$base/lib/$lib"; rm -rf "$new"; '
-    'test -d "$base/lib/$lib"'
+    "old=$base/lib/$lib; "
+    'test -d "$old" || rm -f "$old"; test -d "$old" || mv "$new" "$old"; '
+    'if test -d "$new"; then chmod 700 "$old"; '
+    'for file in "$old"/*; do test ! -d "$file" || rm -rf "$file"; done; '
+    'mv -f "$new"/* "$old"; rm -rf "$new"; fi; '
+    'test -r "$old/supervisor.sh"'
 )
-"""What puts files into lib/<hash>: the hash and the base on the first line, then a tar."""
+"""What puts our files into lib/<hash>: the hash and the base on the first line, then a tar.
+
+Those that are there already are replaced, each by a rename: they may be damaged.
+"""
 LOOK = f'read -r lib base; {BASE}test -d "$base"'
 """What tells by its exit status whether there is a base at all."""
 
@@ -162,10 +169,10 @@ class FarSide:
                 stream.close()
                 raise
             answers = stream.answers()
-            if not self.supply(answers):
+            if not self.supply(stream, failure, scope):
                 self.check(stream, answers, failure)
                 return answers
-        raise NotReady(f"{self.transport.where} loses what is installed in {self.shown}")
+        raise self.loses()
 
     @contextmanager
     def within(self, seconds: float, scope: Scope | None = None) -> Iterator[Scope]:
@@ -186,6 +193,13 @@ class FarSide:
             scope.checkpoint()
             raise self.silent() from None
 
+    def loses(self) -> NotReady:
+        """Return the error for a machine whose shell files do not work, though just installed."""
+        return NotReady(
+            f"{self.transport.where} does not run what is in {self.shown}/lib, or loses it",
+            f"does a job change it? End that, then remove {self.shown}/lib there",
+        )
+
     def silent(self) -> Silent:
         """Return the error for a machine that gives no answer."""
         return Silent(
@@ -193,16 +207,28 @@ class FarSide:
             "its login shell or its disk may be stuck: does `ssh HOST true` return?",
         )
 
-    def supply(self, answers: Sequence[Answer]) -> bool:
-        """Install our shell files if these answers ask for them; return whether they did."""
-        if Answer("need", f"lib {library().hash}") not in answers:
+    def supply(self, stream: Stream, failure: Exception | None, scope: Scope) -> bool:
+        """Install our shell files if the request that ended lacked them; return whether we did.
+
+        They are damaged where it ended without a word of ours, or the host runs nothing at all.
+        Raises as `install`.
+        """
+        if Answer("need", f"lib {library().hash}") in stream.answers():
+            self.install(library().hash, library().archive(), scope)
+            return True
+        if failure or not stream.mute:
             return False
-        self.install(library().hash, library().archive())
+        try:
+            self.install(library().hash, library().archive(), scope)
+        except NotReady as error:
+            if error.hint in HINTS.values():
+                raise
+            return False
         return True
 
-    def install(self, lib_hash: str, archive: bytes) -> None:
-        """Unpack a tar into lib/<hash> there, once, atomically. Raises `NotReady`."""
-        with self.within(ASK_LIMIT) as scope:
+    def install(self, lib_hash: str, archive: bytes, outer: Scope | None = None) -> None:
+        """Unpack a tar into lib/<hash> there. Raises `HostError`, and as `outer.checkpoint`."""
+        with self.within(ASK_LIMIT, outer) as scope:
             stream = Stream(self.transport.start(("sh", "-c", INSTALL)), "-", self.transport)
             stream.hold(f"{lib_hash} {self.base}\n".encode("utf-8", ESCAPE))
             try:
@@ -226,7 +252,7 @@ class FarSide:
                 raise self.refused(answer.rest)
         if failure:
             raise failure
-        if not answers and stream.failed:
+        if stream.mute or (not answers and stream.failed):
             raise NotReady(
                 f"{self.transport.where} did not run our command: {stream.words()}",
                 "does `ssh HOST true` work, and is there a POSIX sh on its PATH?",

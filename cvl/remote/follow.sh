@@ -93,3 +93,5 @@ nap() {
         sleep 0.1
     fi
 }
+
+_loaded=follow # the last line: nothing of it is missing

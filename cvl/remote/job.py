@@ -22,7 +22,8 @@ PAUSES = (0.0, 0.1, 0.3, 1.0, 2.0, 5.0, 10.0)
 """Seconds between attempts to get back; the last one repeats."""
 FINISH_LIMIT = 30.0
 SHORT_LIMIT = 4
-"""Times that a host may end, without a fault, before all the output that its result names."""
+"""Times that a host may end, without a fault, before all the output that its result names; and
+that it may lack what we have just installed there."""
 
 
 class RemoteJob:
@@ -54,7 +55,7 @@ class RemoteJob:
         self._scope = Scope(clock)
         self._left = 0
         self._short: list[int] = []
-        self._supplied = False
+        self._supplied = 0
         self._bell = Bell()
         self._clock = clock or SystemClock()
         self._patience = patience
@@ -79,7 +80,7 @@ class RemoteJob:
                 stream = fresh if fresh and offset == 0 else self._follow(offset)
                 for data in self._named(stream, offset):
                     offset += len(data)
-                    attempt, since = 0, self._clock.monotonic()
+                    attempt, since, self._supplied = 0, self._clock.monotonic(), 0
                     yield LogChunk(data=data, cursor=str(offset))
                 if self._is_over(stream, offset):
                     return
@@ -188,11 +189,10 @@ class RemoteJob:
         """Return whether the stream ended because the job did, with every byte seen."""
         failure = stream.finish(FINISH_LIMIT)
         answers = stream.answers()
-        if self._far.supply(answers):
-            if self._supplied:
-                where, base = self._far.transport.where, self._far.shown
-                raise Unreachable(f"{where} loses what is installed in {base}")
-            self._supplied = True
+        if self._far.supply(stream, failure, self._scope):
+            self._supplied += 1
+            if self._supplied > SHORT_LIMIT:
+                raise self._lost(self._far.loses())
             return False
         if self._settle and any(answer.word == "unknown" for answer in answers):
             return True  # a `poll` settles it

@@ -62,7 +62,7 @@ def start(
             if answer and answer.word == "started":
                 cargo.arrived(stream, scope)
                 return RemoteJob(far, handle, started=stream, clock=scope.clock)
-            cargo.refused(stream)
+            cargo.refused(stream, scope)
         except Silent as error:
             if not (doubt or sent):
                 raise
@@ -105,6 +105,7 @@ class Cargo:
         self._seal = [("seal", seal)] if seal else []
         assert spec.source is not None
         self._sync = None if setup.in_place else TreeSync(far, spec.source)
+        self._mended = False
 
     def headers(self) -> Headers:
         """Return the start request's headers (docs/far-side.md)."""
@@ -135,11 +136,14 @@ class Cargo:
 
         return write
 
-    def refused(self, stream: Stream) -> None:
+    def refused(self, stream: Stream, scope: Scope) -> None:
         """Do what the answers ask for before another attempt; else raise what they say."""
         failure = stream.finish(FINISH_LIMIT)
         answers = stream.answers()
-        if not (self._far.supply(answers) or self._supply(answers)):
+        if stream.mute and self._mended:
+            raise self._far.loses()
+        self._mended = stream.mute
+        if not (self._far.supply(stream, failure, scope) or self._supply(answers)):
             self._far.check(stream, answers, failure)
 
     def arrived(self, stream: Stream, scope: Scope) -> None:

@@ -36,8 +36,8 @@ class Library:
     files: Mapping[str, bytes]
 
     def archive(self) -> bytes:
-        """Return them as one tar, each executable."""
-        return tar_of(self.files)
+        """Return them as one tar: none can be written to, so that a job's `>file` fails."""
+        return tar_of(self.files, 0o500)
 
 
 @cache

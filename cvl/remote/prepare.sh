@@ -68,3 +68,5 @@ gpus_suffice() {
 shim() {
     ! command -v docker >/dev/null || ln -s "$_here/docker.sh" "$_fresh/bin/docker"
 }
+
+_loaded=prepare # the last line: nothing of it is missing

@@ -128,14 +128,12 @@ timer() {
         _idle=$!
         concluded && exit
     done
-    . "$_here/sweep.sh" && . "$_here/containers.sh"
     end_run "$2" "$_grace"
 }
 
 # finish: what the job left is ended, then the result is written. Whoever renames `open` first,
 # the job's own end or a stop, decides why the run ended.
 finish() {
-    . "$_here/sweep.sh" && . "$_here/containers.sh"
     uptime
     _mercy=$_grace
     [ "$_mercy" -lt 200 ] || _mercy=200
@@ -162,3 +160,5 @@ act() {
     exec 8>&-
     sh "$_run/action.sh" >"$_run/action.log" 2>&1
 }
+
+_loaded=run # the last line: nothing of it is missing

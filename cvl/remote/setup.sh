@@ -42,6 +42,7 @@ case $said in
     *"$version"*) ;;
     *) fail 1 python-broken "what was sent is cvl $version, what runs there says $said" ;;
 esac
+find "$new/all" -type f -exec chmod a-w {} + # so that a job's `>file` fails
 
 # rename(2) by Python: mv would move the folder *into* one that another set-up has just put there
 "$python" -I - "$new/all" "$base/lib/$hash" "$base/bin/cvl" <<'END' || fail 1 readonly "cannot write to $base"

@@ -48,3 +48,5 @@ roomy() {
     _free=$(df -Pk "$_base" 2>/dev/null | awk 'NR > 1 { print $4; exit }')
     [ "$((${_free:-0} / 10))" -ge "$1" ]
 }
+
+_loaded=spare # the last line: nothing of it is missing

@@ -5,7 +5,7 @@ start() {
     for _h in $_need; do
         [ -e "$_base/lib/$_h" ] || { say need lib "$_h"; exit 1; }
     done
-    . "$_here/cache.sh" && . "$_here/spare.sh" && . "$_here/prepare.sh"
+    load cache spare prepare run sweep containers ${_follow:+follow} # all, while a refusal costs nothing
     cache_fits
     trap ':' PIPE # we have to clean up when nobody hears us any more
     trap 'exit 1' HUP INT TERM
@@ -27,13 +27,13 @@ start() {
     exec 7<"$_run/alive" 8>&-
     rm -rf "$_new"
     [ -z "$_spare" ] || leave spare "$_cache" "$_spare" >/dev/null 7<&-
-    [ -z "$_follow" ] || { . "$_here/follow.sh" && watch; }
+    [ -z "$_follow" ] || watch
 }
 
 # The run is there already: a second start only follows.
 join() {
     say started
-    [ -z "$_follow" ] || { . "$_here/follow.sh" && follow; }
+    [ -z "$_follow" ] || { load follow && follow; }
 }
 
 unpack() {
@@ -107,3 +107,5 @@ publish() {
     [ ! -e "$_job" ] || try rm -rf "$_job"
     mv "$_new/job" "$_job" 2>/dev/null || try mv "$_new/job" "$_job"
 }
+
+_loaded=start # the last line: nothing of it is missing

@@ -43,7 +43,7 @@ class Stream:
         self._news = threading.Condition()
         self._done = False
         self._heard = 0
-        self._payload_read = self._closed = False
+        self._payload_read = self._closed = self._marked = False
         self._pending = b""
         os.set_blocking(process.stdin.fileno(), False)
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -137,6 +137,11 @@ class Stream:
         return self._process.poll()
 
     @property
+    def mute(self) -> bool:
+        """Whether nothing of ours has come, no answer and not the line before a payload."""
+        return not self._marked and not self.answers()
+
+    @property
     def failed(self) -> bool:
         """Whether the command over there ended with an error."""
         return self.code not in {None, 0}
@@ -161,6 +166,7 @@ class Stream:
                 head += data
                 at = head.find(mark)
                 if at >= 0:
+                    self._marked = True
                     return head[at + len(mark) :] or self._some(descriptor, scope)
                 head = head[-len(mark) :]
                 seen += len(data)

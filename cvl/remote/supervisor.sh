@@ -18,6 +18,16 @@ fail() {
     exit 1
 }
 
+# load FILE...: read these files of ours. A job may have damaged one by accident: without an answer
+# of ours the client puts all of them there again.
+load() {
+    for _part; do
+        _loaded=
+        . "$_here/$_part.sh"
+        [ "$_loaded" = "$_part" ] || exit 1
+    done
+}
+
 # Output that follows this line is ours, what stood before is the login shell's.
 open_answer() { printf 'cvl:%s\n' "$_nonce"; }
 
@@ -112,6 +122,7 @@ stop() {
     state
     [ "$_state" = running ] || { say "$_state"; return; }
     here
+    load sweep containers # as the process will
     unset CVL_RUN_ID # we may have been asked from within the run
     leave stop "$_cause" "$_grace" >/dev/null
     say stopping
@@ -143,19 +154,20 @@ told() {
 request() {
     headers
     case $_verb in
-        start) . "$_here/start.sh" && start ;;
-        follow | written) . "$_here/follow.sh" && "$_verb" ;;
+        start) load start && start ;;
+        follow | written) load follow sweep && "$_verb" ;;
         status | stop) "$_verb" ;;
-        changed | pack) . "$_here/changes.sh" && "$_verb" ;;
-        clean | runs | sweep) . "$_here/clean.sh" && "$_verb" ;;
+        changed | pack) load changes && "$_verb" ;;
+        clean | runs | sweep) load clean sweep && "$_verb" ;;
         *) fail usage "verb: $_verb" ;;
     esac
 }
 
-. "$_here/alive.sh"
+# What outlives a request reads all of its files before it begins: later they may be damaged.
+load alive
 case $_entry in
     request) request ;;
-    supervise) told && . "$_here/run.sh" && supervise ;;
-    stop) told && . "$_here/sweep.sh" && stop_run "$5" "$6" ;;
-    spare) told && . "$_here/start.sh" && . "$_here/cache.sh" && . "$_here/spare.sh" && make_spare "$5" "$6" ;;
-esac
+    supervise) told && load run sweep containers && supervise ;;
+    stop) told && load sweep containers && stop_run "$5" "$6" ;;
+    spare) told && load start cache spare && make_spare "$5" "$6" ;;
+esac; exit # what may stand here by now is not ours

@@ -5,7 +5,6 @@ stop_run() {
     trap ':' HUP INT TERM PIPE
     of "$_id"
     read -r _own _rest <"$_run/options"
-    . "$_here/containers.sh"
     end_run "$1" "${2:-$_own}"
 }
 
@@ -57,7 +56,7 @@ lost() {
     if ! concluded; then
         uptime
         _deadline=$((_now + 200))
-        . "$_here/containers.sh"
+        load containers
         clear_out TERM
         conclude lost 125 ''
     fi
@@ -182,3 +181,5 @@ any_left() {
     done
     return 1
 }
+
+_loaded=sweep # the last line: nothing of it is missing

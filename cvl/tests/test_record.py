@@ -229,7 +229,7 @@ def test_following_ends_when_less_output_comes_than_there_is(tmp_path: Path) -> 
 
 
 def test_following_ends_when_a_host_wants_to_be_installed_for_ever(tmp_path: Path) -> None:
-    with pytest.raises(LostContact, match="loses what is installed"):
+    with pytest.raises(LostContact, match="or loses it"):
         list(job_at(tmp_path, f"need lib {library().hash}", patience=0.1).chunks())
 
 
