@@ -140,14 +140,19 @@ class RemoteJob:
         offset = int(after or 0)
         headers = [*self._id(), ("offset", str(offset))]
         with self._far.patient(self._scope) as scope:
-            stream = self._far.open("written", headers, scope=scope)
-            try:
-                for data in stream.payload(scope):
-                    offset += len(data)
-                    yield LogChunk(data=data, cursor=str(offset))
-                self._far.check(stream, stream.answers(), stream.finish(FINISH_LIMIT, scope))
-            finally:
-                stream.close()
+            for _ in range(2):
+                stream = self._far.open("written", headers, scope=scope)
+                try:
+                    for data in stream.payload(scope):
+                        offset += len(data)
+                        yield LogChunk(data=data, cursor=str(offset))
+                    failure = stream.finish(FINISH_LIMIT, scope)
+                finally:
+                    stream.close()
+                if not self._far.supply(stream, failure, scope):
+                    self._far.check(stream, stream.answers(), failure)
+                    return
+        raise self._far.loses()
 
     def close(self) -> None:
         self._closed = True

@@ -65,6 +65,13 @@ def test_a_timeout_holds_while_they_are_damaged(desk: Desk) -> None:
     assert desk.left(desk.runs()[0]) == []
 
 
+def test_logs_mends_them_and_shows_what_there_is(desk: Desk) -> None:
+    job = f"{{ {DAMAGE['emptied']}; }} 2>/dev/null; echo out; sleep 1000"
+    run = desk.sh(job, "-d", "--timeout", "60s").out.decode().strip()
+    wait_for(lambda: desk.cvl("logs", run).out == b"out\n")
+    assert desk.cvl("stop", run, "--grace", "0s").code == 0
+
+
 def test_a_job_cannot_write_to_them_by_accident(desk: Desk, sshd: Sshd) -> None:
     assert desk.sh("exit 0").code == 0
     files = [*sshd.home.glob(".cvl/lib/*/*.sh")]
