@@ -75,7 +75,9 @@ def late(cloud: LambdaCloud, due: float) -> float:
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["client lives", "client is killed"])
-@pytest.mark.parametrize("name", ["hang", "garbage-result", "garbage", "flood-stderr", "drip"])
+@pytest.mark.parametrize(
+    "name", ["hang", "garbage-result", "garbage", "flood-stderr", "drip", "close-early"]
+)
 def test_a_machine_is_gone_in_time_whatever_its_host_does(
     desk: Desk, cloud: LambdaCloud, name: str, killed: bool, record_property: Callable[..., None]
 ) -> None:
