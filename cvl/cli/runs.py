@@ -159,7 +159,7 @@ def stop_one(run: Run, grace: float, console: Console) -> None:
     ledger = Ledger(ledger_file())
     held = not foreign(run) and bool(ledger.leases(run.id, open_only=True))
     if held and not begun(run):
-        call_off(run, ledger)
+        given_back(run, ledger, console)
         console.say(f"{run.id} is stopped; its job had not begun")
         return
     try:
@@ -169,7 +169,7 @@ def stop_one(run: Run, grace: float, console: Console) -> None:
             raise
         console.say(f"{run.id} could not be stopped there: {said(error)}")
         console.say(f"{run.id}: its machine is given back now; results may be lost")
-        call_off(ledger.run(run.id), ledger)
+        given_back(ledger.run(run.id), ledger, console)
         console.say(f"{run.id} is stopped")
         return
     if status.cause is Cause.STOPPED:
@@ -210,6 +210,15 @@ def noted(run: Run) -> ExitStatus | None:
 def begun(run: Run) -> bool:
     """Return whether the job of a run may have begun."""
     return run.state not in {RunState.PLANNED, RunState.LAUNCHING}
+
+
+def given_back(run: Run, ledger: Ledger, console: Console) -> None:
+    """Call a run off; by its tag where the ledger cannot be written. Raises that it cannot."""
+    try:
+        call_off(run, ledger)
+    except LedgerError:
+        stop_tagged(run.id, console)
+        raise
 
 
 def call_off(run: Run, ledger: Ledger) -> None:

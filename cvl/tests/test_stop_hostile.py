@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from cvl.cli import main
+from cvl.errors import LedgerError
+from cvl.ledger import Ledger, RunState
+from cvl.ledger.store import Store
+from cvl.paths import ledger_file
+from cvl.process import owner_of
 from cvl.testing import hostile
 from cvl.testing.desk import Desk
 from cvl.testing.hostile import HostileHost
+from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
+from cvl.tests.test_guardian import fake, rented  # noqa: F401 - a fixture
 
 
 @pytest.mark.timeout(240)
@@ -26,6 +35,37 @@ def test_what_cannot_be_read_is_no_success_and_stops_no_other(tmp_path: Path, na
         assert "defect" not in done.err
         bad.login.reform()
         assert desk.cvl("stop", first, "--grace", "1s").code == 0
+
+
+@pytest.mark.parametrize("state", [RunState.LAUNCHING, RunState.RUNNING])
+def test_a_ledger_that_cannot_be_written_keeps_no_machine(
+    fake: FakeCloud,  # noqa: F811
+    state: RunState,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As on a full disk: what is rented ends by its tag, and the exit says what is wrong."""
+    run = rented(fake, dead())
+    if state is RunState.RUNNING:
+        Ledger(ledger_file()).advance(run, state)
+    monkeypatch.setattr(Store, "writing", refused)
+    assert main(["stop", run]) == 125
+    assert not fake.alive()
+    assert not fake.keys()
+    assert "the disk is full" in capsys.readouterr().err
+
+
+def refused(_store: Store) -> None:
+    raise LedgerError("cannot write the ledger: the disk is full", "make room")
+
+
+def dead() -> str:
+    """Return an owner that has ended."""
+    child = subprocess.Popen(["sleep", "60"])
+    owner = owner_of(child.pid)
+    child.kill()
+    child.wait()
+    return owner
 
 
 def desk_of(folder: Path, there: HostileHost) -> Desk:
