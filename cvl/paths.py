@@ -18,12 +18,16 @@ SIDE_FILES = ("", "-journal", "-wal", "-shm")
 """What SQLite adds to a database's name: its own files beside it."""
 FOR_ALL = stat.S_ISVTX | stat.S_IWOTH
 """What a folder like `/tmp` has: it is nobody's."""
-SYSTEM = re.compile(
-    r"/(bin|boot|dev|etc|home|lib|lib32|lib64|libx32|media|mnt|opt|proc|root|run|sbin|srv|sys"
-    r"|tmp|usr|var|Applications|Library|System|Users|Volumes|private)?"
+SYSTEM = frozenset(
+    ("/" + name)
+    for name in (
+        *("", "bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "libx32", "media"),
+        *("mnt", "opt", "proc", "root", "run", "sbin", "srv", "sys", "tmp", "usr", "var"),
+        *("Applications", "Library", "System", "Users", "Volumes", "private"),
+    )
 )
 """The folders of a whole machine."""
-OURS = re.compile(
+OURS = (
     r"cvl\.toml|reap\.env|ledger\.db.*|guardian\.log|runs|trees|trust|pace|prices|ssh|here"
     r"|catalog-.*|.*\.pyz|\..*\.[0-9a-f]{16}|lost\+found"
 )
@@ -117,7 +121,7 @@ def shared(folder: Path) -> str:
     It is the machine's, or holds our home. Follows links; it need not be there.
     """
     real = os.path.realpath(folder)
-    if SYSTEM.fullmatch(real):
+    if real in SYSTEM:
         return "it is a folder of the whole machine"
     home = os.path.realpath(os.path.expanduser("~"))  # noqa: PTH111 - works without $HOME
     return "your home lies in it" if f"{home}/".startswith(f"{real}/") else ""
@@ -209,7 +213,7 @@ def _in_use(opened: int, folder: Path) -> str:
     there = os.listdir(opened)
     if folder.name == "cvl" or "ledger.db" in there:
         return ""
-    other = min((name for name in there if not OURS.fullmatch(name)), default="")
+    other = min((name for name in there if not re.fullmatch(OURS, name)), default="")
     return f"it is open to others, and {other!r} in it is not cvl's" if other else ""
 
 
