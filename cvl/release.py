@@ -46,6 +46,8 @@ class Release:
 
     def open(self, kind: str = "") -> list[Lease]:
         """Return the lines that are open, the last first."""
+        if self._since:  # something was made, and noted
+            self._ledger.expect()
         found = self._ledger.leases(self._run_id, open_only=True)
         return [line for line in reversed(found) if not kind or line.kind == kind]
 

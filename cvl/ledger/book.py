@@ -213,11 +213,15 @@ class Ledger:
         with self._store.writing() as db:
             return leases.step(db, lease, LeaseState.RELEASED, self._now(), leases.REFUSED)
 
+    def expect(self) -> None:
+        """Raise `LedgerError` if there is no ledger: what a run has that was noted is not known."""
+        with self._store.reading() as db:
+            if db is None:
+                raise LedgerError(f"there is no ledger {self.path}", runs.MISSING)
+
     def leases(self, run_id: str | None = None, *, open_only: bool = False) -> list[Lease]:
         """Return the resources of a run, or of all, in the order in which they were noted."""
         with self._store.reading() as db:
-            if db is None and run_id is not None:  # it was noted: what it has is not known now
-                raise LedgerError(f"there is no ledger {self.path}", runs.MISSING)
             return [] if db is None else leases.select(db, run_id, open_only=open_only)
 
 
