@@ -125,7 +125,7 @@ class Outcome:
 class Bench:
     """One cloud and one warm parent; a context manager. Not for two threads at once."""
 
-    def __init__(self, folder: Path, *, hosts: str = "none") -> None:
+    def __init__(self, folder: Path, *, hosts: str = "none", boot_seconds: float = 0.05) -> None:
         """`hosts` as in `Settings`: with `none` the machine is a folder here."""
         self._root = folder
         self._number = 0
@@ -134,7 +134,7 @@ class Bench:
             Settings(
                 request_interval=0,
                 launch_interval=0,
-                boot_seconds=0.05,
+                boot_seconds=boot_seconds,
                 terminate_seconds=0.02,
                 hang_seconds=2.0,
                 hosts=hosts,

@@ -28,7 +28,8 @@ def tried(folder: Path, phase: str, number: int, times: int) -> Outcome:
 def test_a_signal_is_answered_and_nothing_is_left(
     phase: str, number: signal.Signals, tmp_path: Path
 ) -> None:
-    with Bench(tmp_path / "bench") as bench:
+    # long enough to be seen while it boots, also on a busy computer
+    with Bench(tmp_path / "bench", boot_seconds=0.5) as bench:
         for times in (1, 2, 3):
             given = {phase: [number] * times}
             outcome = bench.tried(Point(), signals=given, job=JOB)
