@@ -313,7 +313,7 @@ def hostile(number: int, seed: int = 0) -> list[Point]:
     choice.shuffle(names)
     return [
         Point(
-            client=Kill(at="time", n=round(choice.uniform(0.05, 3.0), 3)) if index % 3 else None,
+            client=Kill(at="time", n=round(choice.uniform(0.05, 1.0), 3)) if index % 3 else None,
             host=names[index % len(names)] if index % 4 else "",
             damage=choice.randint(1, 1 << 30) if index % 4 in {0, 1} else 0,
             detach=choice.random() < 0.2,

@@ -86,7 +86,7 @@ def test_no_host_and_no_damage_keeps_a_machine(share: int, tmp_path: Path) -> No
     """The machine turns hostile, bits of the ledger flip, the client is mostly killed as well."""
     outcomes = tried(hostile(BAD, seed=2000 + share), tmp_path, job="sleep 60")
     assert not leaks(outcomes)
-    assert any(each.status == -signal.SIGALRM for each in outcomes)
+    assert sum(each.status == -signal.SIGALRM for each in outcomes) > BAD / 3
 
 
 @pytest.mark.parametrize("name", ["hang", "deaf", "drip"])
