@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from decimal import Decimal
 
@@ -46,6 +47,18 @@ def duration(text: str) -> float:
 def minutes(number: float) -> float:
     """Return the seconds of `number` minutes, in the same bounds as `duration`."""
     return sane(float(number) * 60, f"{number} minutes")
+
+
+def variable(name: str, default: float) -> float:
+    """Return the number, 0 or more, that a variable of the environment holds.
+
+    Raises `UsageError`, which names it.
+    """
+    text = os.environ.get(name) or str(default)
+    number = float(text) if _BARE.fullmatch(text.strip()) else math.nan
+    if not 0 <= number <= YEAR:
+        raise UsageError(f"{name} is no number from 0 on: {_short(text)!r}", f"unset {name}")
+    return number
 
 
 def sane(seconds: float, text: str) -> float:

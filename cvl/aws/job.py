@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -21,7 +20,7 @@ from cvl.leases import cost
 from cvl.nodes import first_failed
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import Cause, ExitStatus, LogChunk, ended
-from cvl.units import dollars
+from cvl.units import dollars, variable
 
 OVER = frozenset({"Completed", "Failed", "Stopped", "Deleted"})
 """The states after which nothing is billed; one that is not here is going on."""
@@ -31,12 +30,12 @@ OWN_CODE = re.compile(r"cvl: exit code (\d+) on node")
 EXIT_CODE = re.compile(r"exit code:? (\d+)")
 CAUSE_TAG = "cvl-cause"
 
-SETTLE = float(os.environ.get("SAGEMAKER_SETTLE", "60"))
+SETTLE = variable("SAGEMAKER_SETTLE", 60)
 """Seconds after a request in which what it made may not be found yet."""
-LOOK = float(os.environ.get("SAGEMAKER_LOOK", "1"))
+LOOK = variable("SAGEMAKER_LOOK", 1)
 """Seconds between two looks at a job's output; five times that when nothing happens."""
 SLOWEST = 5
-DRAIN = float(os.environ.get("SAGEMAKER_DRAIN", "20"))
+DRAIN = variable("SAGEMAKER_DRAIN", 20)
 """Seconds without news after the end after which the output is taken for complete, where a
 stream lacks its last line: CloudWatch delivers late."""
 PATIENCE = 1800.0

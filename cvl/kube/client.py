@@ -6,7 +6,6 @@ A request is repeated here only where that is safe; whoever creates something de
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,11 +17,13 @@ from urllib.parse import urlencode
 from urllib.request import getproxies, proxy_bypass
 
 from cvl import outside
-from cvl.errors import MissingTool, NotConnected, Unreachable
+from cvl.errors import MissingTool, Unreachable
+from cvl.http_trouble import reason
 from cvl.kube.credentials import Credentials
 from cvl.kube.kubeconfig import Access, access
-from cvl.kube.refusals import understood
+from cvl.kube.refusals import understandable, understood
 from cvl.scope import Bell, Clock, SystemClock
+from cvl.units import variable
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -34,7 +35,7 @@ Object = Mapping[str, Any]
 Query = Mapping[str, str]
 
 CONNECT_LIMIT = 10.0
-READ_LIMIT = float(os.environ.get("CVL_KUBE_READ", "30"))
+READ_LIMIT = variable("CVL_KUBE_READ", 30)
 """Seconds that the API server may take for an answer."""
 PAUSES = (0.3, 1.0, 2.0)
 """Seconds between the attempts of a request that may be repeated."""
@@ -194,15 +195,15 @@ class Client:
         *,
         renew: bool,
     ) -> BaseHTTPResponse:
-        from urllib3.exceptions import HTTPError, NewConnectionError
-        from urllib3.util import Timeout
-
         url = self.access.server + path + (f"?{urlencode(query)}" if query else "")
         headers = {**self.header(renew=renew), "Accept": "application/json, */*"}
         if body is not None:
             headers["Content-Type"] = kind or "application/json"
-        try:
-            return self._opened().request(
+        pool = self._opened()
+        from urllib3.util import Timeout
+
+        with understandable(self.access.server):
+            return pool.request(
                 method,
                 url,
                 body=None if body is None else json.dumps(body).encode(),
@@ -212,14 +213,6 @@ class Client:
                 redirect=False,
                 preload_content=False,
             )
-        except NewConnectionError as error:
-            raise NotConnected(self._no_answer(error)) from error
-        except (HTTPError, OSError) as error:
-            raise Unreachable(self._no_answer(error)) from error
-
-    def _no_answer(self, error: Exception) -> str:
-        reason = str(error).rpartition(": ")[2] or type(error).__name__
-        return f"no answer from {self.access.server}: {reason}"
 
     def _judge(self, response: BaseHTTPResponse) -> None:
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
@@ -253,9 +246,10 @@ class Client:
         if name := self.access.cluster.get("tls-server-name"):
             options["server_hostname"] = options["assert_hostname"] = name
         proxy = self.access.cluster.get("proxy-url") or _proxy(server)
-        made: PoolManager = (
-            urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-        )
+        with understandable(server):
+            made: PoolManager = (
+                urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+            )
         return made
 
 
@@ -267,13 +261,14 @@ class Stream:
 
     def blocks(self) -> Iterator[bytes]:
         """Yield what has come, as soon as anything has. Raises `Unreachable` when it breaks."""
-        from urllib3.exceptions import HTTPError
+        while block := self._block():
+            yield block
 
+    def _block(self) -> bytes:
         try:
-            while block := self._response.read1(BLOCK):
-                yield block
-        except (HTTPError, OSError, ValueError) as error:
-            raise Unreachable(f"the connection broke: {error}") from error
+            return self._response.read1(BLOCK)
+        except Exception as error:
+            raise Unreachable(f"the connection broke: {reason(error)}") from error
 
     def end(self) -> None:
         """End the reading, from any thread."""
@@ -290,15 +285,13 @@ def _proxy(server: str) -> str:
 
 
 def _read(response: BaseHTTPResponse) -> bytes:
-    from urllib3.exceptions import HTTPError
-
     try:
         return outside.taken(response.stream(BLOCK), LONGEST)
     except outside.TooLong as error:
         response.close()
         raise Unreachable(f"the API server answered {error}") from None
-    except (HTTPError, OSError) as error:
-        raise Unreachable(f"the API server's answer broke off: {error}") from error
+    except Exception as error:
+        raise Unreachable(f"the API server's answer broke off: {reason(error)}") from error
 
 
 def _json(body: bytes) -> Object:

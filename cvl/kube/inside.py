@@ -7,7 +7,7 @@ protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`.
 
 from __future__ import annotations
 
-import json
+import re
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,9 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from cvl import outside
 from cvl.errors import CvlError, MissingTool, Unreachable
+from cvl.http_trouble import reason
 from cvl.kube.client import CONNECT_LIMIT, EXTRA, Client
 from cvl.kube.manifest import CONTAINER
 from cvl.kube.refusals import understood
@@ -27,6 +29,8 @@ SILENCE = 60.0
 """Seconds without a byte after which a command is given up."""
 MESSAGE = 1 << 23
 """Bytes of one message; servers cut at 32 KiB."""
+EXIT, CODE = "ExitCode", re.compile(r"[0-9]{1,3}")
+"""By what a command's exit code is known, and how it is written."""
 KEPT = 4000
 """Bytes of what a command says on stderr that are kept for the error."""
 
@@ -74,8 +78,8 @@ def _messages(connection: Any) -> Iterator[bytes]:
             message = connection.recv(timeout=SILENCE)
         except closed:
             return
-        except (TimeoutError, OSError, EOFError) as error:
-            raise Unreachable(f"the command's connection broke: {error}") from error
+        except Exception as error:
+            raise Unreachable(f"the command's connection broke: {reason(error)}") from error
         if message:
             yield message if isinstance(message, bytes) else message.encode()
 
@@ -109,9 +113,11 @@ def _connected(client: Client, pod: str, argv: Sequence[str]) -> Any:
             )
     except exceptions.InvalidStatus as error:
         raise understood(error.response.status_code, error.response.body or b"") from error
-    # ValueError: it would send us elsewhere, where our token has no business
-    except (exceptions.WebSocketException, OSError, EOFError, ValueError) as error:
-        raise Unreachable(f"no command can be run in {pod.rpartition('/')[2]}: {error}") from error
+    except CvlError:
+        raise
+    except Exception as error:  # among them: it would send us, and our token, elsewhere
+        where = pod.rpartition("/")[2]
+        raise Unreachable(f"no command can be run in {where}: {reason(error)}") from error
 
 
 def _dialled(server: str) -> socket.socket:
@@ -147,13 +153,21 @@ def _cut(line: socket.socket) -> None:
 
 def _judge(data: bytes, said: str) -> None:
     """Raise unless a Status tells success."""
-    status: dict[str, Any] = {}
-    with suppress(ValueError):
-        status = json.loads(data)
+    status = _status(data)
     if status.get("status") == "Success":
         return
-    causes = (status.get("details") or {}).get("causes") or ()
-    codes = [each["message"] for each in causes if each.get("reason") == "ExitCode"]
-    if codes:
+    causes = map(outside.entry, outside.entries(outside.entry(status.get("details")).get("causes")))
+    codes = [outside.text(each.get("message")) for each in causes if each.get("reason") == EXIT]
+    if codes and CODE.fullmatch(codes[0]):
         raise Failed(int(codes[0]), said)
-    raise Unreachable(f"the command could not be run: {status.get('message') or said}")
+    raise Unreachable(
+        f"the command could not be run: {outside.text(status.get('message')) or said}"
+    )
+
+
+def _status(data: bytes) -> outside.Entry:
+    """Return what the server says of a command's end, nothing where nobody can read it."""
+    try:
+        return outside.entry(outside.parsed(data))
+    except ValueError:
+        return {}

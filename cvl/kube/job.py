@@ -6,7 +6,6 @@ the others.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -24,8 +23,9 @@ from cvl.kube.refusals import Missing, Taken
 from cvl.kube.watch import UNSEEN, Look, Watch
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import Cause, ExitStatus, LogChunk, ended
+from cvl.units import variable
 
-LOOK = float(os.environ.get("CVL_KUBE_LOOK", "0.5"))
+LOOK = variable("CVL_KUBE_LOOK", 0.5)
 """Seconds between two looks at a run's pods; six times that when nothing happens."""
 SLOWEST = 6
 DRAIN = 20.0

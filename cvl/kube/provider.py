@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -22,9 +21,9 @@ from cvl.ledger import Ledger
 from cvl.paths import ledger_file
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import EMPTY, JobSpec, Plan, Quote, Resource
-from cvl.units import elapsed
+from cvl.units import elapsed, variable
 
-SETTLE = float(os.environ.get("CVL_KUBE_SETTLE", "10"))
+SETTLE = variable("CVL_KUBE_SETTLE", 10)
 """Seconds after a request in which what it made may not be found yet: it may still be under way."""
 LAYERS = (
     "Kubernetes itself, at activeDeadlineSeconds, whatever becomes of this machine",

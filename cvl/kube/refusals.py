@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
-from cvl.errors import AuthError, CvlError, Rejected, Unreachable
+from cvl.errors import AuthError, CvlError, NotConnected, Rejected, Unreachable, UsageError
+from cvl.http_trouble import Trouble, reason, trouble
 from cvl.kube.credentials import LOGIN
 
 FORBIDDEN = re.compile(
@@ -20,6 +23,8 @@ FORBIDDEN = re.compile(
 )
 QUOTA = "exceeded quota"
 PASSING = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}
+WRONG = "see `server`, `tls-server-name` and `proxy-url` in the kubeconfig, and HTTPS_PROXY"
+UNTRUSTED = "see `certificate-authority` in the kubeconfig; " + LOGIN
 SHOWN = 300
 """Characters of an answer that is no Status."""
 
@@ -50,6 +55,31 @@ KINDS = {
     HTTPStatus.GONE: Gone,
     HTTPStatus.BAD_REQUEST: NotYet,
 }
+
+
+@contextmanager
+def understandable(server: str) -> Iterator[None]:
+    """Have whatever a library raises on the way to the API server say what follows from it.
+
+    `NotConnected`, `Unreachable`: it may pass. `AuthError`: we do not trust its certificate.
+    `UsageError`: it cannot be called as it stands in the kubeconfig, now or later.
+    """
+    try:
+        yield
+    except CvlError:
+        raise
+    except Exception as error:
+        raise _unanswered(server, error) from error
+
+
+def _unanswered(server: str, error: Exception) -> CvlError:
+    what, why = trouble(error), reason(error)
+    if what is Trouble.WRONG:
+        return UsageError(f"{server} cannot be called: {why}", WRONG)
+    if what is Trouble.UNTRUSTED:
+        return AuthError(f"the certificate of {server} is not trusted: {why}", UNTRUSTED)
+    kind = NotConnected if what is Trouble.NEVER else Unreachable
+    return kind(f"no answer from {server}: {why}")
 
 
 def understood(code: int, body: bytes) -> CvlError:

@@ -75,6 +75,8 @@ def load(name: str) -> type[Runner]:
     module, _, attribute = place.partition(":")
     try:
         return cast("type[Runner]", getattr(import_module(module), attribute))
+    except CvlError:
+        raise
     except (Exception, SystemExit) as error:  # whatever a package does that is not ours
         raise CvlError(
             f"the runner {name!r} cannot be loaded: {said(error)}",

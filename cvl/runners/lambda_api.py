@@ -24,8 +24,10 @@ from cvl.errors import (
     NoCapacity,
     ProviderError,
     Rejected,
+    UsageError,
 )
 from cvl.hidden import key as checked
+from cvl.http_trouble import Trouble, beneath, reason, trouble
 from cvl.pace import Pace
 from cvl.puller import bounded
 from cvl.scope import DeadlineExceeded, Scope
@@ -57,6 +59,8 @@ NO_KEY = (
     "make a key in the Lambda Cloud dashboard and export it as LAMBDA_API_KEY",
 )
 
+WRONG = "see LAMBDA_API_BASE and HTTPS_PROXY"
+UNTRUSTED = "SSL_CERT_FILE names the authorities of your network, where it has its own"
 DEFINITE: Mapping[str, tuple[type[ProviderError], str]] = {
     "instance-operations/launch/insufficient-capacity": (
         NoCapacity,
@@ -196,21 +200,19 @@ class LambdaAPI:
     def _send(
         self, method: str, path: str, body: Json | None, *, unless: Callable[[], bool] = never
     ) -> object:
-        from urllib3.exceptions import HTTPError, NewConnectionError
-
         if not self._key:
             raise CvlError(*NO_KEY)
         request = partial(self._answer, method, path, body)
         try:
             status, date, answer = self._in_turn(request, unless, urgent=method != "GET")
-        except NewConnectionError as error:
-            raise Rejected("the Lambda API cannot be reached", "check your network") from error
-        except HTTPError as error:
-            raise Ambiguity(f"the Lambda API did not answer ({type(error).__name__})") from None
+        except (CvlError, Known):
+            raise
         except DeadlineExceeded:
             raise Ambiguity("the Lambda API did not answer in full within its time") from None
         except outside.TooLong as error:
             raise Ambiguity(f"the Lambda API answered {error}") from None
+        except Exception as error:
+            raise _unanswered(error) from error
         self._set_clock(date)
         return _judged(status, answer)
 
@@ -268,6 +270,18 @@ class LambdaAPI:
     def _set_clock(self, date: str | None) -> None:
         if (now := outside.http_date(date)) is not None:  # else the next reply may have one
             self._skew = now - time.monotonic()
+
+
+def _unanswered(error: Exception) -> CvlError:
+    """Return what follows from whatever a library raises on the way to the API and back."""
+    what = trouble(error)
+    if what is Trouble.WRONG:
+        return UsageError(f"the Lambda API cannot be called: {reason(error)}", WRONG)
+    if what is Trouble.NEVER:
+        return Rejected(f"the Lambda API cannot be reached: {reason(error)}", "check your network")
+    if what is Trouble.UNTRUSTED:
+        return Ambiguity(f"the Lambda API's certificate is not trusted: {reason(error)}", UNTRUSTED)
+    return Ambiguity(f"the Lambda API did not answer ({type(beneath(error)).__name__})")
 
 
 def _judged(status: int, answer: bytes) -> object:

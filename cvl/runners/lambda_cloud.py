@@ -25,6 +25,7 @@ from cvl.runners import lambda_deadline
 from cvl.runners.lambda_api import BASE, LAUNCH, TERMINATE, Gone, Json, LambdaAPI
 from cvl.scope import Scope
 from cvl.spec import EMPTY, Resource
+from cvl.units import variable
 
 BOOT_LIMIT = 1800.0
 """Seconds: 8xH100 machines were seen to take 25 minutes."""
@@ -68,7 +69,7 @@ class LambdaCloud:
         more = (lambda_deadline.LAYER,) if self_terminate else ()
         self.layers: tuple[str, ...] = (*LAYERS, *more)
         self.warnings: tuple[str, ...] = (lambda_deadline.WARNING,) if self_terminate else ()
-        self.settle = float(os.environ.get("LAMBDA_SETTLE", SETTLE))
+        self.settle = variable("LAMBDA_SETTLE", SETTLE)
         self.secrets: Mapping[str, str] = {"api_key": api.key}
 
     def offers(self) -> list[Offer]:
@@ -334,11 +335,11 @@ def api(key: str | None = None) -> LambdaAPI:
     Raises `UsageError` for what cannot be a key, and for an address that is not encrypted.
     """
     found = checked(key, "api_key") if key else secret("LAMBDA_API_KEY")
-    rate = float(os.environ.get("LAMBDA_API_RPS", "1"))
+    rate = variable("LAMBDA_API_RPS", 1)
     return LambdaAPI(
         found,
         os.environ.get("LAMBDA_API_BASE", BASE),
         interval=1 / rate if rate > 0 else 0,
-        launch_interval=float(os.environ.get("LAMBDA_LAUNCH_INTERVAL", "12")),
-        read_limit=float(os.environ.get("LAMBDA_READ_LIMIT", "30")),
+        launch_interval=variable("LAMBDA_LAUNCH_INTERVAL", 12),
+        read_limit=variable("LAMBDA_READ_LIMIT", 30),
     )
