@@ -34,6 +34,7 @@ MAX_VALUES = 20_000
 """Largest in use: some 200 values, 5 deep. More is a mistake, or aliases of aliases of aliases."""
 MAX_TEXT = 1 << 20
 """Characters that all values have together, each alias with all that it stands for."""
+EMPTY = "the file is empty"
 MAX_NOTES = 20
 """Mistakes that are told of one file."""
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
@@ -49,24 +50,27 @@ class Document:
     notes: tuple[Note, ...] = ()
 
 
-def parse(raw: bytes) -> Document:
-    """Read the bytes of one file. Whatever is wrong with them becomes a note: nothing is raised."""
+def parse(raw: bytes, *, values: int = MAX_VALUES, text: int = MAX_TEXT) -> Document:
+    """Read the bytes of one file. Whatever is wrong with them becomes a note: nothing is raised.
+
+    `values` and `text`, in characters: how much there may be in it.
+    """
     try:
-        text = raw.decode("utf-8-sig")
+        read = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return _broken(raw.count(b"\n", 0, error.start) + 1, "this is not UTF-8")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return _document(iter(yaml.parse(text, Loader=loader)))
+        return _document(iter(yaml.parse(read, Loader=loader)), values, text)
     except _Unusable as error:
         return _broken(error.line, str(error))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         # What is missing at the end of the file is reported on a line after it.
-        line = min(mark.line + 1, len(text.splitlines())) if mark else 1
+        line = min(mark.line + 1, len(read.splitlines())) if mark else 1
         return _broken(line, error.problem or "this is not YAML")
     except yaml.reader.ReaderError as error:
-        return _broken(_line_of(text), str(error.reason))
+        return _broken(_line_of(read), str(error.reason))
 
 
 class _Unusable(Exception):
@@ -82,6 +86,8 @@ class _Reader:
     """How far we are. An anchor knows how many values it stands for, and how much text."""
 
     events: Iterator[Event]
+    most_values: int
+    most_text: int
     anchors: dict[str, tuple[object, int, int]] = field(default_factory=dict)
     lines: dict[Keys, int] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
@@ -89,11 +95,11 @@ class _Reader:
     text: int = 0
 
 
-def _document(events: Iterator[Event]) -> Document:
-    reader = _Reader(events=events)
+def _document(events: Iterator[Event], values: int, text: int) -> Document:
+    reader = _Reader(events=events, most_values=values, most_text=text)
     next(events)
     if not isinstance(next(events), DocumentStartEvent):
-        return _broken(1, "the file is empty")
+        return _broken(1, EMPTY)
     start = next(events)
     data = _value(reader, start, ())
     next(events)
@@ -101,14 +107,15 @@ def _document(events: Iterator[Event]) -> Document:
         raise _Unusable(_line(more), "there is more than one document in this file")
     if isinstance(data, dict):
         return Document(data=data, lines=reader.lines, notes=tuple(_some(reader.notes)))
-    what = "the file is empty" if data is None else "the file holds no `key: value` pairs"
+    what = EMPTY if data is None else "the file holds no `key: value` pairs"
     return _broken(_line(start), what)
 
 
 def _value(reader: _Reader, event: Event, keys: Keys) -> object:
     values, text = reader.values, reader.text
     reader.values += 1
-    if reader.values > MAX_VALUES or reader.text > MAX_TEXT or len(keys) > MAX_DEPTH:
+    too_much = reader.values > reader.most_values or reader.text > reader.most_text
+    if too_much or len(keys) > MAX_DEPTH:
         raise _Unusable(_line(event), "there is too much in this file, or it is nested too deeply")
     if isinstance(event, AliasEvent):
         return _alias(reader, event)

@@ -15,7 +15,9 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from cvl import encrypted
 from cvl.errors import UsageError
+from cvl.kube import kubefile
 from cvl.values import dataclass
 
 DEFAULT_FILE = "~/.kube/config"
@@ -46,30 +48,24 @@ class Access:
                 return base64.b64decode(text, validate=False)
             except (binascii.Error, ValueError):
                 raise UsageError(f"{name}-data in the kubeconfig is no base64") from None
-        if not (path := part.get(name)):
-            return None
-        try:
-            return Path(path).read_bytes()
-        except OSError as error:
-            raise UsageError(
-                f"{name} of the kubeconfig cannot be read: {path}: {error.strerror}"
-            ) from error
+        path = part.get(name)
+        return kubefile.content(Path(path)) if path else None
 
 
 def configured() -> bool:
     """Return whether anything on this machine speaks of a cluster; loads nothing."""
-    return any(file.exists() for file in files()) or inside()
+    return any(map(kubefile.there_is, files())) or inside()
 
 
 def inside() -> bool:
     """Return whether this is a pod that was given access to its own cluster."""
-    return "KUBERNETES_SERVICE_HOST" in os.environ and (INSIDE / "token").exists()
+    return "KUBERNETES_SERVICE_HOST" in os.environ and kubefile.there_is(INSIDE / "token")
 
 
 def files(named: str | None = None) -> list[Path]:
     """Return the files that are read: those named, else `KUBECONFIG`'s, else the usual one."""
     found = named or os.environ.get("KUBECONFIG") or DEFAULT_FILE
-    return [Path(name).expanduser() for name in found.split(os.pathsep) if name]
+    return [kubefile.expanded(name) for name in found.split(os.pathsep) if name]
 
 
 def access(context: str | None = None, named: str | None = None) -> Access:
@@ -77,7 +73,7 @@ def access(context: str | None = None, named: str | None = None) -> Access:
 
     A pod's own cluster is taken only where no file is there and no context was asked for.
     """
-    there = [file for file in files(named) if file.exists()]
+    there = [file for file in files(named) if kubefile.there_is(file)]
     if not there:
         if inside() and context in {None, IN_CLUSTER} and not named:
             return _own_cluster()
@@ -90,32 +86,45 @@ def access(context: str | None = None, named: str | None = None) -> Access:
     chosen = context or str(merged["current-context"])
     if not chosen:
         raise UsageError("the kubeconfig has no current context", _contexts(merged))
-    found = merged["contexts"].get(chosen)
-    if found is None:
+    if chosen not in merged["contexts"]:
         raise UsageError(f"the kubeconfig has no context {chosen!r}", _contexts(merged))
-    cluster = merged["clusters"].get(found.get("cluster"))
-    if not cluster or not cluster.get("server"):
+    found = kubefile.checked(merged["contexts"][chosen], kubefile.CONTEXT, f"context {chosen!r}")
+    cluster, user = _entry(merged, found, "cluster"), _entry(merged, found, "user")
+    if not cluster.get("server"):
         raise UsageError(f"the kubeconfig's context {chosen!r} names no cluster that is there")
     return Access(
         context=chosen,
-        server=_plain(str(cluster["server"])),
+        server=_plain(cluster["server"], f"the server of context {chosen!r} in the kubeconfig"),
         cluster=cluster,
-        user=merged["users"].get(found.get("user"), {}),
+        user=user,
         folder=there[0].parent,
     )
 
 
-def _plain(server: str) -> str:
-    """Return an address with its scheme in small letters and no slash at its end."""
+def _entry(merged: Entry, context: Entry, kind: str) -> Entry:
+    """Return the cluster, or the user, of a context, an empty one for none. Raises `UsageError`."""
+    forms = kubefile.CLUSTER if kind == "cluster" else kubefile.USER
+    name = context.get(kind, "")
+    return kubefile.checked(merged[f"{kind}s"].get(name, {}), forms, f"{kind} {name!r}")
+
+
+def _plain(server: str, name: str) -> str:
+    """Return an address with its scheme in small letters and no slash at its end.
+
+    Raises `UsageError` for what is none.
+    """
+    encrypted.server(server, name)
     scheme, mark, rest = server.rstrip("/").partition("://")
     return f"{scheme.lower()}{mark}{rest}"
 
 
 def _own_cluster() -> Access:
-    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+    host = os.environ["KUBERNETES_SERVICE_HOST"]
+    port = os.environ.get("KUBERNETES_SERVICE_PORT") or "443"
+    server = f"https://{f'[{host}]' if ':' in host else host}:{port}"
     return Access(
         context=IN_CLUSTER,
-        server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
+        server=_plain(server, "KUBERNETES_SERVICE_HOST with KUBERNETES_SERVICE_PORT"),
         cluster={"certificate-authority": str(INSIDE / "ca.crt")},
         user={"tokenFile": str(INSIDE / "token")},
         folder=INSIDE,
@@ -126,34 +135,18 @@ def _merged(there: Iterable[Path]) -> dict[str, Any]:
     """Return all files as one, lists as mappings by name."""
     whole: dict[str, Any] = {"current-context": "", "clusters": {}, "users": {}, "contexts": {}}
     for file in there:
-        read = _read(file)
-        whole["current-context"] = whole["current-context"] or read.get("current-context") or ""
-        for kind in ("clusters", "users", "contexts"):
-            for each in read.get(kind) or ():
-                entry = each.get(kind[:-1]) or {}
-                whole[kind].setdefault(each.get("name"), _anchored(entry, kind, file.parent))
+        read = kubefile.read(file)
+        whole["current-context"] = whole["current-context"] or read["current-context"]
+        for kind in kubefile.KINDS:
+            for name, entry in read[kind].items():
+                whole[kind].setdefault(name, _anchored(entry, kind, file.parent))
     return whole
 
 
 def _anchored(entry: Entry, kind: str, folder: Path) -> Entry:
-    paths = {name: str(folder / entry[name]) for name in PATHS.get(kind, ()) if entry.get(name)}
+    named = [name for name in PATHS.get(kind, ()) if entry.get(name)]
+    paths = {each: str(folder / entry[each]) for each in named if isinstance(entry[each], str)}
     return {**entry, **paths}
-
-
-def _read(file: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        found = yaml.safe_load(file.read_text("utf-8")) or {}
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        place = getattr(error, "problem_mark", None)
-        line = f", line {place.line + 1}" if place else ""
-        raise UsageError(f"{file}{line}: no kubeconfig: it is not YAML") from None
-    if not isinstance(found, dict):
-        raise UsageError(f"{file} is no kubeconfig")
-    return found
 
 
 def _contexts(merged: Entry) -> str:

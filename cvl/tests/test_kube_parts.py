@@ -417,7 +417,7 @@ def test_no_configuration_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         kubeconfig.access()
     broken = tmp_path / "broken"
     broken.write_text("a: [\n")
-    with pytest.raises(UsageError, match="broken, line 2: no kubeconfig"):
+    with pytest.raises(UsageError, match="broken, line 1: no kubeconfig"):
         kubeconfig.access(named=str(broken))
 
 
