@@ -25,6 +25,19 @@ def main() -> int:
         return cli(sys.argv[1:])
     except KeyboardInterrupt:  # while it loads
         return 130
+    except ImportError as error:  # likewise: what goes wrong later, `cli` has explained
+        return _not_loaded(error)
+
+
+def _not_loaded(error: ImportError) -> int:
+    """Say which package cvl cannot be without, and how to install it."""
+    from cvl.extras import understood
+
+    missing = understood(error)
+    if missing is None:
+        raise error
+    sys.stderr.write(f"cvl: {missing}\nhint: {missing.hint}\n")
+    return missing.exit_code
 
 
 def _open_standard_files() -> None:

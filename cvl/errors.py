@@ -6,7 +6,8 @@
     ├── UsageError               exit 2: the command line, a file or a value is wrong
     │   ├── NotFound             no such example, preset, run or runner
     │   └── Ambiguous            more than one fits
-    ├── MissingTool              a program or an extra is not installed here
+    ├── MissingTool              a program is not installed here
+    │   └── MissingExtra         a Python package is not: what needs it can do nothing at all
     ├── HostError                a machine that we were given
     │   ├── Unreachable          no connection: may pass, worth a retry
     │   │   ├── NotConnected     there never was one: nothing can have been started
@@ -58,7 +59,11 @@ class Ambiguous(UsageError):
 
 
 class MissingTool(CvlError):
-    """A program or a Python extra is missing here; the hint says what to install."""
+    """A program is missing here; the hint says what to install."""
+
+
+class MissingExtra(MissingTool):
+    """A Python package is missing, too old or damaged; the hint says how to install it."""
 
 
 class HostError(CvlError):
@@ -133,3 +138,9 @@ def said(error: BaseException) -> str:
     """Return any error as one sentence; one that is none of ours begins with its kind."""
     text = clean(str(error))[:LONGEST]
     return text if isinstance(error, CvlError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def explained(error: BaseException) -> str:
+    """Return any error for one line: with what to do now, where it says so."""
+    hint = error.hint if isinstance(error, CvlError) else ""
+    return said(error) + (f" ({hint})" if hint else "")

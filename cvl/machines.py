@@ -14,7 +14,7 @@ from threading import Thread
 
 from cvl import rented
 from cvl.deadline import Deadline, deadline_of, too_little
-from cvl.errors import CvlError, HostError, NoCapacity, NotReady
+from cvl.errors import CvlError, HostError, NoCapacity, NotReady, explained
 from cvl.keys import RunKeys
 from cvl.leases import HOUR, Leases, cost
 from cvl.ledger import Ledger
@@ -77,6 +77,8 @@ class Machines:
         order = self._order(spec, choice, RunKeys.redacted(), limit)
         price = None if choice.obstacle else choice.offer.price_per_hour
         note = f"ends at the latest after {limit.seconds / 3600:.1f} h: {limit.why}"
+        if choice.obstacle:
+            note = f"not known: {explained(choice.obstacle)}; {note}"
         return Plan(
             runner=self.name,
             where=f"{choice.offer.type} in {choice.region}",
@@ -85,7 +87,7 @@ class Machines:
                 price_per_hour=price,
                 max_hours=(Decimal(str(limit.seconds)) / HOUR).quantize(Decimal("0.01")),
                 max_cost=None if price is None else cost(price, limit.seconds),
-                note=f"not known: {choice.obstacle}; {note}" if choice.obstacle else note,
+                note=note,
             ),
             layers=self._cloud.layers,
             warnings=(

@@ -160,6 +160,7 @@ def finish(
         for lease in finding.orphan.leases:
             ledger.released(lease)
         return
+    provider = reopen(run)
     if not engine.adopt(run, ledger):
         return  # somebody was faster
     options = engine.Options(
@@ -168,7 +169,7 @@ def finish(
         release_limit=RELEASE_LIMIT,
         guarded=False,
     )
-    engine.recover(ledger.run(run.id), reopen(run), ledger, options, cause=Cause.STOPPED)
+    engine.recover(ledger.run(run.id), provider, ledger, options, cause=Cause.STOPPED)
 
 
 def close(finding: Finding, ledger: Ledger) -> None:

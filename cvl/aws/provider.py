@@ -15,9 +15,11 @@ from cvl.aws.job import SETTLE, TrainingJob, stop
 from cvl.aws.jobs import KIND
 from cvl.aws.order import STOP, Order, Runtime, deadline, job_name, max_wait, request, runtime
 from cvl.aws.place import Place
+from cvl.aws.refusals import EXTRA
 from cvl.aws.session import Account
 from cvl.container.contents import Contents, contents_of, write_tar
-from cvl.errors import CvlError
+from cvl.errors import CvlError, explained
+from cvl.extras import lacking
 from cvl.leases import HOUR, Leases, cost
 from cvl.ledger import Ledger
 from cvl.paths import ledger_file
@@ -64,6 +66,7 @@ class SageMaker:
             quote=self._quote(order, run),
             layers=LAYERS,
             warnings=contents.warnings if contents else (),
+            obstacle=lacking(EXTRA),
         )
 
     def handle(self, spec: JobSpec) -> Mapping[str, str]:
@@ -131,7 +134,7 @@ class SageMaker:
         try:
             self._price = price.hourly(self._account, order.instance_type) * nodes
         except CvlError as error:
-            self._no_price = f"no price: {error}"
+            self._no_price = f"no price: {explained(error)}"
 
     def _quote(self, order: Order, run: Runtime) -> Quote:
         hours = (Decimal(run.seconds + STOP) / HOUR).quantize(Decimal("0.01"))

@@ -6,10 +6,12 @@ No error text here holds a credential, and botocore's hold none either.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from cvl.errors import AuthError, CvlError, Rejected, Unreachable
+from cvl.extras import needed
+
+EXTRA = "aws"
 
 BUSY, SERVER = 429, 500
 PASSING = {
@@ -56,8 +58,8 @@ class Denied(Rejected):
 
 
 def boto_errors() -> Any:
-    """Return botocore's exceptions."""
-    return import_module("botocore.exceptions")
+    """Return botocore's exceptions. Raises `MissingExtra`."""
+    return needed("botocore.exceptions", EXTRA)
 
 
 def understood(error: Exception, service: str) -> CvlError:

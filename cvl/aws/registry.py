@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import IO
 
 from cvl.aws.docker import Docker
-from cvl.aws.refusals import Missing, Taken
+from cvl.aws.refusals import EXTRA, Missing, Taken
 from cvl.aws.session import Account
 from cvl.encrypted import is_here
 from cvl.errors import CvlError
+from cvl.extras import needed
 from cvl.hidden import learn
 from cvl.paths import replace_file
 from cvl.scope import Scope
@@ -120,7 +121,7 @@ def _opened(account: Account, uri: str) -> Registry:
 
 
 def _answers(url: str, basic: str) -> bool:
-    import urllib3
+    urllib3 = needed("urllib3", EXTRA)
 
     headers = {"Authorization": f"Basic {basic}", "Accept": MANIFESTS}
     try:
@@ -128,7 +129,7 @@ def _answers(url: str, basic: str) -> bool:
             reply = pool.request("HEAD", url, headers=headers, timeout=ASK_LIMIT, retries=False)
     except urllib3.exceptions.HTTPError:
         return False
-    return reply.status == OK
+    return bool(reply.status == OK)
 
 
 @contextmanager

@@ -10,13 +10,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from cvl.aws.refusals import boto_errors, understood
+from cvl.aws.refusals import EXTRA, boto_errors, understood
 from cvl.encrypted import address
-from cvl.errors import AuthError, MissingTool, Unreachable, UsageError
+from cvl.errors import AuthError, Unreachable, UsageError
+from cvl.extras import loading, needed
 from cvl.hidden import key
 from cvl.outside import http_date
 from cvl.scope import Bell, Clock, SystemClock
@@ -111,7 +111,7 @@ class Account:
         return reply
 
     def client(self, service: str, region: str = "") -> Client:
-        """Return the client of a service. Raises `MissingTool`, `AuthError`, `UsageError`."""
+        """Return the client of a service. Raises `MissingExtra`, `AuthError`, `UsageError`."""
         place = (service, region or self.region)
         with self._lock:
             if place not in self._clients:
@@ -119,7 +119,7 @@ class Account:
             return self._clients[place]
 
     def _made(self, service: str, region: str) -> Client:
-        config = import_module("botocore.config").Config(
+        config = needed("botocore.config", EXTRA).Config(
             retries={"total_max_attempts": 1},
             connect_timeout=CONNECT_LIMIT,
             read_timeout=READ_LIMIT,
@@ -129,9 +129,10 @@ class Account:
             address(self._endpoint, "AWS_ENDPOINT_URL")
         try:
             _check(self._opened().get_credentials())
-            made: Any = self._opened().client(
-                service, region_name=region, endpoint_url=self._endpoint, config=config
-            )
+            with loading("boto3", EXTRA):
+                made: Any = self._opened().client(
+                    service, region_name=region, endpoint_url=self._endpoint, config=config
+                )
         except boto_errors().BotoCoreError as error:
             raise understood(error, service) from error
         address(str(made.meta.endpoint_url), f"the endpoint of {service}")
@@ -179,11 +180,8 @@ def _rewind(parameters: Mapping[str, Any]) -> None:
 
 
 def loaded() -> Any:
-    """Return boto3. Raises `MissingTool`."""
-    try:
-        return import_module("boto3")
-    except ImportError:
-        raise MissingTool("boto3 not installed", "pip install 'cvl[aws]'") from None
+    """Return boto3. Raises `MissingExtra`."""
+    return needed("boto3", EXTRA)
 
 
 def configured() -> bool:

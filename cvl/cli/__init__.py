@@ -129,7 +129,7 @@ def main(argv: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return 130
     except Exception as error:  # noqa: BLE001 - no traceback ever reaches a user
-        return _explained(error)
+        return _explained(_package(error) or error)
     return result if isinstance(result, int) else 0
 
 
@@ -149,6 +149,15 @@ def _explained(error: Exception) -> int:
         return _unwritable(error)
     hint = "this is a defect in cvl; CVL_DEBUG=1 shows where"
     return _said(f"{type(error).__name__}: {error}", hint, 125)
+
+
+def _package(error: Exception) -> CvlError | None:
+    """Return what an import that failed means to the user, None for anything else."""
+    if not isinstance(error, ImportError):
+        return None
+    from cvl.extras import understood
+
+    return understood(error)
 
 
 def _shown(error: Exception) -> int:

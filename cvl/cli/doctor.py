@@ -13,6 +13,7 @@ import click
 
 from cvl import holes
 from cvl.errors import CvlError
+from cvl.extras import lacking
 from cvl.hidden import key, secret
 from cvl.provider import Transport
 from cvl.terminal import show, show_json
@@ -127,17 +128,24 @@ def here() -> Iterator[Finding]:
     yield Finding("ssh keys", bool(keys or agent) or None, said, "ssh-keygen -t ed25519")
     docker = shutil.which("docker")
     yield Finding("docker", bool(docker) or None, docker or "needed by --sagemaker", "")
-    for module, extra, runner in (
+    for package, extra, runner in (
         ("urllib3", "remote", "--remote lambda"),
         ("boto3", "aws", "--sagemaker"),
         ("websockets", "k8s", "--k8s"),
     ):
-        from importlib.util import find_spec
-
-        there_is = find_spec(module) is not None
-        text = "installed" if there_is else f"needed by {runner}"
-        yield Finding(module, there_is or None, text, f"pip install 'cvl[{extra}]'")
+        yield extra_of(package, extra, runner)
     yield lambda_key()
+
+
+def extra_of(package: str, extra: str, runner: str) -> Finding:
+    """Judge the packages of an extra by loading them, under the name of the one that stands out."""
+    wrong = lacking(extra)
+    if wrong is None:
+        return Finding(package, True, "installed")
+    text = f"needed by {runner}"
+    if str(wrong) != f"{package} not installed":
+        text = f"{text}: {wrong}"
+    return Finding(package, None, text, wrong.hint)
 
 
 def lambda_key() -> Finding:

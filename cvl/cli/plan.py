@@ -9,7 +9,7 @@ from typing import Any
 
 from cvl.cli.notice import notify
 from cvl.console import Console
-from cvl.errors import CvlError, UsageError
+from cvl.errors import CvlError, UsageError, explained
 from cvl.spec import Plan
 from cvl.terminal import agreed, say, show, show_exact, show_json, show_text
 from cvl.units import dollars
@@ -59,6 +59,8 @@ def price_lines(plan: Plan) -> list[str]:
 
 def show_plan(plan: Plan, *, as_json: bool) -> None:
     """Print the plan on stdout."""
+    if plan.obstacle and str(plan.obstacle) not in plan.quote.note:
+        say(f"warning: {explained(plan.obstacle)}")
     if as_json:
         show_json(plan_json(plan))
         return

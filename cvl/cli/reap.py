@@ -19,7 +19,7 @@ from cvl.errors import (
     StillOpen,
     Unreachable,
     UsageError,
-    said,
+    explained,
 )
 from cvl.hidden import whole
 from cvl.ledger import Ledger, Run
@@ -239,12 +239,6 @@ def end_tagged(each: Finding, owners: dict[str, Reapable], console: Console) -> 
         reaping.end(owner, there, scope)
         seen = seen or bool(there)
     return seen
-
-
-def explained(error: Exception) -> str:
-    """Return an error for one line: with what to do now, where it says so."""
-    hint = error.hint if isinstance(error, CvlError) else ""
-    return said(error) + (f" ({hint})" if hint else "")
 
 
 def finish_there(host: str, ledger: Ledger, console: Console, *, dry_run: bool) -> int:

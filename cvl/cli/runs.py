@@ -14,7 +14,15 @@ import click
 from cvl import engine
 from cvl.cli.options import FilePath, Grace
 from cvl.console import Console
-from cvl.errors import CvlError, LedgerError, LostContact, StillOpen, said
+from cvl.errors import (
+    CvlError,
+    LedgerError,
+    LostContact,
+    MissingExtra,
+    StillOpen,
+    explained,
+    said,
+)
 from cvl.ledger import Ledger, Run, RunState
 from cvl.news import undriven
 from cvl.paths import ledger_file
@@ -148,7 +156,7 @@ def stop_tagged(run_id: str, console: Console) -> None:
                 for each in there:
                     console.say(f"ended {each.kind} {each.name}")
         except Exception as error:  # noqa: BLE001 - the next provider is to be asked too
-            console.say(f"{name}: {said(error)}")
+            console.say(f"{name}: {explained(error)}")
 
 
 def stop_one(run: Run, grace: float, console: Console) -> None:
@@ -164,6 +172,8 @@ def stop_one(run: Run, grace: float, console: Console) -> None:
         return
     try:
         status = stopped(run, grace, ledger)
+    except MissingExtra:
+        raise  # neither could its machine be given back
     except Exception as error:
         if not held or ledger.run(run.id).state is RunState.ENDED:
             raise

@@ -24,7 +24,7 @@ BATCH = "batch"
 
 
 def check(client: Client, order: Order, spec: JobSpec, scope: Scope) -> None:
-    """Raise `Denied` with the permissions that are missing, `MissingTool` without websockets."""
+    """Raise `Denied` with the permissions that are missing, `MissingExtra` without websockets."""
     if spec.source:
         installed()  # before anything is made, not when its results are to be collected
     try:

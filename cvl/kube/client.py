@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from urllib.request import getproxies, proxy_bypass
 
 from cvl import outside
-from cvl.errors import MissingTool, Unreachable
+from cvl.errors import Unreachable
+from cvl.extras import needed
 from cvl.http_trouble import reason
 from cvl.kube.credentials import Credentials
 from cvl.kube.kubeconfig import Access, access
@@ -48,7 +48,7 @@ LONGEST = 1 << 25
 VALUES = 1_000_000
 """Values in one answer: a pod has some 500."""
 MOST_PAGES = 1000
-EXTRA = "pip install 'cvl[k8s]'"
+EXTRA = "k8s"
 
 
 class Client:
@@ -234,10 +234,7 @@ class Client:
             return self._pool
 
     def _made(self) -> PoolManager:
-        try:
-            urllib3 = import_module("urllib3")
-        except ImportError:
-            raise MissingTool("urllib3 not installed", EXTRA) from None
+        urllib3 = needed("urllib3", EXTRA)
         server, tls = self.access.server, self._identity().tls()
         self._tls = tls
         options: dict[str, Any] = {"num_pools": 2, "maxsize": STREAMS}

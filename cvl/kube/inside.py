@@ -12,12 +12,12 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from cvl import outside
-from cvl.errors import CvlError, MissingTool, Unreachable
+from cvl.errors import CvlError, Unreachable
+from cvl.extras import needed
 from cvl.http_trouble import reason
 from cvl.kube.client import CONNECT_LIMIT, EXTRA, Client
 from cvl.kube.manifest import CONTAINER
@@ -64,11 +64,8 @@ def output(client: Client, pod: str, argv: Sequence[str]) -> Iterator[bytes]:
 
 
 def installed(part: str = "exceptions") -> Any:
-    """Return a part of websockets. Raises `MissingTool`."""
-    try:
-        return import_module(f"websockets.{part}")
-    except ImportError:
-        raise MissingTool("websockets not installed", EXTRA) from None
+    """Return a part of websockets. Raises `MissingExtra`."""
+    return needed(f"websockets.{part}", EXTRA)
 
 
 def _messages(connection: Any) -> Iterator[bytes]:

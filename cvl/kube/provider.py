@@ -8,8 +8,9 @@ from functools import partial
 
 from cvl.container.contents import Contents, contents_of
 from cvl.errors import CvlError, Rejected, UsageError
+from cvl.extras import lacking
 from cvl.kube import check, files, objects, paths, results
-from cvl.kube.client import Client, Object
+from cvl.kube.client import EXTRA, Client, Object
 from cvl.kube.job import KubeJob
 from cvl.kube.manifest import Made, Marks, owned_by
 from cvl.kube.manifest import objects as manifest
@@ -60,6 +61,7 @@ class Kubernetes:
             layers=LAYERS,
             warnings=self._warnings(spec),
             format="yaml",
+            obstacle=lacking(EXTRA),
         )
 
     def handle(self, spec: JobSpec) -> Mapping[str, str]:

@@ -22,8 +22,9 @@ from cvl.values import dataclass
 if TYPE_CHECKING:
     from cvl.remote.far import FarSide
 
-DEPENDENCIES = {"click": "click", "rich": "rich", "yaml": "pyyaml"}
-"""Package and distribution. What rich needs only for what we never use (pygments) stays here."""
+DEPENDENCIES = {"click": "click", "pathspec": "pathspec", "rich": "rich", "yaml": "pyyaml"}
+"""Package and distribution: all that cvl needs without an extra. What rich needs only for what we
+never use (pygments) stays here."""
 
 LEFT_OUT = frozenset({"__pycache__", "testing", "tests", "_shipped"})
 """Folders of cvl that nothing on another machine needs."""

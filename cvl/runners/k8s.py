@@ -15,7 +15,8 @@ from typing import Unpack
 from cvl import engine
 from cvl.container.command import command as own_command
 from cvl.errors import UsageError
-from cvl.kube.client import Client
+from cvl.extras import require
+from cvl.kube.client import EXTRA, Client
 from cvl.kube.kubeconfig import IN_CLUSTER, configured
 from cvl.kube.order import AFTER_TERM, Order, mounts, pairs
 from cvl.kube.provider import Kubernetes
@@ -139,12 +140,16 @@ class K8sRunner:
 
     @classmethod
     def reapable(cls) -> Reapable | None:
-        """Return what `cvl reap` asks, None where nothing speaks of a cluster."""
-        return Kubernetes(Client()) if configured() else None
+        """Return what `cvl reap` asks, None where nothing speaks of one. Raises `MissingExtra`."""
+        if not configured():
+            return None
+        require(EXTRA)
+        return Kubernetes(Client())
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
         del secrets
+        require(EXTRA)
         context = handle.get("context") or None
         client = Client(None if context == IN_CLUSTER else context, handle.get("kubeconfig"))
         return Kubernetes(client, namespace=handle.get("namespace", ""))

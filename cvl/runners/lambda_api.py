@@ -20,12 +20,12 @@ from cvl.errors import (
     Ambiguity,
     AuthError,
     CvlError,
-    MissingTool,
     NoCapacity,
     ProviderError,
     Rejected,
     UsageError,
 )
+from cvl.extras import needed
 from cvl.hidden import key as checked
 from cvl.http_trouble import Trouble, beneath, reason, trouble
 from cvl.pace import Pace
@@ -35,6 +35,7 @@ from cvl.scope import DeadlineExceeded, Scope
 if TYPE_CHECKING:
     from urllib3 import PoolManager
 
+EXTRA = "remote"
 BASE = "https://cloud.lambda.ai/api/v1"
 ATTEMPTS = 4
 """Times that a request which may be repeated is made."""
@@ -259,12 +260,9 @@ class LambdaAPI:
 
     def _opened(self) -> PoolManager:
         if self._pool is None:
-            try:
-                from urllib3 import PoolManager, Timeout
-            except ImportError:
-                raise MissingTool("urllib3 not installed", "pip install 'cvl[remote]'") from None
-            timeout = Timeout(connect=CONNECT_LIMIT, read=self._read_limit)
-            self._pool = PoolManager(timeout=timeout, retries=False)
+            urllib3 = needed("urllib3", EXTRA)
+            timeout = urllib3.Timeout(connect=CONNECT_LIMIT, read=self._read_limit)
+            self._pool = urllib3.PoolManager(timeout=timeout, retries=False)
         return self._pool
 
     def _set_clock(self, date: str | None) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Unpack
 
 from cvl.errors import UsageError
+from cvl.extras import require
 from cvl.hidden import secret
 from cvl.machines import Machines
 from cvl.provider import Provider, Reapable
 from cvl.remote.launch import Setup
 from cvl.runners import frontdoor
 from cvl.runners.common import Common
+from cvl.runners.lambda_api import EXTRA
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.spec import EMPTY, ExitStatus
 from cvl.units import duration
@@ -93,12 +95,16 @@ class LambdaLabsRunner:
 
     @classmethod
     def reapable(cls) -> Reapable | None:
-        """Return what `cvl reap` asks, None without a key."""
-        return LambdaCloud(api()) if secret("LAMBDA_API_KEY") else None
+        """Return what `cvl reap` asks, None without a key. Raises `MissingExtra`."""
+        if not secret("LAMBDA_API_KEY"):
+            return None
+        require(EXTRA)
+        return LambdaCloud(api())
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
         del handle
+        require(EXTRA)
         return Machines(LambdaCloud(api(secrets.get("api_key"))))
 
 

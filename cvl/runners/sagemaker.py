@@ -15,8 +15,10 @@ from cvl import engine
 from cvl.aws.order import STOP, Order
 from cvl.aws.place import Place
 from cvl.aws.provider import SageMaker
+from cvl.aws.refusals import EXTRA
 from cvl.aws.session import Account, configured
 from cvl.container.command import command
+from cvl.extras import require
 from cvl.ledger import Ledger
 from cvl.paths import ledger_file
 from cvl.provider import Provider, Reapable
@@ -93,15 +95,17 @@ class SageMakerRunner:
 
     @classmethod
     def reapable(cls) -> Reapable | None:
-        """Return what `cvl reap` asks, None where nothing speaks of AWS."""
+        """Return what `cvl reap` asks, None where nothing speaks of AWS. Raises `MissingExtra`."""
         if not configured():
             return None
+        require(EXTRA)
         account = Account()
         return SageMaker(account) if account.has_credentials() else None
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
         del secrets
+        require(EXTRA)
         account = Account(handle.get("region"), handle.get("profile"), handle.get("endpoint"))
         output = handle.get("output")
         return SageMaker(account, output=Place.parse(output) if output else None)

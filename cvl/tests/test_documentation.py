@@ -234,8 +234,9 @@ SAID = {
     "Instance not ready": "did not come up",
     "Instance not terminated": "not seen gone",
     "Unable to locate credentials": "NoCredentialsError",
+    **{f"{name} not installed": "} not installed" for name in ("boto3", "urllib3", "websockets")},
 }
-"""What is said for words that users know from elsewhere."""
+"""What is said for words that users know from elsewhere; and of any package that is missing."""
 
 
 def test_the_page_of_troubles_quotes_what_the_program_says() -> None:

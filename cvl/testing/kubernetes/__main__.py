@@ -11,14 +11,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from cvl.testing import docker_engine
+from cvl.testing import docker_engine, needs
 from cvl.testing.docker_engine import Engine
 from cvl.testing.kubernetes import FAULTS, KubernetesCluster, NodeSpec, Settings
+
+PACKAGES = ("cryptography.x509", "wsproto", "jsonpatch")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until INT or TERM."""
     options = _parser().parse_args(argv)
+    if why := needs.missing(*PACKAGES):
+        sys.stderr.write(f"{why}\n")
+        return 125
     why = "" if options.no_pods or options.engine else docker_engine.missing()
     if why:
         sys.stderr.write(f"{why}\nTry --no-pods, or --engine unix:///var/run/docker.sock.\n")

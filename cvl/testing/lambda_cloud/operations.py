@@ -5,8 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
+from cvl.keys import generate
 from cvl.testing.lambda_cloud import catalog
 from cvl.testing.lambda_cloud.catalog import Json
 from cvl.testing.lambda_cloud.faults import Fault, What
@@ -137,14 +140,10 @@ def _add_key(cloud: Cloud, _params: Params, body: Body) -> Json:
 
 def _generate() -> tuple[str, str]:
     """Return a fresh key pair: private, public."""
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    key, form = Ed25519PrivateKey.generate(), serialization.PrivateFormat.OpenSSH
-    plain = serialization.NoEncryption()
-    private = key.private_bytes(serialization.Encoding.PEM, form, plain)
-    openssh = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    return private.decode(), key.public_key().public_bytes(*openssh).decode()
+    with TemporaryDirectory(prefix="cvl-key-") as folder:
+        key = Path(folder, "key")
+        generate(key)
+        return key.read_text(), key.with_name("key.pub").read_text()
 
 
 def _delete_key(cloud: Cloud, params: Params, _body: Body) -> Json:

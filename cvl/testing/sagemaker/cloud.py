@@ -10,11 +10,11 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Self
 
+from cvl.testing import needs
 from cvl.testing.docker_engine import Engine
 from cvl.testing.sagemaker.api import TrainingJobs
 from cvl.testing.sagemaker.faults import Fault, Faults
@@ -34,8 +34,7 @@ TRUST = (
 
 def missing() -> str:
     """Return why there can be no such cloud here, "" if there can."""
-    lacking = [name for name in ("boto3", "moto", "flask_cors") if find_spec(name) is None]
-    return f"{' and '.join(lacking)} not installed" if lacking else ""
+    return needs.missing("boto3", "flask_cors", "moto.moto_server.werkzeug_app")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

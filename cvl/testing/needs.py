@@ -1,0 +1,18 @@
+"""The packages that a stand-in needs: looked for before it starts anything."""
+
+from __future__ import annotations
+
+from cvl.errors import MissingExtra, explained
+from cvl.extras import needed
+
+EXTRA = "testing"
+
+
+def missing(*packages: str) -> str:
+    """Return in one sentence what is not installed and how to install it, "" if all is there."""
+    for package in packages:
+        try:
+            needed(package, EXTRA)
+        except MissingExtra as error:
+            return explained(error)
+    return ""
