@@ -20,6 +20,7 @@ from cvl.errors import CvlError, NotReady
 from cvl.provider import Process
 from cvl.remote import bundle as bundles
 from cvl.remote.far import FarSide
+from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
 
 STARTED: list[subprocess.Popen[bytes]] = []
@@ -112,7 +113,7 @@ def test_what_it_needs_is_in_it() -> None:
     assert names == sorted(set(names))
     assert {"cvl/remote/supervisor.sh", "cvl/remote/setup.sh", "cvl/cli/__init__.py"} <= set(names)
     assert not [name for name in names if "cvl/test" in name or name.endswith((".pyc", ".so"))]
-    for distribution in ("click", "rich", "pyyaml"):
+    for distribution in ("click", "pathspec", "rich", "pyyaml"):
         assert any(name.startswith(distribution) and "LICENSE" in name for name in names)
 
 
@@ -122,6 +123,41 @@ def test_what_it_needs_is_in_it() -> None:
 )
 def test_its_libraries_work_without_what_was_left_out(code: str) -> None:
     bare("-c", f"import sys; sys.path.insert(0, {str(bundles.bundle().path)!r})\n{code}")
+
+
+EVERY_MODULE = """
+import sys
+import zipfile
+from importlib import import_module
+
+sys.path.insert(0, sys.argv[1])
+names = [name for name in zipfile.ZipFile(sys.argv[1]).namelist() if name.endswith(".py")]
+ours = [name for name in names if name.startswith("cvl/") and "__main__" not in name]
+for name in ours:
+    import_module(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+print(len(ours))
+"""
+
+
+def test_every_module_of_it_loads_on_a_bare_python() -> None:
+    assert int(bare("-c", EVERY_MODULE, bundles.bundle().path)) > 150
+
+
+def test_it_calls_other_hosts_and_reads_what_is_to_stay_here(host: Sshd, tmp_path: Path) -> None:
+    desk = Desk(folder=tmp_path, options=(), env=host.env)
+    (desk.repo / ".cvlignore").write_text("*.tmp\n!kept.tmp\n/sub/**/x\n")
+    for name in ("gone.tmp", "kept.tmp"):
+        (desk.repo / "examples/conformance/one" / name).write_text(name)
+    words = ("run", "--ssh", "testhost", "one", "sh", "ls *.tmp")
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", bundles.bundle().path, *words],
+        env=desk.environment,
+        cwd=desk.repo,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "kept.tmp\n"), done
 
 
 def test_the_same_files_give_the_same_bytes(checkout: Path, cache: Path) -> None:
