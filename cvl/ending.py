@@ -219,7 +219,7 @@ class Ending:
         self._progress.finish(status, cost)
         if cost is not None:
             self._progress.tell("cost", f"${cost}")
-        elif self._record.price_per_hour is not None and self._leases.left() is not None:
+        elif self._leases.priced() and self._leases.left() is not None:
             self._progress.tell("cost", "not known: a clock was set meanwhile")
         return status
 

@@ -190,6 +190,11 @@ class Leases:
         known = [self._by_our_clock(line, clock.monotonic(), now) for line in lines]
         return spent(known, now, last_of(self._ledger.run(self._run_id)))
 
+    def priced(self) -> bool:
+        """Return whether anything was made that has a price."""
+        lines = self._ledger.leases(self._run_id)
+        return any(None not in (line.price_per_hour, line.created) for line in lines)
+
     def _by_our_clock(self, line: Lease, at: float, now: float) -> Lease:
         """Return a line with the times that are true by the monotonic clock, if they differ."""
         made = self._made.get(line.key)
