@@ -19,8 +19,9 @@ from cvl.values import dataclass
 
 HOSTED = ("ssh", "docker")
 """Runners whose place is a host of the user's own."""
-NEVER = frozenset({"state_dir", "ssh_config"})
-"""What no project decides, trusted or not: where our own records lie, and who a host is."""
+NEVER = frozenset({"state_dir", "ssh_config", "pod_template", "request_template"})
+"""What no project decides, trusted or not: where our own records lie, who a host is, and what a
+provider is asked for beyond what an option can say."""
 KEYS = re.compile(r"(^|_)(keys?|tokens?|passwords?|secrets?)(_(path|file))?\Z")
 """The names of keys, and of whether a host's is taken unseen: never a project's either."""
 PUBLIC = frozenset({"pull_secrets"})

@@ -12,6 +12,7 @@ from cvl.aws.place import Place
 from cvl.errors import UsageError
 from cvl.leases import HOUR
 from cvl.spec import JobSpec, Limits
+from cvl.template import Template
 from cvl.values import dataclass
 
 DAY = 86400
@@ -46,6 +47,7 @@ class Order:
     image: str = ""
     volume_gb: int = 30
     build_args: tuple[str, ...] = ()
+    template: Template | None = None
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for what AWS would refuse."""

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import partial
 from typing import IO
 
-from cvl.aws import check, image, inputs, jobs, price, registry
+from cvl.aws import check, image, inputs, jobs, price, registry, template
 from cvl.aws.docker import Docker
 from cvl.aws.job import SETTLE, TrainingJob, stop
 from cvl.aws.jobs import KIND
@@ -25,6 +25,7 @@ from cvl.ledger import Ledger
 from cvl.paths import ledger_file
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import EMPTY, JobSpec, Plan, Quote, Resource
+from cvl.template import Merged
 from cvl.units import dollars
 
 LAYERS = (
@@ -59,13 +60,14 @@ class SageMaker:
         contents = self._chosen(spec)
         planned = order.image or f"{self._planned_uri(order)}:{self._tag(contents, spec)}"
         count = f"{spec.nodes} x " if spec.nodes > 1 else ""
+        asked = self._request(spec, run, planned)
         return Plan(
             runner=self.name,
             where=f"{count}{order.instance_type} in {self._account.region}",
-            request=self._request(spec, run, planned),
+            request=asked.value,
             quote=self._quote(order, run),
             layers=LAYERS,
-            warnings=contents.warnings if contents else (),
+            warnings=(*(contents.warnings if contents else ()), *asked.warnings),
             obstacle=lacking(EXTRA),
         )
 
@@ -90,7 +92,7 @@ class SageMaker:
         scope.checkpoint()
         found = order.image or self._image(spec, scope)
         run = runtime(spec.limits, self._price)
-        body = self._request(spec, run, found)
+        body = self._request(spec, run, found).value
         self._give_input(spec, run, leases)
         scope.checkpoint()
         scope.tell("waiting", f"{job_name(spec.run_id)}: asking for {order.instance_type}")
@@ -150,9 +152,9 @@ class SageMaker:
             note=f"up to {dollars(self._price)} an hour; {note}" if order.spot else note,
         )
 
-    def _request(self, spec: JobSpec, run: Runtime, found: str) -> dict[str, object]:
+    def _request(self, spec: JobSpec, run: Runtime, found: str) -> Merged:
         order = self._ordered()
-        return request(
+        ours = request(
             order,
             spec,
             run,
@@ -160,6 +162,7 @@ class SageMaker:
             owner=Ledger(ledger_file()).id(),
             deadline=deadline(order, run, self.now()),
         )
+        return template.under(ours, order.template, self._account)
 
     def _chosen(self, spec: JobSpec) -> Contents | None:
         if self._contents is None and spec.source is not None:

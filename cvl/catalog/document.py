@@ -11,7 +11,7 @@ process with it, on some ten thousand open brackets. This module imports yaml: i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import yaml
@@ -50,10 +50,17 @@ class Document:
     notes: tuple[Note, ...] = ()
 
 
-def parse(raw: bytes, *, values: int = MAX_VALUES, text: int = MAX_TEXT) -> Document:
+def parse(
+    raw: bytes,
+    *,
+    values: int = MAX_VALUES,
+    text: int = MAX_TEXT,
+    scalar: Callable[[ScalarEvent, Keys], object] | None = None,
+) -> Document:
     """Read the bytes of one file. Whatever is wrong with them becomes a note: nothing is raised.
 
-    `values` and `text`, in characters: how much there may be in it.
+    `values` and `text`, in characters: how much there may be in it. `scalar` makes a value of a
+    scalar below some keys, where a file means more than its own text.
     """
     try:
         read = raw.decode("utf-8-sig")
@@ -61,7 +68,8 @@ def parse(raw: bytes, *, values: int = MAX_VALUES, text: int = MAX_TEXT) -> Docu
         return _broken(raw.count(b"\n", 0, error.start) + 1, "this is not UTF-8")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return _document(iter(yaml.parse(read, Loader=loader)), values, text)
+        events = iter(yaml.parse(read, Loader=loader))
+        return _document(events, values, text, scalar or _scalar)
     except _Unusable as error:
         return _broken(error.line, str(error))
     except yaml.MarkedYAMLError as error:
@@ -88,6 +96,7 @@ class _Reader:
     events: Iterator[Event]
     most_values: int
     most_text: int
+    scalar: Callable[[ScalarEvent, Keys], object]
     anchors: dict[str, tuple[object, int, int]] = field(default_factory=dict)
     lines: dict[Keys, int] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
@@ -95,8 +104,13 @@ class _Reader:
     text: int = 0
 
 
-def _document(events: Iterator[Event], values: int, text: int) -> Document:
-    reader = _Reader(events=events, most_values=values, most_text=text)
+def _document(
+    events: Iterator[Event],
+    values: int,
+    text: int,
+    scalar: Callable[[ScalarEvent, Keys], object],
+) -> Document:
+    reader = _Reader(events=events, most_values=values, most_text=text, scalar=scalar)
     next(events)
     if not isinstance(next(events), DocumentStartEvent):
         return _broken(1, EMPTY)
@@ -130,7 +144,7 @@ def _plain(reader: _Reader, event: Event, keys: Keys) -> object:
         return _mapping(reader, keys)
     if isinstance(event, ScalarEvent):
         reader.text += len(event.value)
-        return _scalar(event, typed=bool(keys) and keys[0] in TYPED)
+        return reader.scalar(event, keys)
     items: list[object] = []
     while not isinstance(item := next(reader.events), SequenceEndEvent):
         items.append(_value(reader, item, (*keys, str(len(items)))))
@@ -182,13 +196,13 @@ def _alias(reader: _Reader, event: AliasEvent) -> object:
     return value
 
 
-def _scalar(event: ScalarEvent, *, typed: bool) -> object:
+def _scalar(event: ScalarEvent, keys: Keys) -> object:
     text: str = event.value
     if not event.implicit[0]:
         return text
     if text in _NULLS:
         return None
-    return _number(text) if typed else text
+    return _number(text) if keys and keys[0] in TYPED else text
 
 
 def _number(text: str) -> object:

@@ -131,7 +131,8 @@ def called(
 
 def own_options(runner: type[Runner], name: str, params: Mapping[str, Any]) -> dict[str, object]:
     """Return the runner's own options: flag, else configuration, else its default."""
-    configured = settings().runner(name, [each.name for each in parameters(runner)])
+    found = settings()
+    configured = found.runner(name, [each.name for each in parameters(runner)])
     given: dict[str, object] = {}
     for each in parameters(runner):
         value = params.get(each.name)
@@ -139,6 +140,9 @@ def own_options(runner: type[Runner], name: str, params: Mapping[str, Any]) -> d
             value = value if params[name] is None else params[name]
         if value is None or value == ():
             value = configured.get(each.name)
+            setting = found.find_own(name, each.name)
+            if setting and isinstance(each.option.type, FilePath):
+                value = found.path_of(each.name, setting)
         if value is not None:
             given[each.name] = value
         elif each.required:

@@ -9,6 +9,7 @@ from dataclasses import field
 
 from cvl.errors import UsageError
 from cvl.spec import JobSpec, Limits
+from cvl.template import Template
 from cvl.values import dataclass
 
 DAY = 86400
@@ -23,7 +24,8 @@ GPU = "nvidia.com/gpu"
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?\Z")
 """Kubernetes' resource.Quantity, without its exponents."""
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
-POLICIES = ("Always", "IfNotPresent", "Never")
+PULL_POLICY = "IfNotPresent"
+POLICIES = ("Always", PULL_POLICY, "Never")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +47,11 @@ class Order:
     volumes: Mapping[str, str] = field(default_factory=dict)
     service_account: str = ""
     pull_secrets: tuple[str, ...] = ()
-    pull_policy: str = "IfNotPresent"
+    pull_policy: str = PULL_POLICY
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     start_limit: float = START_LIMIT
+    template: Template | None = None
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for what the API server would refuse."""

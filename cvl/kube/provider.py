@@ -9,7 +9,7 @@ from functools import partial
 from cvl.container.contents import Contents, contents_of
 from cvl.errors import CvlError, Rejected, UsageError
 from cvl.extras import lacking
-from cvl.kube import check, files, objects, paths, results
+from cvl.kube import check, files, objects, paths, results, template
 from cvl.kube.client import EXTRA, Client, Object
 from cvl.kube.job import KubeJob
 from cvl.kube.manifest import Made, Marks, owned_by
@@ -31,6 +31,8 @@ LAYERS = (
     "cvl, on every ending, Ctrl-C, `cvl stop` and `cvl reap`, by deleting the Job and its pods",
     "`cvl reap` from any machine with access, past the deadline in the Job's annotations",
 )
+SHOWN = 12
+"""Fields of a template that are named in one sentence."""
 PRICE = "a cluster has no price list; its nodes cost what they cost"
 
 
@@ -53,13 +55,14 @@ class Kubernetes:
     def plan(self, spec: JobSpec) -> Plan:
         order = self._ordered()
         count = f"{spec.nodes} x " if spec.nodes > 1 else ""
+        made, warnings = self._objects(spec, shown=True)
         return Plan(
             runner=self.name,
             where=f"{count}{order.image or 'a pod'} in namespace {order.namespace}",
-            request=self._objects(spec, shown=True),
+            request=made,
             quote=Quote(note=f"{PRICE}; {_limits(order, spec)}"),
             layers=LAYERS,
-            warnings=self._warnings(spec),
+            warnings=(*self._warnings(spec), *warnings),
             format="yaml",
             obstacle=lacking(EXTRA),
         )
@@ -81,7 +84,7 @@ class Kubernetes:
         scope.tell("checking", f"what we may do in {order.namespace}")
         check.check(self._client, order, spec, scope)
         scope.checkpoint()
-        made = self._objects(spec, shown=False)
+        made, _ = self._objects(spec, shown=False)
         resources = [self._acquired(each, spec, leases, scope) for each in made]
         self._give(resources)
         self._verify(spec)
@@ -129,7 +132,8 @@ class Kubernetes:
         assert self._order is not None, "this provider was reopened: it can only attach"
         return self._order
 
-    def _objects(self, spec: JobSpec, *, shown: bool) -> list[Made]:
+    def _objects(self, spec: JobSpec, *, shown: bool) -> tuple[list[Made], tuple[str, ...]]:
+        """Return what is made, and warnings about what a template says in vain."""
         order = self._ordered()
         if not order.image:
             raise UsageError(
@@ -137,7 +141,9 @@ class Kubernetes:
             )
         due = ends(order, spec, self._client.now())
         marks = Marks(run_id=spec.run_id, owner=Ledger(ledger_file()).id(), deadline=due)
-        return manifest(order, spec, marks, self._packed(spec), shown=shown)
+        *others, job = manifest(order, spec, marks, self._packed(spec), shown=shown)
+        merged = template.under(job, order.template)
+        return [*others, merged.value], merged.warnings
 
     def _packed(self, spec: JobSpec) -> Mapping[str, bytes]:
         if self._files is None:
@@ -153,11 +159,15 @@ class Kubernetes:
     def _warnings(self, spec: JobSpec) -> tuple[str, ...]:
         contents = self._chosen(spec)
         found = list(contents.warnings) if contents else []
-        if spec.needs.gpus and not self._ordered().gpu:
+        if spec.needs.gpus and not self._asks_for_gpus():
             found.append(f"{spec.example} asks for a GPU: give --gpu {spec.needs.gpus}")
         if spec.limits.timeout is None:
             found.append(f"without --timeout the job ends after {elapsed(NO_LIMIT)}")
         return tuple(found)
+
+    def _asks_for_gpus(self) -> bool:
+        order = self._ordered()
+        return bool(order.gpu or order.gpu_resource in template.limits(order.template))
 
     def _acquired(self, body: Object, spec: JobSpec, leases: Leases, scope: Scope) -> Resource:
         scope.checkpoint()
@@ -187,13 +197,19 @@ class Kubernetes:
 
     def _verify(self, spec: JobSpec) -> None:
         """Raise `Rejected` where the cluster has silently dropped what it does not know."""
-        if spec.nodes == 1:
+        given = self._ordered().template
+        if spec.nodes == 1 and given is None:
             return
-        path = f"{paths.jobs(self._namespace)}/{job_name(spec.run_id)}"
-        if self._client.get(path)["spec"].get("completionMode") != "Indexed":
+        job = self._client.get(f"{paths.jobs(self._namespace)}/{job_name(spec.run_id)}")
+        if spec.nodes > 1 and job["spec"].get("completionMode") != "Indexed":
             raise CvlError(
                 "this cluster is too old for many nodes: it knows no Indexed Jobs",
                 "they came with Kubernetes 1.21; leave --nodes out",
+            )
+        if given and (lost := template.dropped(job, given)):
+            raise CvlError(
+                f"this cluster does not know what {given.origin} says: {', '.join(lost[:SHOWN])}",
+                "look for a misspelling, or a field that came with a later Kubernetes",
             )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Unpack
 
@@ -16,9 +17,10 @@ from cvl import engine
 from cvl.container.command import command as own_command
 from cvl.errors import UsageError
 from cvl.extras import require
+from cvl.kube import template
 from cvl.kube.client import EXTRA, Client
 from cvl.kube.kubeconfig import IN_CLUSTER, configured
-from cvl.kube.order import AFTER_TERM, Order, mounts, pairs
+from cvl.kube.order import AFTER_TERM, PULL_POLICY, Order, mounts, pairs
 from cvl.kube.provider import Kubernetes
 from cvl.ledger import Ledger
 from cvl.paths import ledger_file
@@ -50,9 +52,10 @@ class K8sRunner:
             "volume": "CLAIM:/PATH, a PersistentVolumeClaim; may be repeated",
             "service_account": "what the pod runs as",
             "pull_secrets": "a Secret for the image's registry; may be repeated",
-            "pull_policy": "Always, IfNotPresent or Never",
+            "pull_policy": f"Always, IfNotPresent or Never; default: {PULL_POLICY}",
             "label": "KEY=VALUE for Job and pods, as a queue wants it; may be repeated",
             "annotation": "KEY=VALUE for Job and pods; may be repeated",
+            "pod_template": "a file with what there is no option for: a Pod, as YAML",
             "start_timeout": "end it if it has not started by then",
         }
     )
@@ -88,19 +91,22 @@ class K8sRunner:
         volume: Sequence[str] = (),
         service_account: str | None = None,
         pull_secrets: Sequence[str] = (),
-        pull_policy: str = "IfNotPresent",
+        pull_policy: str | None = None,
         label: Sequence[str] = (),
         annotation: Sequence[str] = (),
+        pod_template: Path | None = None,
         **common: Unpack[Common],
     ) -> ExitStatus:
         """Run the example in a pod; without one, `command` in `image`, exactly as it is.
 
-        An empty `command` is the image's own. Returns the exit code of the script, or of the
-        container; raises `CvlError`.
+        An empty `command` is the image's own. `pod_template` is a file: a Pod or a PodTemplate
+        over which ours is merged. Returns the exit code of the script, or of the container;
+        raises `CvlError`.
         """
+        given = template.read(Path(pod_template)) if pod_template else None
         order = Order(
             namespace=self._namespace,
-            image=image or "",
+            image=image or template.of_container(given, "image"),
             gpu=gpu,
             gpu_resource=gpu_resource,
             memory=memory or "",
@@ -109,12 +115,15 @@ class K8sRunner:
             shm=shm or "",
             node_selector=pairs(node_selector, "--node-selector"),
             volumes=mounts(volume),
-            service_account=service_account or "",
+            service_account=service_account or template.of_pod(given, "serviceAccountName"),
             pull_secrets=tuple(pull_secrets),
-            pull_policy=pull_policy,
+            pull_policy=(
+                pull_policy or template.of_container(given, "imagePullPolicy") or PULL_POLICY
+            ),
             labels=pairs(label, "--label"),
             annotations=pairs(annotation, "--annotation"),
             start_limit=duration(start_timeout),
+            template=given,
         )
         if (most := common.pop("configured_max_cost", None)) is not None:
             text = f"max_cost = {most} cannot be kept here: a cluster has no price"

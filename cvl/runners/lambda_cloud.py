@@ -21,10 +21,11 @@ from cvl.hidden import secret
 from cvl.leases import Leases
 from cvl.machines import KIND, machine_name
 from cvl.provider import Machine, Offer, Order
-from cvl.runners import lambda_deadline
+from cvl.runners import lambda_deadline, lambda_template
 from cvl.runners.lambda_api import BASE, LAUNCH, TERMINATE, Gone, Json, LambdaAPI
 from cvl.scope import Scope
 from cvl.spec import EMPTY, Resource
+from cvl.template import Template
 from cvl.units import variable
 
 BOOT_LIMIT = 1800.0
@@ -63,9 +64,11 @@ class LambdaCloud:
     user = "ubuntu"
     boot_limit = BOOT_LIMIT
 
-    def __init__(self, api: LambdaAPI, *, self_terminate: bool = False) -> None:
+    def __init__(
+        self, api: LambdaAPI, *, self_terminate: bool = False, template: Template | None = None
+    ) -> None:
         """The API's key is handed to the guardian, which has no environment that holds it."""
-        self._api, self._self_terminate = api, self_terminate
+        self._api, self._self_terminate, self._template = api, self_terminate, template
         more = (lambda_deadline.LAYER,) if self_terminate else ()
         self.layers: tuple[str, ...] = (*LAYERS, *more)
         self.warnings: tuple[str, ...] = (lambda_deadline.WARNING,) if self_terminate else ()
@@ -85,7 +88,7 @@ class LambdaCloud:
         return self._api.now()
 
     def request(self, order: Order) -> Mapping[str, object]:
-        return {
+        ours = {
             "region_name": order.region,
             "instance_type_name": order.offer.type,
             "ssh_key_names": [machine_name(order.run_id)],
@@ -98,6 +101,7 @@ class LambdaCloud:
             ],
             "user_data": user_data(order, self._timer(order, shown=True)),
         }
+        return lambda_template.under(ours, self._template)
 
     def _timer(self, order: Order, *, shown: bool) -> Mapping[str, object]:
         if not self._self_terminate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Unpack
 
 from cvl.errors import UsageError
@@ -17,6 +18,7 @@ from cvl.runners.common import Common
 from cvl.runners.lambda_api import EXTRA
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.spec import EMPTY, ExitStatus
+from cvl.template import read
 from cvl.units import duration
 
 
@@ -33,6 +35,7 @@ class LambdaLabsRunner:
         "self_terminate": "the machine ends itself at its deadline; puts your API key on it",
         "keep_on_fetch_failure": "keep paying until the deadline when results do not arrive",
         "accept_new_host_key": "for an image that does not take the host key that we make for it",
+        "request_template": "a file with what there is no option for: fields of the launch request",
         "accept_unguarded": "allow -d though only this computer ends the rent",
     }
 
@@ -55,13 +58,15 @@ class LambdaLabsRunner:
         keep_on_fetch_failure: bool = False,
         accept_unguarded: bool = False,
         accept_new_host_key: bool = False,
+        request_template: Path | None = None,
         **common: Unpack[Common],
     ) -> ExitStatus:
         """Run the example on a rented machine. `gpu_type` None: the cheapest that will do.
 
         `wait_capacity` (2h, 30m) keeps looking while there is none. `timeout_action` runs on the
-        machine. Returns the script's exit code; raises `CvlError`, and `StillOpen` when the
-        machine was not seen gone.
+        machine. `request_template` is a file with more fields of Lambda's launch request, over
+        which ours are merged. Returns the script's exit code; raises `CvlError`, and `StillOpen`
+        when the machine was not seen gone.
         """
         spec = frontdoor.job(
             example,
@@ -81,7 +86,11 @@ class LambdaLabsRunner:
                 "--no-fetch would lose the results: the machine is gone after the run",
                 "leave it out",
             )
-        cloud = LambdaCloud(api(self._key), self_terminate=self_terminate)
+        cloud = LambdaCloud(
+            api(self._key),
+            self_terminate=self_terminate,
+            template=read(Path(request_template)) if request_template else None,
+        )
         provider = Machines(
             cloud,
             kind=gpu_type,

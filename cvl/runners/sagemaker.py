@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Unpack
 
-from cvl import engine
+from cvl import engine, template
 from cvl.aws.order import STOP, Order
 from cvl.aws.place import Place
 from cvl.aws.provider import SageMaker
@@ -61,12 +62,15 @@ class SageMakerRunner:
         image_uri: str | None = None,
         volume_gb: int = 30,
         build_arg: Sequence[str] = (),
+        request_template: Path | None = None,
         **common: Unpack[Common],
     ) -> ExitStatus:
         """Run the example as a training job; its results also stay below `output_path`.
 
         `entry_command` is a line for a shell, run in place of the preset's. `image_uri` is
-        taken as it is: nothing is built. Returns the script's exit code; raises `CvlError`.
+        taken as it is: nothing is built. `request_template` is a file with more fields of
+        CreateTrainingJob, over which ours are merged. Returns the script's exit code; raises
+        `CvlError`.
         """
         order = Order(
             role_arn=self._role_arn,
@@ -77,6 +81,7 @@ class SageMakerRunner:
             image=image_uri or "",
             volume_gb=volume_gb,
             build_args=tuple(build_arg),
+            template=template.read(Path(request_template)) if request_template else None,
         )
         if not download_outputs:
             common["fetch"] = False
