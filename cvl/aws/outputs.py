@@ -5,10 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cvl.aws.place import Place
-from cvl.aws.refusals import Missing, boto_errors, understood
+from cvl.aws.refusals import Missing, boundary
 from cvl.aws.session import Account
 from cvl.errors import CvlError, FetchError
 from cvl.remote.archive import land_archive
@@ -92,14 +92,22 @@ def _stream(account: Account, place: Place, start: int, out: IO[bytes], scope: S
     rest = {"Range": f"bytes={start}-"} if start else {}
     reply = account.call("s3", "get_object", Bucket=place.bucket, Key=place.prefix, **rest)
     try:
-        for block in reply["Body"].iter_chunks(BLOCK):
+        for block in _blocks(reply["Body"]):
             out.write(block)
             scope.heard()
             scope.checkpoint()
-    except boto_errors().BotoCoreError as error:  # it broke off, or its length is wrong
-        raise understood(error, "s3") from error
     finally:
         reply["Body"].close()
+
+
+def _blocks(body: Any) -> Iterator[bytes]:
+    """Yield what comes. Raises `Unreachable` where it breaks off, or its length is wrong."""
+    while True:
+        with boundary("s3"):
+            block: bytes = body.read(BLOCK)
+        if not block:
+            return
+        yield block
 
 
 def _changed(member: Member, below: bytes) -> Changed | None:

@@ -5,11 +5,23 @@ No error text here holds a credential, and botocore's hold none either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from cvl.errors import AuthError, CvlError, Rejected, Unreachable
+from cvl import outside
+from cvl.errors import (
+    LONGEST,
+    AuthError,
+    CvlError,
+    MissingTool,
+    Rejected,
+    Unreachable,
+    UsageError,
+)
 from cvl.extras import needed
+from cvl.scope import Cancelled, DeadlineExceeded
 
 EXTRA = "aws"
 
@@ -38,11 +50,28 @@ HINTS: Mapping[str, str] = {
     "or take another --instance-type",
 }
 """What to do now, by the code of a refusal."""
+CONFIGURATION = "see ~/.aws/config, or the files that AWS_CONFIG_FILE names, and the AWS_ variables"
 NO_CREDENTIALS = (
     *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"),
-    *("TokenRetrievalError", "SSOError", "NoAuthTokenError"),
+    *("TokenRetrievalError", "SSOError", "NoAuthTokenError", "LoginError"),
+    *("UnknownCredentialError", "UnknownTokenProviderError", "RefreshWithMFAUnsupportedError"),
+    *("InvalidIMDSEndpointError", "InvalidIMDSEndpointModeError", "MetadataRetrievalError"),
 )
 """botocore's own errors about credentials, by name: it is not loaded yet."""
+BROKEN = (
+    *("ConnectionError", "HTTPClientError", "IncompleteReadError", "ChecksumError"),
+    *("FlexibleChecksumError", "AwsChunkedWrapperError"),
+)
+"""Those that say that no answer came, or none that is whole: the next may."""
+KINDS: tuple[tuple[tuple[str, ...], type[CvlError], str], ...] = (
+    (("ProfileNotFound",), AuthError, "`aws configure list-profiles` names those there are"),
+    (("ParamValidationError",), Rejected, ""),
+    (("MissingDependencyException",), MissingTool, "pip install 'botocore[crt]'"),
+    (NO_CREDENTIALS, AuthError, LOGIN),
+)
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+WRONG = re.compile(r"TLS CA certificate bundle|Failed to parse|\[X509|\[Errno (?:2|13|20|21)\]")
+"""What some of them pass on that the next request would meet too."""
 
 
 class Missing(Rejected):
@@ -62,30 +91,80 @@ def boto_errors() -> Any:
     return needed("botocore.exceptions", EXTRA)
 
 
+@contextmanager
+def boundary(service: str, who: str = "") -> Iterator[None]:
+    """Have whatever boto3 and what it stands on raise say what follows from it, as `understood`.
+
+    They let through much that is none of theirs: a value of the wrong type in a file, a folder in
+    place of a file, a number without end. `who`: what is asked for are credentials of that name,
+    and whatever is wrong with them is an `AuthError`, but for a way that may be there next time.
+    """
+    try:
+        yield
+    except (CvlError, DeadlineExceeded, Cancelled):
+        raise
+    except Exception as error:
+        told = understood(error, service)
+        if who and not isinstance(told, Unreachable | AuthError | MissingTool):
+            raise AuthError(f"{who}: {told}", told.hint or LOGIN) from error
+        raise told from error
+
+
 def understood(error: Exception, service: str) -> CvlError:
     """Return what an error of botocore means to us.
 
     `Unreachable`: no answer, or one that may be another next time; `AuthError`: log in again;
-    `Missing`, `Taken`, `Denied` and other `Rejected`: refused, and nothing has changed.
+    `Missing`, `Taken`, `Denied` and other `Rejected`: refused, and nothing has changed;
+    `UsageError`: the configuration here is wrong, and asking again changes nothing.
     """
     boto = boto_errors()
     place = f"{service}: " if service else ""
     if isinstance(error, boto.ClientError):
         return _answered(error, place)
-    text = f"{place}{' '.join(str(error).split())}"
-    if isinstance(error, boto.ProfileNotFound):
-        return AuthError(text, "`aws configure list-profiles` names those there are")
-    if isinstance(error, boto.ParamValidationError):
-        return Rejected(text)
-    if isinstance(error, tuple(getattr(boto, name) for name in NO_CREDENTIALS)):
-        return AuthError(text, LOGIN)
-    return Unreachable(text)
+    text = f"{place}{_words(error)}"
+    if isinstance(error, _named(boto, BROKEN)):
+        if UNTRUSTED in text:
+            return AuthError(
+                text, "AWS_CA_BUNDLE names the authorities of your network, if it has any"
+            )
+        return UsageError(text, CONFIGURATION) if _is_wrong(error) else Unreachable(text)
+    for names, kind, hint in KINDS:
+        if isinstance(error, _named(boto, names)):
+            return kind(text, hint)
+    return UsageError(text, CONFIGURATION)
+
+
+def _named(boto: Any, names: tuple[str, ...]) -> tuple[type[Exception], ...]:
+    """Return the exceptions of these names that this botocore has."""
+    found = (getattr(boto, name, None) for name in names)
+    return tuple(each for each in found if each is not None)
+
+
+def _is_wrong(error: Exception) -> bool:
+    """Return whether an error of a request is one of what it was to be made with.
+
+    botocore wraps what it does not know in an error of its own.
+    """
+    inner = getattr(error, "kwargs", {}).get("error")
+    config = (ValueError, TypeError, LookupError, AttributeError, FileNotFoundError)
+    files = (IsADirectoryError, NotADirectoryError, PermissionError)
+    return isinstance(inner, config + files) or bool(WRONG.search(str(error)))
+
+
+def _words(error: Exception) -> str:
+    """Return what an error says in one line; its kind where it says nothing by itself."""
+    text = " ".join(str(error).split())[:LONGEST]
+    own = type(error).__module__.startswith("boto")
+    if own and text:
+        return text
+    return f"it makes no sense to boto3 ({type(error).__name__}: {text}".rstrip(": ") + ")"
 
 
 def _answered(error: Any, place: str) -> CvlError:
-    details = error.response.get("Error", {})
-    code, message = str(details.get("Code", "")), str(details.get("Message", "")).strip()
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    details = outside.entry(error.response.get("Error"))
+    code, message = str(details.get("Code", "")), str(details.get("Message", "")).strip()[:LONGEST]
+    found = outside.entry(error.response.get("ResponseMetadata")).get("HTTPStatusCode", 0)
+    status = found if isinstance(found, int) else 0
     text = f"{place}{code}: {message}" if message else f"{place}{code}"
     stem = code.removesuffix("Exception")
     if stem in PASSING or status == BUSY or status >= SERVER:

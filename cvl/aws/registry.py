@@ -13,11 +13,12 @@ from dataclasses import field
 from pathlib import Path
 from typing import IO
 
+from cvl import outside
 from cvl.aws.docker import Docker
 from cvl.aws.refusals import EXTRA, Missing, Taken
 from cvl.aws.session import Account
 from cvl.encrypted import is_here
-from cvl.errors import CvlError
+from cvl.errors import CvlError, Unreachable
 from cvl.extras import needed
 from cvl.hidden import learn
 from cvl.paths import replace_file
@@ -113,9 +114,12 @@ def schemes(host: str) -> tuple[str, ...]:
 
 def _opened(account: Account, uri: str) -> Registry:
     reply = account.call("ecr", "get_authorization_token")
-    token = reply["authorizationData"][0]["authorizationToken"]
-    learn(token)
-    user, _, password = base64.b64decode(token).decode().partition(":")
+    try:
+        token = reply["authorizationData"][0]["authorizationToken"]
+        learn(token)
+        user, _, password = base64.b64decode(token).decode().partition(":")
+    except (LookupError, TypeError, ValueError):
+        raise Unreachable("ecr: its answer holds no login") from None
     learn(password)
     return Registry(uri=uri, user=user, password=password)
 
@@ -135,11 +139,11 @@ def _answers(url: str, basic: str) -> bool:
 @contextmanager
 def _private_config() -> Iterator[Mapping[str, str]]:
     """Keep the login out of the user's own Docker configuration, and from other users."""
-    own = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    own = Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))  # noqa: PTH111
     folder = Path(tempfile.mkdtemp(prefix="cvl-docker-"))
     try:
         for name in SHARED:
-            if (own / name).exists():
+            if os.path.lexists(own / name):
                 (folder / name).symlink_to((own / name).absolute())
         replace_file(folder / "config.json", json.dumps(_settings(own / "config.json")).encode())
         yield {"DOCKER_CONFIG": str(folder)}
@@ -149,7 +153,7 @@ def _private_config() -> Iterator[Mapping[str, str]]:
 
 def _settings(file: Path) -> dict[str, object]:
     try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
+        found = outside.entry(outside.parsed(file.read_bytes()))
+    except (OSError, ValueError):  # the docker here says what is wrong with it, or goes on too
         return {}
     return {key: found[key] for key in KEYS if key in found}

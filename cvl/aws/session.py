@@ -7,17 +7,17 @@ waits can say so.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
-from cvl.aws.refusals import EXTRA, boto_errors, understood
+from cvl.aws import login
+from cvl.aws.refusals import EXTRA, boundary
 from cvl.encrypted import address
 from cvl.errors import AuthError, Unreachable, UsageError
 from cvl.extras import loading, needed
-from cvl.hidden import key
 from cvl.outside import http_date
 from cvl.scope import Bell, Clock, SystemClock
 
@@ -26,6 +26,8 @@ Reply = Mapping[str, Any]
 PAUSES = (0.3, 1.0, 2.0)
 """Seconds between the attempts of a request that may be repeated."""
 CONNECT_LIMIT, READ_LIMIT = 10.0, 60.0
+REGION = "give --region, set AWS_REGION, or one in your profile"
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,62}")
 GIVEN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
@@ -52,18 +54,19 @@ class Account:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._session: Any = None
+        self._who: Any = None
         self._clients: dict[tuple[str, str], Client] = {}
         self._skew = 0.0
 
     @property
     def region(self) -> str:
         """The region: given, else the environment's, else the profile's. Raises `UsageError`."""
-        found = self._given or os.environ.get("AWS_REGION") or self._opened().region_name
+        found = self._given or os.environ.get("AWS_REGION") or self._configured_region()
         if not found:
-            raise UsageError(
-                "no AWS region is set", "give --region, set AWS_REGION, or one in your profile"
-            )
-        return str(found)
+            raise UsageError("no AWS region is set", REGION)
+        if not isinstance(found, str) or not NAME.fullmatch(found):
+            raise UsageError(f"{str(found)[:40]!r} is no AWS region", REGION)
+        return found
 
     @property
     def address(self) -> Mapping[str, str]:
@@ -80,7 +83,7 @@ class Account:
 
     def has_credentials(self) -> bool:
         """Return whether there are any, without asking anybody but this machine."""
-        return self._opened().get_credentials() is not None
+        return login.credentials(self._opened()) is not None
 
     def call(self, service: str, operation: str, /, **parameters: Any) -> Reply:
         """Make a request that may be repeated. Raises `CvlError` as `refusals.understood` says."""
@@ -99,14 +102,13 @@ class Account:
     ) -> Reply:
         """Make a request once: `Unreachable` then leaves open whether anything came of it."""
         client = self.client(service, region)
-        boto = boto_errors()
         try:
-            reply: Reply = getattr(client, operation)(**parameters)
-        except (boto.BotoCoreError, boto.ClientError) as error:
-            told = understood(error, service)
-            if isinstance(told, AuthError):
-                self._forget()
-            raise told from error
+            login.fresh(self._who)
+            with boundary(service):
+                reply: Reply = getattr(client, operation)(**parameters)
+        except AuthError:
+            self._forget()
+            raise
         self._heard(reply)
         return reply
 
@@ -127,50 +129,35 @@ class Account:
         )
         if self._endpoint:
             address(self._endpoint, "AWS_ENDPOINT_URL")
-        try:
-            _check(self._opened().get_credentials())
-            with loading("boto3", EXTRA):
-                made: Any = self._opened().client(
-                    service, region_name=region, endpoint_url=self._endpoint, config=config
-                )
-        except boto_errors().BotoCoreError as error:
-            raise understood(error, service) from error
+        self._who = login.credentials(self._opened())
+        with boundary(service), loading("boto3", EXTRA):
+            made: Any = self._opened().client(
+                service, region_name=region, endpoint_url=self._endpoint, config=config
+            )
         address(str(made.meta.endpoint_url), f"the endpoint of {service}")
         client: Client = made
         return client
 
     def _opened(self) -> Any:
         if self._session is None:
-            boto3 = loaded()
-            try:
-                self._session = boto3.session.Session(profile_name=self._profile)
-            except boto_errors().BotoCoreError as error:
-                raise understood(error, "") from error
+            self._session = login.opened(loaded(), self._profile)
         return self._session
+
+    def _configured_region(self) -> object:
+        session = self._opened()
+        with boundary(""):
+            return session.region_name
 
     def _forget(self) -> None:
         """Read the configuration anew next time: somebody may log in again meanwhile."""
         with self._lock:
-            self._session = None
+            self._session = self._who = None
             self._clients.clear()
 
     def _heard(self, reply: Reply) -> None:
         headers = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         if (now := http_date(headers.get("date"))) is not None:
             self._skew = now - time.time()
-
-
-def _check(credentials: Any) -> None:
-    """Check what was written down by hand; what AWS itself gives out is left alone.
-
-    Raises `UsageError`: the libraries would show a whole header that cannot be sent.
-    """
-    if credentials is None or hasattr(credentials, "refresh_needed"):
-        return
-    credentials.access_key = key(credentials.access_key, "AWS_ACCESS_KEY_ID")
-    credentials.secret_key = key(credentials.secret_key, "AWS_SECRET_ACCESS_KEY")
-    if credentials.token:
-        credentials.token = key(credentials.token, "AWS_SESSION_TOKEN")
 
 
 def _rewind(parameters: Mapping[str, Any]) -> None:
@@ -188,5 +175,5 @@ def configured() -> bool:
     """Return whether anything on this machine speaks of AWS; loads nothing."""
     named = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
     config = os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")
-    files = any(Path(name).expanduser().exists() for name in (named, config))
+    files = any(os.path.lexists(os.path.expanduser(name)) for name in (named, config))  # noqa: PTH111
     return files or any(os.environ.get(name) for name in GIVEN)

@@ -1,0 +1,114 @@
+"""A profile's `credential_process`: run for so long, heard for so many bytes, and then ended.
+
+botocore waits for it without end and takes whatever it prints. On a terminal it stays in our
+process group, for it may ask for a code there; elsewhere it leads one of its own, which ends as a
+whole, also when we do.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from typing import Any
+
+from cvl import outside
+from cvl.errors import AuthError
+from cvl.transports.leash import Leashed
+
+LIMIT = 60.0
+"""Seconds that it may take; it may ask somebody."""
+MOST = 1 << 20
+"""Bytes that it may print."""
+BLOCK, LOOK = 1 << 16, 0.1
+LAST = 300
+"""Characters of its last words that are shown."""
+HINT = "run the profile's `credential_process` by hand to see what it says"
+
+
+class Asked:
+    """What botocore uses of a `Popen`. Its answer is a credential, or `AuthError` says why not."""
+
+    def __init__(self, argv: Sequence[str], **_: Any) -> None:
+        """Start it. Raises `AuthError`."""
+        if not argv:
+            raise AuthError("the AWS profile's credential_process is empty", HINT)
+        self._name, self._alone = argv[0], not sys.stdin or not sys.stdin.isatty()
+        try:
+            if self._alone:
+                self._process: Popen[bytes] = Leashed(argv, stdin=DEVNULL)
+            else:
+                self._process = Popen(argv, stdout=PIPE, stderr=PIPE)
+        except (OSError, ValueError) as error:
+            raise self._failed(getattr(error, "strerror", None) or str(error)) from error
+        self.returncode = 0
+
+    def communicate(self) -> tuple[bytes, bytes]:
+        """Return what it prints, a JSON object, and its words. Raises `AuthError`."""
+        out, words = bytearray(), bytearray()
+        try:
+            self._hear(out, words)
+        finally:
+            self._end()
+        if self._process.returncode:
+            raise self._failed(_last(words) or f"it ended with {self._process.returncode}")
+        if not _is_object(bytes(out)):
+            raise self._failed("it printed no JSON object")
+        return bytes(out), bytes(words)
+
+    def _hear(self, out: bytearray, words: bytearray) -> None:
+        """Take what comes until it has ended; a child of its may keep the pipes for itself."""
+        until = time.monotonic() + LIMIT
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        places = {self._process.stdout: out, self._process.stderr: words}
+        while places:
+            ended = self._process.poll() is not None
+            ready, _, _ = select.select([*places], [], [], 0 if ended else LOOK)
+            for pipe in ready:
+                data = os.read(pipe.fileno(), BLOCK)
+                places[pipe].extend(data)
+                if not data:
+                    del places[pipe]
+            if len(out) + len(words) > MOST:
+                raise self._failed(f"it printed more than {MOST >> 20} MB")
+            if ended and not ready:
+                break
+            if time.monotonic() > until:
+                raise self._failed(f"no answer within {LIMIT:g} s")
+        try:
+            self._process.wait(max(until - time.monotonic(), 0.0))
+        except TimeoutExpired:
+            raise self._failed(f"no answer within {LIMIT:g} s") from None
+
+    def _end(self) -> None:
+        """Leave nothing of it behind."""
+        with suppress(OSError):
+            if self._alone:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            elif self._process.poll() is None:
+                self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+    def _failed(self, why: str) -> AuthError:
+        return AuthError(f"{self._name}, which gives the AWS credentials, failed: {why}", HINT)
+
+
+def _is_object(out: bytes) -> bool:
+    try:
+        return isinstance(outside.parsed(out), dict)
+    except ValueError:
+        return False
+
+
+def _last(words: bytearray) -> str:
+    lines = words.decode(errors="replace").split("\n")
+    return next((line.strip()[:LAST] for line in reversed(lines) if line.strip()), "")
