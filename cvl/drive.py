@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from threading import Thread
 from typing import Self
 
+from cvl import identity
 from cvl.duty import Guard
 from cvl.ending import QUIET, Ending, settled
 from cvl.errors import (
@@ -66,8 +67,8 @@ class Drive:
 
     def launch(self, spec: JobSpec) -> ExitStatus:
         """Start the job, and go on to the end."""
-        self._progress.advance(RunState.LAUNCHING)
         self._progress.tell("starting", f"{spec.run_id} on {self._record.where}")
+        self._progress.advance(RunState.LAUNCHING, handle=self._identified(self._record.handle))
         try:
             execution = self._provider.launch(spec, self.leases, self.scope)
         except Cancelled as cancelled:
@@ -81,7 +82,7 @@ class Drive:
                 self._ending.leave()
                 raise
             raise self._ending.undone(self._not_started(error)) from error
-        self._progress.advance(RunState.RUNNING, handle=execution.handle)
+        self._progress.advance(RunState.RUNNING, handle=self._identified(execution.handle))
         if spec.detach and self.scope.cause is None:
             execution.close()
             return self._ending.left(Cause.DETACHED)
@@ -190,6 +191,17 @@ class Drive:
             warn(f"left {run_id} while {self._progress.doing}: `cvl attach {run_id}` goes on")
             for line in self.leases.still_open():
                 warn(line)
+
+    def _identified(self, handle: Mapping[str, str]) -> Mapping[str, str]:
+        """Return a handle with whom the run is on, as far as that can be told by now.
+
+        Where it cannot, the launch itself says what is wrong.
+        """
+        try:
+            found = identity.of(self._provider)
+        except Exception:  # noqa: BLE001 - a library's word about it says no more
+            found = ""
+        return {**handle, identity.IDENTITY: found} if found else handle
 
     def _launch_cancelled(self, cause: Cause) -> ExitStatus:
         """Stop what an interrupted launch may have started; nobody knows until asked."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cvl import identity
 from cvl.drive import STOP_LIMIT, Drive
-from cvl.errors import UsageError
+from cvl.errors import Elsewhere, UsageError
 from cvl.ledger import Ledger, Run
 from cvl.options import Options
 from cvl.process import Life, life, me
@@ -49,6 +50,8 @@ def attach(
 
     `watching`: only look on, whoever drives it. Ctrl-C only detaches. Raises `CvlError`.
     """
+    if not watching:
+        refuse_strangers(record, provider, ledger)
     watching = watching or not adopt(record, ledger)
     drive = Drive(record, provider, ledger, options, watching=watching)
     with signals(drive.scope, drive.again), drive:
@@ -88,6 +91,17 @@ def noted(spec: JobSpec, provider: Provider, plan: Plan, options: Options) -> Ru
         detached=spec.detach,
         owner=me(),
     )
+
+
+def refuse_strangers(record: Run, provider: Provider, ledger: Ledger) -> None:
+    """Raise `Elsewhere` where the provider is not whom the run is on: it could end nothing.
+
+    So it must not become the one who drives the run: nobody else would try then.
+    """
+    held = [lease.resource for lease in ledger.leases(record.id, open_only=True)]
+    doubt = identity.stranger(provider, record.handle, held) if held else None
+    if isinstance(doubt, Elsewhere):
+        raise doubt
 
 
 def adopt(record: Run, ledger: Ledger) -> bool:

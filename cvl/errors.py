@@ -22,6 +22,7 @@
     │   └── Ambiguity            nobody knows yet: settle by listing for our name
     ├── FetchError               results could not be brought back
     ├── LostContact              the job lives on; the hint says how to get it back
+    ├── Elsewhere                who is asked is not who it was: what they lack may be there
     ├── StillOpen                something may still cost money; the hint says how to end it
     └── LedgerError              our own record cannot be read or written
 
@@ -120,6 +121,10 @@ class FetchError(CvlError):
 
 class LostContact(CvlError):
     """We cannot follow the job any more. It lives on."""
+
+
+class Elsewhere(CvlError):
+    """Whoever is asked now is not whom the run is on. Nothing follows from what they lack."""
 
 
 class StillOpen(CvlError):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from threading import Thread
 
+from cvl import identity as whose
 from cvl import rented
 from cvl.deadline import Deadline, deadline_of, too_little
 from cvl.errors import CvlError, HostError, NoCapacity, NotReady, explained
@@ -71,6 +72,12 @@ class Machines:
     def secrets(self) -> Mapping[str, str]:
         return self._cloud.secrets
 
+    def identity(self) -> str:
+        return whose.of(self._cloud)
+
+    def confirm(self, identity: str) -> None:
+        whose.confirm(self._cloud, identity)
+
     def plan(self, spec: JobSpec) -> Plan:
         choice = self._market.planned(spec.needs)
         limit = self._deadline(spec, choice.offer)
@@ -125,7 +132,7 @@ class Machines:
         machine = Resource(kind=KIND, name=handle["machine"], id=handle.get("id", ""))
         address = handle.get("address", "")
         if not address:
-            machine, address = self._found(machine)
+            machine, address = self._found(machine, whose.noted(handle))
         far = rented.reach(self._cloud.user, handle["run"], address)
         job = RemoteJob(far, {**handle, "id": machine.id, "address": address})
         return RentedJob(job, far, self._cloud, machine)
@@ -226,12 +233,13 @@ class Machines:
         except CvlError as error:
             return Machine(state="booting", words=f"not to be seen ({error})")
 
-    def _found(self, machine: Resource) -> tuple[Resource, str]:
+    def _found(self, machine: Resource, identity: str) -> tuple[Resource, str]:
         for each in self._cloud.owned(KIND):
             if each.name == machine.name and each.alive:
                 look = self._cloud.look(each)
                 if look.state == "ready":
                     return each, look.address
+        self.confirm(identity)
         raise NotReady(f"{machine.name} is not there, or not up")
 
 

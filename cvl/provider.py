@@ -41,6 +41,22 @@ class Owner(Protocol):
         ...
 
 
+@runtime_checkable
+class Identified(Protocol):
+    """An owner that can tell whom it asks: which account, which cluster, which machine."""
+
+    def identity(self) -> str:
+        """Return what tells them from all others, in one line; no secrets. Raises `CvlError`."""
+        ...
+
+    def confirm(self, identity: str) -> None:
+        """Raise `Elsewhere` unless it still asks whom `identity` names, as `identity` has said.
+
+        Raises `CvlError` where that cannot be known now.
+        """
+        ...
+
+
 class Reapable(Owner, Protocol):
     """An owner whose resources `cvl reap` may judge by their tags."""
 

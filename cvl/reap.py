@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from cvl import engine
+from cvl import engine, identity
 from cvl.errors import CvlError, StillOpen, said
 from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.news import latest, undriven
@@ -155,12 +155,16 @@ def finish(
     run = finding.orphan.run
     if run.state is RunState.ENDED:
         scope = Scope(seconds=RELEASE_LIMIT, tell=observer.phase)
-        provider = reopen(run)
-        end(provider, [lease.resource for lease in finding.orphan.leases], scope)
+        provider, meant = reopen(run), [lease.resource for lease in finding.orphan.leases]
+        doubt = identity.stranger(provider, run.handle, meant)
+        end(provider, meant, scope)
+        if doubt:
+            raise doubt
         for lease in finding.orphan.leases:
             ledger.released(lease)
         return
     provider = reopen(run)
+    engine.refuse_strangers(run, provider, ledger)
     if not engine.adopt(run, ledger):
         return  # somebody was faster
     options = engine.Options(

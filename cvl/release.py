@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from cvl.errors import AuthError, StillOpen, said
+from cvl import identity
+from cvl.errors import AuthError, CvlError, Elsewhere, LedgerError, StillOpen, said
 from cvl.ledger import Lease, LeaseState, Ledger, RunState
 from cvl.provider import Owner
 from cvl.scope import Cancelled, DeadlineExceeded, Scope
@@ -43,6 +44,9 @@ class Release:
         self._since: dict[int, float] = {}
         self._was_used = False
         self._strays: list[Resource] | None = None
+        self._identity = ""
+        self._strangers: dict[int, Elsewhere] = {}
+        self._machine_seen = False
 
     def open(self, kind: str = "") -> list[Lease]:
         """Return the lines that are open, the last first."""
@@ -56,13 +60,17 @@ class Release:
 
         What carries our tag and has no line of ours ends too: a line may be damaged.
         """
-        attempt = 0
-        self._was_used = self._ledger.run(self._run_id).state not in UNUSED
+        attempt, run = 0, self._ledger.run(self._run_id)
+        self._was_used = run.state not in UNUSED
+        self._identity = identity.noted(run.handle)
         while (lines := self.open()) or self._strays:
-            self.ask(lines if attempt else urgent(lines))
+            if attempt or not self._at_a_stranger_s():
+                self.ask(lines if attempt else urgent(lines))
             self._look(lines)
-            if left := [*map(shown, self.open()), *map(named, self._strays or ())]:
-                self._pause(scope, attempt, left)
+            left = self.open()
+            self._refuse_strangers(left)
+            if said_open := [*map(shown, left), *map(named, self._strays or ())]:
+                self._pause(scope, attempt, said_open)
             attempt += 1
 
     def sweep(self, scope: Scope) -> None:
@@ -103,7 +111,7 @@ class Release:
                     f"nobody can say whether {shown(lease)} exists: {doubt}",
                     "it may cost money; `cvl reap` looks again",
                 ) from error
-        self._ledger.released(lease)
+        self._conclude(lease)
         raise doubt
 
     def made(self, lease: Lease) -> None:
@@ -146,12 +154,67 @@ class Release:
                 self._try(partial(self._owner.destroy, each))
         if any(each.id == line.id for each in found):
             self._seen.add(line.key)
+            self._machine_seen = self._machine_seen or line.price_per_hour is not None
         missing = not alive and not any(may_be(each, line) for each in listed)
         self._unseen[line.key] = self._unseen.get(line.key, 0) + 1 if missing else 0
         over = any(not each.alive and each.id == line.id for each in found)
         missed = self._unseen[line.key] >= UNSEEN and self._due(line)
-        if not alive and (over or missed):
+        if not alive and (over or (missed and self._is_here(line))):
             self._ledger.released(line)
+
+    def _at_a_stranger_s(self) -> bool:
+        """Return whether we seem to ask somebody else: then what they have is seen, or not, first.
+
+        What is listed before it is asked to end proves that they are who they were.
+        """
+        try:
+            identity.confirm(self._owner, self._identity)
+        except Elsewhere:
+            return True
+        except Exception as error:  # noqa: BLE001 - it is asked again before anything is concluded
+            self._scope.tell("waiting", said(error))
+        return False
+
+    def _is_here(self, line: Lease) -> bool:
+        """Return whether it is known that we ask whom the run is on.
+
+        Where the thing itself was seen, or the run's machine, it is: a bucket may be seen from
+        many accounts.
+        """
+        if line.key in self._seen or self._machine_seen:
+            return True
+        try:
+            identity.confirm(self._owner, self._identity)
+        except Elsewhere as error:
+            self._strangers[line.key] = error
+            return False
+        except Exception as error:  # noqa: BLE001 - it cannot be known now
+            self._scope.tell("waiting", said(error))
+            return False
+        return True
+
+    def _refuse_strangers(self, left: Sequence[Lease]) -> None:
+        """Raise `StillOpen` where all that is left is what somebody else may have: no use to wait.
+
+        What is seen here under our tag has ended by then.
+        """
+        if left and not self._strays and all(line.key in self._strangers for line in left):
+            error = self._strangers[left[0].key]
+            text = ", ".join(map(shown, left))
+            raise StillOpen(f"not seen gone: {text}; {error}", error.hint) from error
+
+    def _conclude(self, lease: Lease) -> None:
+        """Close the line of what was never listed. Raises `StillOpen` if it may be elsewhere."""
+        try:
+            identity.confirm(self._owner, identity.noted(self._ledger.run(self._run_id).handle))
+        except LedgerError:
+            raise
+        except CvlError as error:
+            raise StillOpen(
+                f"nobody can say whether {shown(lease)} exists: {error}",
+                "it may cost money; `cvl reap` looks again",
+            ) from error
+        self._ledger.released(lease)
 
     def _is_stray(self, each: Resource, lines: Iterable[Lease]) -> bool:
         """Return whether something is ours, though the ledger lacks its line: that is damaged."""

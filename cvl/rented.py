@@ -6,7 +6,16 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cvl.errors import AuthError, CvlError, FetchError, HostError, HostKeyError, NotReady
+from cvl import identity
+from cvl.errors import (
+    AuthError,
+    CvlError,
+    Elsewhere,
+    FetchError,
+    HostError,
+    HostKeyError,
+    NotReady,
+)
 from cvl.keys import RunKeys
 from cvl.provider import Cloud
 from cvl.release import UNSEEN
@@ -125,6 +134,8 @@ class RentedJob:
         except CvlError:
             return False
         self._missing = self._missing + 1 if look.state == "missing" else 0
+        if look.state == "missing":
+            self._confirm()
         if look.state in {"gone", "broken"} or self._missing >= UNSEEN:
             self._fate = f"the machine is {look.words}"
             return False
@@ -133,6 +144,15 @@ class RentedJob:
         self._address = look.address
         self._far.transport = reach(self._cloud.user, self._job.run_id, look.address).transport
         return True
+
+    def _confirm(self) -> None:
+        """Raise `Elsewhere` if the machine may be in another account."""
+        try:
+            identity.confirm(self._cloud, identity.noted(self.handle))
+        except Elsewhere:
+            raise
+        except CvlError:
+            self._missing = 0  # it cannot be known now: nothing is concluded
 
     def _lost(self) -> ExitStatus:
         return ended(Cause.LOST, run_id=self._job.run_id, detail=self._fate)

@@ -37,10 +37,9 @@ def check(account: Account, order: Order, scope: Scope) -> None:
 
 def identity(account: Account, order: Order) -> None:
     """Raise `AuthError` without credentials, `UsageError` for those of another account."""
-    found = account.call("sts", "get_caller_identity")
-    if found["Account"] != order.account:
+    if account.number() != order.account:
         raise UsageError(
-            f"the role is of account {order.account}, the credentials of {found['Account']}",
+            f"the role is of account {order.account}, the credentials of {account.number()}",
             "use the credentials or the role of the other account (AWS_PROFILE, --role-arn)",
         )
 

@@ -10,12 +10,13 @@ from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
-from cvl.aws import inputs
+from cvl.aws import inputs, whose
 from cvl.aws.logs import Ending, LogReader
 from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing
 from cvl.aws.session import Account, Reply
 from cvl.errors import AuthError, CvlError, LostContact, Rejected, Unreachable
+from cvl.identity import noted
 from cvl.leases import cost
 from cvl.nodes import first_failed
 from cvl.scope import Scope, Tell, silent
@@ -127,6 +128,8 @@ class TrainingJob:
     def fetch(self, into: Path, scope: Scope) -> None:
         from cvl.aws.outputs import fetch
 
+        with suppress(Unreachable, AuthError):  # then whoever is asked for them says so
+            whose.confirm(self._account, noted(self._handle))
         output = Place.parse(self._handle["output"])
         fetch(self._account, output / self._job / "output", into, scope)
 
@@ -147,12 +150,16 @@ class TrainingJob:
         return self._end is not None
 
     def _described(self) -> Reply:
-        """Ask for the job. One that is not there is missed for a while before it is `Missing`."""
+        """Ask for the job. One that is not there is missed for a while before it is `Missing`.
+
+        Raises `Elsewhere` where it may be in another account.
+        """
         try:
             found = self._account.call(
                 "sagemaker", "describe_training_job", TrainingJobName=self._job
             )
         except Missing as error:
+            whose.confirm(self._account, noted(self._handle))
             now = time.monotonic()
             self._missed = self._missed or now
             if now - self._missed < SETTLE:

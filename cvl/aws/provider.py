@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import partial
 from typing import IO
 
-from cvl.aws import check, image, inputs, jobs, price, registry, template
+from cvl.aws import check, image, inputs, jobs, price, registry, template, whose
 from cvl.aws.docker import Docker
 from cvl.aws.job import SETTLE, TrainingJob, stop
 from cvl.aws.jobs import KIND
@@ -52,6 +52,13 @@ class SageMaker:
         self._price: Decimal | None = None
         self._no_price = ""
         self._contents: Contents | None = None
+
+    def identity(self) -> str:
+        """As the seam says; the role's account, for others' credentials start nothing there."""
+        return whose.identity_of(self._account, self._ordered().account)
+
+    def confirm(self, identity: str) -> None:
+        whose.confirm(self._account, identity)
 
     def plan(self, spec: JobSpec) -> Plan:
         order = self._ordered()

@@ -28,6 +28,8 @@ PAUSES = (0.3, 1.0, 2.0)
 CONNECT_LIMIT, READ_LIMIT = 10.0, 60.0
 REGION = "give --region, set AWS_REGION, or one in your profile"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,62}")
+OWN = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".amazonwebservices.com.cn")
+"""How the names of AWS's own servers end, in every partition, and of those inside a VPC."""
 GIVEN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
@@ -57,6 +59,7 @@ class Account:
         self._who: Any = None
         self._clients: dict[tuple[str, str], Client] = {}
         self._skew = 0.0
+        self._number = ""
 
     @property
     def region(self) -> str:
@@ -76,6 +79,21 @@ class Account:
             "profile": self._profile or "",
             "endpoint": self._endpoint or "",
         }
+
+    def number(self) -> str:
+        """Return the account's 12 digits, as AWS itself knows whose credentials these are.
+
+        Asked once for each login. Raises `CvlError`.
+        """
+        if not self._number:
+            self._number = str(self.call("sts", "get_caller_identity")["Account"])
+        return self._number
+
+    def place(self, service: str) -> str:
+        """Return who answers for a service: "" for AWS itself, else the address."""
+        url = str(getattr(self.client(service), "meta").endpoint_url)  # noqa: B009 - no operation
+        host = url.partition("://")[2].partition("/")[0].partition(":")[0]
+        return "" if host.endswith(OWN) else url
 
     def now(self) -> float:
         """Return UTC epoch seconds by AWS's clock, as its latest answer said (`Date`)."""
@@ -153,6 +171,7 @@ class Account:
         with self._lock:
             self._session = self._who = None
             self._clients.clear()
+            self._number = ""
 
     def _heard(self, reply: Reply) -> None:
         headers = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {})

@@ -15,6 +15,7 @@ from cvl.console import Console
 from cvl.errors import (
     AuthError,
     CvlError,
+    Elsewhere,
     HostKeyError,
     StillOpen,
     Unreachable,
@@ -219,9 +220,9 @@ def end_run(each: Finding, owners: dict[str, Reapable], ledger: Ledger, console:
 
     try:
         reaping.finish(each, ledger, Console(output=False), reopened)
-    except StillOpen:
-        raise
     except Exception as error:
+        if isinstance(error, StillOpen) and not isinstance(error.__cause__, Elsewhere):
+            raise
         console.say(f"{each.name}: {explained(error)}; ending what carries its tag")
         if not end_tagged(each, owners, console):
             raise

@@ -16,6 +16,7 @@ from cvl.cli.options import FilePath, Grace
 from cvl.console import Console
 from cvl.errors import (
     CvlError,
+    Elsewhere,
     LedgerError,
     LostContact,
     MissingExtra,
@@ -174,6 +175,9 @@ def stop_one(run: Run, grace: float, console: Console) -> None:
         status = stopped(run, grace, ledger)
     except MissingExtra:
         raise  # neither could its machine be given back
+    except Elsewhere:
+        stop_tagged(run.id, console)  # what is seen under its tag is ended, whoever shows it
+        raise
     except Exception as error:
         if not held or ledger.run(run.id).state is RunState.ENDED:
             raise
@@ -193,7 +197,7 @@ def stopped(run: Run, grace: float, ledger: Ledger) -> ExitStatus:
     scope = Scope(seconds=grace + engine.STOP_LIMIT)
     with execution_of(run, run.reach) as execution:
         bounded(lambda: execution.stop(grace, Cause.STOPPED), scope)
-    if not foreign(run) and engine.adopt(run, ledger):
+    if not foreign(run) and may_drive(run, ledger):
         return driven(ledger.run(run.id), Console(output=False))
     with execution_of(run, run.reach) as execution:
         return until_ended(run, execution, scope)
@@ -223,10 +227,13 @@ def begun(run: Run) -> bool:
 
 
 def given_back(run: Run, ledger: Ledger, console: Console) -> None:
-    """Call a run off; by its tag where the ledger cannot be written. Raises that it cannot."""
+    """Call a run off; by its tag where the ledger cannot be written, or its account is another.
+
+    Raises that.
+    """
     try:
         call_off(run, ledger)
-    except LedgerError:
+    except (LedgerError, Elsewhere):
         stop_tagged(run.id, console)
         raise
 
@@ -236,7 +243,7 @@ def call_off(run: Run, ledger: Ledger) -> None:
     keeper = parse(run.guardian)
     if keeper and life(run.guardian) is Life.ALIVE:
         os.kill(keeper.pid, SIGTERM)
-    elif engine.adopt(run, ledger):
+    elif may_drive(run, ledger):
         console = Console(output=False)
         provider = reopen(run.runner, run.handle)
         wanted = options(run, console)
@@ -251,6 +258,12 @@ def call_off(run: Run, ledger: Ledger) -> None:
             raise StillOpen(
                 f"{run.id} is not over yet", "`cvl ps` shows it; `cvl reap` ends it"
             ) from None
+
+
+def may_drive(run: Run, ledger: Ledger) -> bool:
+    """Become the one who drives a run, if nobody does. Raises `Elsewhere` as the engine does."""
+    engine.refuse_strangers(run, reopen(run.runner, run.handle), ledger)
+    return engine.adopt(run, ledger)
 
 
 @click.command()

@@ -16,9 +16,10 @@ from urllib.parse import urlencode
 from urllib.request import getproxies, proxy_bypass
 
 from cvl import outside
-from cvl.errors import Unreachable
+from cvl.errors import Rejected, Unreachable
 from cvl.extras import needed
 from cvl.http_trouble import reason
+from cvl.kube import paths
 from cvl.kube.credentials import Credentials
 from cvl.kube.kubeconfig import Access, access
 from cvl.kube.refusals import understandable, understood
@@ -70,6 +71,7 @@ class Client:
         self._pool: PoolManager | None = None
         self._tls: SSLContext | None = None
         self._skew = 0.0
+        self._uids: dict[str, str] = {}
 
     @property
     def access(self) -> Access:
@@ -86,6 +88,21 @@ class Client:
     def now(self) -> float:
         """Return UTC epoch seconds by the API server's clock, as it last answered (`Date`)."""
         return self._clock.time() + self._skew
+
+    def uid(self, *, patient: bool = True) -> str:
+        """Return the uid of kube-system, which is the cluster's own; "" where none may be read.
+
+        Asked until there is an answer. Raises `Unreachable` and `AuthError`; at the first
+        failure, unless `patient`.
+        """
+        server, ask = self.access.server, self._patient if patient else self._once
+        if server not in self._uids:
+            try:
+                found = outside.entry(ask("GET", paths.KUBE_SYSTEM, {}).get("metadata"))
+            except Rejected:
+                found = {}
+            self._uids[server] = outside.text(found.get("uid"))
+        return self._uids[server]
 
     def get(self, path: str, **query: str) -> Object:
         """Return an object. Raises `CvlError` as `refusals.understood` says."""

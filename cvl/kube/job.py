@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from cvl.errors import AuthError, CvlError, LostContact, Rejected, Unreachable
-from cvl.kube import results
+from cvl.errors import AuthError, CvlError, FetchError, LostContact, Rejected, Unreachable
+from cvl.identity import noted
+from cvl.kube import results, whose
 from cvl.kube.client import Client, Object
 from cvl.kube.manifest import CAUSE
 from cvl.kube.nodes import Logs
@@ -85,8 +86,14 @@ class KubeJob:
         self._end(cause)
 
     def fetch(self, into: Path, scope: Scope) -> None:
-        if self._handle.get("wrapped"):
+        if not self._handle.get("wrapped"):
+            return
+        try:
             results.fetch(self._client, self._watch, into, scope, self._status)
+        except FetchError:
+            with suppress(Unreachable):  # then the first word stands
+                self._confirm()
+            raise
 
     def discard(self) -> None:
         if self._handle.get("wrapped"):
@@ -128,7 +135,16 @@ class KubeJob:
             self._tell("stopping", self._why(seen))
             self._end(None)
         if seen.settled:
+            if seen.gone and len(seen.fates) < seen.nodes:
+                self._confirm()
             self._status = self._verdict(seen, self._cause or seen.cause)
+
+    def _confirm(self) -> None:
+        """Raise `Elsewhere` if what was not found may be on another cluster."""
+        try:
+            whose.confirm(self._client, noted(self._handle))
+        except AuthError as error:
+            raise Unreachable(f"{error}; {error.hint}") from error
 
     def _why(self, seen: Look) -> str:
         return f"node {seen.failed.node} has failed" if seen.failed else seen.words
@@ -157,7 +173,11 @@ class KubeJob:
         return ended(fate.cause, run_id=self.run_id, detail=detail)
 
     def _end(self, cause: Cause | None) -> None:
-        """Delete the Job, this very one, and with it its pods; note why for everybody else."""
+        """Delete the Job, this very one, and with it its pods; note why for everybody else.
+
+        Raises `Elsewhere` if this cluster lacks it and is not the one that it was made on.
+        """
+        missing = False
         try:
             found = self._found()
             if cause and CAUSE not in (found["metadata"].get("annotations") or {}):
@@ -166,9 +186,11 @@ class KubeJob:
                     self._client.patch(self._path, note)
             self._client.delete(self._path, str(found["metadata"]["uid"]))
         except (Missing, Taken):
-            return
+            missing = True
         except AuthError as error:
             raise Unreachable(f"{error}; {error.hint}") from error
+        if missing:
+            self._confirm()
 
     def _found(self) -> Object:
         """Return the Job; a first miss is not believed."""

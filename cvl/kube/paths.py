@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
+
 
 def jobs(namespace: str = "") -> str:
     """Return the path of all Jobs, in a namespace or everywhere."""

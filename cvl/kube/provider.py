@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 
 from cvl.container.contents import Contents, contents_of
-from cvl.errors import CvlError, Rejected, UsageError
+from cvl.errors import CvlError, Elsewhere, Rejected, UsageError
 from cvl.extras import lacking
-from cvl.kube import check, files, objects, paths, results, template
+from cvl.kube import check, files, objects, paths, results, template, whose
 from cvl.kube.client import EXTRA, Client, Object
 from cvl.kube.job import KubeJob
 from cvl.kube.manifest import Made, Marks, owned_by
@@ -44,13 +44,30 @@ class Kubernetes:
     settle = SETTLE
     secrets: Mapping[str, str] = EMPTY  # the kubeconfig is found in any process
 
-    def __init__(self, client: Client, order: Order | None = None, namespace: str = "") -> None:
-        """`order` is needed to plan and launch. Connects to nothing."""
+    def __init__(
+        self,
+        client: Client,
+        order: Order | None = None,
+        namespace: str = "",
+        identity: str = "",
+    ) -> None:
+        """`order` is needed to plan and launch. `identity` is the cluster that is meant, if known.
+
+        Connects to nothing.
+        """
         self._client, self._order = client, order
         self._namespace = order.namespace if order else namespace
         self._contents: Contents | None = None
         self._files: Mapping[str, bytes] | None = None
         self._asked: dict[str, Resource] = {}
+        self._identity = identity
+
+    def identity(self) -> str:
+        self._identity = whose.identity_of(self._client)
+        return self._identity
+
+    def confirm(self, identity: str) -> None:
+        whose.confirm(self._client, identity)
 
     def plan(self, spec: JobSpec) -> Plan:
         order = self._ordered()
@@ -100,9 +117,9 @@ class Kubernetes:
             there = list(objects.found(self._client, each, namespaces))
             ids = {resource.id for resource in there}
             yield from there
-            for ended in self._asked.values():
-                if ended.kind == each and ended.id not in ids:
-                    yield replace(ended, alive=not self._gone(ended))
+            missing = [e for e in self._asked.values() if e.kind == each and e.id not in ids]
+            if missing and self._is_here():
+                yield from (replace(ended, alive=not self._gone(ended)) for ended in missing)
 
     def destroy(self, resource: Resource) -> None:
         if resource.kind == JOB:
@@ -116,6 +133,14 @@ class Kubernetes:
         """Return UTC epoch seconds by the API server's clock."""
         self._client.get("/version")
         return self._client.now()
+
+    def _is_here(self) -> bool:
+        """Return whether this is the cluster that is meant: else its word of an end is none."""
+        try:
+            self.confirm(self._identity)
+        except Elsewhere:
+            return False
+        return True
 
     def _gone(self, resource: Resource) -> bool:
         """Return whether the very object is no more, whatever a list says."""

@@ -31,6 +31,21 @@ machine() {
     { read -r _host </proc/sys/kernel/hostname; } 2>/dev/null
 }
 
+# whose: who asks is told what tells our folder on this machine from all others. No fork.
+whose() {
+    [ -n "$_whose" ] || return 0
+    machine
+    _machine=
+    { read -r _machine _rest </etc/machine-id; } 2>/dev/null
+    say on "${_machine:--}" "$_host" "$_base"
+}
+
+# nowhere: there is no such run, and this is who says so.
+nowhere() {
+    whose
+    say unknown
+}
+
 # living PID START BOOT HOST: such a process lives. What another machine started is taken to live:
 # homes are shared between machines, and only that machine can tell.
 living() {

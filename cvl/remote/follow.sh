@@ -1,7 +1,7 @@
 # follow: the output from a byte on, as it grows, to its end; then the result.
 
 follow() {
-    known || { say unknown; return; }
+    known || { nowhere; return; }
     if ! concluded; then
         here
         # Held open for writing too, the open cannot wait for a supervisor that is gone.

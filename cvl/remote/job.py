@@ -13,6 +13,7 @@ from cvl.errors import CvlError, FetchError, LostContact, NotReady, Unreachable,
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.record import STATES, state_of
 from cvl.remote.stream import Answer, Stream
+from cvl.remote.whose import WHOSE, confirm
 from cvl.scope import Bell, Cancelled, Clock, Scope, SystemClock
 from cvl.spec import IN_DOUBT, Cause, ExitStatus, LogChunk
 
@@ -97,14 +98,14 @@ class RemoteJob:
         """As every execution's. Raises `Unreadable` when what the machine says makes no sense."""
         if self._status is None:
             answers = self._ask("status", [*self._id(), *self._settle])
-            self._status = state_of(answers, self.run_id)
+            self._status = self._state(answers)
         return self._status
 
     def stop(self, grace: float, cause: Cause = Cause.STOPPED) -> None:
         """As every execution's. Raises `Unreadable` when what the machine says makes no sense."""
         headers = [*self._id(), *self._settle, ("cause", cause.value), ("grace", f"{grace:g}")]
         answers = self._ask("stop", headers)
-        self._status = state_of(answers, self.run_id)
+        self._status = self._state(answers)
 
     def fetch(self, into: Path, scope: Scope) -> None:
         from cvl.remote.fetch import fetch
@@ -188,7 +189,17 @@ class RemoteJob:
 
     def _told(self, answers: list[Answer]) -> ExitStatus | None:
         told = any(answer.word in STATES for answer in answers)
-        return state_of(answers, self.run_id) if told else None
+        return self._state(answers) if told else None
+
+    def _state(self, answers: list[Answer]) -> ExitStatus | None:
+        """Return how the run has ended, None while it goes on.
+
+        Raises `Elsewhere` where the run is unknown to a machine that is not the one it is on.
+        """
+        for answer in answers:
+            if answer.word == "on":
+                confirm(self._handle, answer.rest, self._far.transport.where)
+        return state_of(answers, self.run_id)
 
     def _is_over(self, stream: Stream, offset: int) -> bool:
         """Return whether the stream ended because the job did, with every byte seen."""
@@ -222,7 +233,7 @@ class RemoteJob:
 
     def _id(self) -> list[tuple[str, str]]:
         seal = self._handle.get("seal", "")  # of runs that an older cvl started there is none
-        return [("id", self.run_id), *([("seal", seal)] if seal else [])]
+        return [("id", self.run_id), *([("seal", seal)] if seal else []), WHOSE]
 
     def _image(self) -> list[tuple[str, str]]:
         image = self._handle.get("image", "")

@@ -13,6 +13,7 @@ from cvl.remote.far import FarSide, Feed, Headers, Writable
 from cvl.remote.job import RemoteJob
 from cvl.remote.stream import Answer, Stream
 from cvl.remote.sync import TreeSync
+from cvl.remote.whose import WHOSE, told
 from cvl.scope import Cancelled, Scope
 from cvl.spec import IN_DOUBT, Build, JobSpec
 from cvl.units import size
@@ -61,7 +62,8 @@ def start(
             answer = _answer(far, stream, scope)
             if answer and answer.word == "started":
                 cargo.arrived(stream, scope)
-                return RemoteJob(far, handle, started=stream, clock=scope.clock)
+                whole = {**handle, **told(stream.answers())}
+                return RemoteJob(far, whole, started=stream, clock=scope.clock)
             cargo.refused(stream, scope)
         except Silent as error:
             if not (doubt or sent):
@@ -111,6 +113,7 @@ class Cargo:
         """Return the start request's headers (docs/far-side.md)."""
         spec, limits = self._spec, self._spec.limits
         lines = [("id", spec.run_id), *self._seal, ("grace", f"{limits.grace:g}"), ("follow", "1")]
+        lines.append(WHOSE)
         if limits.timeout is not None:
             lines.append(("timeout", f"{limits.timeout:g}"))
         if self._sync:

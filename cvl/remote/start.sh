@@ -23,6 +23,7 @@ start() {
     fi
     # Its standard output is a pipe to here, which it closes when it has put its name down.
     : "$(leave supervise)"
+    whose
     say started
     exec 7<"$_run/alive" 8>&-
     rm -rf "$_new"
@@ -32,6 +33,7 @@ start() {
 
 # The run is there already: a second start only follows.
 join() {
+    whose
     say started
     [ -z "$_follow" ] || { load follow && follow; }
 }

@@ -34,7 +34,7 @@ open_answer() { printf 'cvl:%s\n' "$_nonce"; }
 headers() {
     _verb='' _id='' _follow='' _offset=0 _cause=stopped _grace='' _timeout='' _build_timeout=''
     _cache='' _from='-' _tree='' _need='' _tty='' _docker='' _disk='' _gpu='' _keep='' _days=30
-    _image='' _settle='' _spare=''
+    _image='' _settle='' _spare='' _whose=''
     while IFS= read -r _line && [ -n "$_line" ]; do
         _value=${_line#* }
         case ${_line%% *} in
@@ -61,6 +61,7 @@ headers() {
             follow) _follow=$_value ;;
             keep) _keep=$_value ;;
             settle) _settle=$_value ;;
+            whose) _whose=$_value ;;
         esac
     done
 }
@@ -92,7 +93,7 @@ known() {
 }
 
 status() {
-    known || forbid not-started || { say unknown; return; }
+    known || forbid not-started || { nowhere; return; }
     state
     say "$_state"
 }
@@ -118,7 +119,7 @@ forbid() {
 
 # A process of its own does the work, so that the connection may go at once.
 stop() {
-    known || forbid "$_cause" || { say unknown; return; }
+    known || forbid "$_cause" || { nowhere; return; }
     state
     [ "$_state" = running ] || { say "$_state"; return; }
     here

@@ -17,6 +17,7 @@ from cvl import engine
 from cvl.container.command import command as own_command
 from cvl.errors import UsageError
 from cvl.extras import require
+from cvl.identity import noted
 from cvl.kube import template
 from cvl.kube.client import EXTRA, Client
 from cvl.kube.kubeconfig import IN_CLUSTER, configured
@@ -161,7 +162,7 @@ class K8sRunner:
         require(EXTRA)
         context = handle.get("context") or None
         client = Client(None if context == IN_CLUSTER else context, handle.get("kubeconfig"))
-        return Kubernetes(client, namespace=handle.get("namespace", ""))
+        return Kubernetes(client, namespace=handle.get("namespace", ""), identity=noted(handle))
 
 
 def _bare(argv: tuple[str, ...], common: Common, timeout_minutes: float | None) -> JobSpec:

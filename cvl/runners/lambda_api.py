@@ -145,6 +145,10 @@ class LambdaAPI:
         """Return `data` of a GET. Raises `ProviderError`, `Gone`, `AuthError`."""
         return self._patient("GET", path, None)
 
+    def once_asked(self, path: str) -> object:
+        """Return `data` of a GET that is made once: what it would tell is not worth a wait."""
+        return self._send("GET", path, None)
+
     def listed(self, path: str) -> object:
         """Return `data` of a list: asked for now, by us or by another process of ours."""
         asked = wanted = time.monotonic()

@@ -21,7 +21,7 @@ from cvl.hidden import secret
 from cvl.leases import Leases
 from cvl.machines import KIND, machine_name
 from cvl.provider import Machine, Offer, Order
-from cvl.runners import lambda_deadline, lambda_template
+from cvl.runners import lambda_account, lambda_deadline, lambda_template
 from cvl.runners.lambda_api import BASE, LAUNCH, TERMINATE, Gone, Json, LambdaAPI
 from cvl.scope import Scope
 from cvl.spec import EMPTY, Resource
@@ -74,6 +74,7 @@ class LambdaCloud:
         self.warnings: tuple[str, ...] = (lambda_deadline.WARNING,) if self_terminate else ()
         self.settle = variable("LAMBDA_SETTLE", SETTLE)
         self.secrets: Mapping[str, str] = {"api_key": api.key}
+        self._account = ""
 
     def offers(self) -> list[Offer]:
         found = self._api.get("/instance-types")
@@ -86,6 +87,12 @@ class LambdaCloud:
 
     def now(self) -> float | None:
         return self._api.now()
+
+    def identity(self) -> str:
+        return lambda_account.identity_of(self._api, self._account)
+
+    def confirm(self, identity: str) -> None:
+        lambda_account.confirm(self._api, identity)
 
     def request(self, order: Order) -> Mapping[str, object]:
         ours = {
@@ -118,7 +125,7 @@ class LambdaCloud:
         scope.tell("renting", f"{order.offer.type} in {order.region}")
         self._api.launch_turn(scope)
         scope.checkpoint()
-        return leases.acquire(
+        machine = leases.acquire(
             Resource(
                 kind=KIND,
                 name=name,
@@ -129,6 +136,9 @@ class LambdaCloud:
             partial(self._launch, self._body(order)),
             in_doubt=partial(self._forget_key, key),
         )
+        with suppress(CvlError):  # while it boots; without an answer the key stands for it
+            self._account = lambda_account.account(self._api)
+        return machine
 
     def admitted(self, leases: Leases) -> None:
         leases.ask(KEY_KIND)

@@ -23,6 +23,8 @@ from cvl.testing.lambda_cloud.schema import Document
 from cvl.testing.lambda_cloud.state import Cloud
 
 PREFIX = "/api/v1"
+EVENTS = "getAuditEvents"
+"""The one operation here whose list comes in pages."""
 ROUTES = (
     ("GET", "/instance-types", "listInstanceTypes"),
     ("GET", "/regions", "listRegions"),
@@ -39,6 +41,7 @@ ROUTES = (
     ("GET", "/file-systems", "listFilesystems"),
     ("POST", "/filesystems", "createFilesystem"),
     ("DELETE", "/filesystems/{id}", "filesystemDelete"),
+    ("GET", "/audit-events", EVENTS),
 )
 OPTIONAL = ("name", "hostname", "tags")
 REQUIRED = ("id", "instance_type")
@@ -158,7 +161,8 @@ class Api:
             self._admit(request, operation)
             if not operation:
                 return failure(ApiError(404, "global/not-found"))
-            reply = success(perform(self.cloud, operation, params, self._checked(operation, body)))
+            done = perform(self.cloud, operation, params, self._checked(operation, body))
+            reply = success(done, **({"page_token": None} if operation == EVENTS else {}))
         except ApiError as error:
             reply = failure(error)
         if operation and self._document is not None:

@@ -135,6 +135,7 @@ def _add_key(cloud: Cloud, _params: Params, body: Body) -> Json:
         private, public = _generate()
     key: Json = {"id": secrets.token_hex(16), "name": name, "public_key": str(public).strip()}
     cloud.keys[str(key["id"])] = key
+    cloud.created_keys.append(str(key["id"]))
     return key if private is None else {**key, "private_key": private}
 
 
@@ -187,6 +188,25 @@ def _delete_file_system(cloud: Cloud, params: Params, body: Body) -> Json:
     return {"deleted_ids": [params["id"]]}
 
 
+def _events(cloud: Cloud, _params: Params, _body: Body) -> list[Json]:
+    return [
+        {
+            "service_name": "cloud",
+            "resource_name": "ssh_key",
+            "action": "created",
+            "catalog_version": "2025-09-06",
+            "event_id": key_id,
+            "event_time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(cloud.utc())),
+            "actor_lrn": None,
+            "resource_lrns": [f"lrn:cloud:ssh_key:{key_id}"],
+            "resource_owner_lrn": f"lrn:cloud:account:{cloud.account}",
+            "request_api_key_lrn": None,
+            "additional_details": {},
+        }
+        for key_id in cloud.created_keys
+    ]
+
+
 OPERATIONS: Mapping[str, Callable[[Cloud, Params, Body], object]] = MappingProxyType(
     {
         "listInstanceTypes": _types,
@@ -204,5 +224,6 @@ OPERATIONS: Mapping[str, Callable[[Cloud, Params, Body], object]] = MappingProxy
         "listFilesystems": _file_systems,
         "createFilesystem": _add_file_system,
         "filesystemDelete": _delete_file_system,
+        "getAuditEvents": _events,
     }
 )

@@ -45,9 +45,9 @@ class Reply:
     code: str = field(default="")
 
 
-def success(data: object) -> Reply:
+def success(data: object, **more: object) -> Reply:
     """Return the envelope of a success."""
-    return Reply(status=200, body=json.dumps({"data": data}).encode())
+    return Reply(status=200, body=json.dumps({"data": data, **more}).encode())
 
 
 def failure(error: ApiError) -> Reply:

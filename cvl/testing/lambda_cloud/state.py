@@ -61,7 +61,9 @@ class Cloud:
             for instance in self.instances.values():
                 instance.host.destroy()
             self.instances = {}
+            self.account = secrets.token_hex(16)
             self.keys: dict[str, Json] = {}
+            self.created_keys: list[str] = []
             self.file_systems: dict[str, Json] = {}
             self._later: list[tuple[float, Callable[[], object]]] = []
             given = self.settings.capacity
