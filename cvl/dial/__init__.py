@@ -1,0 +1,1 @@
+"""The one way to dial for all that speaks HTTP: proxies, authorities and limits are the same."""

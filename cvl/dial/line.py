@@ -1,0 +1,165 @@
+"""A connection to a host, directly or through a proxy: bytes, with no TLS of its own yet."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import socket
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+from cvl.dial.proxies import Proxy, joined
+from cvl.dial.relay import relayed
+from cvl.dial.tls import context
+
+HEAD = 1 << 14
+"""Bytes of a proxy's answer."""
+SOCKS, CONNECT, NAME = 5, 1, 3
+"""Protocol version, command, kind of address: RFC 1928."""
+NO_LOGIN, LOGIN = 0, 2
+SOCKS_WORDS = {
+    1: "it failed",
+    2: "its rules do not allow it",
+    3: "no route to the network",
+    4: "no route to the host",
+    5: "connection refused",
+    6: "it took too long",
+    7: "it does not connect",
+    8: "it knows no such address",
+}
+
+
+class NotDialled(ConnectionError):
+    """A proxy did not lead there: nothing was sent to the host. The message never holds a key."""
+
+
+def line(host: str, port: int, proxy: Proxy | None, seconds: float) -> socket.socket:
+    """Return a connection that has `seconds` as its timeout.
+
+    Raises `OSError`: `TimeoutError`, `socket.gaierror`, and `NotDialled` for what a proxy says.
+    """
+    if proxy is None:
+        return socket.create_connection((host, port), seconds)
+    ends = time.monotonic() + seconds
+    made = _reached(proxy, seconds)
+    try:
+        if proxy.scheme == "https":
+            made = relayed(context().wrap_socket(made, server_hostname=proxy.host), seconds)
+        _HANDSHAKES[proxy.scheme](_Talk(made, proxy, ends), joined(host, port))
+        made.settimeout(seconds)
+    except TimeoutError as error:
+        made.close()
+        raise TimeoutError(errno.ETIMEDOUT, f"{proxy} does not answer") from error
+    except NotDialled:
+        made.close()
+        raise
+    except OSError as error:
+        made.close()
+        raise NotDialled(f"{proxy} broke off: {error.strerror or error}") from error
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _reached(proxy: Proxy, seconds: float) -> socket.socket:
+    try:
+        return socket.create_connection((proxy.host, proxy.port), seconds)
+    except TimeoutError as error:
+        raise TimeoutError(errno.ETIMEDOUT, f"{proxy} does not answer") from error
+    except OSError as error:
+        raise NotDialled(f"{proxy} cannot be reached: {error.strerror or error}") from error
+
+
+class _Talk:
+    """A conversation with a proxy that has an end in time and in size."""
+
+    def __init__(self, made: socket.socket, proxy: Proxy, ends: float) -> None:
+        self._line, self.proxy, self._ends = made, proxy, ends
+
+    def say(self, data: bytes) -> None:
+        self._line.settimeout(self._left())
+        self._line.sendall(data)
+
+    def hear(self, count: int) -> bytes:
+        """Return just so many bytes: what follows them is the host's."""
+        heard = b""
+        while len(heard) < count:
+            self._line.settimeout(self._left())
+            piece = self._line.recv(count - len(heard))
+            if not piece:
+                raise NotDialled(f"{self.proxy} closed the connection without an answer")
+            heard += piece
+        return heard
+
+    def _left(self) -> float:
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+def _tunnel(talk: _Talk, place: str) -> None:
+    """Ask for a tunnel by `CONNECT` (RFC 9110, 9.3.6)."""
+    proxy = talk.proxy
+    lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}", "User-Agent: cvl"]
+    if proxy.user or proxy.password:
+        login = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
+        lines.append(f"Proxy-Authorization: Basic {login}")
+    talk.say("\r\n".join([*lines, "", ""]).encode())
+    head = b""
+    while not head.endswith((b"\r\n\r\n", b"\n\n")) and len(head) < HEAD:
+        head += talk.hear(1)
+    _judge(proxy, place, head)
+
+
+def _judge(proxy: Proxy, place: str, head: bytes) -> None:
+    first = head.split(b"\r\n")[0].decode("latin-1")
+    version, _, told = first.partition(" ")
+    code = told[:3]
+    if not (version.startswith("HTTP/") and code.isdigit()):
+        raise NotDialled(f"{proxy} does not speak HTTP")
+    if code == str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value):
+        wrong = "does not accept the user and password" if proxy.user else "wants a login"
+        raise NotDialled(f"{proxy} {wrong}: give http://USER:PASSWORD@HOST:PORT ({told[:80]})")
+    if not code.startswith("2"):
+        raise NotDialled(f"{proxy} does not lead to {place}: {told[:80]}")
+
+
+def _socks(talk: _Talk, place: str) -> None:
+    """Ask a SOCKS proxy (RFC 1928, 1929); it looks the name up itself."""
+    proxy = talk.proxy
+    ways = bytes([NO_LOGIN, LOGIN] if proxy.user else [NO_LOGIN])
+    talk.say(bytes([SOCKS, len(ways)]) + ways)
+    version, way = talk.hear(2)
+    if version != SOCKS:
+        raise NotDialled(f"{proxy} does not speak SOCKS 5")
+    if way == LOGIN:
+        talk.say(b"\1" + _counted(proxy.user) + _counted(proxy.password))
+        if talk.hear(2)[1]:
+            raise NotDialled(f"{proxy} does not accept the user and password")
+    elif way != NO_LOGIN:
+        raise NotDialled(f"{proxy} wants a login: give socks5://USER:PASSWORD@HOST:PORT")
+    host, _, port = place.rpartition(":")
+    name = _counted(host.strip("[]"))
+    talk.say(bytes([SOCKS, CONNECT, 0, NAME]) + name + int(port).to_bytes(2, "big"))
+    _, code, _, kind = talk.hear(4)
+    if code:
+        words = SOCKS_WORDS.get(code, f"code {code}")
+        raise NotDialled(f"{proxy} does not lead to {place}: {words}")
+    talk.hear({1: 4, 4: 16}.get(kind) or talk.hear(1)[0])
+    talk.hear(2)
+
+
+def _counted(word: str) -> bytes:
+    data = word.encode()[:255]
+    return bytes([len(data)]) + data
+
+
+_HANDSHAKES: dict[str, Callable[[_Talk, str], None]] = {
+    "http": _tunnel,
+    "https": _tunnel,
+    "socks5": _socks,
+    "socks5h": _socks,
+}

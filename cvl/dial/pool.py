@@ -1,0 +1,85 @@
+"""Connections of urllib3, dialled as `line.py` does."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from contextlib import suppress
+from typing import Any
+
+from cvl.dial.line import line
+from cvl.dial.proxies import PORTS, Proxy, joined, proxy_for
+from cvl.dial.tls import context
+from cvl.errors import MissingTool
+
+CONNECT_LIMIT = 10.0
+"""Seconds to a connection, through a proxy or not."""
+
+
+def pool(
+    extra: str, tls: ssl.SSLContext | None = None, proxy: Proxy | None = None, **options: Any
+) -> Any:
+    """Return a `urllib3.PoolManager`; `options` are its own.
+
+    `tls` None: servers are verified by what is trusted here. `proxy` leads to all; None: as the
+    environment says. `extra` is what brings urllib3. Raises `MissingTool`.
+    """
+    try:
+        from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+        from urllib3.connection import HTTPConnection, HTTPSConnection
+    except ImportError:
+        raise MissingTool("urllib3 not installed", f"pip install 'cvl[{extra}]'") from None
+
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return _dialled(self, "http", proxy)
+
+    class Secured(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return _dialled(self, "https", proxy)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecuredPool(HTTPSConnectionPool):
+        ConnectionCls = Secured
+
+        def _validate_conn(self, conn: Any) -> None:
+            """Connect, and warn of nothing: whoever wants no verification was told once."""
+            if conn.is_closed:
+                conn.connect()
+
+    made = PoolManager(ssl_context=tls or context(), **options)
+    made.pool_classes_by_scheme = {"http": PlainPool, "https": SecuredPool}
+    return made
+
+
+def dialled(url: str, proxy: Proxy | None, seconds: float) -> socket.socket:
+    """Return a connection to where a URL leads; `proxy` None: as the environment says.
+
+    Raises `OSError` as `line` does, and `UsageError`.
+    """
+    from urllib.parse import urlsplit
+
+    there = urlsplit(url)
+    port = there.port or PORTS[there.scheme]
+    made = line(there.hostname or "", port, proxy or proxy_for(url), seconds)
+    with suppress(OSError):  # a pair of sockets has no such thing
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
+def _dialled(connection: Any, scheme: str, proxy: Proxy | None) -> socket.socket:
+    """Return a connection for one of urllib3's. Raises as those do."""
+    from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+    url = f"{scheme}://{joined(connection.host.strip('[]'), connection.port)}"
+    limit = connection.timeout
+    try:
+        return dialled(url, proxy, limit if isinstance(limit, (int, float)) else CONNECT_LIMIT)
+    except socket.gaierror as error:
+        raise NameResolutionError(connection.host, connection, error) from error
+    except TimeoutError as error:
+        raise ConnectTimeoutError(connection, str(error.strerror or "no connection")) from error
+    except OSError as error:
+        raise NewConnectionError(connection, str(error.strerror or error)) from error
