@@ -19,7 +19,6 @@ from cvl.aws.refusals import EXTRA, Missing, Taken
 from cvl.aws.session import Account
 from cvl.encrypted import is_here
 from cvl.errors import CvlError, Unreachable
-from cvl.extras import needed
 from cvl.hidden import learn
 from cvl.paths import replace_file
 from cvl.scope import Scope
@@ -125,13 +124,16 @@ def _opened(account: Account, uri: str) -> Registry:
 
 
 def _answers(url: str, basic: str) -> bool:
-    urllib3 = needed("urllib3", EXTRA)
+    from cvl.dial.pool import pool
 
     headers = {"Authorization": f"Basic {basic}", "Accept": MANIFESTS}
+    made = pool(EXTRA, limits=(ASK_LIMIT, ASK_LIMIT), retries=False)
+    from urllib3.exceptions import HTTPError
+
     try:
-        with urllib3.PoolManager() as pool:
-            reply = pool.request("HEAD", url, headers=headers, timeout=ASK_LIMIT, retries=False)
-    except urllib3.exceptions.HTTPError:
+        with made:
+            reply = made.request("HEAD", url, headers=headers, redirect=False)
+    except HTTPError:
         return False
     return bool(reply.status == OK)
 

@@ -14,7 +14,6 @@ import click
 from cvl import holes
 from cvl.errors import CvlError
 from cvl.extras import lacking
-from cvl.hidden import key, secret
 from cvl.provider import Transport
 from cvl.terminal import show, show_json
 
@@ -151,8 +150,10 @@ def extra_of(package: str, extra: str, runner: str) -> Finding:
 def lambda_key() -> Finding:
     """Judge the key of the environment by its look; nobody is asked."""
     name, remedy = "LAMBDA_API_KEY", "make one in the Lambda Cloud dashboard and export it"
+    from cvl.runners.lambda_key import lambda_key as held
+
     try:
-        found = key(secret(name), name)
+        found = held()
     except CvlError as error:
         return Finding(name, False, str(error), error.hint)
     return Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,18 @@ from cvl.paths import config_dir, private, replace_file
 from cvl.privacy import trouble
 
 MARK = "# cvl reap"
-SECRETS = ("LAMBDA_API_KEY", "LAMBDA_API_BASE", "AWS_PROFILE", "AWS_REGION", "KUBECONFIG")
+PLACES = (
+    *("LAMBDA_API_KEY_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"),
+)
+"""Variables that name a file or a folder; what starts a timer stands elsewhere."""
+SECRETS = (
+    *("LAMBDA_API_KEY", "LAMBDA_API_BASE"),
+    *("AWS_PROFILE", "AWS_REGION", "KUBECONFIG"),
+    *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("https_proxy", "http_proxy", "all_proxy", "no_proxy"),
+    *PLACES,
+)
 """Variables that a timer would not have by itself."""
 
 
@@ -58,6 +70,7 @@ def installed(environ: Mapping[str, str]) -> bool:
 def environment_text(environ: Mapping[str, str]) -> str:
     """Return what the timer needs to know, as sh and systemd both read it. Raises `UsageError`."""
     kept = {name: environ[name] for name in SECRETS if environ.get(name)}
+    kept |= {name: os.path.abspath(kept[name]) for name in PLACES if name in kept}  # noqa: PTH100
     if "LAMBDA_API_KEY" in kept:
         kept["LAMBDA_API_KEY"] = key(kept["LAMBDA_API_KEY"], "LAMBDA_API_KEY")
     if "LAMBDA_API_BASE" in kept:

@@ -5,51 +5,59 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cvl.dial.line import line
 from cvl.dial.proxies import PORTS, Proxy, joined, proxy_for
 from cvl.dial.tls import context
-from cvl.errors import MissingTool
+from cvl.extras import needed
+
+if TYPE_CHECKING:
+    from urllib3 import PoolManager
 
 CONNECT_LIMIT = 10.0
 """Seconds to a connection, through a proxy or not."""
+LIMITS = (CONNECT_LIMIT, 30.0)
 
 
 def pool(
-    extra: str, tls: ssl.SSLContext | None = None, proxy: Proxy | None = None, **options: Any
-) -> Any:
-    """Return a `urllib3.PoolManager`; `options` are its own.
+    extra: str,
+    tls: ssl.SSLContext | None = None,
+    proxy: Proxy | None = None,
+    limits: tuple[float, float] = LIMITS,
+    **options: Any,
+) -> PoolManager:
+    """Return connections; `options` are `urllib3.PoolManager`'s.
 
-    `tls` None: servers are verified by what is trusted here. `proxy` leads to all; None: as the
-    environment says. `extra` is what brings urllib3. Raises `MissingTool`.
+    `limits` are seconds: to connect, and between two pieces of an answer. `tls` None: servers are
+    verified by what is trusted here. `proxy` leads to all; None: as the environment says. `extra`
+    is what brings urllib3. Raises `MissingExtra`, and `UsageError` as `context` does.
     """
-    try:
-        from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
-        from urllib3.connection import HTTPConnection, HTTPSConnection
-    except ImportError:
-        raise MissingTool("urllib3 not installed", f"pip install 'cvl[{extra}]'") from None
+    needed("urllib3", extra)
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
+    from urllib3.connection import HTTPConnection, HTTPSConnection
 
-    class Plain(HTTPConnection):
+    class PlainConnection(HTTPConnection):
         def _new_conn(self) -> socket.socket:
             return _dialled(self, "http", proxy)
 
-    class Secured(HTTPSConnection):
+    class SecuredConnection(HTTPSConnection):
         def _new_conn(self) -> socket.socket:
             return _dialled(self, "https", proxy)
 
     class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
+        ConnectionCls = PlainConnection
 
     class SecuredPool(HTTPSConnectionPool):
-        ConnectionCls = Secured
+        ConnectionCls = SecuredConnection
 
         def _validate_conn(self, conn: Any) -> None:
             """Connect, and warn of nothing: whoever wants no verification was told once."""
             if conn.is_closed:
                 conn.connect()
 
-    made = PoolManager(ssl_context=tls or context(), **options)
+    timeout = Timeout(connect=limits[0], read=limits[1])
+    made = PoolManager(ssl_context=tls or context(), timeout=timeout, **options)
     made.pool_classes_by_scheme = {"http": PlainPool, "https": SecuredPool}
     return made
 

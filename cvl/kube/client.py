@@ -6,42 +6,36 @@ A request is repeated here only where that is safe; whoever creates something de
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
-from urllib.request import getproxies, proxy_bypass
 
 from cvl import outside
-from cvl.errors import Rejected, Unreachable
-from cvl.extras import needed
+from cvl.dial.pool import CONNECT_LIMIT
+from cvl.errors import AuthError, Rejected, Unreachable
 from cvl.http_trouble import reason
 from cvl.kube import paths
-from cvl.kube.credentials import Credentials
-from cvl.kube.kubeconfig import Access, access
+from cvl.kube.credentials import Headers
+from cvl.kube.door import Door, Doors
+from cvl.kube.kubeconfig import Access
 from cvl.kube.refusals import understandable, understood
 from cvl.scope import Bell, Clock, SystemClock
 from cvl.units import variable
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
-    from urllib3 import BaseHTTPResponse, PoolManager
+    from urllib3 import BaseHTTPResponse, Timeout
 
 Object = Mapping[str, Any]
 """An object of the API, as JSON has it."""
 Query = Mapping[str, str]
 
-CONNECT_LIMIT = 10.0
 READ_LIMIT = variable("CVL_KUBE_READ", 30)
 """Seconds that the API server may take for an answer."""
 PAUSES = (0.3, 1.0, 2.0)
 """Seconds between the attempts of a request that may be repeated."""
-STREAMS = 300
-"""Connections kept: one for each node's log, and some."""
 MERGE = "application/merge-patch+json"
 BLOCK = 1 << 16
 LONGEST = 1 << 25
@@ -63,22 +57,16 @@ class Client:
         clock: Clock | None = None,
     ) -> None:
         """`context` None is the current one; `kubeconfig` None what the environment names."""
-        self._context, self._file = context, kubeconfig
+        self._file = kubeconfig
         self._clock = clock or SystemClock()
-        self._lock = threading.Lock()
-        self._access: Access | None = None
-        self._who: Credentials | None = None
-        self._pool: PoolManager | None = None
-        self._tls: SSLContext | None = None
+        self.doors = Doors(context, kubeconfig)
         self._skew = 0.0
         self._uids: dict[str, str] = {}
 
     @property
     def access(self) -> Access:
         """Where this is, and as whom. Raises `UsageError`."""
-        if self._access is None:
-            self._access = access(self._context, self._file)
-        return self._access
+        return self.doors.access
 
     @property
     def address(self) -> Mapping[str, str]:
@@ -152,16 +140,6 @@ class Client:
         finally:
             response.close()
 
-    def header(self, *, renew: bool = False) -> Mapping[str, str]:
-        """Return what proves who we are."""
-        with self._lock:
-            return self._identity().header(renew=renew)
-
-    def tls(self) -> SSLContext | None:
-        """Return how the server is verified, None for plain HTTP."""
-        self._opened()
-        return self._tls
-
     def _patient(
         self, method: str, path: str, query: Query, body: Object | None = None, kind: str = ""
     ) -> Object:
@@ -194,38 +172,48 @@ class Client:
         *,
         read_limit: float = READ_LIMIT,
     ) -> BaseHTTPResponse:
-        response = self._request(method, path, query, body, kind, read_limit, renew=False)
-        if response.status == HTTPStatus.UNAUTHORIZED and self._identity().renewable():
+        from urllib3.util import Timeout
+
+        limits = Timeout(connect=CONNECT_LIMIT, read=read_limit)
+        door, headers = self.doors.current()
+        try:
+            response = self._request(door, headers, method, path, query, body, kind, limits)
+        except AuthError:
+            if not self.doors.renewed(door, headers):
+                raise
+        else:
+            if response.status != HTTPStatus.UNAUTHORIZED:
+                return self._heard(response)
+            if not self.doors.renewed(door, headers):
+                return self._heard(response)
             response.drain_conn()
-            response = self._request(method, path, query, body, kind, read_limit, renew=True)
-        self._heard(response)
-        return response
+        door, headers = self.doors.current()
+        return self._heard(self._request(door, headers, method, path, query, body, kind, limits))
 
     def _request(
         self,
+        door: Door,
+        headers: Headers,
         method: str,
         path: str,
         query: Query,
         body: Object | None,
         kind: str,
-        read_limit: float,
-        *,
-        renew: bool,
+        limits: Timeout,
     ) -> BaseHTTPResponse:
-        url = self.access.server + path + (f"?{urlencode(query)}" if query else "")
-        headers = {**self.header(renew=renew), "Accept": "application/json, */*"}
-        if body is not None:
-            headers["Content-Type"] = kind or "application/json"
-        pool = self._opened()
-        from urllib3.util import Timeout
+        """Send a request once. Raises as `refusals.understandable` says."""
+        from urllib3 import HTTPHeaderDict
 
-        with understandable(self.access.server):
-            return pool.request(
+        sent = HTTPHeaderDict([*headers, ("Accept", "application/json, */*")])
+        if body is not None:
+            sent["Content-Type"] = kind or "application/json"
+        with understandable(door.access.server):
+            return door.pool.request(
                 method,
-                url,
+                door.access.server + path + (f"?{urlencode(query)}" if query else ""),
                 body=None if body is None else json.dumps(body).encode(),
-                headers=headers,
-                timeout=Timeout(connect=CONNECT_LIMIT, read=read_limit),
+                headers=sent,
+                timeout=limits,
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -235,36 +223,10 @@ class Client:
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             raise understood(response.status, _read(response))
 
-    def _heard(self, response: BaseHTTPResponse) -> None:
+    def _heard(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
         if (now := outside.http_date(response.headers.get("Date"))) is not None:
             self._skew = now - time.time()
-
-    def _identity(self) -> Credentials:
-        if self._who is None:
-            self._who = Credentials(self.access)
-        return self._who
-
-    def _opened(self) -> PoolManager:
-        with self._lock:
-            if self._pool is None:
-                self._pool = self._made()
-            return self._pool
-
-    def _made(self) -> PoolManager:
-        urllib3 = needed("urllib3", EXTRA)
-        server, tls = self.access.server, self._identity().tls()
-        self._tls = tls
-        options: dict[str, Any] = {"num_pools": 2, "maxsize": STREAMS}
-        if tls:
-            options["ssl_context"] = tls
-        if name := self.access.cluster.get("tls-server-name"):
-            options["server_hostname"] = options["assert_hostname"] = name
-        proxy = self.access.cluster.get("proxy-url") or _proxy(server)
-        with understandable(server):
-            made: PoolManager = (
-                urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-            )
-        return made
+        return response
 
 
 class Stream:
@@ -290,12 +252,6 @@ class Stream:
             self._response.shutdown()
         except (OSError, RuntimeError, ValueError):
             self._response.close()
-
-
-def _proxy(server: str) -> str:
-    scheme, _, rest = server.partition("://")
-    host = rest.partition("/")[0].rpartition("@")[2]
-    return "" if proxy_bypass(host) else getproxies().get(scheme, "")
 
 
 def _read(response: BaseHTTPResponse) -> bytes:

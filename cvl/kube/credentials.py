@@ -1,72 +1,86 @@
 """Who we are to a cluster: a certificate, a token, a file with one, or a program that gives one.
 
-The program's protocol is `client.authentication.k8s.io`, v1 and v1beta1:
-https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
+And as whom we act, where the kubeconfig says so (`as`):
+https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
 """
 
 from __future__ import annotations
 
 import base64
-import json
-import os
-import shutil
 import ssl
-import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
+from cvl import outside
+from cvl.dial.tls import context as verified
 from cvl.encrypted import address
-from cvl.errors import AuthError, MissingTool, UsageError
+from cvl.errors import AuthError, UsageError
 from cvl.hidden import key, learn
 from cvl.kube.kubeconfig import Access
+from cvl.kube.plugin import LOGIN, ask
 from cvl.paths import replace_file
+from cvl.terminal import say
+from cvl.values import dataclass
 
-PLUGIN_LIMIT = 60.0
-"""Seconds that a credential program may take; it may ask somebody."""
 EARLY = 30.0
 """Seconds before its expiry from which a credential is renewed."""
-VERSIONS = ("v1", "v1beta1")
 WHICH = "the token of the kubeconfig"
-LOGIN = "log in to the cluster again, with the tool that wrote your kubeconfig"
+LEGACY = ("id-token", "access-token")
+"""Where an auth-provider, which Kubernetes had before exec plugins, keeps its token."""
+Headers = Sequence[tuple[str, str]]
+"""What goes into a request: a name may come more than once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a program gave, and until when that is good: UTC epoch seconds."""
+
+    status: Mapping[str, Any] = field(repr=False)
+    expires: float
 
 
 class Credentials:
-    """What proves who we are, renewed when it has expired. Not for two threads at once."""
+    """What proves who we are, as one kubeconfig has it. Not for two threads at once."""
 
-    def __init__(self, access: Access) -> None:
-        """Asks nobody yet."""
-        self._access = access
-        self._given: Mapping[str, Any] = {}
-        self._expires = 0.0
+    def __init__(
+        self,
+        access: Access,
+        hear: Callable[[str], None] = say,
+        given: Given | None = None,
+    ) -> None:
+        """Asks nobody yet. `hear` gets what a credential program says.
 
-    def header(self, *, renew: bool = False) -> Mapping[str, str]:
-        """Return what goes into every request. `renew`: the last was not accepted.
+        `given` is what that program gave before, None for nothing.
+        """
+        self._access, self._hear = access, hear
+        self.given = given
+
+    def headers(self) -> Headers:
+        """Return what goes into every request.
 
         Raises `AuthError`, `MissingTool` and `UsageError`, that also where it would be sent
         unencrypted to another machine: kubectl sends nothing then either.
         """
-        user = self._access.user
-        if token := self._token(renew=renew):
+        user, acting = self._access.user, tuple(self._acting())
+        if token := self._token():
             self._look_at_the_way()
-            return {"Authorization": f"Bearer {key(token, WHICH)}"}
+            return (("Authorization", f"Bearer {key(token, WHICH)}"), *acting)
         if user.get("username"):
             self._look_at_the_way()
             learn(str(user.get("password", "")))
             pair = f"{user['username']}:{user.get('password', '')}".encode()
-            return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
-        return {}
+            return (("Authorization", f"Basic {base64.b64encode(pair).decode()}"), *acting)
+        return acting
 
-    def _look_at_the_way(self) -> None:
-        if not self._access.server.startswith("https://"):
-            address(self._access.server, f"the server of context {self._access.context}")
-
-    def renewable(self) -> bool:
-        """Return whether asking again may give another answer."""
-        return bool(self._access.user.get("exec") or self._access.user.get("tokenFile"))
+    def stale(self) -> bool:
+        """Return whether a program has to be asked again: what it gave has expired."""
+        return self.given is not None and time.time() > self.given.expires - EARLY
 
     def tls(self) -> ssl.SSLContext | None:
         """Return how the server is verified and we are, None for plain HTTP."""
@@ -75,7 +89,7 @@ class Credentials:
             return None
         authority = access.data(access.cluster, "certificate-authority")
         try:
-            context = ssl.create_default_context(cadata=authority.decode() if authority else None)
+            context = verified(authority.decode() if authority else None)
         except (ssl.SSLError, UnicodeDecodeError) as error:
             raise UsageError(f"the kubeconfig's certificate-authority is none: {error}") from error
         if access.cluster.get("insecure-skip-tls-verify"):  # the user's own word, as for kubectl
@@ -84,107 +98,117 @@ class Credentials:
         self._certify(context)
         return context
 
-    def _certify(self, context: ssl.SSLContext) -> None:
+    def pair(self) -> tuple[bytes, bytes]:
+        """Return certificate and key, each b"" for none: the kubeconfig's, else the program's.
+
+        Raises as `headers`.
+        """
         access = self._access
+        if not access.server.startswith("https://"):
+            return b"", b""
         certificate = access.data(access.user, "client-certificate")
         key = access.data(access.user, "client-key")
         if access.user.get("exec") and not certificate:
-            given = self._plugin(renew=False)
+            given = self._plugin()
             certificate = (given.get("clientCertificateData") or "").encode()
             key = (given.get("clientKeyData") or "").encode()
+        return certificate or b"", key or b""
+
+    def _look_at_the_way(self) -> None:
+        if not self._access.server.startswith("https://"):
+            address(self._access.server, f"the server of context {self._access.context}")
+
+    def _certify(self, context: ssl.SSLContext) -> None:
+        certificate, key = self.pair()
         if not certificate:
             return
         with tempfile.TemporaryDirectory() as folder:  # ssl takes files only; the folder is 0700
             pair = Path(folder, "pair.pem")
-            replace_file(pair, certificate + b"\n" + (key or b""))
+            replace_file(pair, certificate + b"\n" + key)
             try:
                 context.load_cert_chain(pair)
             except (ssl.SSLError, OSError) as error:
                 raise AuthError(f"the client certificate is of no use: {error}", LOGIN) from error
 
-    def _token(self, *, renew: bool) -> str:
+    def _token(self) -> str:
         user = self._access.user
         if user.get("exec"):
-            return str(self._plugin(renew=renew).get("token") or "")
+            return str(self._plugin().get("token") or "")
         if path := user.get("tokenFile"):
             try:
                 return Path(path).read_text("utf-8").strip()
-            except OSError as error:
-                raise AuthError(f"no token: {path}: {error.strerror}", LOGIN) from error
+            except (OSError, UnicodeDecodeError) as error:
+                why = getattr(error, "strerror", None) or "it is no text"
+                raise AuthError(f"no token: {path}: {why}", LOGIN) from error
         if user.get("auth-provider"):
-            raise UsageError(
-                "the kubeconfig uses an auth-provider, which Kubernetes has given up",
-                "let your cluster's tool write it anew, with an exec plugin",
-            )
+            return _legacy(user["auth-provider"])
         return str(user.get("token") or "")
 
-    def _plugin(self, *, renew: bool) -> Mapping[str, Any]:
-        if renew or not self._given or time.time() > self._expires - EARLY:
-            self._given = _asked(self._access)
-            due = self._given.get("expirationTimestamp")
-            self._expires = datetime.fromisoformat(due).timestamp() if due else float("inf")
-        return self._given
+    def _plugin(self) -> Mapping[str, Any]:
+        if self.given is None:
+            status = ask(self._access, self._hear)
+            learn(str(status.get("token") or ""))
+            self.given = Given(status=status, expires=_epoch(status.get("expirationTimestamp")))
+        return self.given.status
+
+    def _acting(self) -> Headers:
+        """Return whom we act as. Raises `UsageError` for what no header can hold."""
+        user = self._access.user
+        groups, more = user.get("as-groups") or (), user.get("as-user-extra") or {}
+        found = [("Impersonate-Uid", user.get("as-uid"))]
+        found += [("Impersonate-Group", group) for group in groups]
+        found += [
+            (f"Impersonate-Extra-{_escaped(name)}", value)
+            for name, values in more.items()
+            for value in values or ()
+        ]
+        found = [(name, value) for name, value in found if value]
+        if not user.get("as"):
+            if found:
+                raise UsageError(
+                    "the kubeconfig names groups to act as, and no user",
+                    "give its user an `as:`, or take `as-groups`, `as-uid`, `as-user-extra` out",
+                )
+            return ()
+        return [(name, _plain(value)) for name, value in (("Impersonate-User", user["as"]), *found)]
 
 
-def _asked(access: Access) -> Mapping[str, Any]:
-    """Run the credential program; return the `status` of what it prints."""
-    plugin = access.user["exec"]
-    words, version = _command(access), str(plugin.get("apiVersion", "")).rpartition("/")[2]
-    if version not in VERSIONS:
-        raise UsageError(f"the kubeconfig's exec plugin speaks {version!r}, not v1 or v1beta1")
+def _legacy(provider: object) -> str:
+    """Return the token that an auth-provider keeps in the kubeconfig, while it is good."""
+    kept = outside.entry(outside.entry(provider).get("config"))
+    token = next((str(kept[name]) for name in LEGACY if kept.get(name)), "")
+    if not token:
+        raise UsageError(
+            "the kubeconfig uses an auth-provider, which Kubernetes has given up",
+            "let your cluster's tool write it anew, with an exec plugin",
+        )
+    if time.time() > _epoch(kept.get("expiry")):
+        raise AuthError("the token that the kubeconfig's auth-provider keeps has expired", LOGIN)
+    return token
+
+
+def _epoch(text: object) -> float:
+    """Return the UTC epoch seconds that an expiry tells, without end for none. `AuthError`."""
+    if not text:
+        return inf
     try:
-        done = subprocess.run(
-            words,
-            env=_environment(access, version),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PLUGIN_LIMIT,
-            check=False,
-        )
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise AuthError(f"{words[0]}, which gives the credentials, failed: {why}") from error
-    except subprocess.TimeoutExpired:
-        why = f"no answer within {PLUGIN_LIMIT:g} s"  # its own words would show all arguments
-        raise AuthError(f"{words[0]}, which gives the credentials, failed: {why}") from None
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise AuthError(
-            f"{words[0]}, which gives the credentials, failed: {said[-1] if said else ''}", LOGIN
-        )
-    try:
-        status: Mapping[str, Any] = json.loads(done.stdout)["status"]
-    except (ValueError, KeyError, TypeError):
-        raise AuthError(f"{words[0]} gave no credential", LOGIN) from None
-    return status
+        found = text if isinstance(text, datetime) else datetime.fromisoformat(str(text).strip())
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        words = str(text)[:80]
+        raise AuthError(f"the credential's expiry is no date: {words!r}", LOGIN) from None
 
 
-def _command(access: Access) -> list[str]:
-    plugin = access.user["exec"]
-    name = str(plugin.get("command", ""))
-    place = str(access.folder / name) if "/" in name else shutil.which(name)
-    if place is None:
-        raise MissingTool(
-            f"{name} not installed, which your kubeconfig needs",
-            str(plugin.get("installHint") or "install it, or take another context"),
-        )
-    return [place, *map(str, plugin.get("args") or ())]
+def _escaped(name: object) -> str:
+    """Return a name as a header's name can hold it."""
+    from urllib.parse import quote
+
+    return quote(str(name).lower(), safe="!#$&'*+^`|")
 
 
-def _environment(access: Access, version: str) -> Mapping[str, str]:
-    plugin = access.user["exec"]
-    spec: dict[str, Any] = {"interactive": False}
-    if plugin.get("provideClusterInfo"):
-        ca = access.data(access.cluster, "certificate-authority") or b""
-        spec["cluster"] = {
-            "server": access.server,
-            "certificate-authority-data": base64.b64encode(ca).decode(),
-            "config": None,
-        }
-    info = {
-        "apiVersion": f"client.authentication.k8s.io/{version}",
-        "kind": "ExecCredential",
-        "spec": spec,
-    }
-    own = {str(each["name"]): str(each["value"]) for each in plugin.get("env") or ()}
-    return {**os.environ, "KUBERNETES_EXEC_INFO": json.dumps(info), **own}
+def _plain(value: object) -> str:
+    """Return a value as a header holds it: its bytes are UTF-8, whatever a library makes of it."""
+    text = str(value)
+    if not text.isprintable():
+        raise UsageError("the kubeconfig's `as` holds a line break or the like", "correct it there")
+    return text.encode().decode("latin-1")

@@ -13,15 +13,18 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from cvl import outside
-from cvl.errors import CvlError, Unreachable
+from cvl.dial.pool import CONNECT_LIMIT, dialled
+from cvl.errors import AuthError, CvlError, Unreachable
 from cvl.extras import needed
 from cvl.http_trouble import reason
-from cvl.kube.client import CONNECT_LIMIT, EXTRA, Client
+from cvl.kube.client import EXTRA, Client
+from cvl.kube.credentials import Headers
+from cvl.kube.door import Door
 from cvl.kube.manifest import CONTAINER
-from cvl.kube.refusals import understood
+from cvl.kube.refusals import certificate_refused, understood
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 OUT, ERR, STATUS = 1, 2, 3
@@ -82,26 +85,32 @@ def _messages(connection: Any) -> Iterator[bytes]:
 
 
 def _connected(client: Client, pod: str, argv: Sequence[str]) -> Any:
+    """Return the connection of a command; a refusal of who we are is met with what is new."""
+    door, headers = client.doors.current()
+    try:
+        return _opened(door, headers, pod, argv)
+    except AuthError:
+        if not client.doors.renewed(door, headers):
+            raise
+    return _opened(*client.doors.current(), pod, argv)
+
+
+def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str]) -> Any:
     connect, exceptions = installed("sync.client").connect, installed("exceptions")
     query = [("container", CONTAINER), ("stdout", "true"), ("stderr", "true")]
     query += [("command", word) for word in argv]
-    access = client.access
-    server = access.server.replace("http", "ws", 1)
-    more: dict[str, Any] = {}
-    if tls := client.tls():
-        more["ssl"] = tls
-    if name := access.cluster.get("tls-server-name"):
-        more["server_hostname"] = name
+    server = door.access.server
+    more: dict[str, Any] = {"ssl": door.tls} if door.tls else {}
+    if door.server_name:
+        more["server_hostname"] = door.server_name
     try:
-        if proxy := access.cluster.get("proxy-url"):
-            more["proxy"] = proxy
-        else:
-            more["sock"] = _dialled(access.server)
-        with _bounded(more.get("sock")):
+        line = dialled(server, door.proxy, CONNECT_LIMIT)
+        with _bounded(line):
             return connect(
-                f"{server}{pod}/exec?{urlencode(query)}",
+                f"{server.replace('http', 'ws', 1)}{pod}/exec?{urlencode(query)}",
+                sock=line,
                 subprotocols=PROTOCOLS,
-                additional_headers=client.header(),
+                additional_headers=headers,
                 open_timeout=CONNECT_LIMIT,
                 ping_interval=None,
                 compression=None,
@@ -113,26 +122,19 @@ def _connected(client: Client, pod: str, argv: Sequence[str]) -> Any:
     except CvlError:
         raise
     except Exception as error:  # among them: it would send us, and our token, elsewhere
+        if (refused := certificate_refused(error)) is not None:
+            raise refused from error
         where = pod.rpartition("/")[2]
         raise Unreachable(f"no command can be run in {where}: {reason(error)}") from error
 
 
-def _dialled(server: str) -> socket.socket:
-    url = urlsplit(server)
-    port = url.port or (443 if url.scheme == "https" else 80)
-    return socket.create_connection((url.hostname or "", port), CONNECT_LIMIT)
-
-
 @contextmanager
-def _bounded(line: socket.socket | None) -> Iterator[None]:
+def _bounded(line: socket.socket) -> Iterator[None]:
     """Cut the line when a connection is not there in time.
 
     websockets' own limit waits for its reader, which nothing wakes where TLS has bytes that are
     not yet a message: a server that sends session tickets and then no answer.
     """
-    if line is None:
-        yield
-        return
     with line.dup() as spare:
         timer = threading.Timer(CONNECT_LIMIT + 1, _cut, (spare,))
         timer.daemon = True

@@ -10,12 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from cvl import encrypted
+from cvl import encrypted, outside
 from cvl.errors import UsageError
 from cvl.kube import kubefile
 from cvl.values import dataclass
@@ -33,13 +33,24 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """One cluster and one user, as the configuration has them. `context` is its name there."""
+    """One cluster and one user, as the configuration has them. `context` is its name there.
+
+    `sources` are the files that it was read from.
+    """
 
     context: str
     server: str
     cluster: Entry
     user: Entry = field(repr=False)
     folder: Path
+    sources: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """All files that this rests on: when one changes, so may it."""
+        yield from self.sources
+        for kind, part in (("clusters", self.cluster), ("users", self.user)):
+            yield from (Path(part[name]) for name in PATHS[kind] if part.get(name))
 
     def data(self, part: Entry, name: str) -> bytes | None:
         """Return what `NAME-data` holds, or the file that `NAME` names. Raises `UsageError`."""
@@ -98,6 +109,7 @@ def access(context: str | None = None, named: str | None = None) -> Access:
         cluster=cluster,
         user=user,
         folder=there[0].parent,
+        sources=tuple(there),
     )
 
 
@@ -145,7 +157,12 @@ def _merged(there: Iterable[Path]) -> dict[str, Any]:
 
 def _anchored(entry: Entry, kind: str, folder: Path) -> Entry:
     named = [name for name in PATHS.get(kind, ()) if entry.get(name)]
-    paths = {each: str(folder / entry[each]) for each in named if isinstance(entry[each], str)}
+    paths: Entry = {
+        each: str(folder / entry[each]) for each in named if isinstance(entry[each], str)
+    }
+    plugin = outside.entry(entry.get("exec")) if kind == "users" else {}
+    if "/" in (command := outside.text(plugin.get("command"))):
+        paths = {**paths, "exec": {**plugin, "command": str(folder / command)}}
     return {**entry, **paths}
 
 

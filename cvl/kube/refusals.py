@@ -15,7 +15,7 @@ from typing import Any
 
 from cvl.errors import AuthError, CvlError, NotConnected, Rejected, Unreachable, UsageError
 from cvl.http_trouble import Trouble, reason, trouble
-from cvl.kube.credentials import LOGIN
+from cvl.kube.plugin import LOGIN
 
 FORBIDDEN = re.compile(
     r"cannot (?P<verb>\S+) resource \"(?P<what>[^\"]+)\""
@@ -25,6 +25,7 @@ QUOTA = "exceeded quota"
 PASSING = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}
 WRONG = "see `server`, `tls-server-name` and `proxy-url` in the kubeconfig, and HTTPS_PROXY"
 UNTRUSTED = "see `certificate-authority` in the kubeconfig; " + LOGIN
+REFUSED = re.compile(r"ALERT_\w*(CERTIFICATE|ACCESS_DENIED|UNKNOWN_CA|HANDSHAKE_FAILURE)")
 SHOWN = 300
 """Characters of an answer that is no Status."""
 
@@ -73,6 +74,8 @@ def understandable(server: str) -> Iterator[None]:
 
 
 def _unanswered(server: str, error: Exception) -> CvlError:
+    if (refused := certificate_refused(error)) is not None:
+        return refused
     what, why = trouble(error), reason(error)
     if what is Trouble.WRONG:
         return UsageError(f"{server} cannot be called: {why}", WRONG)
@@ -80,6 +83,16 @@ def _unanswered(server: str, error: Exception) -> CvlError:
         return AuthError(f"the certificate of {server} is not trusted: {why}", UNTRUSTED)
     kind = NotConnected if what is Trouble.NEVER else Unreachable
     return kind(f"no answer from {server}: {why}")
+
+
+def certificate_refused(error: Exception) -> AuthError | None:
+    """Return what it means that the server does not take our certificate, None if it is not that.
+
+    TLS says so in the middle of the first answer; of the request nothing was heeded then.
+    """
+    if not REFUSED.search(str(error)):
+        return None
+    return AuthError(f"the cluster does not accept our certificate: {reason(error)}", LOGIN)
 
 
 def understood(code: int, body: bytes) -> CvlError:

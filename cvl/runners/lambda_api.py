@@ -25,7 +25,6 @@ from cvl.errors import (
     Rejected,
     UsageError,
 )
-from cvl.extras import needed
 from cvl.hidden import key as checked
 from cvl.http_trouble import Trouble, beneath, reason, trouble
 from cvl.pace import Pace
@@ -98,6 +97,11 @@ def never() -> bool:
     return False
 
 
+def no_other(_refused: str) -> str:
+    """Return "": there is no other key."""
+    return ""
+
+
 class LambdaAPI:
     """One account, through its key."""
 
@@ -110,14 +114,16 @@ class LambdaAPI:
         launch_interval: float = 12.0,
         read_limit: float = READ_LIMIT,
         sleep: Callable[[float], None] = time.sleep,
+        another: Callable[[str], str] = no_other,
     ) -> None:
         """`interval` and `launch_interval`: seconds between two requests, two launches.
 
-        Raises `UsageError` for what cannot be a key, and where it would travel unencrypted.
+        `another` returns what has replaced a key that is refused, "" for nothing. Raises
+        `UsageError` for what cannot be a key, and where it would travel unencrypted.
         """
         self._key, self._read_limit = checked(key, "LAMBDA_API_KEY"), read_limit
         self.base = address(base, "LAMBDA_API_BASE").rstrip("/")
-        self._sleep = sleep
+        self._sleep, self._another = sleep, another
         account = blake2b(f"{base}{self._key}".encode(), digest_size=6).hexdigest()
         self._account = f"lambda-{account}"
         self._pace = Pace(self._account, interval)
@@ -184,6 +190,7 @@ class LambdaAPI:
         try:
             return self._send("POST", path, body)
         except AuthError as error:
+            self._renewed()
             raise Ambiguity(str(error), error.hint) from error
         finally:
             if path == LAUNCH:
@@ -195,12 +202,21 @@ class LambdaAPI:
         for attempt in range(ATTEMPTS):
             try:
                 return self._send(method, path, body, unless=unless)
+            except AuthError:
+                if attempt == ATTEMPTS - 1 or not self._renewed():
+                    raise
             except Ambiguity as error:
                 if attempt == ATTEMPTS - 1:
                     raise
                 pause = THROTTLED_PAUSE if isinstance(error, Throttled) else PAUSE
                 self._sleep(pause * 2**attempt)
         raise AssertionError
+
+    def _renewed(self) -> bool:
+        """Take the key that has replaced a refused one; return whether there is one."""
+        if found := self._another(self._key):
+            self._key = found
+        return bool(found)
 
     def _send(
         self, method: str, path: str, body: Json | None, *, unless: Callable[[], bool] = never
@@ -264,9 +280,9 @@ class LambdaAPI:
 
     def _opened(self) -> PoolManager:
         if self._pool is None:
-            urllib3 = needed("urllib3", EXTRA)
-            timeout = urllib3.Timeout(connect=CONNECT_LIMIT, read=self._read_limit)
-            self._pool = urllib3.PoolManager(timeout=timeout, retries=False)
+            from cvl.dial.pool import pool
+
+            self._pool = pool(EXTRA, limits=(CONNECT_LIMIT, self._read_limit), retries=False)
         return self._pool
 
     def _set_clock(self, date: str | None) -> None:

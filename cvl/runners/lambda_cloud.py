@@ -17,12 +17,12 @@ from urllib.parse import quote
 from cvl import outside
 from cvl.errors import Ambiguity, CvlError
 from cvl.hidden import key as checked
-from cvl.hidden import secret
 from cvl.leases import Leases
 from cvl.machines import KIND, machine_name
 from cvl.provider import Machine, Offer, Order
 from cvl.runners import lambda_account, lambda_deadline, lambda_template
 from cvl.runners.lambda_api import BASE, LAUNCH, TERMINATE, Gone, Json, LambdaAPI
+from cvl.runners.lambda_key import another, lambda_key
 from cvl.scope import Scope
 from cvl.spec import EMPTY, Resource
 from cvl.template import Template
@@ -348,7 +348,7 @@ def api(key: str | None = None) -> LambdaAPI:
 
     Raises `UsageError` for what cannot be a key, and for an address that is not encrypted.
     """
-    found = checked(key, "api_key") if key else secret("LAMBDA_API_KEY")
+    found = checked(key, "api_key") if key else lambda_key()
     rate = variable("LAMBDA_API_RPS", 1)
     return LambdaAPI(
         found,
@@ -356,4 +356,5 @@ def api(key: str | None = None) -> LambdaAPI:
         interval=1 / rate if rate > 0 else 0,
         launch_interval=variable("LAMBDA_LAUNCH_INTERVAL", 12),
         read_limit=variable("LAMBDA_READ_LIMIT", 30),
+        another=another,
     )

@@ -9,7 +9,6 @@ from typing import ClassVar, Unpack
 
 from cvl.errors import UsageError
 from cvl.extras import require
-from cvl.hidden import secret
 from cvl.machines import Machines
 from cvl.provider import Provider, Reapable
 from cvl.remote.launch import Setup
@@ -17,6 +16,7 @@ from cvl.runners import frontdoor
 from cvl.runners.common import Common
 from cvl.runners.lambda_api import EXTRA
 from cvl.runners.lambda_cloud import LambdaCloud, api
+from cvl.runners.lambda_key import configured
 from cvl.spec import EMPTY, ExitStatus
 from cvl.template import read
 from cvl.units import duration
@@ -40,7 +40,7 @@ class LambdaLabsRunner:
     }
 
     def __init__(self, api_key: str | None = None) -> None:
-        """Without a key, `LAMBDA_API_KEY` has it."""
+        """Without a key, `LAMBDA_API_KEY` has it, or the file `LAMBDA_API_KEY_FILE` names."""
         self._key = api_key
 
     def run(
@@ -105,7 +105,7 @@ class LambdaLabsRunner:
     @classmethod
     def reapable(cls) -> Reapable | None:
         """Return what `cvl reap` asks, None without a key. Raises `MissingExtra`."""
-        if not secret("LAMBDA_API_KEY"):
+        if not configured():
             return None
         require(EXTRA)
         return LambdaCloud(api())

@@ -150,7 +150,9 @@ def test_white_space_around_a_token_is_left_out(
     user: Callable[[Path, str], Mapping[str, object]], value: str, tmp_path: Path
 ) -> None:
     file = configured(tmp_path, user(tmp_path, value), "https://127.0.0.1:1")
-    assert Client(kubeconfig=str(file)).header() == {"Authorization": f"Bearer {KEY}"}
+    assert dict(Client(kubeconfig=str(file)).doors.current()[1]) == {
+        "Authorization": f"Bearer {KEY}"
+    }
 
 
 CLEAR = [each for each in REFUSED if each.lower().startswith("http://")]
@@ -163,25 +165,27 @@ def test_nobody_on_the_way_reads_the_token(
 ) -> None:
     entry = Access(context="c", server=server, cluster={}, user=user, folder=tmp_path)
     with pytest.raises(UsageError, match="the server of context c is"):
-        Credentials(entry).header()
+        Credentials(entry).headers()
     nobody = Access(context="c", server=server, cluster={}, user={}, folder=tmp_path)
-    assert Credentials(nobody).header() == {}
+    assert not Credentials(nobody).headers()
 
 
 def test_a_cluster_on_this_machine_may_be_spoken_to_plainly(tmp_path: Path) -> None:
     file = configured(tmp_path, {"token": KEY}, "http://127.0.0.1:8001")
-    assert Credentials(access(named=str(file))).header() == {"Authorization": f"Bearer {KEY}"}
+    assert dict(Credentials(access(named=str(file))).headers()) == {
+        "Authorization": f"Bearer {KEY}"
+    }
 
 
 def test_a_program_that_gives_no_answer_is_told_without_its_arguments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cvl.kube.credentials.PLUGIN_LIMIT", 0.1)
+    monkeypatch.setattr("cvl.kube.plugin.SILENCE_LIMIT", 0.1)
     command = {"command": "sh", "args": ["-c", "sleep 5", KEY]}
     user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", **command}}
     file = configured(tmp_path, user, "https://127.0.0.1:1")
     with pytest.raises(Exception, match="no answer within") as told:
-        Client(kubeconfig=str(file)).header()
+        Client(kubeconfig=str(file)).doors.current()
     assert KEY not in repr(told.value)
 
 

@@ -401,7 +401,7 @@ def test_files_are_merged_and_the_first_wins(
     monkeypatch.setenv("KUBECONFIG", f"{first}:{second}:{tmp_path}/absent")
     found = kubeconfig.access()
     assert (found.context, found.server) == ("two", "https://first")
-    assert Credentials(found).header() == {"Authorization": "Bearer abc"}
+    assert dict(Credentials(found).headers()) == {"Authorization": "Bearer abc"}
     assert kubeconfig.access("one").context == "one"
     with pytest.raises(UsageError, match="no context 'three'") as caught:
         kubeconfig.access("three")
@@ -430,9 +430,9 @@ def test_a_pod_uses_its_own_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = kubeconfig.access()
     assert (found.context, found.server) == ("in-cluster", "https://[::1]:443")
     who = Credentials(found)
-    assert who.header() == {"Authorization": "Bearer first"}
+    assert dict(who.headers()) == {"Authorization": "Bearer first"}
     (tmp_path / "token").write_text("second")
-    assert who.header() == {"Authorization": "Bearer second"}
+    assert dict(who.headers()) == {"Authorization": "Bearer second"}
 
 
 PLUGIN = """\
@@ -467,18 +467,19 @@ def plugin_access(tmp_path: Path, due: str, **more: Any) -> kubeconfig.Access:
 
 def test_a_credential_program_is_asked_again_when_that_is_due(tmp_path: Path) -> None:
     long = Credentials(plugin_access(tmp_path, "2100-01-01T00:00:00Z"))
-    assert long.header() == long.header() == {"Authorization": "Bearer t-1"}
-    assert long.header(renew=True) == {"Authorization": "Bearer t-2"}
+    assert dict(long.headers()) == dict(long.headers()) == {"Authorization": "Bearer t-1"}
+    assert not long.stale()
     short = Credentials(plugin_access(tmp_path, "2020-01-01T00:00:00Z"))
-    assert short.header() != short.header()
+    assert dict(short.headers()) == {"Authorization": "Bearer t-2"}
+    assert short.stale()
 
 
 def test_a_credential_program_that_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(AuthError, match="plugin, which gives the credentials, failed"):
-        Credentials(plugin_access(tmp_path, "", args=["other"])).header()
+        Credentials(plugin_access(tmp_path, "", args=["other"])).headers()
     missing = plugin_access(tmp_path, "", command="no-such-program", installHint="get it there")
     with pytest.raises(MissingTool, match="no-such-program not installed") as caught:
-        Credentials(missing).header()
+        Credentials(missing).headers()
     assert caught.value.hint == "get it there"
 
 
