@@ -177,6 +177,6 @@ def _stamps(there: Access) -> tuple[object, ...]:
 def _stamp(file: Path) -> object:
     try:
         found = file.stat()
-    except OSError as error:
-        return error.errno
+    except (OSError, ValueError) as error:
+        return str(error)
     return (found.st_mtime_ns, found.st_size, found.st_ino)
