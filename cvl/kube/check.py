@@ -31,7 +31,7 @@ def check(client: Client, order: Order, spec: JobSpec, scope: Scope) -> None:
         status = _asked(client, "SelfSubjectRulesReview", {"namespace": order.namespace})
         given = status.get("resourceRules") or ()
         doubtful = [each for each in needed(spec) if not allowed(given, each)]
-        missing = [each for each in doubtful if not _may(client, order.namespace, each)]
+        missing = [each for each in doubtful if not may(client, order.namespace, each)]
     except (Denied, Missing, Rejected) as error:
         scope.tell("checking", f"nobody says what we may do: {error}")
         return
@@ -44,22 +44,19 @@ def check(client: Client, order: Order, spec: JobSpec, scope: Scope) -> None:
 
 
 def needed(spec: JobSpec) -> Iterator[Right]:
-    """Yield what a run cannot do without."""
-    for verb in ("create", "get", "delete"):
+    """Yield what a run cannot do without: what docs/kubernetes.md lists, and no more."""
+    for verb in ("create", "get", "patch", "delete", "list"):
         yield (BATCH, "jobs", verb)
     yield ("", "pods", "list")
     yield ("", "pods/log", "get")
     if spec.source:
         yield ("", "pods/exec", "create")
         yield ("", "pods/exec", "get")  # what a WebSocket was taken for before 1.35
-    if spec.source or spec.secrets:
-        yield ("", "secrets", "create")
-        yield ("", "secrets", "list")
-        yield ("", "secrets", "delete")
-    if spec.nodes > 1:
-        yield ("", "services", "create")
-        yield ("", "services", "list")
-        yield ("", "services", "delete")
+    for verb in ("create", "list", "patch", "delete"):
+        if spec.source or spec.secrets:
+            yield ("", "secrets", verb)
+        if spec.nodes > 1:
+            yield ("", "services", verb)
 
 
 def allowed(given: Iterable[Object], right: Right) -> bool:
@@ -85,7 +82,8 @@ def rules(missing: Iterable[Right]) -> str:
     )
 
 
-def _may(client: Client, namespace: str, right: Right) -> bool:
+def may(client: Client, namespace: str, right: Right) -> bool:
+    """Return whether we have a right. Raises `CvlError` as the client does."""
     group, resource, verb = right
     plain, _, below = resource.partition("/")
     wish = {"namespace": namespace, "group": group, "resource": plain, "verb": verb}

@@ -122,12 +122,24 @@ class Client:
         """Merge `body` into an object."""
         return self._patient("PATCH", path, {}, body, MERGE)
 
-    def delete(self, path: str, uid: str = "", propagation: str = "Foreground") -> None:
-        """Delete an object, if it is still the one with that uid. Raises `Missing`, `Taken`."""
+    def delete(
+        self,
+        path: str,
+        uid: str = "",
+        propagation: str = "Foreground",
+        *,
+        grace: int | None = None,
+    ) -> None:
+        """Delete an object, if it is still the one with that uid. Raises `Missing`, `Taken`.
+
+        `grace`, in seconds, stands for a pod's own.
+        """
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
         options["propagationPolicy"] = propagation
         if uid:
             options["preconditions"] = {"uid": uid}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
         self._patient("DELETE", path, {}, options)
 
     @contextmanager

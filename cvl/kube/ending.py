@@ -15,13 +15,18 @@ from cvl.values import dataclass
 
 LONG = 1 << 16
 """Bytes of one line after which it is shown in parts."""
+AGAIN = "again"
+"""Why a job ended that had been started before: it did not run."""
 MOST = 40
 """Bytes that may follow the head: a code, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How a node's job ended, by its own last line. `why` is `stopped`, `out of memory` or ""."""
+    """How a node's job ended, by its own last line.
+
+    `why` is `stopped`, `out of memory`, `again` or "".
+    """
 
     code: int
     why: str

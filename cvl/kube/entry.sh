@@ -9,7 +9,7 @@ exec 2>&1
 
 root=${CVL_ROOT_DIR:-}
 in=$root/cvl-in own=$root/cvl home=$root/workspace repo=$root/cvlization_repo
-pid= killer= stopped= interrupted= code=0
+first=$root/cvl-first/pods pid= killer= stopped= interrupted= twice= code=0
 
 # --- one sentence each ---------------------------------------------------------------------------
 
@@ -32,6 +32,17 @@ end_job() {
     signal_all TERM
     (sleep "$CVL_GRACE"; signal_all KILL) &
     killer=$!
+}
+
+# A job runs once. This is a second pod for it if another one has been noted as the first, and a
+# second start of this pod's container if this folder has been made before.
+ran_before() {
+    if [ -r "$first" ]; then
+        while read -r node uid; do
+            if [ "$node" = "${CVL_NODE:-0}" ] && [ "$uid" != "${CVL_POD:-}" ]; then return 0; fi
+        done <"$first"
+    fi
+    [ -d "$own/begun" ]
 }
 
 unpack() {
@@ -101,6 +112,7 @@ tell_end() {
     why=
     if [ "$code" != 0 ] && out_of_memory; then why=' (out of memory)'; fi
     [ -z "$stopped" ] || why=' (stopped)'
+    [ -z "$twice" ] || why=' (again)'
     printf '[cvl] %s: exit code %s%s\n' "$CVL_RUN_ID" "$code" "$why"
 }
 
@@ -109,13 +121,18 @@ tell_end() {
 trap end_job TERM
 CVL_WORK_DIR=$own/work CVL_GRACE=${CVL_GRACE:-10} CVL_HOLD=${CVL_HOLD:-600}
 export CVL_WORK_DIR CVL_INPUTS="$CVL_WORK_DIR" CVL_OUTPUTS="$CVL_WORK_DIR"
-if ! unpack; then
+if ran_before; then
+    say "this job has been started before: it does not run a second time"
+    twice=1 code=125 CVL_HOLD=0
+elif ! unpack; then
     say "the job's own files are not there"
     code=125 CVL_HOLD=0
 else
     export PYTHONPATH="$repo${PYTHONPATH:+:$PYTHONPATH}"
     if have find; then mark_start; fi
     if [ -z "$stopped" ]; then
+        mkdir "$own/begun"
+        echo "$$" >"$own/pid"
         start "$@" &
         pid=$!
         await

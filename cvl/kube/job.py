@@ -14,14 +14,15 @@ from pathlib import Path
 
 from cvl.errors import AuthError, CvlError, FetchError, LostContact, Rejected, Unreachable
 from cvl.identity import noted
-from cvl.kube import results, whose
+from cvl.kube import pods, results, sidecars, whose
 from cvl.kube.client import Client, Object
+from cvl.kube.losses import UNSEEN
 from cvl.kube.manifest import CAUSE
 from cvl.kube.nodes import Logs
 from cvl.kube.paths import jobs
 from cvl.kube.pods import Fate
-from cvl.kube.refusals import Missing, Taken
-from cvl.kube.watch import UNSEEN, Look, Watch
+from cvl.kube.refusals import Denied, Missing, Taken
+from cvl.kube.watch import Look, Watch
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import Cause, ExitStatus, LogChunk, ended
 from cvl.units import variable
@@ -31,8 +32,8 @@ LOOK = variable("CVL_KUBE_LOOK", 0.5)
 SLOWEST = 6
 DRAIN = 20.0
 """Seconds without news after the end after which the output is taken for complete."""
-PATIENCE = 1800.0
-"""Seconds without any answer after which we stop asking; the job lives on."""
+PATIENCE, BARRED = 1800.0, 10.0
+"""Seconds without an answer, or while we may not ask, after which we stop; the job lives on."""
 
 
 class KubeJob:
@@ -83,7 +84,8 @@ class KubeJob:
         """As the seam says, but the grace that the job was started with stands for `grace`."""
         del grace
         self._cause = cause
-        self._end(cause)
+        if not self._asked_to_end(cause):
+            self._end(cause)
 
     def fetch(self, into: Path, scope: Scope) -> None:
         if not self._handle.get("wrapped"):
@@ -172,6 +174,22 @@ class KubeJob:
             return ExitStatus(fate.code, cause=fate.cause, run_id=self.run_id, detail=detail)
         return ended(fate.cause, run_id=self.run_id, detail=detail)
 
+    def _asked_to_end(self, cause: Cause) -> bool:
+        """Ask the job alone to end where sidecars run beside it; return whether it was asked."""
+        with suppress(CvlError):
+            found = list(self._watch.pods().values())
+            alive = [each for each in found if pods.started(each) and not pods.over(each)]
+            if self._handle.get("wrapped") and alive and all(map(sidecars.there, found)):
+                self._note(self._found(), cause)
+                return results.ask_to_end(self._client, self._namespace, alive)
+        return False
+
+    def _note(self, job: Object, cause: Cause) -> None:
+        if CAUSE not in (job["metadata"].get("annotations") or {}):
+            with suppress(Rejected):
+                note = {"metadata": {"annotations": {CAUSE: cause.value}}}
+                self._client.patch(self._path, note)
+
     def _end(self, cause: Cause | None) -> None:
         """Delete the Job, this very one, and with it its pods; note why for everybody else.
 
@@ -180,10 +198,8 @@ class KubeJob:
         missing = False
         try:
             found = self._found()
-            if cause and CAUSE not in (found["metadata"].get("annotations") or {}):
-                with suppress(Rejected):
-                    note = {"metadata": {"annotations": {CAUSE: cause.value}}}
-                    self._client.patch(self._path, note)
+            if cause:
+                self._note(found, cause)
             self._client.delete(self._path, str(found["metadata"]["uid"]))
         except (Missing, Taken):
             missing = True
@@ -203,9 +219,10 @@ class KubeJob:
     def _wait_on(self, error: CvlError, since: float) -> None:
         """Say what is waited for. Raises `LostContact` when that has taken too long."""
         self._tell("waiting", f"{error}; asking again")
-        if time.monotonic() - since > PATIENCE:
+        if time.monotonic() - since > (BARRED if isinstance(error, Denied) else PATIENCE):
             raise LostContact(
                 f"lost contact with the cluster: {error}",
-                f"the job lives on; `cvl attach {self.run_id}` follows it again",
+                f"{error.hint}; the job lives on".removeprefix("; ")
+                + f": `cvl attach {self.run_id}` follows it again",
             ) from error
         self._closed.wait(LOOK * 2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from cvl.errors import UsageError
@@ -22,8 +23,17 @@ Made = dict[str, Any]
 CONTAINER = "job"
 RUN_LABEL, OWNER_LABEL = "cvl.run", "cvl.owner"
 DEADLINE, CAUSE, EXAMPLE = "cvl.deadline", "cvl.cause", "cvl.example"
-"""Annotations."""
+FIRSTS = "cvl.pods"
+"""Annotations; the last names the pods that are the run's own, see `firsts.py`."""
+STAYS: Mapping[str, str] = MappingProxyType(
+    {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+    }
+)
+"""Annotations that keep autoscalers from moving a pod to another node: a job runs once."""
 RANK = "batch.kubernetes.io/job-completion-index"
+RANK_PATH = f"metadata.annotations['{RANK}']"
 TTL = DAY
 """Seconds that an ended Job stays, with its log, where nobody has seen it gone."""
 MOST_TEXT = 512 << 10
@@ -32,6 +42,21 @@ MOST_SECRET = 1_000_000
 """Bytes of one Secret; Kubernetes takes 1 MiB."""
 IN, OWN, WORKSPACE, REPO = "/cvl-in", "/cvl", "/workspace", "/cvlization_repo"
 ENTRY, COLLECT = "entry.sh", "collect.sh"
+FIRST, FIRST_KEY = "/cvl-first", "pods"
+"""Where a pod reads which pods are the run's own, and the key of the first Secret that says so."""
+ONCE: Made = {
+    "backoffLimit": 0,
+    "podReplacementPolicy": "Failed",
+    "podFailurePolicy": {
+        "rules": [
+            {
+                "action": "FailJob",
+                "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+            }
+        ]
+    },
+}
+"""What makes a Job start no second pod; clusters before 1.29 drop what they do not know of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +100,9 @@ def objects(
     made += file_secrets(order, marks, files)
     if spec.nodes > 1:
         made.append(service(order, marks))
-    secrets = [each["metadata"]["name"] for each in made if CODE_MARK in each["metadata"]["name"]]
-    return [*made, job(order, spec, marks, secrets)]
+    named = {each["metadata"]["name"]: tuple(each.get("data", ())) for each in made}
+    holders = {name: keys for name, keys in named.items() if CODE_MARK in name}
+    return [*made, job(order, spec, marks, holders)]
 
 
 CODE_MARK = "-files-"
@@ -103,11 +129,16 @@ def file_secrets(order: Order, marks: Marks, files: Mapping[str, bytes]) -> list
             room = MOST_SECRET
         groups[-1][key] = _base64(data)
         room -= len(data)
-    names = [f"{job_name(marks.run_id)}{CODE_MARK}{n:02}" for n in range(len(groups))]
+    names = [file_secret(marks.run_id, number) for number in range(len(groups))]
     return [
         {**_head("v1", "Secret", name, order, marks), "data": group}
         for name, group in zip(names, groups, strict=True)
     ]
+
+
+def file_secret(run_id: str, number: int = 0) -> str:
+    """Return the name of a Secret with files."""
+    return f"{job_name(run_id)}{CODE_MARK}{number:02}"
 
 
 def service(order: Order, marks: Marks) -> Made:
@@ -120,8 +151,11 @@ def service(order: Order, marks: Marks) -> Made:
     return {**_head("v1", "Service", job_name(marks.run_id), order, marks), "spec": spec}
 
 
-def job(order: Order, spec: JobSpec, marks: Marks, file_names: Sequence[str]) -> Made:
-    """Return the Job. Its own labels and annotations win over the user's."""
+def job(order: Order, spec: JobSpec, marks: Marks, holders: Mapping[str, Sequence[str]]) -> Made:
+    """Return the Job. Its own labels and annotations win over the user's.
+
+    `holders` are the Secrets that hold files, each with its keys.
+    """
     head = _head("batch/v1", "Job", job_name(spec.run_id), order, marks)
     head["metadata"]["labels"] = {**order.labels, **marks.labels}
     notes = {**order.annotations, **marks.annotations}
@@ -130,17 +164,17 @@ def job(order: Order, spec: JobSpec, marks: Marks, file_names: Sequence[str]) ->
     template = {
         "metadata": {
             "labels": {**order.labels, **marks.labels},
-            "annotations": {**order.annotations, **marks.annotations},
+            "annotations": {**STAYS, **order.annotations, **marks.annotations},
         },
-        "spec": _pod(order, spec, file_names),
+        "spec": _pod(order, spec, holders),
     }
     return {
         **head,
         "spec": {
             **many,
+            **ONCE,
             "completions": spec.nodes,
             "parallelism": spec.nodes,
-            "backoffLimit": 0,
             "activeDeadlineSeconds": lifetime(order, spec.limits),
             "ttlSecondsAfterFinished": TTL,
             "template": template,
@@ -154,8 +188,8 @@ def owned_by(uid: str, name: str) -> Made:
     return {"metadata": {"ownerReferences": [{**owner, "blockOwnerDeletion": False}]}}
 
 
-def _pod(order: Order, spec: JobSpec, file_names: Sequence[str]) -> Made:
-    volumes, inside = _volumes(order, file_names)
+def _pod(order: Order, spec: JobSpec, holders: Mapping[str, Sequence[str]]) -> Made:
+    volumes, inside = _volumes(order, holders)
     pod: Made = {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": runtime(spec.limits),
@@ -217,7 +251,18 @@ def _variables(spec: JobSpec) -> list[Made]:
         name: {"valueFrom": {"secretKeyRef": {"name": _env_secret(spec.run_id), "key": name}}}
         for name in spec.secrets
     }
-    return [{"name": name, **value} for name, value in {**own, **given, **hidden}.items()]
+    every = {**own, **given, **hidden, **(_identity(spec) if spec.source else {})}
+    return [{"name": name, **value} for name, value in every.items()]
+
+
+def _identity(spec: JobSpec) -> dict[str, Made]:
+    """Return what tells the entry script in which pod it runs; nobody may say otherwise."""
+    found = {"CVL_POD": _field("metadata.uid")}
+    return {**found, "CVL_NODE": _field(RANK_PATH)} if spec.nodes > 1 else found
+
+
+def _field(path: str) -> Made:
+    return {"valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
 def _node(spec: JobSpec) -> dict[str, Made]:
@@ -228,8 +273,7 @@ def _node(spec: JobSpec) -> dict[str, Made]:
         key: {"value": value} for key, value in variables(spec.nodes, master=master).items()
     }
     if spec.nodes > 1:
-        path = f"metadata.annotations['{RANK}']"
-        found[NODE_RANK] = {"valueFrom": {"fieldRef": {"fieldPath": path}}}
+        found[NODE_RANK] = _field(RANK_PATH)
     return found
 
 
@@ -246,19 +290,31 @@ def _resources(order: Order) -> Made:
     return {"requests": asked, "limits": hard} if asked else {}
 
 
-def _volumes(order: Order, file_names: Sequence[str]) -> tuple[list[Made], list[Made]]:
+def _volumes(order: Order, holders: Mapping[str, Sequence[str]]) -> tuple[list[Made], list[Made]]:
     """Return the pod's volumes, and where the container has them."""
     memory: Made = {"medium": "Memory", **({"sizeLimit": order.shm} if order.shm else {})}
     found: list[tuple[str, str, Made]] = [("shm", "/dev/shm", {"emptyDir": memory})]  # noqa: S108
-    if file_names:
-        sources = [{"secret": {"name": name}} for name in file_names]
+    if holders:
+        sources = [_source(name, keys) for name, keys in holders.items()]
         found.append(("cvl-in", IN, {"projected": {"sources": sources, "defaultMode": 0o444}}))
+        found.append(("cvl-first", FIRST, {"secret": _first(next(iter(holders)))}))
         found += [("cvl", OWN, {"emptyDir": {}}), ("workspace", WORKSPACE, {"emptyDir": {}})]
         found.append(("repo", REPO, {"emptyDir": {}}))
     for number, (path, claim) in enumerate(order.volumes.items()):
         found.append((f"volume-{number}", path, {"persistentVolumeClaim": {"claimName": claim}}))
     volumes = [{"name": name, **source} for name, _, source in found]
     return volumes, [{"name": name, "mountPath": path} for name, path, _ in found]
+
+
+def _source(name: str, keys: Sequence[str]) -> Made:
+    """Return a Secret's files; not what is written into it later, so these never change."""
+    return {"secret": {"name": name, "items": [{"key": key, "path": key} for key in keys]}}
+
+
+def _first(name: str) -> Made:
+    """Return which pods are the run's own: nothing, until somebody has noted that."""
+    items = [{"key": FIRST_KEY, "path": FIRST_KEY}]
+    return {"secretName": name, "optional": True, "items": items, "defaultMode": 0o444}
 
 
 def _head(version: str, kind: str, name: str, order: Order, marks: Marks) -> Made:

@@ -7,14 +7,14 @@ means that an earlier request made it, if it bears our label.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 
 from cvl import outside
 from cvl.errors import Ambiguity, AuthError, Rejected, Unreachable
-from cvl.kube import paths
+from cvl.kube import paths, pods, sidecars
 from cvl.kube.client import Client, Object
 from cvl.kube.manifest import DEADLINE, OWNER_LABEL, RUN_LABEL
 from cvl.kube.refusals import Denied, Missing, Taken
@@ -27,6 +27,8 @@ KINDS: Mapping[str, str] = MappingProxyType({JOB: "Job", SECRET: "Secret", SERVI
 PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between the attempts to create something whose reply was lost."""
 CREATE_LIMIT = 60.0
+OVER_LIMIT = 3.0
+"""Seconds that a job beside sidecars may take for its end once its results are collected."""
 USUAL, LOOK = 15.0, 0.25
 """Seconds that an ended Job's pods mostly take to go, and between two looks at that."""
 
@@ -76,6 +78,21 @@ def located(resource: Resource, namespace: str) -> tuple[str, str]:
     return f"{collection(resource.kind, place)}/{name}", uid
 
 
+def there(client: Client, resource: Resource, namespace: str) -> Object | None:
+    """Return the object that bears a resource's name, None if there is none.
+
+    Only Jobs may be asked for by name: of all else we need the right to list, and no other.
+    """
+    path, _ = located(resource, namespace)
+    if resource.kind != JOB:
+        place, _, name = path.rpartition("/")
+        return next(client.items(place, fieldSelector=f"metadata.name={name}"), None)
+    try:
+        return client.get(path)
+    except Missing:
+        return None
+
+
 def found(client: Client, kind: str, namespaces: tuple[str, ...]) -> Iterator[Resource]:
     """Yield what bears our label, also what is ending: it is alive until it is no more."""
     for namespace in namespaces:
@@ -110,8 +127,8 @@ def _job_of(uids: set[str], pod: Object) -> Resource | None:
     return None
 
 
-def readable(client: Client, own: str) -> tuple[str, ...]:
-    """Return the namespaces that we may list: ("",) for all at once."""
+def readable(client: Client, own: Sequence[str]) -> tuple[str, ...]:
+    """Return the namespaces that we may list, `own` among them: ("",) for all at once."""
     try:
         client.get(paths.jobs(), limit="1")
     except Denied:
@@ -121,8 +138,8 @@ def readable(client: Client, own: str) -> tuple[str, ...]:
     try:
         names = [str(each["metadata"]["name"]) for each in client.items("/api/v1/namespaces")]
     except Denied:
-        return (own,)
-    return tuple(name for name in dict.fromkeys([own, *names]) if _may_list(client, name))
+        return _listable(client, own) or tuple(own[:1])
+    return _listable(client, [*own, *names])
 
 
 def destroy(client: Client, resource: Resource, namespace: str) -> None:
@@ -134,11 +151,27 @@ def destroy(client: Client, resource: Resource, namespace: str) -> None:
     path, uid = located(resource, namespace)
     ends = time.monotonic() + (USUAL if resource.kind == JOB else 0.0)
     with suppress(Missing, Taken):
-        client.delete(path, uid)
+        if not _only_sidecars(client, resource, namespace):
+            client.delete(path, uid)
         while time.monotonic() < ends and client.get(path)["metadata"]["uid"] == uid:
             time.sleep(LOOK)
     if resource.kind == JOB:
         _end_orphans(client, resource, namespace)
+
+
+def _only_sidecars(client: Client, resource: Resource, namespace: str) -> bool:
+    """End a Job of which only sidecars are left, soon after its job is over."""
+    if resource.kind != JOB:
+        return False
+    ends = time.monotonic() + OVER_LIMIT
+    while any(map(sidecars.there, found := pods_of(client, resource, namespace))):
+        path, uid = located(resource, namespace)
+        if sidecars.end(client, path, uid, _pods(resource, namespace), found):
+            return True
+        if time.monotonic() > ends or all(map(pods.over, found)):
+            return False
+        time.sleep(LOOK)
+    return False
 
 
 def pods_of(client: Client, resource: Resource, namespace: str) -> list[Object]:
@@ -164,18 +197,22 @@ def _end_orphans(client: Client, job: Resource, namespace: str) -> None:
 
 def _made(client: Client, place: str, body: Object) -> str:
     """Create an object and return its id; of what bears its name already, if it is of our run."""
-    path = f"{place}/{body['metadata']['name']}"
     try:
         return ident(client.create(place, body))
     except Taken:
         ours = body["metadata"]["labels"][RUN_LABEL]
-    try:
-        there = client.get(path)
-    except Missing as error:
-        raise Unreachable(f"{path.rpartition('/')[2]} is there and is not: {error}") from error
-    if (there["metadata"].get("labels") or {}).get(RUN_LABEL) != ours:
-        raise Rejected(f"{path.rpartition('/')[2]} is taken, by something that is not ours")
-    return ident(there)
+    meta = body["metadata"]
+    named = Resource(kind=str(body["kind"]).lower(), name=str(meta["name"]), run_id=ours)
+    found = there(client, named, str(meta["namespace"]))
+    if found is None:
+        raise Unreachable(f"{named.name} is there and is not")
+    if (found["metadata"].get("labels") or {}).get(RUN_LABEL) != ours:
+        raise Rejected(f"{named.name} is taken, by something that is not ours")
+    return ident(found)
+
+
+def _listable(client: Client, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in dict.fromkeys(names) if _may_list(client, name))
 
 
 def _may_list(client: Client, namespace: str) -> bool:

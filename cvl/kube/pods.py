@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cvl.kube.client import Object
-from cvl.kube.ending import Ending
+from cvl.kube.ending import AGAIN, Ending
 from cvl.kube.manifest import CONTAINER, RANK
 from cvl.spec import Cause
 from cvl.values import dataclass
@@ -39,9 +39,12 @@ REASONS: Mapping[str, Cause] = MappingProxyType(
 )
 """A pod's `status.reason` -> why it ended; one that is not here never let it start."""
 KILLED = 128
+TWICE = "its container was started a second time, and did not run the job again"
 WORTH_A_WORD = frozenset({"Pulling", "TriggeredScaleUp", "NotTriggerScaleUp"})
 """Reasons of normal events that say what is waited for; the others say what has gone well."""
 NO_MATTER = frozenset({"MissingClusterDNS"})
+ITS_OWN = frozenset({"ContainersNotReady", "ReadinessGatesNotReady", "PodCompleted", "PodFailed"})
+"""Reasons why a pod is not ready that are no fault of its node: a sidecar has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,10 @@ def phase(pod: Object) -> str:
 
 def fate(pod: Object, ending: Ending | None, now: float) -> Fate | None:
     """Return how a pod's job ended, None while it has not. `now` is the cluster's, in seconds."""
+    if ending and ending.why == AGAIN:
+        return Fate(
+            node=node_of(pod), code=KILLED, cause=Cause.LOST, detail=TWICE, time=ending.time
+        )
     if ending and ending.why != "stopped":
         cause = Cause.OUT_OF_MEMORY if ending.why else Cause.EXITED
         return Fate(node=node_of(pod), code=ending.code, cause=cause, time=ending.time)
@@ -110,19 +117,22 @@ def waits_for(pod: Object, events: Iterable[Object]) -> str:
     """Return what a pod waits for, in the cluster's own words; "" once its container runs."""
     if started(pod):
         return ""
-    condition = _condition(pod, "PodScheduled")
-    if condition.get("status") == "False":
-        return said(condition, latest(events) if condition.get("reason") is None else "")
+    placed = condition(pod, "PodScheduled")
+    if placed.get("status") == "False":
+        return said(placed, latest(events) if placed.get("reason") is None else "")
+    if before := _before(pod):
+        return before
     waiting = (container(pod).get("state") or {}).get("waiting") or {}
     if waiting.get("reason") in {None, "ContainerCreating", "PodInitializing"}:
         return latest(events) or str(waiting.get("reason") or "waiting for a node")
     return said(waiting, "")
 
 
-def latest(events: Iterable[Object]) -> str:
-    """Return the newest event's words, of those that say why something waits."""
+def latest(events: Iterable[Object], *, any_kind: bool = False) -> str:
+    """Return the newest event's words, of those that say why something waits; or of any."""
     telling = [each for each in events if each.get("reason") not in NO_MATTER]
-    telling = [e for e in telling if e.get("type") == "Warning" or e["reason"] in WORTH_A_WORD]
+    if not any_kind:
+        telling = [e for e in telling if e.get("type") == "Warning" or e["reason"] in WORTH_A_WORD]
     found = sorted(telling, key=_moment)
     return said(found[-1], "") if found else ""
 
@@ -135,9 +145,18 @@ def said(what: Mapping[str, Any], otherwise: str) -> str:
 
 def not_ready(pod: Object) -> bool:
     """Return whether a running pod is no longer reported ready: its node may be lost."""
-    condition = _condition(pod, "Ready")
+    ready = condition(pod, "Ready")
     running = "running" in (container(pod).get("state") or {})
-    return phase(pod) == "Unknown" or (running and condition.get("status") not in {"True", None})
+    unready = ready.get("status") not in {"True", None} and ready.get("reason") not in ITS_OWN
+    return phase(pod) == "Unknown" or (running and unready)
+
+
+def condition(what: Object, kind: str) -> Mapping[str, Any]:
+    """Return a condition of a pod or a node, {} where there is none."""
+    for each in what.get("status", {}).get("conditions") or ():
+        if each["type"] == kind:
+            return dict(each)
+    return {}
 
 
 def epoch(text: str) -> float:
@@ -149,7 +168,7 @@ def _by_status(pod: Object) -> Fate | None:
     """Judge by what the pod itself says of its end."""
     status = pod.get("status", {})
     reason = status.get("reason")
-    if phase(pod) != "Failed" or not reason:
+    if phase(pod) != "Failed" or not reason or _had_ended(pod):
         return None
     cause = REASONS.get(reason, Cause.LOST if started(pod) else Cause.NOT_STARTED)
     if cause is Cause.TIMEOUT and not started(pod):
@@ -163,9 +182,9 @@ def _by_status(pod: Object) -> Fate | None:
 
 
 def _stopped(pod: Object, ending: Ending, now: float) -> Fate:
-    """Judge a job that ended after TERM by who sent that."""
+    """Judge a job that ended after TERM by who sent that, as far as its pod knows."""
     cause, detail = Cause.STOPPED, ""
-    disrupted = _condition(pod, "DisruptionTarget")
+    disrupted = condition(pod, "DisruptionTarget")
     if pod.get("status", {}).get("reason") == "DeadlineExceeded" or _past_deadline(pod, now):
         cause, detail = Cause.TIMEOUT, ""
     elif disrupted.get("status") == "True":
@@ -199,16 +218,61 @@ def _was_deleted(pod: Object, finished: str) -> bool:
     return not finished or epoch(finished) >= asked
 
 
+def failed_init(pod: Object) -> Object:
+    """Return the status of the init container that has failed, {} if none has."""
+    for each in _inits(pod):
+        if code := (each.get("state") or {}).get("terminated", {}).get("exitCode"):
+            return {**each, "code": code}
+        if (each.get("lastState") or {}).get("terminated") and "waiting" in each["state"]:
+            return {**each, "code": each["lastState"]["terminated"].get("exitCode")}
+    return {}
+
+
+def _inits(pod: Object) -> list[Object]:
+    return list(pod.get("status", {}).get("initContainerStatuses") or ())
+
+
+def _before(pod: Object) -> str:
+    """Return which init container is waited for, and what it waits for itself; "" for none."""
+    for each in _inits(pod):
+        state = each.get("state") or {}
+        waiting = state.get("waiting") or {}
+        if waiting.get("reason") not in {None, "PodInitializing", "ContainerCreating"}:
+            return f"init container {each['name']}: {said(waiting, '')}"
+        if "running" in state and not (each.get("started") and _is_sidecar(pod, each["name"])):
+            return f"init container {each['name']} is running"
+    return ""
+
+
+def _is_sidecar(pod: Object, name: str) -> bool:
+    """Return whether an init container goes on beside the others: Kubernetes 1.28."""
+    every = pod["spec"].get("initContainers") or ()
+    return any(each["name"] == name and each.get("restartPolicy") == "Always" for each in every)
+
+
 def _not_started(pod: Object) -> Fate | None:
-    waiting = (container(pod).get("state") or {}).get("waiting") or {}
-    reason = waiting.get("reason")
-    if reason in DEFINITE:
-        detail = said(waiting, "")
+    waits = [(each["name"], each.get("state") or {}) for each in _inits(pod)]
+    waits = [("", container(pod).get("state") or {}), *waits]
+    stuck = [(name, s["waiting"]) for name, s in waits if _no_time_mends(s.get("waiting"))]
+    if stuck:
+        name, waiting = stuck[0]
+        detail = (f"init container {name}: " if name else "") + said(waiting, "")
     elif phase(pod) == "Failed" and not started(pod):
-        detail = said(pod["status"], "its pod failed")
+        detail = said(pod["status"], "") or _init_words(pod) or "its pod failed"
     else:
         return None
     return Fate(node=node_of(pod), code=KILLED, cause=Cause.NOT_STARTED, detail=detail)
+
+
+def _no_time_mends(waiting: Mapping[str, Any] | None) -> bool:
+    return (waiting or {}).get("reason") in DEFINITE
+
+
+def _init_words(pod: Object) -> str:
+    failed = failed_init(pod)
+    return (
+        f"init container {failed['name']} ended with exit code {failed['code']}" if failed else ""
+    )
 
 
 def _past_deadline(pod: Object, now: float) -> bool:
@@ -217,17 +281,18 @@ def _past_deadline(pod: Object, now: float) -> bool:
     return bool(limit and began) and now >= epoch(str(began)) + float(limit) - 1
 
 
+def _had_ended(pod: Object) -> bool:
+    """Return whether the job had ended before the deadline that its sidecars did not heed."""
+    limit, began = pod["spec"].get("activeDeadlineSeconds"), pod["status"].get("startTime")
+    finished = _ended(pod)
+    timed = pod["status"].get("reason") == "DeadlineExceeded" and limit and began and finished
+    return bool(timed) and epoch(finished) < epoch(str(began)) + float(limit)
+
+
 def _ended(pod: Object) -> str:
     return str(
         ((container(pod).get("state") or {}).get("terminated") or {}).get("finishedAt") or ""
     )
-
-
-def _condition(pod: Object, kind: str) -> Mapping[str, Any]:
-    for each in pod.get("status", {}).get("conditions") or ():
-        if each["type"] == kind:
-            return dict(each)
-    return {}
 
 
 def _moment(event: Object) -> str:

@@ -9,16 +9,16 @@ from functools import partial
 from cvl.container.contents import Contents, contents_of
 from cvl.errors import CvlError, Elsewhere, Rejected, UsageError
 from cvl.extras import lacking
-from cvl.kube import check, files, objects, paths, results, template, whose
+from cvl.kube import check, files, firsts, objects, paths, results, template, whose
 from cvl.kube.client import EXTRA, Client, Object
 from cvl.kube.job import KubeJob
 from cvl.kube.manifest import Made, Marks, owned_by
 from cvl.kube.manifest import objects as manifest
 from cvl.kube.objects import JOB, KINDS, POD, SECRET, SERVICE
 from cvl.kube.order import NO_LIMIT, Order, ends, job_name, lifetime, runtime
-from cvl.kube.refusals import Missing
+from cvl.kube.refusals import Denied
 from cvl.leases import Leases
-from cvl.ledger import Ledger
+from cvl.ledger import Ledger, RunState
 from cvl.paths import ledger_file
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import EMPTY, JobSpec, Plan, Quote, Resource
@@ -105,6 +105,7 @@ class Kubernetes:
         resources = [self._acquired(each, spec, leases, scope) for each in made]
         self._give(resources)
         self._verify(spec)
+        firsts.note(self._client, self.handle(spec), scope)
         return KubeJob(self._client, self.handle(spec), scope.tell)
 
     def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> KubeJob:
@@ -114,7 +115,7 @@ class Kubernetes:
         """As the seam says; what we have ended and is no more comes once more, not alive."""
         namespaces = (self._namespace,) if self._namespace else self._readable()
         for each in [kind] if kind else [*KINDS, POD]:
-            there = list(objects.found(self._client, each, namespaces))
+            there = list(self._listed(each, namespaces, needed=bool(kind)))
             ids = {resource.id for resource in there}
             yield from there
             missing = [e for e in self._asked.values() if e.kind == each and e.id not in ids]
@@ -142,16 +143,29 @@ class Kubernetes:
             return False
         return True
 
+    def _listed(
+        self, kind: str, namespaces: tuple[str, ...], *, needed: bool
+    ) -> Iterator[Resource]:
+        """Yield what is there of a kind; of what we may not list we have made nothing."""
+        try:
+            yield from objects.found(self._client, kind, namespaces)
+        except Denied:
+            if needed or kind not in {SECRET, SERVICE}:
+                raise
+
     def _gone(self, resource: Resource) -> bool:
         """Return whether the very object is no more, whatever a list says."""
-        path, uid = objects.located(resource, self._namespace)
-        try:
-            return bool(self._client.get(path)["metadata"]["uid"] != uid)
-        except Missing:
-            return True
+        _, uid = objects.located(resource, self._namespace)
+        found = objects.there(self._client, resource, self._namespace)
+        return found is None or bool(found["metadata"]["uid"] != uid)
 
     def _readable(self) -> tuple[str, ...]:
-        return objects.readable(self._client, "default")
+        return objects.readable(self._client, [*self._used(), "default"])
+
+    def _used(self) -> list[str]:
+        """Return the namespaces that runs are in, as the ledger has them."""
+        runs = [run for run in Ledger(ledger_file()).runs() if run.state is not RunState.ENDED]
+        return [str(run.handle["namespace"]) for run in runs if run.handle.get("namespace")]
 
     def _ordered(self) -> Order:
         assert self._order is not None, "this provider was reopened: it can only attach"

@@ -6,7 +6,7 @@ The first node's land at the top, the others' in `node-N/`, as everywhere.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
@@ -16,7 +16,7 @@ from cvl.errors import AuthError, CvlError, FetchError, Unreachable
 from cvl.kube import paths, pods
 from cvl.kube.client import Client, Object
 from cvl.kube.inside import Failed, output
-from cvl.kube.manifest import COLLECT, ENTRY, IN, OWN, REPO, RUN_LABEL, WORKSPACE
+from cvl.kube.manifest import COLLECT, CONTAINER, ENTRY, IN, OWN, REPO, RUN_LABEL, WORKSPACE
 from cvl.kube.refusals import Denied, Missing
 from cvl.kube.watch import Watch
 from cvl.nodes import folder
@@ -91,9 +91,24 @@ def let_go(client: Client, namespace: str, run_id: str) -> None:
         deque(pool.map(told, filter(_ours, waiting)), maxlen=0)
 
 
+def ask_to_end(client: Client, namespace: str, there: Iterable[Object]) -> bool:
+    """Ask the jobs in these pods to end, and nothing beside them; return whether all were asked.
+
+    So sidecars live until the results are collected, and cost no time of their own then.
+    """
+    term = ("/bin/sh", "-c", f'kill -s TERM "$(cat {OWN}/pid)"')
+    try:
+        for pod in there:
+            deque(output(client, _path(namespace, pod), term), maxlen=0)
+    except CvlError:
+        return False
+    return True
+
+
 def _ours(pod: Object) -> bool:
     """Return whether a pod runs our entry script: another has nothing to wait for."""
-    return f"{IN}/{ENTRY}" in (pod["spec"]["containers"][0].get("command") or ())
+    ours = [each for each in pod["spec"]["containers"] if each["name"] == CONTAINER]
+    return any(f"{IN}/{ENTRY}" in (each.get("command") or ()) for each in ours)
 
 
 def _missed(watch: Watch, node: int, scope: Scope) -> None:

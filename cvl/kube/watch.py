@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from cvl.errors import CvlError
-from cvl.kube import paths, pods
+from cvl.kube import disruption, paths, pods
 from cvl.kube.client import Client, Object
 from cvl.kube.ending import Ending
-from cvl.kube.manifest import CAUSE, RUN_LABEL
+from cvl.kube.firsts import Firsts, listed
+from cvl.kube.losses import UNKNOWN, UNSEEN, Losses
+from cvl.kube.manifest import CAUSE
 from cvl.kube.pods import Fate
-from cvl.kube.refusals import Denied, Missing
+from cvl.kube.refusals import Missing
 from cvl.scope import Tell
 from cvl.spec import Cause
 from cvl.units import elapsed
 from cvl.values import dataclass
 
-UNSEEN = 3
-"""Looks in a row that must find neither Job nor pods before they are gone."""
 ASK_EVENTS = 2.0
 """Seconds between two questions for events, while something waits."""
 
@@ -47,7 +47,7 @@ class Look:
     @property
     def ending(self) -> bool:
         """Whether the Job is gone or going."""
-        return self.job is None or bool(self.job["metadata"].get("deletionTimestamp"))
+        return self.job is None or deleted(self.job)
 
     @property
     def failed(self) -> Fate | None:
@@ -72,6 +72,8 @@ class Watch:
         self._client, self._job, self._tell = client, handle["job"], tell
         self._nodes = int(handle.get("nodes") or 1)
         self._start_limit = float(handle.get("start_limit") or 0)
+        self._firsts = Firsts(client, handle)
+        self._losses = Losses(client, handle["namespace"])
         self._fates: dict[int, Fate] = {}
         self._known = self._late = self._ran = False
         self._cause: Cause | None = None
@@ -82,15 +84,18 @@ class Watch:
     def look(self, endings: Mapping[int, Ending]) -> Look:
         """Look once. Raises `CvlError` as the client does."""
         job = self._found()
-        there = self._listed()
-        self._unseen = 0 if job is not None or there else self._unseen + 1
+        listed = self._listed(job)
+        there, twice = self._firsts.own(listed), self._firsts.others(listed)
+        self._unseen = 0 if job is not None or listed else self._unseen + 1
         self._ran = self._ran or any(map(pods.started, there.values()))
-        for node, pod in there.items():
-            fate = pods.fate(pod, endings.get(node), self._client.now())
-            if fate and (node not in self._fates or self._fates[node].cause is Cause.STOPPED):
-                self._fates[node] = fate
         if job is not None:
             self._remember(job)
+        for node, pod in there.items():
+            self._losses.see(node, pod)
+            self._settle(node, pods.fate(pod, endings.get(node), self._client.now()), twice)
+        for node in self._firsts.known.keys() - there.keys():
+            self._settle(node, self._vanished(node, job, endings.get(node), twice), twice)
+        if job is not None:
             self._explain(job, there)
         return Look(
             nodes=self._nodes,
@@ -106,12 +111,58 @@ class Watch:
         )
 
     def pods(self) -> Mapping[int, Object]:
-        """Return the pods that are there now, by node."""
-        return self._listed()
+        """Return the pods of the run's own that are there now, by node."""
+        return self._firsts.own(self._listed(None))
 
     def fate(self, node: int) -> Fate | None:
         """Return how a node ended, as far as was seen."""
         return self._fates.get(node)
+
+    def _settle(self, node: int, fate: Fate | None, twice: Container[int]) -> None:
+        """Remember how a node ended; what only says that its pod was deleted is looked into."""
+        old = self._fates.get(node)
+        if fate is None or (old and old.cause is not Cause.STOPPED):
+            return
+        if fate.cause is Cause.STOPPED:
+            fate = self._why_stopped(node, fate, again=node in twice)
+        elif fate.cause is Cause.NOT_STARTED:
+            fate = self._losses.explained(node, fate)
+        if fate:
+            self._fates[node] = fate
+
+    def _why_stopped(self, node: int, fate: Fate, *, again: bool) -> Fate | None:
+        """Return the fate of a node whose pod was deleted; None while that may become clearer.
+
+        Who deletes a Job deletes it before its pods: where it lives on nobody wanted its end.
+        """
+        job = self._found() or self._found()  # a first miss is not believed
+        if self._cause:
+            return fate
+        if job is None or deleted(job):
+            return replace(fate, detail="its Job was deleted")
+        over = finished(job) or {}
+        over = over if over.get("type") == "Failed" else {}
+        if over.get("reason") == "DeadlineExceeded":
+            return replace(fate, cause=Cause.TIMEOUT, detail=pods.said(over, ""))
+        suspended = bool(job["spec"].get("suspend"))
+        words = self._losses.words(node, self._firsts.known.get(node, ""), suspended=suspended)
+        if not (words or over or again or self._losses.doubt_is_over(node)):
+            return None
+        lost = self._losses.lost(node, words or pods.said(over, ""), again=again)
+        return replace(lost, time=fate.time)
+
+    def _vanished(
+        self, node: int, job: Object | None, ending: Ending | None, twice: Container[int]
+    ) -> Fate | None:
+        """Return the fate of a node whose pod is not there, None where that is not sure."""
+        if ending and ending.why == "":
+            return Fate(node=node, code=ending.code, time=ending.time)
+        if job is None or deleted(job) or not (self._losses.missed(node) or node in twice):
+            return None
+        done = (finished(job) or {}).get("type") == "Complete"
+        if done and not self._losses.was_ending(node):
+            return Fate(node=node, code=0)
+        return Fate(node=node, code=pods.KILLED, cause=Cause.STOPPED)
 
     def _found(self) -> Object | None:
         try:
@@ -119,12 +170,11 @@ class Watch:
         except Missing:
             return None
 
-    def _listed(self) -> dict[int, Object]:
-        """Return each node's pod, of several the newest."""
-        label = f"{RUN_LABEL}={self.run_id}"
-        listed = self._client.items(paths.core("pods", self.namespace), labelSelector=label)
-        ordered = sorted(listed, key=lambda each: str(each["metadata"].get("creationTimestamp")))
-        return {pods.node_of(each): each for each in ordered}
+    def _listed(self, job: Object | None) -> list[Object]:
+        """Return all pods of the run that are there; learn which are its own."""
+        found = listed(self._client, self.namespace, self.run_id)
+        self._firsts.learn(job, found)
+        return found
 
     def _remember(self, job: Object) -> None:
         self._known = True
@@ -136,7 +186,7 @@ class Watch:
         """Say what is waited for, when that is news, and whether it takes too long."""
         waiting = [pod for node, pod in there.items() if node not in self._fates]
         waiting = [pod for pod in waiting if not pods.started(pod)]
-        if len(there) < self._nodes or waiting:
+        if len(there.keys() | self._fates.keys()) < self._nodes or waiting:
             self._wait(job, waiting)
         for pod in there.values():
             if pods.not_ready(pod):
@@ -165,32 +215,24 @@ class Watch:
         return pods.latest(self._events(job)) or "the Job has no pod yet"
 
     def _events(self, what: Object) -> Iterable[Object]:
-        path = paths.core("events", self.namespace)
-        field = f"involvedObject.uid={what['metadata']['uid']}"
-        try:
-            return list(self._client.items(path, fieldSelector=field))
-        except (Denied, Missing):
-            return []  # only the reasons are less clear then
+        return self._losses.events(str(what["metadata"]["uid"]))
 
     def _node_words(self, pod: Object) -> str:
         """Return what is known of the node of a pod that is not ready."""
-        name = str(pod["spec"].get("nodeName") or "")
-        lost = f"node {name} is not ready"
-        try:
-            node = self._client.get(paths.node(name))
-        except Missing:
-            lost = f"node {name} is gone"
-            self._lose(pod, lost)
-            return lost
-        except CvlError:
-            return f"{lost}; the job may still run there"
-        ready = [each for each in node["status"].get("conditions") or () if each["type"] == "Ready"]
-        if any(each["status"] == "True" for each in ready):
-            return ""
-        words = f"{lost} ({pods.said(ready[0], '')})" if ready else lost
-        if pod["metadata"].get("deletionTimestamp"):
+        name, leaving = str(pod["spec"].get("nodeName") or ""), deleted(pod)
+        node = self._losses.node(name)
+        if node is UNKNOWN:
+            told = disruption.told(pod, self._events(pod))
+            words = f"node {name} is not ready" + (f" ({told})" if told else "")
+            sure = bool(told) and leaving
+        else:
+            words = disruption.of_node(name, node)
+            sure = node is None or leaving
+            if not words.startswith(f"node {name} is not ready") and node is not None:
+                return ""
+        if sure:
             self._lose(pod, words)
-        return f"{words}; the job may still run there"
+        return words if node is None else f"{words}; the job may still run there"
 
     def _lose(self, pod: Object, words: str) -> None:
         """Take a pod for lost whose node will not tell how it ended."""
@@ -202,6 +244,11 @@ class Watch:
         if words and words != self._told:
             self._told = words
             self._tell("waiting", words)
+
+
+def deleted(what: Object) -> bool:
+    """Return whether somebody has asked for the end of an object."""
+    return bool(what["metadata"].get("deletionTimestamp"))
 
 
 def finished(job: Object) -> Mapping[str, Any] | None:

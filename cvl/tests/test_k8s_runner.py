@@ -168,22 +168,10 @@ def test_what_is_not_allowed_is_told_before_anything_is_made(
     assert not ours(cluster)
 
 
-def test_what_the_page_lists_is_enough(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
-    verbs = ["create", "get", "patch", "delete", "list"]
-    kube.grant(cluster, namespace, verbs, ["jobs.batch", "secrets"])
-    kube.grant(cluster, namespace, ["list"], ["pods"])
-    kube.grant(cluster, namespace, ["get"], ["pods/log"])
-    kube.grant(cluster, namespace, ["create", "get"], ["pods/exec"])
-    calling = desk(tmp_path, cluster, namespace, "--context", kube.LIMITED)
-    done = calling.sh("echo a >a; exit 3", "-e", "X=y")
-    assert done.code == 3, done.err
-    assert calling.result("a") == b"a\n"
-    assert not ours(cluster, calling.runs()[0])
-
-
 def test_kubectl_takes_what_a_dry_run_prints(cluster: Cluster, namespace: str, there: Desk) -> None:
     done = there.sh("true", "--dry-run", "-e", "TOKEN=s3cret", "--cpu", "100m")
-    told = cluster.kubectl("apply", "--dry-run=server", "-n", namespace, "-f", "-", data=done.out)
+    words = ("apply", "--dry-run=server", "-n", namespace, "-f", "-")
+    told = cluster.kubectl(*words, f"--validate={cluster.indexed}".lower(), data=done.out)
     assert "job.batch/cvl-one-" in told
     assert told.count("secret/cvl-one-") == 2
     listed = json.loads(there.sh("true", "--dry-run", "--json").out)

@@ -1,0 +1,155 @@
+"""A job runs once: whatever becomes of its pod, no second one runs it, and the reason is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cvl.runners import K8sRunner
+from cvl.spec import LogChunk
+from cvl.testing import kube
+from cvl.testing.desk import Desk, wait_for
+from cvl.testing.kube import Cluster
+from cvl.testing.kube_cluster import RealCluster
+from cvl.tests.kubes import desk, ours
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
+FOREVER = "while :; do sleep .1; done"
+ENDS = "trap 'echo saved >saved; exit 9' TERM"
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    with kube.fresh_namespace(cluster) as name:
+        yield name
+
+
+@pytest.fixture
+def there(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Desk]:
+    """A desk whose runs leave nothing in the cluster."""
+    calling = desk(tmp_path, cluster, namespace)
+    yield calling
+    for run in calling.runs():
+        assert not ours(cluster, run)
+
+
+def pods_of(cluster: Cluster, run: str) -> list[dict[str, Any]]:
+    told = cluster.kubectl("get", "pods", "-A", "-l", f"cvl.run={run}", "-o", "json")
+    found: list[dict[str, Any]] = json.loads(told)["items"]
+    return found
+
+
+def pod_of(cluster: Cluster, run: str) -> str:
+    """Return the name of the one pod of a run, once it runs."""
+    wait_for(lambda: [p for p in pods_of(cluster, run) if p["status"].get("phase") == "Running"])
+    return str(pods_of(cluster, run)[0]["metadata"]["name"])
+
+
+def end_of(calling: Desk) -> tuple[object, object]:
+    found = calling.ps()[0]
+    return found["exit_code"], found["cause"]
+
+
+@contextmanager
+def cordoned(cluster: Cluster) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        cluster.kubectl("uncordon", cluster.node)
+
+
+def drain(cluster: Cluster) -> None:
+    """Drain the node as its administrator does, and do not wait for the end of that."""
+    try:
+        cluster.kubectl(
+            *("drain", cluster.node, "--force", "--ignore-daemonsets"),
+            *("--delete-emptydir-data", "--timeout=3s"),
+        )
+    except Exception as error:  # noqa: BLE001 - its own time is up, that of the pod is not
+        assert "timeout" in str(getattr(error, "stderr", error))  # noqa: PT017
+
+
+def test_a_pod_that_is_deleted_by_hand_is_not_started_again(
+    cluster: Cluster, namespace: str, there: Desk
+) -> None:
+    script = f"{ENDS}; echo ran; {FOREVER}"
+    with there.start("run", *there.options, "one", "sh", script) as client:
+        client.shows(b"ran")
+        pod = pod_of(cluster, there.runs()[0])
+        cluster.kubectl("delete", "pod", pod, "-n", namespace, "--wait=false")
+        done = client.ended(150)
+    assert (done.code, end_of(there)) == (125, (125, "lost")), done.err
+    assert done.out.startswith(b"ran\n")
+    assert there.result("saved") == b"saved\n"
+
+
+def test_a_job_without_an_example_is_not_started_again(
+    cluster: Cluster, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path / "state"))
+    told: list[str] = []
+
+    def delete(chunk: LogChunk) -> None:
+        told.append(chunk.data.decode())
+        cluster.kubectl("delete", "pods", "-l", "cvl.run", "-n", namespace, "--wait=false")
+
+    status = K8sRunner(namespace=namespace).run(
+        image=cluster.image,
+        command=["sh", "-c", f"trap 'exit 7' TERM; echo ran; {FOREVER}"],
+        timeout_minutes=5,
+        on_output=delete,
+    )
+    assert (int(status), status.cause) == (125, "lost"), status
+    assert "".join(told).count("ran\n") == 1
+    assert not ours(cluster, status.run_id)
+
+
+@pytest.mark.kube
+def test_a_job_that_is_drained_while_detached_runs_once(
+    real_cluster: RealCluster, tmp_path: Path
+) -> None:
+    with kube.fresh_namespace(real_cluster) as namespace:
+        calling = desk(tmp_path, real_cluster, namespace)
+        run = calling.sh(f"echo ran; {FOREVER}", "-d").out.decode().strip()
+        pod = pod_of(real_cluster, run)
+        with cordoned(real_cluster):
+            drain(real_cluster)
+        wait_for(lambda: [p for p in pods_of(real_cluster, run) if p["metadata"]["name"] != pod])
+        second = next(p for p in pods_of(real_cluster, run) if p["metadata"]["name"] != pod)
+        name = second["metadata"]["name"]
+        wait_for(
+            lambda: next(
+                p["status"]["phase"] == "Failed"
+                for p in pods_of(real_cluster, run)
+                if p["metadata"]["name"] == name
+            )
+        )
+        log = real_cluster.kubectl("logs", name, "-n", namespace)
+        assert "ran\n" not in log
+        assert "does not run a second time" in log
+        end = calling.cvl("attach", run)
+        assert (end.code, end_of(calling)) == (125, (125, "lost")), end.err
+        assert "a job runs once" in end.err
+        assert not ours(real_cluster, run)
+
+
+@pytest.mark.kube
+def test_a_drained_node_is_told(real_cluster: RealCluster, tmp_path: Path) -> None:
+    with kube.fresh_namespace(real_cluster) as namespace:
+        calling = desk(tmp_path, real_cluster, namespace)
+        script = f"{ENDS}; echo ran; {FOREVER}"
+        with calling.start("run", *calling.options, "one", "sh", script) as client:
+            client.shows(b"ran")
+            with cordoned(real_cluster):
+                drain(real_cluster)
+                done = client.ended(150)
+        assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
+        assert "node node1 is being drained" in done.err
+        assert calling.result("saved") == b"saved\n"
+        assert not ours(real_cluster, calling.runs()[0])
