@@ -167,11 +167,19 @@ def _only_sidecars(client: Client, resource: Resource, namespace: str) -> bool:
     while any(map(sidecars.there, found := pods_of(client, resource, namespace))):
         path, uid = located(resource, namespace)
         if sidecars.end(client, path, uid, _pods(resource, namespace), found):
+            _await_gone(client, resource, namespace)
             return True
         if time.monotonic() > ends or all(map(pods.over, found)):
             return False
         time.sleep(LOOK)
     return False
+
+
+def _await_gone(client: Client, resource: Resource, namespace: str) -> None:
+    """Wait until no pod of a Job is there, for as long as that mostly takes."""
+    ends = time.monotonic() + USUAL
+    while pods_of(client, resource, namespace) and time.monotonic() < ends:
+        time.sleep(LOOK)
 
 
 def pods_of(client: Client, resource: Resource, namespace: str) -> list[Object]:

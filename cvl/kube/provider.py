@@ -154,10 +154,13 @@ class Kubernetes:
                 raise
 
     def _gone(self, resource: Resource) -> bool:
-        """Return whether the very object is no more, whatever a list says."""
+        """Return whether the very object is no more, whatever a list says, nor what was its own."""
         _, uid = objects.located(resource, self._namespace)
         found = objects.there(self._client, resource, self._namespace)
-        return found is None or bool(found["metadata"]["uid"] != uid)
+        if found and found["metadata"]["uid"] == uid:
+            return False
+        lives = resource.kind == JOB and objects.pods_of(self._client, resource, self._namespace)
+        return not lives
 
     def _readable(self) -> tuple[str, ...]:
         return objects.readable(self._client, [*self._used(), "default"])

@@ -53,8 +53,7 @@ class Jobs:
         """Bring every job one step on."""
         pods: dict[str, list[Obj]] = {}
         for pod in self._world.store.listed(PODS):
-            if owner := controller_of(pod):
-                pods.setdefault(owner, []).append(pod)
+            pods.setdefault(controller_of(pod) or "", []).append(pod)
         for job in self._world.store.listed(JOBS):
             self._sync(job, pods.pop(meta(job)["uid"], []))
         self._release(pod for orphans in pods.values() for pod in orphans)
