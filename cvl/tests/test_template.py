@@ -36,7 +36,7 @@ def made(nodes: int = 1, **more: Any) -> Made:
         run_id=RUN, argv=("true",), nodes=nodes, source=Source(root=Path("/x"), folder="one")
     )
     marks = Marks(run_id=RUN, owner="0" * 32, deadline=1.0)
-    return job(Order(image="image", **more), spec, marks, [f"cvl-{RUN}-files-00"])
+    return job(Order(image="image", **more), spec, marks, {f"cvl-{RUN}-files-00": ("entry.sh",)})
 
 
 def pod(found: Made) -> Any:
