@@ -39,7 +39,10 @@ STAMP = re.compile(r"-(\d{4})-(\d{6})-[0-9a-f]{10}\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that should be over: a run that nobody drives, or a resource out there."""
+    """One thing that should be over: a run that nobody drives, or a resource out there.
+
+    `owner` is who lists a resource, and can end it.
+    """
 
     provider: str
     name: str
@@ -50,6 +53,7 @@ class Finding:
     price_per_hour: Decimal | None = None
     orphan: Orphan | None = None
     resource: Resource | None = None
+    owner: Reapable | None = None
 
 
 def abandoned(ledger: Ledger) -> list[Finding]:
@@ -130,6 +134,7 @@ def overdue(
                     why=why,
                     price_per_hour=each.price_per_hour,
                     resource=each,
+                    owner=owner,
                 )
             )
     return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -43,3 +44,35 @@ def together(calls: Sequence[Callable[[], T]], seconds: float) -> list[T | Excep
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
     return list(found)
+
+
+def as_they_come(
+    calls: Sequence[Callable[[], T]], seconds: Sequence[float]
+) -> Iterator[tuple[int, T | Exception]]:
+    """Make all calls, each in a thread; yield which it was and what it returned or raised.
+
+    The first to be done comes first. A call that is not back after its `seconds` is a
+    `TimeoutError`; it goes on in its thread, which keeps no process alive.
+    """
+    queue: SimpleQueue[tuple[int, T | Exception]] = SimpleQueue()
+
+    def work(place: int) -> None:
+        try:
+            queue.put((place, calls[place]()))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller judges
+            queue.put((place, error))
+
+    began = time.monotonic()
+    for place in range(len(calls)):
+        threading.Thread(target=work, args=(place,), daemon=True).start()
+    left = dict(enumerate(seconds))
+    while left:
+        first = min(left, key=lambda place: left[place])
+        try:
+            place, found = queue.get(timeout=max(0.0, began + left[first] - time.monotonic()))
+        except Empty:
+            limit = left.pop(first)
+            yield first, TimeoutError(f"no answer within {limit:.0f} s")
+            continue
+        if left.pop(place, None) is not None:
+            yield place, found

@@ -95,6 +95,19 @@ class Account:
         host = url.partition("://")[2].partition("/")[0].partition(":")[0]
         return "" if host.endswith(OWN) else url
 
+    def regions(self) -> list[str]:
+        """Return every region with SageMaker, of the partition that ours is in; asks nobody."""
+        session, region = self._opened(), self.region
+        with boundary(""), loading("boto3", EXTRA):
+            partition = session.get_partition_for_region(region)
+            return sorted(session.get_available_regions("sagemaker", partition))
+
+    def elsewhere(self, region: str) -> Account:
+        """Return the same account in another region."""
+        found = Account(region, self._profile, self._endpoint, clock=self._clock)
+        found._session, found._lock = self._opened(), self._lock
+        return found
+
     def now(self) -> float:
         """Return UTC epoch seconds by AWS's clock, as its latest answer said (`Date`)."""
         return self._clock.time() + self._skew

@@ -147,17 +147,19 @@ def stop_named(run_id: str, grace: float, console: Console) -> int:
 def stop_tagged(run_id: str, console: Console) -> None:
     """End what carries the tag of a run, without the ledger: its job goes with its machine."""
     from cvl import reap
-    from cvl.cli.reap import owner_of
+    from cvl.places import default_owner
 
-    for name in BUILT_IN:
-        try:
-            if owner := owner_of(name):
-                there = reap.tagged(owner, run_id)
-                reap.end(owner, there, Scope(seconds=CALL_OFF_LIMIT, tell=console.phase))
-                for each in there:
-                    console.say(f"ended {each.kind} {each.name}")
-        except Exception as error:  # noqa: BLE001 - the next provider is to be asked too
-            console.say(f"{name}: {explained(error)}")
+    def end_there(name: str) -> None:
+        if owner := default_owner(name):
+            there = reap.tagged(owner, run_id)
+            reap.end(owner, there, Scope(seconds=CALL_OFF_LIMIT, tell=console.phase))
+            for each in there:
+                console.say(f"ended {each.kind} {each.name}")
+
+    calls = [partial(end_there, name) for name in BUILT_IN]
+    for name, result in zip(BUILT_IN, together(calls, ALL_LIMIT), strict=True):
+        if isinstance(result, Exception):
+            console.say(f"{name}: {explained(result)}")
 
 
 def stop_one(run: Run, grace: float, console: Console) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from cvl import engine
 from cvl.container.command import command as own_command
@@ -147,6 +147,14 @@ class K8sRunner:
             options = replace(options, grace=spec.limits.grace + AFTER_TERM)
         provider = Kubernetes(self._client, order)
         return engine.run(spec, provider, Ledger(ledger_file()), options)
+
+    reach: ClassVar = ("context", "kubeconfig")
+    variables: ClassVar = ("KUBECONFIG",)
+
+    @classmethod
+    def login(cls) -> bool:
+        """Return whether anything here speaks of a cluster; asks nobody."""
+        return configured()
 
     @classmethod
     def reapable(cls) -> Reapable | None:

@@ -103,6 +103,16 @@ class LambdaLabsRunner:
         return frontdoor.run(provider, spec, common)
 
     @classmethod
+    def has_key(cls) -> bool:
+        """Return whether there is a key for it here; asks nobody."""
+        return configured()
+
+    @classmethod
+    def login(cls) -> bool:
+        """As `has_key`: there is no other way in."""
+        return cls.has_key()
+
+    @classmethod
     def reapable(cls) -> Reapable | None:
         """Return what `cvl reap` asks, None without a key. Raises `MissingExtra`."""
         if not configured():

@@ -7,17 +7,17 @@ reply is settled by asking for that name, and a request can be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from cvl import engine, template
 from cvl.aws.order import STOP, Order
 from cvl.aws.place import Place
 from cvl.aws.provider import SageMaker
 from cvl.aws.refusals import EXTRA
-from cvl.aws.session import Account, configured
+from cvl.aws.session import GIVEN, Account, configured
 from cvl.container.command import command
 from cvl.extras import require
 from cvl.ledger import Ledger
@@ -97,6 +97,21 @@ class SageMakerRunner:
         )
         provider = SageMaker(self._account, order)
         return engine.run(spec, provider, Ledger(ledger_file()), options)
+
+    reach: ClassVar = ("region", "profile", "endpoint")
+    variables: ClassVar = GIVEN
+
+    @classmethod
+    def login(cls) -> bool:
+        """Return whether anything here speaks of AWS; asks nobody."""
+        return configured()
+
+    @classmethod
+    def everywhere(cls) -> Iterator[Reapable]:
+        """Yield what `cvl reap` asks now and then: each region of the partition."""
+        account = Account()
+        for region in account.regions():
+            yield SageMaker(account.elsewhere(region))
 
     @classmethod
     def reapable(cls) -> Reapable | None:

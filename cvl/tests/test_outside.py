@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl import outside, reap
-from cvl.cli.reap import tell_unclear
+from cvl.cli.survey import tell_unclear
 from cvl.console import Console
 from cvl.errors import StillOpen
 from cvl.leases import Leases

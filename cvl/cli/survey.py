@@ -1,0 +1,156 @@
+"""What `cvl reap` sees: the ledger's word, and each provider's, each as soon as it comes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+
+from cvl import reap as reaping
+from cvl.console import Console
+from cvl.errors import explained
+from cvl.ledger import Ledger
+from cvl.places import Known, Place, looked_everywhere
+from cvl.provider import Reapable
+from cvl.reap import Finding
+from cvl.release import named
+from cvl.runners import BUILT_IN, load
+from cvl.spec import Resource
+from cvl.together import as_they_come, together
+
+MOST_UNCLEAR = 20
+"""Entries that nobody can read, as many as are told of one by one."""
+LOOK_LIMIT = 120.0
+"""Seconds that the look at one provider may take."""
+BRIEF_LIMIT = 30.0
+"""The same where nothing of ours is known to be, and nobody has named it."""
+
+
+class Survey:
+    """One look around. `code` is 125 once something that matters could not be seen."""
+
+    def __init__(self, ledger: Ledger, console: Console, known: Known, only: str = "") -> None:
+        """`only` is the one provider that counts, "" for all."""
+        self.ledger, self.console, self.code = ledger, console, 0
+        self._known, self._only = known, only
+        self._words = [f"note: {each}" for each in known.notes]
+        self._owners: dict[str, list[Reapable]] = {}
+        self._seen: set[tuple[str, str]] = set()
+        for each in known.trouble:
+            self._blind(explained(each))
+
+    def batches(self) -> Iterator[list[Finding]]:
+        """Yield what should be over, the dearest first: the ledger's, then each provider's.
+
+        What one of them cannot say keeps none of the others back.
+        """
+        yield reaping.dearest_first(self._by_ledger())
+        places = self._known.places
+        calls: list[Callable[[], list[Finding]]] = [partial(self._look, each) for each in places]
+        limits = [LOOK_LIMIT if matters(each) else BRIEF_LIMIT for each in places]
+        for number, answer in as_they_come(calls, limits):
+            if isinstance(answer, Exception):
+                self._unseen(places[number], answer)
+            else:
+                yield reaping.dearest_first(self._new(answer))
+
+    def owners(self, runner: str) -> list[Reapable]:
+        """Return who has answered for a runner; for one that is none, all who have."""
+        if runner in BUILT_IN:
+            return list(self._owners.get(runner, ()))
+        return [owner for every in self._owners.values() for owner in every]
+
+    def tell(self) -> None:
+        """Say what could not be seen, and what is only worth a note."""
+        for each in dict.fromkeys(self._words):
+            self.console.say(each)
+
+    def _by_ledger(self) -> list[Finding]:
+        """Return what the ledger knows to be over; where it cannot be read, the tags have to do."""
+        found = list[Finding]()
+        calls = (partial(reaping.abandoned, self.ledger), partial(reaping.left_over, self.ledger))
+        for each in together(calls, LOOK_LIMIT):
+            if isinstance(each, Exception):
+                self._blind(f"{explained(each)}; going by tags alone")
+                continue
+            known = {finding.run_id for finding in found}
+            found += [finding for finding in each if finding.run_id not in known]
+        ours = [each for each in found if self._only in {"", each.provider}]
+        for finding in ours:
+            leases = finding.orphan.leases if finding.orphan else ()
+            self._seen |= {(lease.kind, lease.name) for lease in leases}
+        return ours
+
+    def _new(self, found: Iterable[Finding]) -> list[Finding]:
+        """Return what no other look has found: several may lead to the same account."""
+        new = []
+        for each in found:
+            keys = {(each.kind, each.name), (each.kind, each.id)} - {(each.kind, "")}
+            if not keys & self._seen:
+                new.append(each)
+            self._seen |= keys
+        return new
+
+    def _look(self, place: Place) -> list[Finding]:
+        if place.every:
+            return self._look_everywhere(place)
+        owner = place.owner()
+        found, sure = overdue(str(place), owner, self.ledger, self.console)
+        self._owners.setdefault(place.runner, []).append(owner)
+        if not sure:
+            self.code = 125
+        return found
+
+    def _look_everywhere(self, place: Place) -> list[Finding]:
+        """Look in each place that a provider has; that some are closed to us is usual."""
+        owners: list[Reapable] = list(load(place.runner).everywhere())  # type: ignore[attr-defined]
+        calls = [
+            partial(overdue, place.runner, owner, self.ledger, self.console) for owner in owners
+        ]
+        answers = together(calls, BRIEF_LIMIT)
+        good = [each for each in answers if not isinstance(each, Exception)]
+        if good:
+            looked_everywhere(place.runner)
+        return [finding for found, _ in good for finding in found]
+
+    def _unseen(self, place: Place, error: Exception) -> None:
+        if not matters(place):
+            if not place.every:
+                self._words.append(f"note: {place} could not be asked: {explained(error)}")
+            return
+        held = f"; it may hold {', '.join(place.holds)}" if place.holds else ""
+        self._blind(f"{place} could not be asked: {explained(error)}{held}")
+
+    def _blind(self, words: str) -> None:
+        self.code = 125
+        self._words.append(words)
+
+
+def matters(place: Place) -> bool:
+    """Return whether something of ours may go unseen where this place is not."""
+    return bool(place.holds) or place.named
+
+
+def overdue(
+    name: str, owner: Reapable, ledger: Ledger, console: Console
+) -> tuple[list[Finding], bool]:
+    """Return what should be over there, and whether that is all. Raises what `owned` raises."""
+    listed = list(owner.owned())
+    found = reaping.overdue(owner, ledger, listed)
+    unclear = [each for each in listed if each.unclear]
+    sure = owner.now() is not None
+    if not sure:
+        console.say(f"{name} does not say what time it is: no deadline was judged")
+    tell_unclear(name, unclear, console)
+    return found, sure and not unclear
+
+
+def tell_unclear(name: str, unclear: Iterable[Resource], console: Console) -> None:
+    """Say what a provider lists that nobody can read: like entries once, and not without end."""
+    alike = Counter(map(named, unclear))
+    for what, times in islice(alike.items(), MOST_UNCLEAR):
+        often = f" ({times} times)" if times > 1 else ""
+        console.say(f"{name} lists {what}{often}: it may be ours; look at it there")
+    if len(alike) > MOST_UNCLEAR:
+        console.say(f"{name} lists {len(alike) - MOST_UNCLEAR} more that cannot be read")

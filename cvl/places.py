@@ -1,0 +1,181 @@
+"""Whom `cvl reap` asks, and where: whoever the ledger, the configuration or the user names.
+
+What cvl was never used with is asked by nobody's leave only where there is no ledger to tell: on
+another computer, or when it is lost. Elsewhere a login for it is worth a note.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+from cvl.errors import AuthError, CvlError
+from cvl.ledger import Ledger, Run
+from cvl.paths import private, replace_file, state_dir
+from cvl.provider import Reapable
+from cvl.runners import BUILT_IN, Runner, load, reopen
+from cvl.values import dataclass
+
+RECENT = 31 * 86400.0
+"""Seconds after its start in which a run may have left something that its ledger has as over."""
+EVERY = 3600.0
+"""Seconds between two looks at all places that a provider has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One provider, as one login and one handle lead to it.
+
+    `handle` is empty where the environment decides. `holds` are the runs that have something open
+    there by our ledger. `named`: the user has said that it is to be asked. `every`: asked only
+    because the provider has it, now and then.
+    """
+
+    runner: str
+    handle: Mapping[str, str]
+    holds: tuple[str, ...] = ()
+    named: bool = False
+    every: bool = False
+
+    def owner(self) -> Reapable:
+        """Return whom to ask. Raises `CvlError`, also where there is no login any more."""
+        if self.handle:
+            return cast("Reapable", reopen(self.runner, self.handle))
+        found = default_owner(self.runner)
+        if found is None:
+            raise AuthError(f"there is no login for {self.runner} here")
+        return found
+
+    def __str__(self) -> str:
+        """Return it for a person."""
+        parts = [value for value in self.handle.values() if value]
+        return f"{self.runner} ({', '.join(parts)})" if parts else self.runner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of the providers before anybody is asked. `notes` are for the user."""
+
+    places: tuple[Place, ...]
+    notes: tuple[str, ...] = ()
+    trouble: tuple[Exception, ...] = ()
+
+
+def default_owner(runner: str) -> Reapable | None:
+    """Return what the environment's login leads to, None for none. Raises `CvlError`."""
+    make = getattr(load(runner), "reapable", None)
+    found: Reapable | None = make() if make else None
+    return found
+
+
+def places(ledger: Ledger, configured: Iterable[str], only: str = "") -> Known:
+    """Return whom to ask; `configured` are the runners of the configuration, `only` one of all.
+
+    Raises `NotFound` for an `only` that is no runner.
+    """
+    trouble, runs, open_runs = list[Exception](), list[Run](), set[str]()
+    try:
+        runs = ledger.runs()
+        open_runs = {lease.run_id for lease in ledger.leases(open_only=True)}
+    except CvlError as error:
+        trouble.append(error)
+    named = {*configured, only} - {""}
+    found, notes = list[Place](), list[str]()
+    for name in [only] if only else dict.fromkeys([*BUILT_IN, *sorted(named), *_used(runs)]):
+        ours = [run for run in runs if run.runner == name]
+        holds = tuple(run.id for run in ours if run.id in open_runs)
+        try:
+            runner = load(name)
+        except CvlError as error:
+            if name in named or holds:
+                trouble.append(error)
+            continue
+        if not hasattr(runner, "reapable"):
+            continue
+        if not (name in named or ours or not runs or _in_environment(runner)):
+            notes += _unused(runner, name)
+            continue
+        own = name in named or _has_key(runner)
+        found += _of(runner, name, ours, holds, named=own)
+    return Known(places=tuple(found), notes=tuple(notes), trouble=tuple(trouble))
+
+
+def _used(runs: Iterable[Run]) -> list[str]:
+    return sorted({run.runner for run in runs})
+
+
+def _of(
+    runner: type[Runner], name: str, runs: list[Run], holds: tuple[str, ...], *, named: bool
+) -> Iterator[Place]:
+    """Yield where one provider is asked: by its runs, by the environment, and everywhere."""
+    reach = getattr(runner, "reach", ())
+    by_handle: dict[tuple[str, ...], list[str]] = {}
+    for run in runs:
+        if reach and (run.id in holds or time.time() - (run.started or 0) < RECENT):
+            key = tuple(run.handle.get(each, "") for each in reach)
+            by_handle.setdefault(key, []).extend([run.id] if run.id in holds else [])
+    for key, held in by_handle.items():
+        if any(key):
+            handle = dict(zip(reach, key, strict=True))
+            yield Place(runner=name, handle=handle, holds=tuple(held), named=named)
+    there = _login(runner, name)
+    elsewhere = {run_id for held in by_handle.values() for run_id in held}
+    left = tuple(each for each in holds if each not in elsewhere)
+    if there or left:
+        yield Place(runner=name, handle={}, holds=left, named=named and there)
+    if there and hasattr(runner, "everywhere") and _is_due(name):
+        yield Place(runner=name, handle={}, every=True)
+
+
+def _login(runner: type[Runner], name: str) -> bool:
+    """Return whether there may be a login for a provider on this computer. Asks nobody."""
+    login = getattr(runner, "login", None)
+    if login is not None:
+        return bool(login())
+    with suppress(Exception):  # whatever a package does that is not ours
+        return default_owner(name) is not None
+    return True
+
+
+def _unused(runner: type[Runner], name: str) -> list[str]:
+    if not _login(runner, name):
+        return []
+    how = f"`cvl reap --remote {name}` asks there too"
+    return [f"there is a login for {name}, which cvl has not used here: {how}"]
+
+
+def _in_environment(runner: type[Runner]) -> bool:
+    """Return whether a variable of the environment says that this provider is meant."""
+    return any(os.environ.get(each) for each in getattr(runner, "variables", ())) or _has_key(
+        runner
+    )
+
+
+def _has_key(runner: type[Runner]) -> bool:
+    """Return whether there is a key that nobody but cvl has a use for."""
+    key = getattr(runner, "has_key", None)
+    return bool(key and key())
+
+
+def _is_due(name: str) -> bool:
+    """Return whether it is time to look everywhere at a provider again."""
+    try:
+        return not 0 <= time.time() - _note(name).stat().st_mtime < EVERY
+    except OSError:
+        return True
+
+
+def looked_everywhere(name: str) -> None:
+    """Note that a provider was asked in all its places just now."""
+    with suppress(OSError):
+        note = _note(name)
+        private(note.parent)
+        replace_file(note, b"")
+
+
+def _note(name: str) -> Path:
+    return state_dir() / "reap" / name
