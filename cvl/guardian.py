@@ -21,7 +21,7 @@ from subprocess import PIPE, Popen
 from cvl.duty import TAIL, tail
 from cvl.errors import CvlError
 from cvl.hidden import OURS
-from cvl.paths import private, private_file, state_dir
+from cvl.paths import anchored, private, private_file, state_dir
 from cvl.process import owner_of
 
 READY_LIMIT = 20.0
@@ -140,7 +140,7 @@ def environment(secrets: Mapping[str, str]) -> dict[str, str]:
     here = Path.cwd() if "" in sys.path else None
     places = [str(here) if path == "" else os.path.abspath(path) for path in sys.path]  # noqa: PTH100
     return {
-        **kept,
+        **anchored(kept),
         "PYTHONPATH": os.pathsep.join(each for each in places if os.pathsep not in each),
         "CVL_STATE_DIR": str(state_dir()),
     }

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cvl.errors import CvlError
+from cvl.paths import absolutes
 from cvl.privacy import trouble, unsafe
 from cvl.spec import RUN_ID
 
@@ -76,7 +77,7 @@ def _expected(runner: str, handle: Mapping[str, str]) -> None:
         return
     for name, variable in ACTING.items():
         said, here = handle.get(name, ""), os.environ.get(variable, "")
-        same = said in {here, os.path.abspath(here)}  # noqa: PTH100 - no I/O
+        same = said in {here, absolutes(here)}
         there = name == "base" and runner != "local" and said.startswith("~/")
         if said and not same and not there:
             raise CvlError(

@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +33,58 @@ OURS = (
     r"|catalog-.*|.*\.pyz|\..*\.[0-9a-f]{16}|lost\+found"
 )
 """What lies in a folder that is ours already."""
+
+LISTS = frozenset({"PATH", "KUBECONFIG", "CVL_KUBECONFIG", "SSL_CERT_DIR", "AWS_DATA_PATH"})
+"""Variables that name several files or folders, with `:` between them."""
+PLACES = LISTS | {
+    *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    *("AWS_CA_BUNDLE", "AWS_LOGIN_CACHE_DIRECTORY", "BOTO_CONFIG", "CURL_CA_BUNDLE"),
+    *("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CVL_SSH_CONFIG", "CVL_SSH_KEY_PATH", "CVL_ROOT"),
+    *("CVL_STATE_DIR", "CVL_CONFIG_DIR", "CVL_CACHE_DIR", "CVL_SPECS", "DOCKER_CONFIG"),
+    *("DOCKER_CERT_PATH", "GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "HOME"),
+    *(
+        "LAMBDA_API_KEY_FILE",
+        "AZURE_CONFIG_DIR",
+        "GNUPGHOME",
+        "NETRC",
+        "SSH_ASKPASS",
+        "SSH_AUTH_SOCK",
+        "TMPDIR",
+    ),
+}
+"""Variables that name a file or a folder, to us or to what we start."""
+
+
+def absolute(path: str | Path) -> Path:
+    """Return a path that means the same in any folder: `~` expanded, links kept. No I/O."""
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111
+
+
+def absolutes(paths: str) -> str:
+    """Return a list of paths with `:` between them, each as `absolute`; empty ones are left out."""
+    found = [str(absolute(each)) for each in paths.split(os.pathsep) if each]
+    return os.pathsep.join(found)
+
+
+def anchored(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which no variable is relative to the current folder.
+
+    What begins with `~` is left to whoever reads it. An empty part of `PATH` is this folder.
+    """
+    return {
+        name: _anchored(name, value) if name in PLACES and value else value
+        for name, value in environ.items()
+    }
+
+
+def _anchored(name: str, value: str) -> str:
+    parts = value.split(os.pathsep) if name in LISTS else [value]
+    return os.pathsep.join(
+        each
+        if each.startswith(("/", "~")) or not (each or name == "PATH")
+        else os.path.abspath(each)  # noqa: PTH100 - no I/O
+        for each in parts
+    )
 
 
 def state_dir() -> Path:

@@ -90,7 +90,8 @@ def _parameter(
 def _kind(hint: object) -> tuple[click.ParamType[Any] | type, bool]:
     """Return the click type of an annotation, and whether the option may be repeated."""
     if get_origin(hint) in {Union, UnionType}:
-        return _kind(next(choice for choice in get_args(hint) if choice is not NoneType))
+        choices = [choice for choice in get_args(hint) if choice is not NoneType]
+        return _kind(Path if Path in choices else choices[0])  # a text that may be one is one
     if get_origin(hint) is Literal:
         return click.Choice([str(choice) for choice in get_args(hint)]), False
     if get_origin(hint) in {list, tuple, Sequence}:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,13 +14,14 @@ from cvl.encrypted import address
 from cvl.errors import CvlError, UsageError
 from cvl.guardian import environment
 from cvl.hidden import key
-from cvl.paths import config_dir, private, replace_file
+from cvl.paths import anchored, config_dir, private, replace_file
 from cvl.privacy import trouble
 
 MARK = "# cvl reap"
 PLACES = (
     *("LAMBDA_API_KEY_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"),
+    *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "CVL_SSH_CONFIG"),
 )
 """Variables that name a file or a folder; what starts a timer stands elsewhere."""
 SECRETS = (
@@ -69,8 +69,7 @@ def installed(environ: Mapping[str, str]) -> bool:
 
 def environment_text(environ: Mapping[str, str]) -> str:
     """Return what the timer needs to know, as sh and systemd both read it. Raises `UsageError`."""
-    kept = {name: environ[name] for name in SECRETS if environ.get(name)}
-    kept |= {name: os.path.abspath(kept[name]) for name in PLACES if name in kept}  # noqa: PTH100
+    kept = anchored({name: environ[name] for name in SECRETS if environ.get(name)})
     if "LAMBDA_API_KEY" in kept:
         kept["LAMBDA_API_KEY"] = key(kept["LAMBDA_API_KEY"], "LAMBDA_API_KEY")
     if "LAMBDA_API_BASE" in kept:

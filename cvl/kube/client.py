@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -22,6 +23,7 @@ from cvl.kube.credentials import Headers
 from cvl.kube.door import Door, Doors
 from cvl.kube.kubeconfig import Access
 from cvl.kube.refusals import understandable, understood
+from cvl.paths import absolutes
 from cvl.scope import Bell, Clock, SystemClock
 from cvl.units import variable
 
@@ -52,16 +54,16 @@ class Client:
     def __init__(
         self,
         context: str | None = None,
-        kubeconfig: str | None = None,
+        kubeconfig: str | Path | None = None,
         *,
         clock: Clock | None = None,
     ) -> None:
         """`context` None is the current one; `kubeconfig` None what the environment names."""
-        self._file = kubeconfig
+        self._file = absolutes(str(kubeconfig)) if kubeconfig else None
         self._clock = clock or SystemClock()
-        self.doors = Doors(context, kubeconfig)
+        self.doors = Doors(context, self._file)
         self._skew = 0.0
-        self._uids: dict[str, str] = {}
+        self._uids: dict[tuple[str, bytes | None], str] = {}
 
     @property
     def access(self) -> Access:
@@ -83,14 +85,15 @@ class Client:
         Asked until there is an answer. Raises `Unreachable` and `AuthError`; at the first
         failure, unless `patient`.
         """
-        server, ask = self.access.server, self._patient if patient else self._once
-        if server not in self._uids:
+        access, ask = self.access, self._patient if patient else self._once
+        at = (access.server, access.data(access.cluster, "certificate-authority"))
+        if at not in self._uids:  # another cluster may be at this address by now
             try:
                 found = outside.entry(ask("GET", paths.KUBE_SYSTEM, {}).get("metadata"))
             except Rejected:
                 found = {}
-            self._uids[server] = outside.text(found.get("uid"))
-        return self._uids[server]
+            self._uids[at] = outside.text(found.get("uid"))
+        return self._uids[at]
 
     def get(self, path: str, **query: str) -> Object:
         """Return an object. Raises `CvlError` as `refusals.understood` says."""

@@ -18,6 +18,7 @@ from typing import Any
 from cvl import encrypted, outside
 from cvl.errors import UsageError
 from cvl.kube import kubefile
+from cvl.paths import absolute
 from cvl.values import dataclass
 
 DEFAULT_FILE = "~/.kube/config"
@@ -76,7 +77,7 @@ def inside() -> bool:
 def files(named: str | None = None) -> list[Path]:
     """Return the files that are read: those named, else `KUBECONFIG`'s, else the usual one."""
     found = named or os.environ.get("KUBECONFIG") or DEFAULT_FILE
-    return [kubefile.expanded(name) for name in found.split(os.pathsep) if name]
+    return [absolute(name) for name in found.split(os.pathsep) if name]
 
 
 def access(context: str | None = None, named: str | None = None) -> Access:

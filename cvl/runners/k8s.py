@@ -65,7 +65,7 @@ class K8sRunner:
         self,
         namespace: str = "default",
         context: str | None = None,
-        kubeconfig: str | None = None,
+        kubeconfig: str | Path | None = None,
     ) -> None:
         """Connects to nothing."""
         self._namespace = namespace

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
 from cvl.errors import NotFound
+from cvl.paths import absolute
 from cvl.runners.common import Common
 from cvl.spec import EMPTY, ExitStatus
 
@@ -145,8 +146,8 @@ def provider_at(
     config = os.environ.get("CVL_SSH_CONFIG", "")
     address = {
         "host": transport.where,
-        "key": str(key.absolute()) if key else "",
-        "config": str(Path(config).absolute()) if config else "",
+        "key": str(absolute(key)) if key else "",
+        "config": str(absolute(config)) if config else "",
     }
     return HostProvider(name, transport, base=base, setup=setup, address=address)
 
