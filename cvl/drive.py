@@ -28,7 +28,7 @@ from cvl.provider import Execution, Provider
 from cvl.puller import Puller, bounded
 from cvl.pump import Pump
 from cvl.runlog import RunLog, run_folder
-from cvl.scope import Cancelled, DeadlineExceeded, Hushed, Scope
+from cvl.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits
 from cvl.spec import EXIT_CODES, Cause, ExitStatus, JobSpec
 
 STOP_LIMIT = 60.0
@@ -70,7 +70,8 @@ class Drive:
         self._progress.tell("starting", f"{spec.run_id} on {self._record.where}")
         self._progress.advance(RunState.LAUNCHING, handle=self._identified(self._record.handle))
         try:
-            execution = self._provider.launch(spec, self.leases, self.scope)
+            with limits(self.scope):
+                execution = self._provider.launch(spec, self.leases, self.scope)
         except Cancelled as cancelled:
             return self._launch_cancelled(cancelled.cause)
         except DeadlineExceeded:
@@ -123,6 +124,8 @@ class Drive:
         except (StillOpen, LedgerError):
             raise
         except Exception as error:
+            if self._ending.kept:
+                raise
             if may_pass(error) and not cause and not known and self.leases.any_open():
                 raise
             return self._over(known, Cause.LOST, said(error))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
-from cvl.errors import CvlError, FetchError, StillOpen, said
+from cvl.again import AGAIN
+from cvl.errors import Blocked, CvlError, FetchError, StillOpen, said
 from cvl.leases import Leases
 from cvl.ledger import RunState
 from cvl.process import me
@@ -43,6 +44,9 @@ class Ending:
         """Whether the host gave nothing while its job was to be stopped."""
         self.doubted = False
         """Whether the job was not seen to end: its host may never give a result."""
+        self.kept = False
+        """Whether what is rented stays for a while, because its results have no way here."""
+        self._waits = ""
         self._limit = settle + self._options.release_limit
 
     def scope(self, seconds: float) -> Scope:
@@ -78,16 +82,15 @@ class Ending:
         if self._taken():
             return status
         self._progress.advance(RunState.FETCHING, status=status)
-        kept = False
         try:
-            kept = self._bring(execution)
+            self.kept = self._bring(execution)
         except FetchError as error:
             if status.cause is not Cause.LOST:
-                kept = self._options.keep_on_fetch_failure and self._kept()
+                self.kept = self._keeps(error)
                 raise
             self._progress.warn(str(error))  # that it is lost says more
         finally:
-            if not kept:
+            if not self.kept:
                 self.over(status)
         return status
 
@@ -148,7 +151,7 @@ class Ending:
         self._progress.tell("fetching", str(self._options.results))
         options, began = self._options, self._options.clock.monotonic()
         limit = self._leases.within(DOUBT_LIMIT if self.doubted else options.fetch_limit)
-        self._fetching = Scope(options.clock, seconds=limit, tell=self._progress.tell)
+        self._fetching = Scope(options.clock, seconds=limit, tell=self._hear)
         scope = self._fetching.patient(self._patience)
         try:
             bounded(lambda: execution.fetch(options.results, scope), scope)
@@ -159,7 +162,7 @@ class Ending:
             hushed = isinstance(error, Hushed)
             why = f": {self._record.where} gives nothing" if hushed else f" within {waited}"
             raise FetchError(
-                f"the results of {self._record.id} did not arrive{why}",
+                f"the results of {self._record.id} did not arrive{why}{self._waits}",
                 f"what has arrived is whole; `cvl fetch {self._record.id}` gets the rest",
             ) from error
         except CvlError:
@@ -175,6 +178,11 @@ class Ending:
         if not options.keep:
             self._discard(execution)
         return False
+
+    def _hear(self, phase: str, text: str) -> None:
+        """Pass on what a fetch tells; remember what it waits for, should it wait in vain."""
+        self._waits = f" ({text.removesuffix(AGAIN)})" if phase == "waiting" else ""
+        self._progress.tell(phase, text)
 
     def _patience(self) -> float:
         """Return the seconds for which a host may give nothing while results are brought."""
@@ -202,6 +210,45 @@ class Ending:
             self._progress.warn(
                 f"the workspace of {self._record.id} is still on {self._record.where}{text}"
             )
+
+    def _keeps(self, error: FetchError) -> bool:
+        """Keep what holds the only copy of the results, if it was agreed to or somebody can help.
+
+        Return whether it is kept; say so, and for how long.
+        """
+        if self._options.keep_on_fetch_failure:
+            return self._kept()
+        helpless = not isinstance(error, Blocked) or not self._options.hold or self.rushed
+        if helpless or not self._leases.any_open():
+            return False
+        left = self._leases.left()
+        if left is None:
+            return self._held_there()
+        return self._options.guarded and self._held(left)
+
+    def _held_there(self) -> bool:
+        """Leave the results where they are kept for a while without us, and at nobody's cost."""
+        run_id = self._record.id
+        self._progress.warn(
+            f"{self._record.where} keeps the results of {run_id} for "
+            f"{elapsed(self._options.fetch_limit)}: `cvl fetch {run_id} -o DIR` gets them, "
+            f"`cvl attach {run_id}` then ends it"
+        )
+        self._leases.let_be()
+        return True
+
+    def _held(self, left: float) -> bool:
+        """Keep what is rented for as long as a fetch may take; the guardian ends it then."""
+        run_id, rate = self._record.id, self._record.price_per_hour
+        seconds = min(left, self._options.fetch_limit)
+        price = f" at ${rate}/h" if rate is not None else ""
+        self._progress.warn(
+            f"{self._record.where} stays rented{price} for {elapsed(seconds)}, for its results: "
+            f"`cvl fetch {run_id} -o DIR` gets them, `cvl stop {run_id}` ends the rent"
+        )
+        self._leases.shorten(seconds)
+        self._leases.keep()
+        return True
 
     def _kept(self) -> bool:
         """Leave what is rented for another `cvl fetch`, until its deadline."""

@@ -8,6 +8,7 @@
     │   └── Ambiguous            more than one fits
     ├── MissingTool              a program is not installed here
     │   └── MissingExtra         a Python package is not: what needs it can do nothing at all
+    ├── UsedUp                   this machine has no more file descriptors, or memory
     ├── HostError                a machine that we were given
     │   ├── Unreachable          no connection: may pass, worth a retry
     │   │   ├── NotConnected     there never was one: nothing can have been started
@@ -21,6 +22,8 @@
     │   ├── Rejected             definitely nothing was created
     │   └── Ambiguity            nobody knows yet: settle by listing for our name
     ├── FetchError               results could not be brought back
+    │   ├── BrokenOff            they ended before their end: may pass, worth a retry
+    │   └── Blocked              no retry helps: something has to be changed first, mostly here
     ├── LostContact              the job lives on; the hint says how to get it back
     ├── Elsewhere                who is asked is not who it was: what they lack may be there
     ├── StillOpen                something may still cost money; the hint says how to end it
@@ -32,6 +35,8 @@ what a library has said may be part of it.
 
 from __future__ import annotations
 
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
+
 from cvl.hidden import clean
 
 
@@ -39,6 +44,8 @@ class CvlError(Exception):
     """The root. `str(error)` is one sentence for a person."""
 
     exit_code = 125
+    wait = 0.0
+    """Seconds for which whoever answered wants to be left alone (HTTP's Retry-After)."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(clean(message))
@@ -67,12 +74,19 @@ class MissingExtra(MissingTool):
     """A Python package is missing, too old or damaged; the hint says how to install it."""
 
 
+class UsedUp(CvlError):
+    """What a connection needs is used up on this machine. No other one is to blame."""
+
+
 class HostError(CvlError):
     """Something about a machine that we were told to use."""
 
 
 class Unreachable(HostError):
     """No connection, or it broke. The only host error that is worth a retry."""
+
+    answered = False
+    """Whether somebody has answered all the same, if only that it is busy."""
 
 
 class NotConnected(Unreachable):
@@ -119,6 +133,17 @@ class FetchError(CvlError):
     """Results could not be brought back; they are still where the run left them."""
 
 
+class BrokenOff(FetchError):
+    """What came ended before its end. Another attempt may bring it whole."""
+
+
+class Blocked(FetchError):
+    """Results have nowhere to go, or no way: a full disk here, a right that we lack.
+
+    No repetition helps. The hint says what to change; the copy over there is kept for that.
+    """
+
+
 class LostContact(CvlError):
     """We cannot follow the job any more. It lives on."""
 
@@ -149,3 +174,24 @@ def explained(error: BaseException) -> str:
     """Return any error for one line: with what to do now, where it says so."""
     hint = error.hint if isinstance(error, CvlError) else ""
     return said(error) + (f" ({hint})" if hint else "")
+
+
+SCARCE = frozenset({ENOMEM, EMFILE, ENFILE, ENOBUFS})
+
+
+def used_up(error: BaseException) -> UsedUp | None:
+    """Return what to raise if an error, or one behind it, is that this machine has no more."""
+    seen: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        each = waiting.pop()
+        if not isinstance(each, BaseException) or each in seen:
+            continue
+        if isinstance(each, OSError) and each.errno in SCARCE:
+            return UsedUp(
+                f"this machine cannot open another connection: {each.strerror}",
+                "end other programs, or raise the limit (`ulimit -n`)",
+            )
+        seen.append(each)
+        waiting += [each.__cause__, each.__context__, *each.args]
+    return None

@@ -25,7 +25,7 @@ from cvl.ledger import Lease, LeaseState, Ledger, Run
 from cvl.process import me
 from cvl.provider import Owner
 from cvl.release import RELEASE_LIMIT, Release, shown
-from cvl.scope import Scope
+from cvl.scope import Scope, limits
 from cvl.spec import Resource
 from cvl.units import YEAR
 
@@ -67,6 +67,10 @@ class Leases:
         self.expect(seconds, room)
         self._duty.limit(seconds, room)
 
+    def shorten(self, seconds: float) -> None:
+        """Let the run last no more than so many seconds from now; its room stays as it was."""
+        self.until(seconds, self._room)
+
     def expect(self, seconds: float, room: float) -> None:
         """Count by a limit that somebody else has noted."""
         self._ends, self._room = self._scope.clock.monotonic() + seconds, room
@@ -80,6 +84,13 @@ class Leases:
     def left(self) -> float | None:
         """Return the seconds that the run may still last, None for any number of them."""
         return None if self._ends is None else max(self._ends - self._scope.clock.monotonic(), 0.0)
+
+    def _last(self) -> float | None:
+        """Return the seconds until nothing of the run may be there, None without a limit."""
+        left = self.left()
+        if self._ends is None or left is None:
+            return None
+        return max(self._ends + self._room - self._scope.clock.monotonic(), 0.0)
 
     def within(self, seconds: float) -> float:
         """Return `seconds`, or those that are left before there is only time to release."""
@@ -143,7 +154,8 @@ class Leases:
         """
         scope = scope or self._scope.shielded(self._owner.settle + RELEASE_LIMIT)
         try:
-            self._release.until_gone(scope)
+            with limits(scope.within(self._last())):  # no wait that is asked for goes beyond that
+                self._release.until_gone(scope)
         except StillOpen:
             raise
         except Exception as error:
@@ -172,6 +184,13 @@ class Leases:
         self._give("")
         if guardian:
             guardian.keep()
+
+    def let_be(self) -> None:
+        """Let everything stay until its provider ends it; nobody of ours looks after it."""
+        guardian = self._duty.end()
+        self._give("")
+        if guardian:
+            guardian.done()
 
     def _give(self, owner: str) -> None:
         """Note who drives the run now; who is to go on does so even where that cannot be noted."""

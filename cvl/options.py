@@ -19,6 +19,8 @@ class Options:
 
     `agree(plan)` is called before anything happens; it raises to refuse. `results` is where
     results land. `guarded`: a guardian goes on with what costs money should this process die.
+    `hold`: where results can only come once a person has changed something (a full disk), what
+    has the only copy of them is kept for as long as a fetch may take.
     """
 
     observer: Observer
@@ -27,6 +29,7 @@ class Options:
     fetch: bool = True
     keep: bool = False
     keep_on_fetch_failure: bool = False
+    hold: bool = True
     grace: float = GRACE
     fetch_limit: float = FETCH_LIMIT
     release_limit: float = RELEASE_LIMIT

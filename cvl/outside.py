@@ -7,6 +7,7 @@ no clock and no purse has seen. What nobody can read is no reason to overlook th
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
@@ -22,6 +23,8 @@ VALUES = 100_000
 """Values in one answer: a machine has some 60, and each costs up to 250 bytes of memory."""
 NUMBER = 32
 """Characters of a number that we have written ourselves."""
+LONGEST_WAIT = 60
+"""Seconds that we wait because somebody asks us to, at most."""
 
 Entry = Mapping[str, object]
 
@@ -101,6 +104,26 @@ def http_date(header: object) -> float | None:
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, LookupError, ArithmeticError):
         return None
+
+
+def retry_after(header: object, date: object = None) -> float:
+    """Return the seconds that a `Retry-After` asks for (RFC 9110, 10.2.3), `LONGEST_WAIT` at most.
+
+    It tells seconds, or a date: by the clock of who answered (`Date`), where that is told. 0 for
+    what is none, negative, or past.
+    """
+    found = text(header).strip()
+    if found.isascii() and found.isdigit():
+        return float(min(int(found[:NUMBER]), LONGEST_WAIT))
+    if (until := http_date(found)) is None:
+        return 0.0
+    now = http_date(date)
+    return min(max(until - (time.time() if now is None else now), 0.0), float(LONGEST_WAIT))
+
+
+def asked_to_wait(headers: Mapping[str, str]) -> float:
+    """Return the seconds that an HTTP answer asks us to wait, 0 where it does not."""
+    return retry_after(headers.get("Retry-After"), headers.get("Date"))
 
 
 def unreadable(kind: str, resource_id: str = "") -> Resource:

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 from cvl.errors import CvlError
 from cvl.provider import Execution
-from cvl.scope import Bell, Cancelled, DeadlineExceeded, Scope
+from cvl.scope import Bell, Cancelled, DeadlineExceeded, Scope, limits
 from cvl.spec import Cause
 
 T = TypeVar("T")
@@ -59,7 +59,8 @@ def bounded(call: Callable[[], T], scope: Scope) -> T:
 
     def work() -> None:
         try:
-            results.append(call())
+            with limits(scope):
+                results.append(call())
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             errors.append(error)
         finally:

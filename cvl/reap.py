@@ -23,7 +23,7 @@ from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.news import latest, undriven
 from cvl.provider import Observer, Provider, Reapable
 from cvl.release import PAUSES, UNSEEN, named
-from cvl.scope import DeadlineExceeded, Scope
+from cvl.scope import DeadlineExceeded, Scope, limits, nap
 from cvl.spec import Cause, Resource, ended
 from cvl.values import dataclass
 
@@ -227,9 +227,12 @@ def is_or_may_be(listed: Resource, meant: Resource) -> bool:
 def answered(scope: Scope, call: Callable[[], T]) -> T | None:
     """Return what `call` returns, None when the provider gives no answer that makes sense."""
     try:
-        return call()
+        with limits(scope):
+            return call()
     except Exception as error:  # noqa: BLE001 - whatever it was, the rest is to be ended too
         scope.tell("waiting", said(error))
+        with limits(scope):
+            nap(0.0, error.wait if isinstance(error, CvlError) else 0.0, scope.clock)
         return None
 
 

@@ -14,7 +14,7 @@ from cvl import identity
 from cvl.errors import AuthError, CvlError, Elsewhere, LedgerError, StillOpen, said
 from cvl.ledger import Lease, LeaseState, Ledger, RunState
 from cvl.provider import Owner
-from cvl.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.scope import Cancelled, DeadlineExceeded, Scope, limits, nap
 from cvl.spec import Resource
 
 T = TypeVar("T")
@@ -75,6 +75,10 @@ class Release:
 
     def sweep(self, scope: Scope) -> None:
         """End what carries our run's tag: without the ledger, and as thoroughly as with it."""
+        with limits(scope.within(0.0)):  # however long the provider wants to be left alone
+            self._swept(scope)
+
+    def _swept(self, scope: Scope) -> None:
         clock = self._scope.clock
         settled = clock.monotonic() + self._owner.settle
         attempt = unseen = 0
@@ -253,6 +257,7 @@ class Release:
             return call()
         except Exception as error:  # noqa: BLE001 - a reply that makes no sense is no answer
             self._scope.tell("waiting", said(error))
+            nap(0.0, error.wait if isinstance(error, CvlError) else 0.0, self._scope.clock)
             return None
 
 

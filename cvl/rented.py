@@ -20,6 +20,7 @@ from cvl.keys import RunKeys
 from cvl.provider import Cloud
 from cvl.release import UNSEEN
 from cvl.remote.far import FarSide
+from cvl.remote.incoming import not_taken
 from cvl.remote.job import RemoteJob
 from cvl.runlog import run_folder
 from cvl.scope import Scope
@@ -66,6 +67,7 @@ class RentedJob:
         self._address = job.handle.get("address", "")
         self._missing = 0
         self._fate = ""
+        self._job.while_away = self._check
 
     @property
     def handle(self) -> Mapping[str, str]:
@@ -73,7 +75,6 @@ class RentedJob:
 
     def chunks(self, after: str = "") -> Iterator[LogChunk]:
         """As every execution; a machine that is no longer of use ends them: `poll` says so."""
-        self._job.while_away = self._check
         while not self._fate:
             try:
                 for chunk in self._job.chunks(after):
@@ -106,10 +107,20 @@ class RentedJob:
         raise NotReady(self._fate)
 
     def fetch(self, into: Path, scope: Scope) -> None:
-        """As every execution's; where there is no machine any more it does not wait for one."""
+        """As every execution's; where there is no machine any more it does not wait for one.
+
+        Raises `Blocked` for files that this machine does not take: they would go with that one.
+        """
+        try:
+            if not self._fate:
+                self._job.fetch(into, scope)
+        except FetchError:
+            if not self._fate:
+                raise
         if self._fate:
             raise FetchError(f"the last results of {self._job.run_id} are lost: {self._fate}")
-        self._job.fetch(into, scope)
+        if refused := self._job.refused_here:
+            raise not_taken(into, refused)
 
     def discard(self) -> None:
         """Nothing to tidy up: the machine itself goes."""

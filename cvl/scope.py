@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -214,6 +214,35 @@ class Scope:
     def tell(self, phase: str, text: str = "") -> None:
         """Report progress to whoever listens: a phase in one word, the rest for a person."""
         self._tell(phase, text)
+
+
+_HERE = threading.local()
+"""`scope`: what limits the waits in this thread."""
+
+
+@contextmanager
+def limits(scope: Scope) -> Iterator[None]:
+    """Let what `nap` waits in this thread end with `scope`: for calls that are given none."""
+    before = getattr(_HERE, "scope", None)
+    _HERE.scope = scope
+    try:
+        yield
+    finally:
+        _HERE.scope = before
+
+
+def nap(pause: float, asked: float = 0.0, clock: Clock | None = None) -> None:
+    """Wait `pause` seconds between two attempts, or as long as the other side has `asked` for.
+
+    What it asked for ends with the scope that `limits` gave, without a word: whoever waits then
+    tries once more. Raises nothing.
+    """
+    clock = clock or SystemClock()
+    clock.wait(Bell(), pause)
+    if asked > pause:
+        scope: Scope = getattr(_HERE, "scope", None) or Scope(clock)
+        with suppress(Cancelled, DeadlineExceeded):
+            scope.sleep(asked - pause)
 
 
 _SIGNALLED: list[Scope] = []

@@ -204,6 +204,7 @@ class TrainingJob:
                 f"lost contact with AWS: {error}",
                 f"the job lives on; `cvl attach {self.run_id}` follows it again",
             ) from error
+        self._closed.wait(error.wait)
 
     def _verdict(self, found: Reply) -> ExitStatus:
         state, reason = found["TrainingJobStatus"], str(found.get("FailureReason") or "")

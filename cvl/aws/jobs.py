@@ -14,7 +14,7 @@ from cvl.aws.job import OVER, tags_of
 from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing, Taken
 from cvl.aws.session import Account
-from cvl.errors import Ambiguity, AuthError, Rejected, Unreachable
+from cvl.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
 from cvl.scope import DeadlineExceeded, Scope
 from cvl.spec import Resource
 
@@ -34,7 +34,7 @@ def create(account: Account, body: Mapping[str, Any], scope: Scope) -> str:
     we may not do it proves nothing either. Raises `Unreachable` or `Ambiguity` when nobody can
     say.
     """
-    doubt: Exception | None = None
+    doubt: CvlError | None = None
     waiting = scope.shielded(CREATE_LIMIT)
     for pause in PAUSES:
         try:
@@ -50,7 +50,7 @@ def create(account: Account, body: Mapping[str, Any], scope: Scope) -> str:
             raise doubt or error from error
         scope.tell("waiting", f"{doubt}; asking again")
         try:
-            waiting.sleep(pause)
+            waiting.sleep(max(pause, doubt.wait))
         except DeadlineExceeded:
             break
     assert doubt is not None

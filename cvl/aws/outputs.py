@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from cvl.again import PASSING, steadily
 from cvl.aws.place import Place
 from cvl.aws.refusals import Missing, boundary
 from cvl.aws.session import Account
-from cvl.errors import CvlError, FetchError
+from cvl.errors import AuthError, BrokenOff, CvlError, FetchError
 from cvl.remote.archive import land_archive
-from cvl.remote.incoming import FULL, incoming, no_room
+from cvl.remote.incoming import incoming, landing_in, not_taken
 from cvl.remote.inert import told
 from cvl.remote.landing import Landed
 from cvl.remote.results import Changed
@@ -21,7 +22,8 @@ from cvl.scope import Scope
 from cvl.units import size
 
 BLOCK = 1 << 20
-ATTEMPTS = 3
+MAY_PASS = (*PASSING, AuthError)
+"""Also a login that has expired: somebody may log in again, or the session renews it."""
 KINDS = {FILE: "f", HARD: "f", LINK: "l", FOLDER: "d"}
 ARCHIVES = (("output.tar.gz", b""), ("model.tar.gz", b"model/"))
 """What SageMaker leaves, and where below the results folder it lands."""
@@ -29,7 +31,10 @@ SHOWN = 5
 
 
 def fetch(account: Account, place: Place, into: Path, scope: Scope) -> None:
-    """Bring and unpack what there is. Raises `FetchError`; may be repeated."""
+    """Bring and unpack what there is. Raises `FetchError`; may be repeated.
+
+    What may pass is tried again until `scope` is over.
+    """
     files, total = 0, 0
     for name, below in ARCHIVES:
         landed = _one(account, place, name, below, into, scope)
@@ -47,45 +52,43 @@ def fetch(account: Account, place: Place, into: Path, scope: Scope) -> None:
 def _one(
     account: Account, place: Place, name: str, below: bytes, into: Path, scope: Scope
 ) -> Landed | None:
+    there, skip = place / name, len(b"work/" + below)
     try:
-        head = account.call("s3", "head_object", Bucket=place.bucket, Key=(place / name).prefix)
+        total = steadily(scope, lambda: _size(account, there), passing=MAY_PASS)
+        scope.tell("fetching", f"{name}, {size(total)}")
+        with incoming(into) as folder, landing_in(into):
+            archive = folder / name
+            with archive.open("wb") as out:
+                whole = lambda: _download(account, there, total, out, scope)  # noqa: E731
+                steadily(scope, whole, passing=MAY_PASS)
+            landed = land_archive(
+                lambda: _plain(archive),
+                lambda member: _changed(member, below),
+                lambda source: source[skip:],
+                b"",
+                into,
+            )
     except Missing:
         return None  # a failed job has no model, one that never began has neither
     except CvlError as error:
         raise _kept(place, error) from error
-    total = int(head["ContentLength"])
-    scope.tell("fetching", f"{name}, {size(total)}")
-    with incoming(into) as folder:
-        archive = folder / name
-        _download(account, place / name, total, archive, scope)
-        skip = len(b"work/" + below)
-        return land_archive(
-            lambda: _plain(archive),
-            lambda member: _changed(member, below),
-            lambda source: source[skip:],
-            b"",
-            into,
-        )
+    if refused := landed.refused_here:
+        raise _kept(place, not_taken(into, refused))
+    return landed
 
 
-def _download(account: Account, place: Place, total: int, file: Path, scope: Scope) -> None:
-    """Bring one object, from where it was cut; only attempts that bring nothing are counted."""
-    failed = 0
-    try:
-        with file.open("wb") as out:
-            while (start := out.tell()) < total:
-                scope.checkpoint()
-                try:
-                    _stream(account, place, start, out, scope)
-                except CvlError as error:
-                    failed = 0 if out.tell() > start else failed + 1
-                    if failed == ATTEMPTS:
-                        raise _kept(place, error) from error
-                    scope.tell("waiting", str(error))
-    except OSError as error:
-        if error.errno in FULL:
-            raise no_room(file.parent.parent, error) from error
-        raise _kept(place, error) from error
+def _size(account: Account, place: Place) -> int:
+    head = account.call("s3", "head_object", Bucket=place.bucket, Key=place.prefix)
+    return int(head["ContentLength"])
+
+
+def _download(account: Account, place: Place, total: int, out: IO[bytes], scope: Scope) -> None:
+    """Bring the rest of one object. Raises `BrokenOff` where that brings nothing."""
+    while (start := out.tell()) < total:
+        scope.checkpoint()
+        _stream(account, place, start, out, scope)
+        if out.tell() == start:
+            raise BrokenOff(f"S3 gives nothing of {place} from byte {start} on")
 
 
 def _stream(account: Account, place: Place, start: int, out: IO[bytes], scope: Scope) -> None:
@@ -136,11 +139,12 @@ def _plain(archive: Path) -> Iterator[bytes]:
         except zlib.error as error:
             raise FetchError(f"{archive.name} is no gzip file: {error}") from error
     if not gunzip.eof:
-        raise FetchError(f"{archive.name} broke off before its end")
+        raise BrokenOff(f"{archive.name} broke off before its end")
 
 
-def _kept(place: Place, error: Exception) -> FetchError:
+def _kept(place: Place, error: CvlError) -> FetchError:
+    there = f"they are still in {place}; `cvl fetch RUN` gets them"
     return FetchError(
         f"the results could not be fetched: {error}",
-        f"they are still in {place}; `cvl fetch RUN` gets them",
+        f"{error.hint}; {there}" if error.hint else there,
     )

@@ -37,7 +37,7 @@ def _asked(account: Account, region: str, instance_type: str) -> Decimal:
     # An instance has a product for each use of it: without the component, any of them is found.
     wanted = {"regionCode": region, "instanceName": instance_type, "component": "Training"}
     filters = [{"Type": "TERM_MATCH", "Field": f, "Value": v} for f, v in wanted.items()]
-    reply = account.once(
+    reply = account.answered(
         "pricing",
         "get_products",
         region=PLACES.get(region.partition("-")[0], "us-east-1"),

@@ -19,6 +19,7 @@ from cvl.errors import (
     Rejected,
     Unreachable,
     UsageError,
+    used_up,
 )
 from cvl.extras import needed
 from cvl.scope import Cancelled, DeadlineExceeded
@@ -127,7 +128,9 @@ def understood(error: Exception, service: str) -> CvlError:
             return AuthError(
                 text, "AWS_CA_BUNDLE names the authorities of your network, if it has any"
             )
-        return UsageError(text, CONFIGURATION) if _is_wrong(error) else Unreachable(text)
+        if _is_wrong(error):
+            return UsageError(text, CONFIGURATION)
+        return used_up(error) or Unreachable(text)
     for names, kind, hint in KINDS:
         if isinstance(error, _named(boto, names)):
             return kind(text, hint)
@@ -163,12 +166,16 @@ def _words(error: Exception) -> str:
 def _answered(error: Any, place: str) -> CvlError:
     details = outside.entry(error.response.get("Error"))
     code, message = str(details.get("Code", "")), str(details.get("Message", "")).strip()[:LONGEST]
-    found = outside.entry(error.response.get("ResponseMetadata")).get("HTTPStatusCode", 0)
+    reply = outside.entry(error.response.get("ResponseMetadata"))
+    found, headers = reply.get("HTTPStatusCode", 0), outside.entry(reply.get("HTTPHeaders"))
     status = found if isinstance(found, int) else 0
     text = f"{place}{code}: {message}" if message else f"{place}{code}"
     stem = code.removesuffix("Exception")
     if stem in PASSING or status == BUSY or status >= SERVER:
-        return Unreachable(text)
+        busy = Unreachable(text)
+        busy.answered = True
+        busy.wait = outside.retry_after(headers.get("retry-after"), headers.get("date"))
+        return busy
     if stem in CREDENTIALS:
         return AuthError(text, LOGIN)
     if stem in MISSING or "not found" in message.lower():

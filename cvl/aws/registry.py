@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from cvl import outside
+from cvl.again import attempts
 from cvl.aws.docker import Docker
 from cvl.aws.refusals import EXTRA, Missing, Taken
 from cvl.aws.session import Account
@@ -21,7 +22,7 @@ from cvl.encrypted import is_here
 from cvl.errors import CvlError, Unreachable
 from cvl.hidden import learn
 from cvl.paths import replace_file
-from cvl.scope import Scope
+from cvl.scope import Scope, SystemClock
 from cvl.values import dataclass
 
 REPOSITORY = "cvl"
@@ -31,7 +32,9 @@ MANIFESTS = (
     "application/vnd.docker.distribution.manifest.list.v2+json"
 )
 ASK_LIMIT = 5.0
-OK = 200
+OK, BUSY = 200, frozenset({429, 503})
+PAUSES = (0.5, 1.0)
+"""Seconds between two questions to a registry that is busy."""
 SHARED = ("contexts", "cli-plugins", "buildx")
 """What of the user's Docker configuration the commands that push still need."""
 KEYS = ("currentContext", "cliPluginsExtraDirs", "proxies", "HttpHeaders")
@@ -130,12 +133,19 @@ def _answers(url: str, basic: str) -> bool:
     made = pool(EXTRA, limits=(ASK_LIMIT, ASK_LIMIT), retries=False)
     from urllib3.exceptions import HTTPError
 
+    def step() -> int:
+        reply = made.request("HEAD", url, headers=headers, redirect=False)
+        if reply.status in BUSY:
+            busy = Unreachable(f"the registry answered {reply.status}")
+            busy.wait = outside.asked_to_wait(reply.headers)
+            raise busy
+        return int(reply.status)
+
     try:
         with made:
-            reply = made.request("HEAD", url, headers=headers, redirect=False)
-    except HTTPError:
+            return attempts(step, PAUSES, SystemClock()) == OK
+    except (HTTPError, Unreachable):
         return False
-    return bool(reply.status == OK)
 
 
 @contextmanager

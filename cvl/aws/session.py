@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from cvl.again import attempts
 from cvl.aws import login
 from cvl.aws.refusals import EXTRA, boundary
 from cvl.encrypted import address
 from cvl.errors import AuthError, Unreachable, UsageError
 from cvl.extras import loading, needed
 from cvl.outside import http_date
-from cvl.scope import Bell, Clock, SystemClock
+from cvl.scope import Clock, SystemClock
 
 Reply = Mapping[str, Any]
 
@@ -118,15 +119,29 @@ class Account:
 
     def call(self, service: str, operation: str, /, **parameters: Any) -> Reply:
         """Make a request that may be repeated. Raises `CvlError` as `refusals.understood` says."""
-        for pause in (*PAUSES, None):
+
+        def step() -> Reply:
             _rewind(parameters)
+            return self.once(service, operation, **parameters)
+
+        return attempts(step, PAUSES, self._clock)
+
+    def answered(self, service: str, operation: str, /, **parameters: Any) -> Reply:
+        """As `call`, but without an answer it does not ask again: for what is not urgent."""
+        silent: list[Unreachable] = []
+
+        def step() -> Reply | None:
             try:
                 return self.once(service, operation, **parameters)
-            except Unreachable:
-                if pause is None:
+            except Unreachable as error:
+                if error.answered:
                     raise
-                self._clock.wait(Bell(), pause)
-        raise AssertionError(operation)
+                silent.append(error)
+                return None
+
+        if (reply := attempts(step, PAUSES, self._clock)) is None:
+            raise silent[0]
+        return reply
 
     def once(
         self, service: str, operation: str, /, *, region: str = "", **parameters: Any

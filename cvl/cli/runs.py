@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
@@ -17,6 +17,7 @@ from cvl.console import Console
 from cvl.errors import (
     CvlError,
     Elsewhere,
+    FetchError,
     LedgerError,
     LostContact,
     MissingExtra,
@@ -34,9 +35,10 @@ from cvl.remote.visitors import find, foreign
 from cvl.runlog import RunLog, run_folder
 from cvl.runners import BUILT_IN, reopen
 from cvl.scope import DeadlineExceeded, Scope
-from cvl.spec import GRACE, Cause, ExitStatus
+from cvl.spec import FETCH_LIMIT, GRACE, Cause, ExitStatus
 from cvl.terminal import complain
 from cvl.together import together
+from cvl.units import elapsed
 
 CHUNK = 1 << 18
 CALL_OFF_LIMIT = 300.0
@@ -200,7 +202,7 @@ def stopped(run: Run, grace: float, ledger: Ledger) -> ExitStatus:
     with execution_of(run, run.reach) as execution:
         bounded(lambda: execution.stop(grace, Cause.STOPPED), scope)
     if not foreign(run) and may_drive(run, ledger):
-        return driven(ledger.run(run.id), Console(output=False))
+        return driven(ledger.run(run.id), Console(output=False), hold=False)
     with execution_of(run, run.reach) as execution:
         return until_ended(run, execution, scope)
 
@@ -276,9 +278,18 @@ def fetch(run_id: str, output_dir: Path | None) -> None:
     console = Console()
     run = found(run_id)
     into = Path(output_dir or run.results).absolute()
-    scope = Scope(tell=console.phase)
+    scope = Scope(seconds=FETCH_LIMIT, tell=console.phase)
     with execution_of(run) as execution:
-        execution.fetch(into, scope)
+        try:
+            execution.fetch(into, scope)
+        except DeadlineExceeded:
+            raise FetchError(
+                f"the results of {run.id} did not arrive within {elapsed(FETCH_LIMIT)}",
+                f"what has arrived is whole; `cvl fetch {run.id}` gets the rest",
+            ) from None
+    if run.state is RunState.FETCHING and not foreign(run):
+        with suppress(LedgerError):  # then they are only fetched once more
+            Ledger(ledger_file()).advance(run.id, RunState.FETCHING, fetched=True)
     console.close()
 
 
@@ -287,10 +298,11 @@ def found(run_id: str) -> Run:
     return find(run_id, Ledger(ledger_file()))
 
 
-def driven(run: Run, console: Console) -> ExitStatus:
-    """Follow a run, and bring it to its end unless somebody else does."""
+def driven(run: Run, console: Console, *, hold: bool = True) -> ExitStatus:
+    """Follow a run, and bring it to its end unless somebody else does; `hold` as in `Options`."""
     provider = reopen(run.runner, run.handle)
-    return engine.attach(run, provider, Ledger(ledger_file()), options(run, console))
+    wanted = options(run, console, hold=hold)
+    return engine.attach(run, provider, Ledger(ledger_file()), wanted)
 
 
 def watched(run: Run, console: Console) -> ExitStatus:
@@ -299,9 +311,9 @@ def watched(run: Run, console: Console) -> ExitStatus:
     return engine.attach(run, provider, ledger, options(run, console), watching=True)
 
 
-def options(run: Run, console: Console) -> engine.Options:
+def options(run: Run, console: Console, *, hold: bool = True) -> engine.Options:
     """Return how a run that was noted earlier is brought to its end."""
-    return engine.Options(observer=console, results=Path(run.results))
+    return engine.Options(observer=console, results=Path(run.results), hold=hold)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from cvl import outside
+from cvl.again import attempts
 from cvl.dial.pool import CONNECT_LIMIT
 from cvl.errors import AuthError, Rejected, Unreachable
 from cvl.http_trouble import reason
@@ -24,7 +25,7 @@ from cvl.kube.door import Door, Doors
 from cvl.kube.kubeconfig import Access
 from cvl.kube.refusals import understandable, understood
 from cvl.paths import absolutes
-from cvl.scope import Bell, Clock, SystemClock
+from cvl.scope import Clock, SystemClock
 from cvl.units import variable
 
 if TYPE_CHECKING:
@@ -158,14 +159,7 @@ class Client:
     def _patient(
         self, method: str, path: str, query: Query, body: Object | None = None, kind: str = ""
     ) -> Object:
-        for pause in (*PAUSES, None):
-            try:
-                return self._once(method, path, query, body, kind)
-            except Unreachable:
-                if pause is None:
-                    raise
-                self._clock.wait(Bell(), pause)
-        raise AssertionError(path)
+        return attempts(lambda: self._once(method, path, query, body, kind), PAUSES, self._clock)
 
     def _once(
         self, method: str, path: str, query: Query, body: Object | None = None, kind: str = ""
@@ -236,7 +230,9 @@ class Client:
 
     def _judge(self, response: BaseHTTPResponse) -> None:
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-            raise understood(response.status, _read(response))
+            error = understood(response.status, _read(response))
+            error.wait = outside.asked_to_wait(response.headers)
+            raise error
 
     def _heard(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
         if (now := outside.http_date(response.headers.get("Date"))) is not None:

@@ -5,6 +5,7 @@ set -u
 root=${CVL_ROOT_DIR:-}
 cd "$root/" || exit 1
 echo "$$" >cvl/collecting
+: >cvl/wanted
 trap 'rm -f cvl/collecting' EXIT
 
 have() { command -v "$1" >/dev/null 2>&1; }

@@ -96,11 +96,20 @@ await() {
 
 collecting() { read -r collector <"$own/collecting" && kill -0 "$collector"; } 2>/dev/null
 
-# Wait until the results are collected: CVL_HOLD seconds, or 30 after TERM unless somebody is at it.
+# Whether somebody comes for the results after TERM: who has it sent says so, or has been here, or
+# it is the timeout that has sent it. The pod's time began when our files were mounted, or earlier.
+awaited() {
+    [ -e "$own/wanted" ] || collecting || {
+        now=$(date +%s) && born=$(date -r "$in/entry.sh" +%s) &&
+            [ "$((now - born + 10))" -ge "$CVL_RUNTIME" ]
+    } 2>/dev/null
+}
+
+# Wait until the results are collected: CVL_HOLD seconds, or 30 after TERM unless they are awaited.
 hold() {
     waited=0 after=0
     while [ ! -e "$own/collected" ] && [ "$waited" -lt "$CVL_HOLD" ]; do
-        if [ -n "$stopped" ] && [ "$after" -ge 30 ] && ! collecting; then break; fi
+        if [ -n "$stopped" ] && [ "$after" -ge 30 ] && ! awaited; then break; fi
         [ -z "$stopped" ] || after=$((after + 1))
         sleep 1 &
         wait "$!"
@@ -120,6 +129,7 @@ tell_end() {
 
 trap end_job TERM
 CVL_WORK_DIR=$own/work CVL_GRACE=${CVL_GRACE:-10} CVL_HOLD=${CVL_HOLD:-600}
+CVL_RUNTIME=${CVL_RUNTIME:-999999999}
 export CVL_WORK_DIR CVL_INPUTS="$CVL_WORK_DIR" CVL_OUTPUTS="$CVL_WORK_DIR"
 if ran_before; then
     say "this job has been started before: it does not run a second time"

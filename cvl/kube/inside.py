@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
 from cvl import outside
 from cvl.dial.pool import CONNECT_LIMIT, dialled
-from cvl.errors import AuthError, CvlError, Unreachable
+from cvl.errors import AuthError, CvlError, Unreachable, used_up
 from cvl.extras import needed
 from cvl.http_trouble import reason
 from cvl.kube.client import EXTRA, Client
@@ -46,7 +46,7 @@ class Failed(CvlError):
         self.code = code
 
 
-def output(client: Client, pod: str, argv: Sequence[str]) -> Iterator[bytes]:
+def output(client: Client, pod: str, argv: Sequence[str]) -> Generator[bytes]:
     """Run `argv` in the job's container of a pod (`/api/v1/...`); yield its output as it comes.
 
     Raises `Failed`, `Unreachable` when it breaks off, and what `refusals.understood` says.
@@ -118,14 +118,16 @@ def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str]) -> Any:
                 **more,
             )
     except exceptions.InvalidStatus as error:
-        raise understood(error.response.status_code, error.response.body or b"") from error
+        refusal = understood(error.response.status_code, error.response.body or b"")
+        refusal.wait = outside.asked_to_wait(error.response.headers)
+        raise refusal from error
     except CvlError:
         raise
     except Exception as error:  # among them: it would send us, and our token, elsewhere
         if (refused := certificate_refused(error)) is not None:
             raise refused from error
-        where = pod.rpartition("/")[2]
-        raise Unreachable(f"no command can be run in {where}: {reason(error)}") from error
+        text = f"no command can be run in {pod.rpartition('/')[2]}: {reason(error)}"
+        raise used_up(error) or Unreachable(text) from error
 
 
 @contextmanager

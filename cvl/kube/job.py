@@ -84,6 +84,8 @@ class KubeJob:
         """As the seam says, but the grace that the job was started with stands for `grace`."""
         del grace
         self._cause = cause
+        if self._handle.get("wrapped"):
+            results.claim(self._client, self._namespace, self.run_id)
         if not self._asked_to_end(cause):
             self._end(cause)
 
@@ -225,4 +227,4 @@ class KubeJob:
                 f"{error.hint}; the job lives on".removeprefix("; ")
                 + f": `cvl attach {self.run_id}` follows it again",
             ) from error
-        self._closed.wait(LOOK * 2)
+        self._closed.wait(max(LOOK * 2, error.wait))

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cvl.errors import UsageError
-from cvl.kube.order import DAY, HOLD, Order, job_name, leave, lifetime, runtime
+from cvl.kube.order import DAY, Order, hold, job_name, leave, lifetime, runtime
 from cvl.nodes import NODE_RANK, variables
 from cvl.spec import JobSpec
 from cvl.values import dataclass
@@ -245,7 +245,8 @@ def _variables(spec: JobSpec) -> list[Made]:
     }
     if spec.source:
         own["CVL_GRACE"] = {"value": f"{spec.limits.grace:g}"}
-        own["CVL_HOLD"] = {"value": str(HOLD)}
+        own["CVL_HOLD"] = {"value": str(hold(spec.limits))}
+        own["CVL_RUNTIME"] = {"value": str(runtime(spec.limits))}
     given = {name: {"value": escaped(_text(v, name))} for name, v in spec.env.items()}
     hidden = {
         name: {"valueFrom": {"secretKeyRef": {"name": _env_secret(spec.run_id), "key": name}}}

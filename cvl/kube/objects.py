@@ -13,7 +13,7 @@ from functools import partial
 from types import MappingProxyType
 
 from cvl import outside
-from cvl.errors import Ambiguity, AuthError, Rejected, Unreachable
+from cvl.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
 from cvl.kube import paths, pods, sidecars
 from cvl.kube.client import Client, Object
 from cvl.kube.manifest import DEADLINE, OWNER_LABEL, RUN_LABEL
@@ -46,7 +46,7 @@ def create(client: Client, kind: str, body: Object, scope: Scope) -> str:
     say.
     """
     place = collection(kind, body["metadata"]["namespace"])
-    doubt: Exception | None = None
+    doubt: CvlError | None = None
     waiting = scope.shielded(CREATE_LIMIT)
     for pause in PAUSES:
         try:
@@ -59,7 +59,7 @@ def create(client: Client, kind: str, body: Object, scope: Scope) -> str:
             raise doubt or error from error
         scope.tell("waiting", f"{doubt}; asking again")
         with suppress(DeadlineExceeded):
-            waiting.sleep(pause)
+            waiting.sleep(max(pause, doubt.wait))
     assert doubt is not None
     raise doubt
 

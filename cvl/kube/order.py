@@ -17,8 +17,12 @@ NO_LIMIT = DAY
 """Seconds that a job may run when nobody gave a limit."""
 START_LIMIT = float(DAY)
 """Seconds that a job may wait for its start, unless said otherwise."""
-HOLD, AFTER_TERM = 600, 30
-"""Seconds that results wait to be collected: after the job's end, after TERM with nobody at it."""
+AFTER_TERM = 30
+"""Seconds that results wait after TERM with nobody in sight who wants them."""
+START_OF_FETCH = 60
+"""Seconds from a job's end until its results begin to be fetched, and from TERM to its trap."""
+SPARE = 600
+"""Seconds after its last moment for a cluster to be done with a run."""
 PREFIX = "cvl-"
 GPU = "nvidia.com/gpu"
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?\Z")
@@ -89,15 +93,20 @@ def lifetime(order: Order, limits: Limits) -> int:
     return runtime(limits) + math.ceil(order.start_limit)
 
 
+def hold(limits: Limits) -> int:
+    """Return the seconds that results wait in their pod: as long as a fetch may last, and a bit."""
+    return math.ceil(limits.fetch) + START_OF_FETCH
+
+
 def leave(spec: JobSpec) -> int:
     """Return the seconds between TERM and KILL: the job's grace, and time to collect results."""
     grace = math.ceil(spec.limits.grace)
-    return grace + HOLD if spec.source else max(grace, 1)
+    return grace + hold(spec.limits) if spec.source else max(grace, 1)
 
 
 def ends(order: Order, spec: JobSpec, now: float) -> float:
     """Return the UTC epoch second by which nothing of the run is there in any case."""
-    return now + lifetime(order, spec.limits) + leave(spec) + HOLD
+    return now + lifetime(order, spec.limits) + leave(spec) + SPARE
 
 
 def job_name(run_id: str) -> str:

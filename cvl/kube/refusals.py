@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
-from cvl.errors import AuthError, CvlError, NotConnected, Rejected, Unreachable, UsageError
+from cvl.errors import AuthError, CvlError, NotConnected, Rejected, Unreachable, UsageError, used_up
 from cvl.http_trouble import Trouble, reason, trouble
 from cvl.kube.plugin import LOGIN
 
@@ -70,7 +70,7 @@ def understandable(server: str) -> Iterator[None]:
     except CvlError:
         raise
     except Exception as error:
-        raise _unanswered(server, error) from error
+        raise used_up(error) or _unanswered(server, error) from error
 
 
 def _unanswered(server: str, error: Exception) -> CvlError:
@@ -101,7 +101,9 @@ def understood(code: int, body: bytes) -> CvlError:
     if code == HTTPStatus.UNAUTHORIZED:
         return AuthError(f"the cluster does not accept who we are: {message}", LOGIN)
     if code in PASSING or code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Unreachable(f"the API server is busy or failing ({code}): {message}")
+        busy = Unreachable(f"the API server is busy or failing ({code}): {message}")
+        busy.answered = True
+        return busy
     if code == HTTPStatus.FORBIDDEN:
         return Denied(message, permission(message))
     return KINDS.get(HTTPStatus(code) if code in _KNOWN else HTTPStatus.OK, Rejected)(message)

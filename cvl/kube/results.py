@@ -8,33 +8,47 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
+from typing import IO
 
-from cvl.errors import AuthError, CvlError, FetchError, Unreachable
+from cvl.again import PASSING, steadily
+from cvl.errors import (
+    AuthError,
+    Blocked,
+    BrokenOff,
+    CvlError,
+    FetchError,
+    MissingTool,
+    UsageError,
+    UsedUp,
+)
 from cvl.kube import paths, pods
 from cvl.kube.client import Client, Object
 from cvl.kube.inside import Failed, output
 from cvl.kube.manifest import COLLECT, CONTAINER, ENTRY, IN, OWN, REPO, RUN_LABEL, WORKSPACE
-from cvl.kube.refusals import Denied, Missing
+from cvl.kube.refusals import Denied
 from cvl.kube.watch import Watch
 from cvl.nodes import folder
 from cvl.remote.archive import land_archive
-from cvl.remote.incoming import FULL, incoming, no_room
+from cvl.remote.incoming import incoming, landing_in, not_taken
 from cvl.remote.inert import told
-from cvl.remote.landing import Landed
+from cvl.remote.landing import NOTHING, Landed
 from cvl.remote.results import Changed
 from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member
 from cvl.scope import Scope
-from cvl.spec import Cause, ExitStatus
-from cvl.units import size
+from cvl.spec import FETCH_LIMIT, Cause, ExitStatus
+from cvl.units import elapsed, size
 from cvl.values import dataclass
 
 MOST_KIB = 2 << 20
 """Results that are larger than these 2 GiB are not brought through the API server."""
 BLOCK = 1 << 20
-ATTEMPTS = 4
+MAY_PASS = (*PASSING, AuthError)
+"""Also a login that has expired: somebody may log in again, and a credential program does."""
+HELPED = (Denied, Failed, MissingTool, UsageError, UsedUp)
+"""What a person may change while the pod still waits: a right, a program, a limit, a file."""
 AT_ONCE = 8
 SHOWN = 5
 AREAS = {f"{OWN}/work/"[1:]: "w", f"{WORKSPACE}/"[1:]: "e", f"{REPO}/"[1:]: "r"}
@@ -55,9 +69,12 @@ def fetch(
 ) -> None:
     """Bring what there is. Raises `FetchError`; may be repeated.
 
-    `status` is how the run ended, None where nobody has looked.
+    What may pass is tried again until `scope` is over: once the Job is deleted there is no other
+    copy. `status` is how the run ended, None where nobody has looked.
     """
-    there = {node: pod for node, pod in watch.pods().items() if pods.started(pod)}
+    with _judged("`kubectl cp`"):
+        found = steadily(scope, watch.pods, passing=MAY_PASS)
+    there = {node: pod for node, pod in found.items() if pods.started(pod)}
     alive = {node: pod for node, pod in there.items() if not pods.over(pod)}
     if not there and (status is None or status.cause is Cause.EXITED):
         raise _gone(watch.run_id)
@@ -78,11 +95,25 @@ def fetch(
 
 def let_go(client: Client, namespace: str, run_id: str) -> None:
     """Tell a run's pods that nobody waits for their results any more. What fails is no matter."""
-    done = ("/bin/sh", "-c", f": >{OWN}/collected")
+    _mark(client, namespace, run_id, "collected")
+
+
+def claim(client: Client, namespace: str, run_id: str) -> None:
+    """Tell a run's pods, before they are ended, that somebody comes for their results.
+
+    What fails is no matter: then they wait for a shorter time.
+    """
+    with suppress(CvlError):
+        _mark(client, namespace, run_id, "wanted")
+
+
+def _mark(client: Client, namespace: str, run_id: str, mark: str) -> None:
+    """Put a mark of ours into each pod of a run that has its job, or its results, in it."""
+    words = ("/bin/sh", "-c", f": >{OWN}/{mark}")
 
     def told(pod: Object) -> None:
         with suppress(CvlError):
-            deque(output(client, _path(namespace, pod), done), maxlen=0)
+            deque(output(client, _path(namespace, pod), words), maxlen=0)
 
     label = f"{RUN_LABEL}={run_id}"
     listed = client.items(paths.core("pods", namespace), labelSelector=label)
@@ -122,8 +153,8 @@ def _missed(watch: Watch, node: int, scope: Scope) -> None:
 def _gone(run_id: str) -> FetchError:
     return FetchError(
         f"the results of {run_id} are gone: its pod has ended, and keeps nothing",
-        "a pod waits 10 minutes for whoever follows its run; or let the job write to a volume "
-        "(--volume CLAIM:/PATH) or to S3",
+        f"a pod waits {elapsed(FETCH_LIMIT)} for whoever follows its run; or let the job write "
+        "to a volume (--volume CLAIM:/PATH) or to S3",
     )
 
 
@@ -132,43 +163,66 @@ def _path(namespace: str, pod: Object) -> str:
 
 
 def _node(client: Client, namespace: str, pod: Object, into: Path, scope: Scope) -> Brought:
-    for attempt in range(1, ATTEMPTS + 1):
-        scope.checkpoint()
-        try:
-            return _once(client, _path(namespace, pod), into, scope)
-        except (Unreachable, AuthError) as error:
-            if attempt == ATTEMPTS:
-                raise FetchError(f"the results could not be fetched: {error}") from error
-            scope.tell("waiting", f"{error}; asking again")
-            scope.sleep(0.5 * attempt)
-        except Denied as error:
-            raise FetchError(f"the results could not be fetched: {error}", error.hint) from error
-        except (Failed, Missing) as error:
-            raise FetchError(f"the results could not be fetched: {error}") from error
-    raise AssertionError
+    path = _path(namespace, pod)
+    with _judged(f"`kubectl cp -n {namespace} {path.rpartition('/')[2]}:{WORKSPACE} DIR`"):
+        return steadily(scope, lambda: _once(client, path, into, scope), passing=MAY_PASS)
+
+
+@contextmanager
+def _judged(by_hand: str) -> Iterator[None]:
+    """Have what keeps results from coming say so: `Blocked` where a person can help."""
+    try:
+        yield
+    except FetchError:
+        raise
+    except CvlError as error:
+        text = f"the results could not be fetched: {error}"
+        if isinstance(error, HELPED):
+            hint = f"{by_hand} copies them by hand"
+            raise Blocked(text, f"{error.hint}; {hint}" if error.hint else hint) from error
+        raise FetchError(text, error.hint) from error
 
 
 def _once(client: Client, pod: str, into: Path, scope: Scope) -> Brought:
-    command = ("/bin/sh", f"{IN}/{COLLECT}", str(MOST_KIB))
-    with incoming(into) as folder:
+    with incoming(into) as folder, landing_in(into):
         archive = folder / "results.tar"
+        with archive.open("wb") as out:
+            failure = _collected(client, pod, out, scope)
         try:
-            with archive.open("wb") as out:
-                for block in _after_size(output(client, pod, command), scope):
-                    out.write(block)
-                    scope.heard()
-                    scope.checkpoint()
-        except OSError as error:
-            if error.errno in FULL:
-                raise no_room(into, error) from error
-            raise
-        if not archive.stat().st_size:
-            return Brought()
-        place = WORKSPACE.encode()
-        landed = land_archive(lambda: _blocks(archive), _changed, _there, place, into)
+            landed = _landed(archive, into)
+        except BrokenOff as error:
+            raise BrokenOff(f"{error}: {failure}") if failure else error from error
+    if failure:
+        raise failure
+    if refused := landed.refused_here:
+        raise not_taken(into, refused)
     if landed.inert:
         scope.warn(told(landed.inert))
     return _brought(landed)
+
+
+def _landed(archive: Path, into: Path) -> Landed:
+    if not archive.stat().st_size:
+        return NOTHING
+    place = WORKSPACE.encode()
+    return land_archive(lambda: _blocks(archive), _changed, _there, place, into)
+
+
+def _collected(client: Client, pod: str, out: IO[bytes], scope: Scope) -> Failed | None:
+    """Write what the pod has packed; return how that failed, if what came lacks something.
+
+    What can be read of it all the same is worth having: one file there may be closed to us.
+    """
+    command = ("/bin/sh", f"{IN}/{COLLECT}", str(MOST_KIB))
+    try:
+        with closing(output(client, pod, command)) as packed:
+            for block in _after_size(packed, scope):
+                out.write(block)
+                scope.heard()
+                scope.checkpoint()
+    except Failed as error:
+        return error
+    return None
 
 
 def _after_size(blocks: Iterator[bytes], scope: Scope) -> Iterator[bytes]:
@@ -181,10 +235,11 @@ def _after_size(blocks: Iterator[bytes], scope: Scope) -> Iterator[bytes]:
     line, _, rest = head.partition(b"\n")
     kib = int(line) if line.strip().isdigit() else 0
     if kib > MOST_KIB:
-        raise FetchError(
+        raise Blocked(
             f"the results are {kib / (1 << 20):.1f} GiB, more than the {MOST_KIB >> 20} GiB that "
             "come through the API server",
-            "let the job write them to a volume (--volume CLAIM:/PATH) or to S3",
+            "`kubectl cp` copies them by hand; or let the job write them to a volume "
+            "(--volume CLAIM:/PATH) or to S3",
         )
     scope.tell("fetching", size(kib << 10))
     left = MOST_KIB << 11  # a tar of many small files takes more than they do

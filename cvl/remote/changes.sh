@@ -36,7 +36,12 @@ list_at_once() {
         -o -type f -printf "u\\t%s:%C@\\t$_tail" \
         -o -type l -printf "l\\t0:%C@\\t$_tail%l\\0" \
         -o -type d -empty -printf "d\\t0:%C@\\t$_tail" \
-        -o ! -type d -printf "o\\t0:%C@\\t$_tail" \) 2>/dev/null
+        -o ! -type d -printf "o\\t0:%C@\\t$_tail" \) 2>/dev/null || unless_killed "$?"
+}
+
+# unless_killed STATUS: a find that a signal has ended has not listed everything.
+unless_killed() {
+    [ "$1" -lt 128 ] || fail internal "the listing of the results was killed"
 }
 
 # list_by_stat: for a find that cannot print. A name may hold line breaks: \001 starts a record,

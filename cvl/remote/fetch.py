@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from cvl.errors import FetchError, NotReady, Silent, Unreachable
-from cvl.provider import Transport
+from cvl.again import nothing, steadily
+from cvl.errors import (
+    AuthError,
+    Blocked,
+    BrokenOff,
+    CvlError,
+    FetchError,
+    HostKeyError,
+    MissingTool,
+    NotReady,
+    Silent,
+    Unreachable,
+    UsageError,
+)
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.heap import DiskSet, Heap
 from cvl.remote.incoming import incoming
@@ -27,20 +40,17 @@ from cvl.values import dataclass
 if TYPE_CHECKING:
     from cvl.remote.notes import Notes
 
-T = TypeVar("T")
 SMALL = 16_000_000
 """Bytes up to which one tar stream is used: one round trip, no second program."""
 SHOWN = 5
 """Skipped results that are named one by one."""
-PATIENCE = 60.0
-"""Seconds without a connection after which a fetch gives up."""
 FINISH_LIMIT = 30.0
+LAST_WORDS = 3.0
+"""Seconds for the host to say why what it sends has ended early."""
+SSH_SAYS = (Unreachable, AuthError, HostKeyError, UsageError)
+"""What ssh's last words may mean, if it was ssh: the rsync over there may have said them."""
 LISTING_LIMIT = 300.0
 """Seconds without a byte while a host looks for what has changed."""
-CONTACT = 5.0
-"""Seconds after which a connection that broke had been a good one."""
-PAUSES = (0.0, 0.3, 1.0, 3.0)
-"""Seconds between attempts; the last one repeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +61,28 @@ class _Load:
     folder: str
     into: Path
     arrived: Callable[[Landed], None]
+    between: Callable[[], None]
 
 
-def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> Landed:
+def fetch(
+    far: FarSide,
+    handle: Mapping[str, str],
+    into: Path,
+    scope: Scope,
+    between: Callable[[], None] = nothing,
+) -> Landed:
     """Bring everything new or changed into `into`; what is here already is not moved again.
 
-    However much that is, it is dealt with in parts, and little of it is in memory at once. Raises
-    `FetchError`, `Unreachable` and `NotReady`; what has landed by then stays.
+    However much that is, it is dealt with in parts, and little of it is in memory at once. What
+    may pass is tried again until `scope` is over; `between` two attempts may raise to end that.
+    Raises `FetchError`, `Unreachable` and `NotReady`; what has landed by then stays.
     """
     run_id, where = handle["run"], far.transport.where
     headers = [("id", run_id), *([("image", handle["image"])] if handle.get("image") else [])]
     place = os.fsencode(handle.get("place", ""))
     here = os.fsencode(into) if "host" not in handle else b""
     with Heap(run_folder(run_id), where) as heap:
-        answers = steadily(scope, lambda: _listed(far, headers, heap, scope))
+        answers = steadily(scope, lambda: _listed(far, headers, heap, scope), between=between)
         if heap.empty:  # as after many a job: then no notes have to be opened
             _tell(scope, NOTHING, into)
             return NOTHING
@@ -75,7 +93,7 @@ def fetch(far: FarSide, handle: Mapping[str, str], into: Path, scope: Scope) -> 
                 results = arrange(produced(part, place, here), place, places)
                 new = fresh(results, into, notes.marks(piece.target for piece in results.files))
                 scope.tell("fetching", f"{len(new.files)} files, {size(new.size)}")
-                load = _Load(new=new, folder=folder, into=into, arrived=arrived)
+                load = _Load(new=new, folder=folder, into=into, arrived=arrived, between=between)
                 landed = _carried(load, far, headers, scope)
                 arrived(landed)
                 total = total.joined(landed)
@@ -87,37 +105,37 @@ def _listed(far: FarSide, headers: Headers, heap: Heap, scope: Scope) -> list[An
     """Have the host list what has changed, however long it looks for it."""
     heap.clear()
     try:
-        return far.collect("changed", headers, heap.take, scope.patient(lambda: LISTING_LIMIT))
+        patient = scope.patient(lambda: LISTING_LIMIT)
+        answers = far.collect("changed", headers, heap.take, patient)
+        if not heap.whole:
+            raise BrokenOff(f"the list of results from {far.transport.where} broke off")
+        return answers
     except DeadlineExceeded:
         scope.checkpoint()
         raise far.silent() from None
 
 
-def steadily(scope: Scope, step: Callable[[], T]) -> T:
-    """Do `step`, again whenever the connection broke, until there is none for `PATIENCE`."""
-    clock, attempt = scope.clock, 0
-    since = clock.monotonic()
-    while True:
-        began = clock.monotonic()
-        try:
-            return step()
-        except Unreachable as error:
-            now = clock.monotonic()
-            if now - began > CONTACT and not isinstance(error, Silent):
-                attempt, since = 0, now
-            if now - since > PATIENCE:
-                raise
-            scope.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
-            attempt += 1
-
-
 def _carried(load: _Load, far: FarSide, headers: Headers, scope: Scope) -> Landed:
+    """Bring the files of a load; by rsync if they are many bytes, by tar if that does not work."""
     if not load.new.files:
         return _without_files(load.new, load.into)
+    landed = NOTHING
     if load.new.size > SMALL:
-        with suppress(NotReady):  # no rsync over there
-            return _by_rsync(load, far.transport, scope)
-    return steadily(scope, lambda: _by_tar(far, headers, load, scope))
+        try:
+            return _by_rsync(load, far, scope)
+        except _Useless as useless:
+            scope.warn(f"{useless}; going on with tar")
+            landed = useless.landed
+    left = replace(load, new=_left(load.new, landed))
+    return landed.joined(
+        steadily(scope, lambda: _by_tar(far, headers, left, scope), between=load.between)
+    )
+
+
+def _left(new: Results, landed: Landed) -> Results:
+    """Return what has not landed yet of what is new."""
+    pieces = (each for each in new.pieces if each.target not in landed.seen)
+    return replace(new, pieces=tuple(pieces))
 
 
 def _by_tar(far: FarSide, headers: Headers, load: _Load, whole: Scope) -> Landed:
@@ -125,12 +143,15 @@ def _by_tar(far: FarSide, headers: Headers, load: _Load, whole: Scope) -> Landed
     with far.patient(whole) as scope:
         stream = far.open("pack", headers, wanted, scope)
         try:
-            landed = land_tar(stream.payload(scope), load.new, load.into)
+            with closing(stream.payload(scope)) as payload:
+                landed = land_tar(payload, load.new, load.into)
             failure = stream.finish(FINISH_LIMIT, scope)
             far.check(stream, stream.answers(), failure)
             return landed
-        except FetchError as error:
-            raise stream.finish(1.0) or error from error
+        except BrokenOff:  # what broke it off says more; what we end ourselves says nothing
+            failure = stream.finish(LAST_WORDS, scope)
+            far.check(stream, stream.answers(), None if isinstance(failure, Silent) else failure)
+            raise
         finally:
             stream.close()
 
@@ -143,19 +164,76 @@ def _without_files(new: Results, into: Path) -> Landed:
         return land_staged(staging, new, into)
 
 
-def _by_rsync(load: _Load, transport: Transport, scope: Scope) -> Landed:
-    """Let rsync fill a private folder, then land it; if that ends early, what is there whole."""
-    sources = [piece.source for piece in load.new.files]
+class _Useless(Exception):
+    """The two rsyncs do not get on; `landed` is what they have brought all the same."""
+
+    def __init__(self, where: str, error: CvlError, landed: Landed) -> None:
+        super().__init__(str(error) if where in str(error) else f"{where}: {error}")
+        self.landed = landed
+
+
+def _by_rsync(load: _Load, far: FarSide, scope: Scope) -> Landed:
+    """Let rsync fill a private folder, then land it; if that ends early, what is there whole.
+
+    Raises `_Useless` when it fails in whatever way that is neither the connection's nor ours.
+    """
     with incoming(load.into) as staging:
         try:
-            for folder, absolute in (("/", True), (load.folder, False)):
-                names = [s.lstrip(b"/") for s in sources if s.startswith(b"/") is absolute]
-                if names:
-                    steadily(scope, partial(transport.pull, folder, names, staging, scope))
+            _pulled(load, far, staging, scope)
+        except (NotReady, MissingTool, FetchError) as error:
+            if isinstance(error, Blocked):
+                raise
+            landed = replace(land_staged(staging, _files(load.new), load.into), skipped=())
+            load.arrived(landed)
+            raise _Useless(far.transport.where, error, landed) from error
         except BaseException:
-            load.arrived(land_staged(staging, load.new, load.into))
+            with suppress(FetchError):  # what has ended it says more
+                load.arrived(land_staged(staging, load.new, load.into))
             raise
         return land_staged(staging, load.new, load.into)
+
+
+def _files(new: Results) -> Results:
+    """Return the files alone: what is made here is made once all of them are."""
+    return Results(pieces=new.files)
+
+
+def _pulled(load: _Load, far: FarSide, staging: Path, scope: Scope) -> None:
+    """Have rsync bring a load's files, again whenever the connection breaks."""
+    sources = [piece.source for piece in load.new.files]
+    for folder, absolute in (("/", True), (load.folder, False)):
+        names = [s.lstrip(b"/") for s in sources if s.startswith(b"/") is absolute]
+        if names:
+            pull = _Pull(folder, names, far, staging, scope)
+            steadily(scope, pull.once, between=load.between)
+
+
+class _Pull:
+    """One folder's files by rsync: attempt after attempt, for as long as they get on."""
+
+    def __init__(
+        self, folder: str, names: Sequence[bytes], far: FarSide, staging: Path, scope: Scope
+    ) -> None:
+        self._folder, self._names, self._far = folder, names, far
+        self._staging, self._scope = staging, scope
+        self._size = held(staging)
+
+    def once(self) -> None:
+        """Try once. Raises as `Transport.pull`; `FetchError` where it is not the connection."""
+        try:
+            self._far.transport.pull(self._folder, self._names, self._staging, self._scope)
+        except SSH_SAYS as error:
+            before, self._size = self._size, held(self._staging)
+            if self._size > before and isinstance(error, Unreachable):
+                raise
+            self._far.plain(("sh", "-c", ":"))  # raises where there is no connection either
+            raise FetchError(f"rsync brings nothing: {error}") from error
+
+
+def held(folder: Path) -> int:
+    """Return the bytes of all files below a folder of ours."""
+    inside = (Path(at, name) for at, _, names in os.walk(folder) for name in names)
+    return sum(path.lstat().st_size for path in inside)
 
 
 def _tell(scope: Scope, landed: Landed, into: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Self
 
 from cvl.errors import FetchError
 from cvl.paths import private
+from cvl.remote.incoming import landing_in
 
 SMALL = 1 << 22
 """Bytes up to which a list stays in memory."""
@@ -45,7 +46,7 @@ class Heap:
         self._file = None
 
     def take(self, data: bytes) -> None:
-        """Add what came. Raises `FetchError` for more than anybody can have."""
+        """Add what came. Raises `FetchError` for more than anybody can have, and `Blocked`."""
         last = data.rfind(b"\0")
         self._open = self._open + len(data) if last < 0 else len(data) - last - 1
         self._size += len(data)
@@ -54,16 +55,22 @@ class Heap:
         if self._size <= SMALL:
             self._head += data
             return
-        if self._file is None:
-            self._file = self._nameless()
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
+        with landing_in(self._folder):
+            if self._file is None:
+                self._file = self._nameless()
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._file, view) :]
 
     @property
     def empty(self) -> bool:
         """Whether nothing was listed."""
         return not self._size
+
+    @property
+    def whole(self) -> bool:
+        """Whether the last field has ended."""
+        return not self._open
 
     @property
     def small(self) -> bool:

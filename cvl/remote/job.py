@@ -9,9 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from cvl.errors import CvlError, FetchError, LostContact, NotReady, Unreachable, Unreadable
+from cvl.errors import (
+    Blocked,
+    CvlError,
+    FetchError,
+    LostContact,
+    NotReady,
+    Unreachable,
+    Unreadable,
+)
 from cvl.remote.far import FarSide, Headers
+from cvl.remote.incoming import landing_in
 from cvl.remote.record import STATES, state_of
+from cvl.remote.results import Skipped
 from cvl.remote.stream import Answer, Stream
 from cvl.remote.whose import WHOSE, confirm
 from cvl.scope import Bell, Cancelled, Clock, Scope, SystemClock
@@ -62,6 +72,8 @@ class RemoteJob:
         self._patience = patience
         self._settle = [("settle", "1")] if IN_DOUBT in handle else []
         self.while_away: Callable[[], None] = lambda: None
+        self.refused_here: tuple[Skipped, ...] = ()
+        """What this machine did not take of the last fetch."""
 
     @property
     def handle(self) -> Mapping[str, str]:
@@ -111,15 +123,17 @@ class RemoteJob:
         from cvl.remote.fetch import fetch
 
         try:
-            landed = fetch(self._far, self._handle, into, scope)
+            with landing_in(into):
+                landed = fetch(self._far, self._handle, into, scope, self.while_away)
             self._left = sum(each.stays for each in landed.skipped)
-        except (CvlError, OSError) as error:
+            self.refused_here = landed.refused_here
+        except CvlError as error:
             where = self._far.transport.where
             hint = f"they are still on {where}; `cvl fetch {self.run_id}` gets them"
-            before = error.hint if isinstance(error, CvlError) else ""
-            raise FetchError(
+            kind = Blocked if isinstance(error, Blocked) else FetchError
+            raise kind(
                 f"the results of {self.run_id} could not be fetched: {error}",
-                f"{before}; {hint}" if before else hint,
+                f"{error.hint}; {hint}" if error.hint else hint,
             ) from error
 
     def discard(self) -> None:

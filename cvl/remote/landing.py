@@ -10,11 +10,12 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from cvl.errors import FetchError
-from cvl.remote.incoming import FULL, incoming, no_room
+from cvl.remote.incoming import EVERYWHERE, incoming, landing_in, refused
 from cvl.remote.inert import HEAD_LIMIT, SUFFIX, renamed
 from cvl.remote.repositories import Repositories
 from cvl.remote.results import Piece, Results, Skipped, sighting
@@ -60,6 +61,11 @@ class Landed:
 
     seen: Mapping[bytes, bytes]
 
+    @property
+    def refused_here(self) -> tuple[Skipped, ...]:
+        """The files that this machine did not take: the host still has them."""
+        return tuple(each for each in self.skipped if each.here)
+
 
 NOTHING = Landed(files=0, size=0, skipped=(), moved=(), seen={})
 
@@ -70,10 +76,10 @@ def land_tar(
     """Land `results`, their files from the tar of the verb `pack` as it comes.
 
     A member that was not asked for is passed over and reported; where there are `others`, in
-    silence. Raises `FetchError` when the tar
-    breaks off or the disk is full; what has landed by then stays, whole.
+    silence. Raises `BrokenOff` when the tar breaks off, `Blocked` when the disk is full or nothing
+    can be written; what has landed by then stays, whole.
     """
-    with incoming(into) as staging, _Landing(into, staging) as landing:
+    with incoming(into) as staging, landing_in(into), _Landing(into, staging) as landing:
         awaited = {piece.source.lstrip(b"/"): piece for piece in results.files}
         arrived: dict[bytes, Piece] = {}
         reader, strange, room = TarReader(chunks), 0, 2 * results.size + SLACK
@@ -96,9 +102,9 @@ def land_tar(
 def land_staged(staging: Path, results: Results, into: Path) -> Landed:
     """Land `results`, their files from `staging`, where rsync put each by its `source`.
 
-    `staging` is the folder that `incoming(into)` gave. Raises `FetchError` when the disk is full.
+    `staging` is the folder that `incoming(into)` gave. Raises `Blocked` as `land_tar`.
     """
-    with _Landing(into, staging) as landing:
+    with landing_in(into), _Landing(into, staging) as landing:
         lost = [piece for piece in results.files if not landing.staged(piece)]
         return landing.finish(results, lost)
 
@@ -186,10 +192,11 @@ class _Landing:
         )
 
     def _failed(self, piece: Piece, error: OSError) -> None:
-        """Report what went wrong with one piece; a full disk ends everything."""
-        if error.errno in FULL:
-            raise no_room(self._into, error) from error
-        self.skip(piece.target, error.strerror or str(error), stays=piece.kind == "f")
+        """Report what went wrong with one piece; what goes wrong with all of them ends it."""
+        if error.errno in EVERYWHERE or not os.fstat(self._staging).st_nlink:
+            raise refused(self._into, error) from error
+        why, file = error.strerror or str(error), piece.kind == "f"
+        self._skipped.append(Skipped(path=piece.target, why=why, stays=file, here=file))
 
     def _write(self, member: Member, content: Iterator[bytes]) -> tuple[bytes, int]:
         """Write a file into the staging folder; return its name there, and its bytes."""
@@ -203,7 +210,8 @@ class _Landing:
             moment = min(member.mtime, int(time.time()))
             os.utime(fd, (moment, moment))
         except BaseException:
-            os.unlink(name, dir_fd=self._staging)
+            with suppress(OSError):  # what went wrong first says more
+                os.unlink(name, dir_fd=self._staging)
             raise
         finally:
             os.close(fd)

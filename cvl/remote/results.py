@@ -76,11 +76,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """Something that was not brought back, and why; `stays` if only the host has what it holds."""
+    """Something that was not brought back, and why; `stays` if only the host has what it holds.
+
+    `here`: it is this machine that does not take it.
+    """
 
     path: bytes
     why: str
     stays: bool = False
+    here: bool = False
 
     def __str__(self) -> str:
         return f"{os.fsdecode(self.path)!r}: {self.why}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from select import POLLIN, POLLOUT, poll
 
@@ -71,7 +71,7 @@ class Stream:
 
     def payload(
         self, scope: Scope | None = None, *, marked: bool = True, most: int | None = None
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes]:
         """Yield what follows the marker line on stdout, as it comes, to its end.
 
         Not `marked`: all of it. Raises as `scope.checkpoint`, `Silent` when the line does not

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from cvl.errors import FetchError
+from cvl.errors import BrokenOff, FetchError
 from cvl.values import dataclass
 
 BLOCK = 512
@@ -63,7 +63,7 @@ def padding(size: int) -> bytes:
 class TarReader:
     """Reads a tar that comes in chunks. Nothing in it is believed, and little is kept.
 
-    Raises `FetchError` for what is no tar, or ends before its end.
+    Raises `FetchError` for what is no tar, `BrokenOff` for what ends before its end.
     """
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
@@ -148,7 +148,7 @@ class TarReader:
 
     def _some(self, most: int) -> bytes:
         if self._over():
-            raise FetchError("the results broke off before their end")
+            raise BrokenOff("the results broke off before their end")
         data = self._chunk[self._at : self._at + most]
         self._at += len(data)
         return data

@@ -24,12 +24,13 @@ from cvl.errors import (
     ProviderError,
     Rejected,
     UsageError,
+    used_up,
 )
 from cvl.hidden import key as checked
 from cvl.http_trouble import Trouble, beneath, reason, trouble
 from cvl.pace import Pace
 from cvl.puller import bounded
-from cvl.scope import DeadlineExceeded, Scope
+from cvl.scope import DeadlineExceeded, Scope, nap
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
@@ -51,8 +52,8 @@ OK, TOO_MANY = range(200, 300), 429
 BLOCK = 1 << 16
 
 Json = Mapping[str, object]
-Reply = tuple[int, str | None, bytes]
-"""An answer's status, its `Date`, and its body."""
+Reply = tuple[int, Mapping[str, str], bytes]
+"""An answer's status, its headers, and its body."""
 
 NO_KEY = (
     "LAMBDA_API_KEY not set",
@@ -113,11 +114,12 @@ class LambdaAPI:
         interval: float = 1.0,
         launch_interval: float = 12.0,
         read_limit: float = READ_LIMIT,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float, float], None] = nap,
         another: Callable[[str], str] = no_other,
     ) -> None:
         """`interval` and `launch_interval`: seconds between two requests, two launches.
 
+        `sleep(pause, asked)` waits between two attempts, as `nap` does.
         `another` returns what has replaced a key that is refused, "" for nothing. Raises
         `UsageError` for what cannot be a key, and where it would travel unencrypted.
         """
@@ -199,18 +201,20 @@ class LambdaAPI:
     def _patient(
         self, method: str, path: str, body: Json | None, *, unless: Callable[[], bool] = never
     ) -> object:
-        for attempt in range(ATTEMPTS):
+        asked = 0.0
+        for attempt in range(ATTEMPTS - 1):
             try:
                 return self._send(method, path, body, unless=unless)
             except AuthError:
-                if attempt == ATTEMPTS - 1 or not self._renewed():
+                if not self._renewed():
                     raise
             except Ambiguity as error:
-                if attempt == ATTEMPTS - 1:
+                asked += error.wait
+                if asked > outside.LONGEST_WAIT:
                     raise
                 pause = THROTTLED_PAUSE if isinstance(error, Throttled) else PAUSE
-                self._sleep(pause * 2**attempt)
-        raise AssertionError
+                self._sleep(pause * 2**attempt, error.wait)
+        return self._send(method, path, body, unless=unless)
 
     def _renewed(self) -> bool:
         """Take the key that has replaced a refused one; return whether there is one."""
@@ -225,7 +229,7 @@ class LambdaAPI:
             raise CvlError(*NO_KEY)
         request = partial(self._answer, method, path, body)
         try:
-            status, date, answer = self._in_turn(request, unless, urgent=method != "GET")
+            status, headers, answer = self._in_turn(request, unless, urgent=method != "GET")
         except (CvlError, Known):
             raise
         except DeadlineExceeded:
@@ -233,9 +237,13 @@ class LambdaAPI:
         except outside.TooLong as error:
             raise Ambiguity(f"the Lambda API answered {error}") from None
         except Exception as error:
-            raise _unanswered(error) from error
-        self._set_clock(date)
-        return _judged(status, answer)
+            raise used_up(error) or _unanswered(error) from error
+        self._set_clock(headers.get("Date"))
+        try:
+            return _judged(status, answer)
+        except Ambiguity as error:
+            error.wait = outside.asked_to_wait(headers)
+            raise
 
     def _answer(self, method: str, path: str, body: Json | None) -> Reply:
         """Send one request, and read no more of its answer than makes sense."""
@@ -253,7 +261,7 @@ class LambdaAPI:
             response.close()
             raise
         response.release_conn()
-        return response.status, response.headers.get("Date"), answer
+        return response.status, response.headers, answer
 
     def _in_turn(
         self, request: Callable[[], Reply], unless: Callable[[], bool], *, urgent: bool

@@ -48,9 +48,22 @@ SCRIPT = dedent("""\
             time.sleep(1.5)
             try:
                 return answered(path, body)
-            except (OSError, ValueError, LookupError):
+            except (OSError, ValueError, LookupError) as error:
                 if not left:
                     raise
+                time.sleep(asked(getattr(error, "headers", None)))
+
+
+    def asked(headers):
+        # 60 s at most: this machine costs money
+        text = (headers or {}).get("Retry-After") or ""
+        if text.isdecimal():
+            return min(int(text[:9]), 60)
+        try:
+            left = parsedate_to_datetime(text) - parsedate_to_datetime(headers["Date"])
+            return min(max(left.total_seconds(), 0), 60)
+        except (TypeError, ValueError, IndexError, OverflowError):
+            return 0
 
 
     def answered(path, body):

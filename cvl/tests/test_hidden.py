@@ -315,7 +315,7 @@ def test_whoever_sends_us_elsewhere_does_not_get_the_key() -> None:
         try:
             base = f"http://127.0.0.1:{server.server_port}"
             with pytest.raises(Ambiguity, match="302"):
-                LambdaAPI(KEY, base, interval=0, sleep=lambda _: None).get("/regions")
+                LambdaAPI(KEY, base, interval=0, sleep=lambda _, __: None).get("/regions")
             assert not registry._answers(f"{base}/v2/a/manifests/b", KEY)
         finally:
             server.shutdown()

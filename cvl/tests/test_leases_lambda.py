@@ -282,7 +282,9 @@ def test_who_asks_too_often_asks_again_later(fake: FakeCloud) -> None:
     """Other programs may share the account's limit: that passes, unlike most errors."""
     pauses: list[float] = []
     fake.inject(replace(FAULTS["list-429"], times=3))
-    account = LambdaAPI(fake.key, fake.base, interval=0, sleep=pauses.append)
+    account = LambdaAPI(
+        fake.key, fake.base, interval=0, sleep=lambda pause, _: pauses.append(pause)
+    )
     assert list(LambdaCloud(account).owned()) == []
     assert sum(pauses) >= 7
     fake.inject(replace(FAULTS["list-429"], times=0))

@@ -18,7 +18,8 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import IO
 
-from cvl.errors import CvlError, FetchError, MissingTool, NotReady, Unreachable
+from cvl.errors import Blocked, CvlError, FetchError, MissingTool, NotReady, Unreachable
+from cvl.remote.incoming import EVERYWHERE
 from cvl.scope import Scope
 from cvl.transports.leash import Leashed
 from cvl.transports.openssh import RSYNC_MISSING, installed
@@ -45,6 +46,9 @@ END_LIMIT = 3.0
 NOT_FOUND = 127
 CONNECTION_CODES = frozenset({10, 12, 30, 35, 255})
 """rsync(1), EXIT VALUES: socket, protocol stream, time-outs; 255 is ssh's own."""
+OWN = re.compile(rb"^rsync.*\[(?:[Rr]eceiver|generator|client)[]=]")
+"""What our own rsync says: of the other one it knows no more than that it has gone."""
+HERE = re.compile(rb"(?:write failed on|mkstemp|mkdir|rename|open|failed to) .*: ([^:]+) \((\d+)\)")
 PROGRESS = re.compile(rb"(?<!\d)(\d{1,18}+)\s++(\d{1,4}+)%\s++(\S++)(?<=/s)")
 
 # rsync's stdout over there comes after whatever the login shell prints: a line of ours stands
@@ -141,7 +145,9 @@ def _end(child: Leashed) -> None:
 
 def _judge(where: str, code: int, stderr: bytes) -> CvlError | None:
     lines = [line for line in stderr.splitlines() if line.strip()]
-    words = b"\n".join(line for line in lines if not line.startswith(b"rsync"))
+    words = b"\n".join(line for line in lines if not OWN.search(line))
+    if fault := _here(lines):
+        return fault
     if code == NOT_FOUND or _missing(stderr):
         return NotReady(f"rsync is not installed on {where}", "on that machine: apt install rsync")
     if code in CONNECTION_CODES:
@@ -152,6 +158,18 @@ def _judge(where: str, code: int, stderr: bytes) -> CvlError | None:
         f"not everything could be fetched from {where} (rsync {code}: {said[:400]})",
         "what was fetched is here; fetching again gets the rest",
     )
+
+
+def _here(lines: Sequence[bytes]) -> Blocked | None:
+    """Return what our own rsync could not write, if that was because of this machine's disk."""
+    for line in lines:
+        found = HERE.search(line) if OWN.search(line) else None
+        if found and int(found[2]) in EVERYWHERE:
+            return Blocked(
+                f"no room for the results, or no right to write: {found[1].decode()}",
+                "make room, or name a folder on another disk with `cvl fetch RUN -o DIR`",
+            )
+    return None
 
 
 def _missing(stderr: bytes) -> bool:

@@ -1,0 +1,79 @@
+"""Does again what fails in a way that may pass, for as long as its scope allows: never so often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from cvl.errors import BrokenOff, CvlError, Silent, Unreachable
+from cvl.outside import LONGEST_WAIT
+from cvl.scope import Clock, DeadlineExceeded, Scope, nap
+
+T = TypeVar("T")
+
+PAUSES = (0.0, 0.3, 1.0, 3.0, 5.0, 10.0)
+"""Seconds between attempts; the last one repeats."""
+CONTACT = 5.0
+"""Seconds after which a connection that broke had been a good one."""
+MOST_WAIT = 1.0 * LONGEST_WAIT
+"""Seconds that one request waits in all because it was asked to; then its caller may."""
+AGAIN = "; asking again"
+"""Behind each failure that is told while it goes on."""
+PASSING = (Unreachable, BrokenOff)
+"""Failures after which another attempt may succeed."""
+
+
+def nothing() -> None:
+    """Do nothing between two attempts."""
+
+
+def attempts(step: Callable[[], T], pauses: Sequence[float], clock: Clock) -> T:
+    """Return what `step` returns, after `Unreachable` again: once behind each of `pauses`.
+
+    Who answers may ask for longer ones, together for `MOST_WAIT`. Raises as `step`.
+    """
+    asked = 0.0
+    for pause in pauses:
+        try:
+            return step()
+        except Unreachable as error:
+            asked += error.wait
+            if asked > MOST_WAIT:
+                raise
+            nap(pause, error.wait, clock)
+    return step()
+
+
+def steadily(
+    scope: Scope,
+    step: Callable[[], T],
+    *,
+    passing: tuple[type[CvlError], ...] = PASSING,
+    between: Callable[[], None] = nothing,
+) -> T:
+    """Return what `step` returns; while it raises what is `passing`, do it again.
+
+    Who answers may ask for a longer pause (`CvlError.wait`). Raises what else `step` raises, and
+    what `between` two attempts does; `Cancelled`; and once the scope is over, the last failure.
+    """
+    clock, attempt = scope.clock, 0
+    while True:
+        began = clock.monotonic()
+        try:
+            return step()
+        except passing as error:
+            if clock.monotonic() - began > CONTACT and not isinstance(error, Silent):
+                attempt = 0
+            if getattr(error, "answered", False):
+                scope.heard()
+            scope.tell("waiting", f"{error}{AGAIN}")
+            between()
+            _pause(scope, error, attempt)
+            attempt += 1
+
+
+def _pause(scope: Scope, error: CvlError, attempt: int) -> None:
+    try:
+        scope.sleep(max(error.wait, PAUSES[min(attempt, len(PAUSES) - 1)]))
+    except DeadlineExceeded:
+        raise error from None
