@@ -22,7 +22,7 @@ from cvl.http_trouble import reason
 from cvl.kube import paths
 from cvl.kube.credentials import Headers
 from cvl.kube.door import Door, Doors
-from cvl.kube.kubeconfig import Access
+from cvl.kube.kubeconfig import Access, configured
 from cvl.kube.refusals import understandable, understood
 from cvl.paths import absolutes
 from cvl.scope import Clock, SystemClock
@@ -47,6 +47,8 @@ VALUES = 1_000_000
 """Values in one answer: a pod has some 500."""
 MOST_PAGES = 1000
 EXTRA = "k8s"
+DEFAULT = "default"
+"""The namespace that every cluster has."""
 
 
 class Client:
@@ -61,6 +63,7 @@ class Client:
     ) -> None:
         """`context` None is the current one; `kubeconfig` None what the environment names."""
         self._file = absolutes(str(kubeconfig)) if kubeconfig else None
+        self._context = context
         self._clock = clock or SystemClock()
         self.doors = Doors(context, self._file)
         self._skew = 0.0
@@ -75,6 +78,15 @@ class Client:
     def address(self) -> Mapping[str, str]:
         """What finds this cluster again from another process; no secrets. Raises `UsageError`."""
         return {"context": self.access.context, "kubeconfig": self._file or ""}
+
+    @property
+    def namespace(self) -> str:
+        """The context's own namespace, as kubectl takes it; `default` where there is none.
+
+        Raises `UsageError`, but not where nothing on this machine speaks of a cluster.
+        """
+        chosen = self._context or self._file
+        return (self.access.namespace if chosen or configured() else "") or DEFAULT
 
     def now(self) -> float:
         """Return UTC epoch seconds by the API server's clock, as it last answered (`Date`)."""

@@ -25,7 +25,6 @@ from cvl.hidden import key, learn
 from cvl.kube.kubeconfig import Access
 from cvl.kube.plugin import LOGIN, ask
 from cvl.paths import replace_file
-from cvl.terminal import say
 from cvl.values import dataclass
 
 EARLY = 30.0
@@ -35,6 +34,10 @@ LEGACY = ("id-token", "access-token")
 """Where an auth-provider, which Kubernetes had before exec plugins, keeps its token."""
 Headers = Sequence[tuple[str, str]]
 """What goes into a request: a name may come more than once."""
+
+
+def quiet(_words: str) -> None:
+    """Say nothing to anybody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,7 @@ class Credentials:
     def __init__(
         self,
         access: Access,
-        hear: Callable[[str], None] = say,
+        hear: Callable[[str], None] = quiet,
         given: Given | None = None,
     ) -> None:
         """Asks nobody yet. `hear` gets what a credential program says.

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
     from urllib3 import PoolManager
 
+UNVERIFIED = (
+    "insecure-skip-tls-verify: nobody checks that {} is your cluster; whoever is on the way may "
+    "read all that is sent there, the login too"
+)
 AUTHORITY = "certificate-authority"
 STREAMS = 300
 """Connections kept: one for each node's log, and some."""
@@ -68,7 +72,7 @@ class Doors:
         self._access: Access | None = None
         self._door: Door | None = None
         self._looked = self._asked = float("-inf")
-        self.hear: Callable[[str], None] = say
+        self.hear: Callable[[str], None] = _told
 
     @property
     def access(self) -> Access:
@@ -122,7 +126,7 @@ class Doors:
         if before and secured == before.secured:
             kept = (before.tls, before.proxy, before.pool)
         else:
-            kept = _opened(there, who)
+            kept = _opened(there, who, self._hear if before is None else lambda _: None)
         tls, proxy, connections = kept
         return Door(
             access=there,
@@ -159,14 +163,22 @@ class Doors:
         return known
 
 
-def _opened(there: Access, who: Credentials) -> tuple[SSLContext | None, Proxy | None, PoolManager]:
+def _opened(
+    there: Access, who: Credentials, hear: Callable[[str], None]
+) -> tuple[SSLContext | None, Proxy | None, PoolManager]:
     options: dict[str, Any] = {}
     if name := there.cluster.get("tls-server-name"):
         options = {"server_hostname": name}  # with another option urllib3 would let ssl check none
     own = there.cluster.get("proxy-url")
     proxy = named(str(own), "the kubeconfig's proxy-url") if own else None
     tls = who.tls()
+    if tls and not tls.check_hostname:
+        hear(UNVERIFIED.format(there.server))
     return tls, proxy, pool("k8s", tls, proxy, num_pools=2, maxsize=STREAMS, **options)
+
+
+def _told(words: str) -> None:
+    say(f"cvl: {words}")
 
 
 def _stamps(there: Access) -> tuple[object, ...]:

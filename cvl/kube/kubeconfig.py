@@ -36,7 +36,7 @@ Entry = Mapping[str, Any]
 class Access:
     """One cluster and one user, as the configuration has them. `context` is its name there.
 
-    `sources` are the files that it was read from.
+    `sources` are the files that it was read from; `namespace` is the context's own, "" for none.
     """
 
     context: str
@@ -45,6 +45,7 @@ class Access:
     user: Entry = field(repr=False)
     folder: Path
     sources: tuple[Path, ...] = ()
+    namespace: str = ""
 
     @property
     def files(self) -> Iterator[Path]:
@@ -111,6 +112,7 @@ def access(context: str | None = None, named: str | None = None) -> Access:
         user=user,
         folder=there[0].parent,
         sources=tuple(there),
+        namespace=found.get("namespace", ""),
     )
 
 
@@ -141,7 +143,16 @@ def _own_cluster() -> Access:
         cluster={"certificate-authority": str(INSIDE / "ca.crt")},
         user={"tokenFile": str(INSIDE / "token")},
         folder=INSIDE,
+        namespace=os.environ.get("POD_NAMESPACE") or _own_namespace(),
     )
+
+
+def _own_namespace() -> str:
+    """Return the namespace of the pod that we are in."""
+    try:
+        return kubefile.content(INSIDE / "namespace").decode("utf-8", "replace").strip()
+    except UsageError:
+        return ""
 
 
 def _merged(there: Iterable[Path]) -> dict[str, Any]:

@@ -18,11 +18,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from pathlib import PurePath
 from typing import IO, Any
 
 from cvl.errors import AuthError, MissingTool, UsageError
 from cvl.kube.kubeconfig import Access
-from cvl.terminal import say
 
 SILENCE_LIMIT = 60.0
 """Seconds that it may take without a word."""
@@ -39,7 +39,7 @@ GROUP = "client.authentication.k8s.io"
 LOGIN = "log in to the cluster again, with the tool that wrote your kubeconfig"
 
 
-def ask(access: Access, hear: Callable[[str], None] = say) -> Mapping[str, Any]:
+def ask(access: Access, hear: Callable[[str], None]) -> Mapping[str, Any]:
     """Run the program; return the `status` of what it prints. `hear` gets its words, line by line.
 
     Raises `AuthError`, `MissingTool` and `UsageError`.
@@ -59,8 +59,9 @@ def ask(access: Access, hear: Callable[[str], None] = say) -> Mapping[str, Any]:
         )
     except OSError as error:
         raise _failed(words[0], error.strerror or type(error).__name__) from error
+    name = PurePath(words[0]).name
     with process:
-        out, said = _heard(process, words[0], hear)
+        out, said = _heard(process, words[0], lambda line: hear(f"{name}: {line}"))
     if process.returncode:
         raise _failed(words[0], said or f"it ended with {process.returncode}")
     return _status(out, version, words[0])

@@ -163,7 +163,7 @@ class Kubernetes:
         return not lives
 
     def _readable(self) -> tuple[str, ...]:
-        return objects.readable(self._client, [*self._used(), "default"])
+        return objects.readable(self._client, [*self._used(), self._client.namespace])
 
     def _used(self) -> list[str]:
         """Return the namespaces that runs are in, as the ledger has them."""

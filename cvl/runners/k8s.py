@@ -38,7 +38,7 @@ class K8sRunner:
     name = "k8s"
     options_help: Mapping[str, str] = MappingProxyType(
         {
-            "namespace": "where the Job is made",
+            "namespace": "where the Job is made; default: the context's own",
             "context": "which of the kubeconfig's; default: its current one",
             "kubeconfig": "a file; default: KUBECONFIG, or ~/.kube/config",
             "image": "what it runs in; default: the example's own",
@@ -63,11 +63,11 @@ class K8sRunner:
 
     def __init__(
         self,
-        namespace: str = "default",
+        namespace: str | None = None,
         context: str | None = None,
         kubeconfig: str | Path | None = None,
     ) -> None:
-        """Connects to nothing."""
+        """Connects to nothing. `namespace` None is the context's own."""
         self._namespace = namespace
         self._client = Client(context, kubeconfig)
 
@@ -104,9 +104,10 @@ class K8sRunner:
         over which ours is merged. Returns the exit code of the script, or of the container;
         raises `CvlError`.
         """
+        self._client.doors.hear = frontdoor.observer_of(common).warn
         given = template.read(Path(pod_template)) if pod_template else None
         order = Order(
-            namespace=self._namespace,
+            namespace=self._namespace or self._client.namespace,
             image=image or template.of_container(given, "image"),
             gpu=gpu,
             gpu_resource=gpu_resource,

@@ -25,7 +25,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from cvl.dial import tls as dial_tls
 from cvl.errors import AuthError, CvlError, NotConnected, UsageError
-from cvl.kube import credentials, door, inside, plugin
+from cvl.kube import credentials, door, inside, kubeconfig, plugin
 from cvl.kube.client import Client
 from cvl.testing.connect_proxy import ConnectProxy
 
@@ -408,6 +408,41 @@ def test_an_auth_providers_token_is_taken_while_it_is_good(config: Config, serve
         config.write({"auth-provider": {"name": "oidc"}}).get("/api")
 
 
+# --- where ---------------------------------------------------------------------------------------
+
+
+def test_the_namespace_is_the_contexts_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "config"
+
+    def of(context: Mapping[str, str], chosen: str | None = None) -> str:
+        whole = {
+            "current-context": "c",
+            "clusters": [{"name": "k", "cluster": {"server": "https://x"}}],
+            "contexts": [
+                {"name": "c", "context": {"cluster": "k", **context}},
+                {"name": "d", "context": {"cluster": "k", "namespace": "of-d"}},
+            ],
+        }
+        file.write_text(json.dumps(whole))
+        return Client(chosen, str(file)).namespace
+
+    assert of({"namespace": "team"}) == "team"
+    assert of({"namespace": ""}) == of({}) == "default"
+    assert of({"namespace": "team"}, "d") == "of-d"
+    with pytest.raises(UsageError, match="no context 'e'"):
+        of({}, "e")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    monkeypatch.setattr(kubeconfig, "INSIDE", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    assert Client().namespace == "default"
+    (tmp_path / "token").write_text("t")
+    (tmp_path / "namespace").write_text("of-the-pod\n")
+    assert Client().namespace == "of-the-pod"
+    monkeypatch.setenv("POD_NAMESPACE", "given")
+    assert Client().namespace == "given"
+
+
 # --- acting as somebody --------------------------------------------------------------------------
 
 ACTING = {
@@ -629,15 +664,21 @@ def test_a_server_name_of_its_own_is_what_is_verified(
     assert list(inside.output(client, POD, ["true"])) == [b"out"]
 
 
-def test_what_is_not_verified_is_not_told_by_a_library(
+def test_what_is_not_verified_is_told_once(
     config: Config, server: Server, recwarn: pytest.WarningsRecorder
 ) -> None:
-    server.good = {"t"}
+    """By us, and not for each request by a library."""
+    server.good = {"t", "new"}
     config.cluster.pop("certificate-authority-data")
     client = config.write({"token": "t"}, **{"insecure-skip-tls-verify": True})
-    for _ in range(3):
+    said: list[str] = []
+    client.doors.hear = said.append
+    for token in ("t", "new", "t"):
+        config.write({"token": token})
         client.get("/api")
     assert not recwarn.list
+    assert len(said) == 1
+    assert f"nobody checks that https://localhost:{server.port} is your cluster" in said[0]
 
 
 # --- a program's words ---------------------------------------------------------------------------
@@ -667,7 +708,10 @@ def test_its_words_are_heard_while_it_waits(tmp_path: Path) -> None:
     asking = threading.Thread(target=client.doors.current, daemon=True)
     asking.start()
     ends = time.monotonic() + 20
-    while [words for _, words in heard] != ["open https://x and enter AB-12", "Code:"]:
+    while [words for _, words in heard] != [
+        "program: open https://x and enter AB-12",
+        "program: Code:",
+    ]:
         assert time.monotonic() < ends
         time.sleep(0.01)
     assert asking.is_alive(), "it waits for somebody"
