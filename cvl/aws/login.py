@@ -47,6 +47,17 @@ def fresh(found: Any) -> None:
         _within(found.get_frozen_credentials)
 
 
+def shown(found: Any) -> object:
+    """Return what requests are signed with: equal for two logins that are the same, None for none.
+
+    Asks nobody: what has expired stays as it is.
+    """
+    if found is None:
+        return None
+    secret = found.get_frozen_credentials()
+    return (secret.access_key, secret.secret_key, secret.token)
+
+
 def _found(session: Any) -> Any:
     found = session.get_credentials()
     if found is None:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from cvl.again import attempts
-from cvl.aws import login
+from cvl.aws import dialling, login
 from cvl.aws.refusals import EXTRA, boundary
 from cvl.encrypted import address
-from cvl.errors import AuthError, Unreachable, UsageError
+from cvl.errors import AuthError, CvlError, Unreachable, UsageError
 from cvl.extras import loading, needed
 from cvl.outside import http_date
 from cvl.scope import Clock, SystemClock
@@ -146,17 +146,41 @@ class Account:
     def once(
         self, service: str, operation: str, /, *, region: str = "", **parameters: Any
     ) -> Reply:
-        """Make a request once: `Unreachable` then leaves open whether anything came of it."""
-        client = self.client(service, region)
+        """Make a request once: `Unreachable` then leaves open whether anything came of it.
+
+        One that is not heeded because of who we are is made again as whom we are by now, if
+        somebody has logged in meanwhile.
+        """
+        before: object = None
         try:
+            client = self.client(service, region)
             login.fresh(self._who)
-            with boundary(service):
-                reply: Reply = getattr(client, operation)(**parameters)
+            before = login.shown(self._who)
+            return self._sent(client, service, operation, parameters)
         except AuthError:
             self._forget()
-            raise
+            again = self._renewed(before, service, region)
+            if again is None:
+                raise
+        _rewind(parameters)
+        return self._sent(again, service, operation, parameters)
+
+    def _sent(
+        self, client: Client, service: str, operation: str, parameters: Mapping[str, Any]
+    ) -> Reply:
+        with boundary(service):
+            reply: Reply = getattr(client, operation)(**parameters)
         self._heard(reply)
         return reply
+
+    def _renewed(self, before: object, service: str, region: str) -> Client | None:
+        """Return a client with other credentials than `before`, None where there are none."""
+        try:
+            client = self.client(service, region)
+            return client if login.shown(self._who) not in {before, None} else None
+        except CvlError:
+            self._forget()
+            return None
 
     def client(self, service: str, region: str = "") -> Client:
         """Return the client of a service. Raises `MissingExtra`, `AuthError`, `UsageError`."""
@@ -176,10 +200,15 @@ class Account:
         if self._endpoint:
             address(self._endpoint, "AWS_ENDPOINT_URL")
         self._who = login.credentials(self._opened())
+        made: Any = None
         with boundary(service), loading("boto3", EXTRA):
-            made: Any = self._opened().client(
-                service, region_name=region, endpoint_url=self._endpoint, config=config
-            )
+            more = {"region_name": region, "endpoint_url": self._endpoint}
+            more["verify"] = dialling.authorities(self._opened())
+            made = self._opened().client(service, config=config, **more)
+            proxies = dialling.proxies(made.meta.endpoint_url)
+            if proxies is not None:  # where it leads is only known once it is made
+                config = config.merge(needed("botocore.config", EXTRA).Config(proxies=proxies))
+                made = self._opened().client(service, config=config, **more)
         address(str(made.meta.endpoint_url), f"the endpoint of {service}")
         client: Client = made
         return client
