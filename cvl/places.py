@@ -83,6 +83,8 @@ def places(ledger: Ledger, configured: Iterable[str], only: str = "") -> Known:
         open_runs = {lease.run_id for lease in ledger.leases(open_only=True)}
     except CvlError as error:
         trouble.append(error)
+    if only:
+        load(only)
     named = {*configured, only} - {""}
     found, notes = list[Place](), list[str]()
     for name in [only] if only else dict.fromkeys([*BUILT_IN, *sorted(named), *_used(runs)]):

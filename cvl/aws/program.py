@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from subprocess import TimeoutExpired
 from typing import Any
 
 from cvl import outside
 from cvl.errors import AuthError
-from cvl.transports.leash import Leashed
+from cvl.transports import leash
 
 LIMIT = 60.0
 """Seconds that it may take; it may ask somebody."""
@@ -38,12 +36,10 @@ class Asked:
         """Start it. Raises `AuthError`."""
         if not argv:
             raise AuthError("the AWS profile's credential_process is empty", HINT)
-        self._name, self._alone = argv[0], not sys.stdin or not sys.stdin.isatty()
+        self._name = argv[0]
+        terminal = bool(sys.stdin and sys.stdin.isatty())
         try:
-            if self._alone:
-                self._process: Popen[bytes] = Leashed(argv, stdin=DEVNULL)
-            else:
-                self._process = Popen(argv, stdout=PIPE, stderr=PIPE)
+            self._process = leash.asked(argv, terminal=terminal)
         except (OSError, ValueError) as error:
             raise self._failed(getattr(error, "strerror", None) or str(error)) from error
         self.returncode = 0
@@ -54,7 +50,7 @@ class Asked:
         try:
             self._hear(out, words)
         finally:
-            self._end()
+            leash.dismissed(self._process)
         if self._process.returncode:
             raise self._failed(_last(words) or f"it ended with {self._process.returncode}")
         if not _is_object(bytes(out)):
@@ -85,18 +81,6 @@ class Asked:
             self._process.wait(max(until - time.monotonic(), 0.0))
         except TimeoutExpired:
             raise self._failed(f"no answer within {LIMIT:g} s") from None
-
-    def _end(self) -> None:
-        """Leave nothing of it behind."""
-        with suppress(OSError):
-            if self._alone:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            elif self._process.poll() is None:
-                self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdout, self._process.stderr):
-            assert pipe is not None
-            pipe.close()
 
     def _failed(self, why: str) -> AuthError:
         return AuthError(f"{self._name}, which gives the AWS credentials, failed: {why}", HINT)

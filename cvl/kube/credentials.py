@@ -22,6 +22,7 @@ from cvl.dial.tls import context as verified
 from cvl.encrypted import address
 from cvl.errors import AuthError, UsageError
 from cvl.hidden import key, learn
+from cvl.kube import kubefile
 from cvl.kube.kubeconfig import Access
 from cvl.kube.plugin import LOGIN, ask
 from cvl.paths import replace_file
@@ -93,7 +94,7 @@ class Credentials:
         authority = access.data(access.cluster, "certificate-authority")
         try:
             context = verified(authority.decode() if authority else None)
-        except (ssl.SSLError, UnicodeDecodeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"the kubeconfig's certificate-authority is none: {error}") from error
         if access.cluster.get("insecure-skip-tls-verify"):  # the user's own word, as for kubectl
             context.check_hostname = False
@@ -130,7 +131,7 @@ class Credentials:
             replace_file(pair, certificate + b"\n" + key)
             try:
                 context.load_cert_chain(pair)
-            except (ssl.SSLError, OSError) as error:
+            except (OSError, ValueError) as error:
                 raise AuthError(f"the client certificate is of no use: {error}", LOGIN) from error
 
     def _token(self) -> str:
@@ -139,10 +140,11 @@ class Credentials:
             return str(self._plugin().get("token") or "")
         if path := user.get("tokenFile"):
             try:
-                return Path(path).read_text("utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                why = getattr(error, "strerror", None) or "it is no text"
-                raise AuthError(f"no token: {path}: {why}", LOGIN) from error
+                return kubefile.content(Path(path)).decode().strip()
+            except UsageError as error:
+                raise AuthError(f"no token: {error}", LOGIN) from error
+            except UnicodeDecodeError:
+                raise AuthError(f"no token: {path}: it is no text", LOGIN) from None
         if user.get("auth-provider"):
             return _legacy(user["auth-provider"])
         return str(user.get("token") or "")

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from cvl.errors import AuthError, MissingTool, UsageError
 from cvl.kube.kubeconfig import Access
+from cvl.transports import leash
 
 SILENCE_LIMIT = 60.0
 """Seconds that it may take without a word."""
@@ -50,18 +51,15 @@ def ask(access: Access, hear: Callable[[str], None]) -> Mapping[str, Any]:
         raise UsageError(f"the kubeconfig's exec plugin speaks {version!r}, not v1 or v1beta1")
     terminal = _terminal(plugin, words[0])
     try:
-        process = subprocess.Popen(
-            words,
-            env=_environment(access, version, interactive=terminal),
-            stdin=None if terminal else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-    except OSError as error:
-        raise _failed(words[0], error.strerror or type(error).__name__) from error
+        env = _environment(access, version, interactive=terminal)
+        process = leash.asked(words, terminal=terminal, env=env)
+    except (OSError, ValueError) as error:  # a word may hold what none can
+        raise _failed(words[0], getattr(error, "strerror", None) or str(error)) from error
     name = PurePath(words[0]).name
-    with process:
+    try:
         out, said = _heard(process, words[0], lambda line: hear(f"{name}: {line}"))
+    finally:
+        leash.dismissed(process)
     if process.returncode:
         raise _failed(words[0], said or f"it ended with {process.returncode}")
     return _status(out, version, words[0])
@@ -73,20 +71,21 @@ def _heard(
     """Return what it printed, and the last line that it said. Ends it when it takes too long."""
     assert process.stdout is not None
     assert process.stderr is not None
-    out, words = bytearray(), _Words(hear)
+    out, words, count = bytearray(), _Words(hear), 0
     try:
         for source, data in _read(process, words):
+            count += len(data)
+            if count > MOST:
+                raise _failed(name, f"it printed more than {MOST >> 20} MB")
             if source is process.stderr:
                 words.take(data)
-            elif len(out) < MOST:
+            else:
                 out += data
     except TimeoutError:
         why = f"no answer within {words.limit:g} s"  # its own words would show all arguments
         raise _failed(name, why) from None
     finally:
         words.end()
-        with suppress(OSError):
-            process.kill()
     return bytes(out), words.last
 
 

@@ -109,6 +109,11 @@ ENTRIES: Mapping[str, object] = {
     "a current context that is null": config(**{"current-context": None}),
     **{f"server {str(each)[:20]!r}": cluster(server=each) for each in NO_SERVERS},
     "an authority that is no base64": cluster(**{"certificate-authority-data": "$$$"}),
+    "an authority not in ASCII": cluster(**{"certificate-authority-data": "w6k="}),
+    "a token file of bytes": user(tokenFile=sys.executable),
+    "a program with a zero": plugin(command="/bin/true\0x"),
+    "an argument with a zero": plugin(args=["a\0b"]),
+    "a variable of no name": plugin(env=[{"name": "a=b\0", "value": "x"}]),
     "an authority that is none": cluster(**{"certificate-authority-data": "aGVsbG8="}),
     "an authority of bytes": cluster(**{"certificate-authority-data": "//79"}),
     "an authority that is a list": cluster(**{"certificate-authority-data": ["x"]}),
@@ -126,6 +131,7 @@ ENTRIES: Mapping[str, object] = {
     "a token that is a list": user(token=["x"]),
     "a token of two lines": user(token="a\nb"),
     "a token not in ASCII": user(token="\u2603"),
+    "a token file without end": user(tokenFile="/dev/zero"),
     "a token file that is a folder": user(tokenFile="/"),
     "a token file that is not there": user(tokenFile="/nonexistent"),
     "a token file that is a map": user(tokenFile={}),
@@ -158,6 +164,27 @@ ENTRIES: Mapping[str, object] = {
     "a hint that is a map": plugin(command="no-such-program-anywhere", installHint={}),
     "an auth-provider": user(**{"auth-provider": "gcp"}),
     "an auth-provider of null": user(**{"auth-provider": {"config": None}}),
+}
+
+
+SAID: Mapping[str, str] = {
+    "nothing": "",
+    "garbage": "garbage",
+    "null": "null",
+    "a list": "[]",
+    "a number": "5",
+    "a status of null": '{"status": null}',
+    "a status of a list": '{"status": []}',
+    "a token of a number": '{"status": {"token": 5}}',
+    "a token of a map": '{"status": {"token": {}}}',
+    "no token": '{"status": {}}',
+    "an expiry that is none": '{"status": {"token": "t", "expirationTimestamp": "soon"}}',
+    "an expiry of a number": '{"status": {"token": "t", "expirationTimestamp": 5}}',
+    "an expiry of no day": '{"status": {"token": "t", "expirationTimestamp": "2024-13-99"}}',
+    "a certificate of a number": '{"status": {"clientCertificateData": 5, "clientKeyData": []}}',
+    "no certificate": '{"status": {"clientCertificateData": "x", "clientKeyData": "y"}}',
+    "deep": '{"status": ' + "[" * 100_000,
+    "9000 digits": '{"status": ' + "9" * 9000 + "}",
 }
 
 
@@ -242,12 +269,22 @@ def test_names_of_digits_are_names(tmp_path: Path) -> None:
     assert found.cluster["insecure-skip-tls-verify"] is True
 
 
+@pytest.mark.parametrize("said", SAID.values(), ids=SAID)
+def test_no_words_of_a_credential_program_are_a_defect(said: str, tmp_path: Path) -> None:
+    program, words = tmp_path / "plugin", tmp_path / "words"
+    words.write_text(said)
+    program.write_text(f'#!/bin/sh\nexec cat "{words}"\n')
+    program.chmod(0o755)
+    (tmp_path / "config").write_text(json.dumps(plugin(command=str(program))))
+    assert isinstance(asked(tmp_path / "config"), AuthError)
+
+
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-values = st.recursive(
-    leaves, lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(), each, max_size=3)
-)
-NAMES = ("server", "tls-server-name", "proxy-url", "extensions")
-USERS = ("token", "username", "client-certificate-data", "as", "as-groups")
+flat = st.lists(leaves, max_size=3) | st.dictionaries(st.text(), leaves, max_size=3)
+nested = st.lists(flat, max_size=2) | st.dictionaries(st.text(), flat, max_size=2)
+values = leaves | flat | nested
+NAMES = ("server", "certificate-authority-data", "tls-server-name", "proxy-url", "extensions")
+USERS = ("token", "tokenFile", "exec", "username", "client-certificate-data", "as", "as-groups")
 
 
 @given(
