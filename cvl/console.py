@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from cvl.errors import CvlError
 from cvl.hidden import clean
 from cvl.nodes import prefix
-from cvl.scope import WARNING
+from cvl.scope import BACK, SILENT, WARNING
 from cvl.spec import EXIT_CODES, ExitStatus, LogChunk
 from cvl.terminal import say
 from cvl.units import dollars, elapsed, size
@@ -37,7 +37,7 @@ PAID = frozenset({"booting", "running"})
 """Phases from the first of which on a rented machine costs money."""
 LASTING = frozenset({"building", "pushing", "fetched", "left", "cost"})
 """Phases worth a line of their own: what they say is still wanted afterwards."""
-SHOWN = LASTING | {"waiting", "renting", "booting", "upload", "stopping", "fetch"}
+SHOWN = LASTING | {"waiting", "renting", "booting", "upload", "stopping", "fetch", SILENT, BACK}
 """Those worth one where no status line can stand."""
 MOVING = frozenset({"upload", "fetch"})
 """Those that are told over and over, how far they are: a line each `PACE` seconds says enough."""
@@ -65,6 +65,7 @@ class Console:
         self._out_closed = False
         self._many = False
         self._told = "", 0.0
+        self._doing = "", ""
         self._moved: dict[str, float] = {}
         self._column_zero: dict[int, bool] = {}
         live = not quiet and os.isatty(1) and os.isatty(2) and os.environ.get("TERM") != "dumb"
@@ -74,9 +75,11 @@ class Console:
         if name == WARNING:
             self.warn(text)
             return
+        if name not in {SILENT, BACK}:
+            self._doing = name, text
         if self._status:
-            self._status.phase(name, text)
-        if self._quiet or (name in MOVING and not self._due(name)):
+            self._status.phase(*(self._doing if name == BACK else (name, text)))
+        if (self._quiet and name not in {SILENT, BACK}) or (name in MOVING and not self._due(name)):
             return
         if name in (LASTING if self._status else SHOWN):
             self._tell(f"{name}: {text}" if text else name)

@@ -128,13 +128,12 @@ class Machines:
         return RentedJob(job, far, self._cloud, machine)
 
     def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> RentedJob:
-        del tell
         machine = Resource(kind=KIND, name=handle["machine"], id=handle.get("id", ""))
         address = handle.get("address", "")
         if not address:
             machine, address = self._found(machine, whose.noted(handle))
         far = rented.reach(self._cloud.user, handle["run"], address)
-        job = RemoteJob(far, {**handle, "id": machine.id, "address": address})
+        job = RemoteJob(far, {**handle, "id": machine.id, "address": address}, tell=tell)
         return RentedJob(job, far, self._cloud, machine)
 
     def owned(self, kind: str = "") -> Iterable[Resource]:

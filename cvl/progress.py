@@ -9,7 +9,7 @@ from cvl.errors import LedgerError
 from cvl.ledger import EARLY, Facts, Ledger, Run, RunState
 from cvl.options import Options
 from cvl.process import Life, life, me
-from cvl.scope import WARNING, Scope
+from cvl.scope import BACK, SILENT, WARNING, Scope
 from cvl.spec import Cause, ExitStatus, ended
 
 LOOK = 0.5
@@ -69,6 +69,8 @@ class Progress:
         """Tell of a phase, which is what we are doing from now on; or of a warning."""
         if phase == WARNING:
             self.warn(text)
+        elif phase in {SILENT, BACK}:
+            self.options.observer.phase(phase, text)
         else:
             self.doing = phase
             self.options.observer.phase(phase, text)

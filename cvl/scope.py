@@ -85,6 +85,8 @@ LOOK = 0.5
 
 WARNING = "warning"
 """The phase that is none: what is told under it goes to `Observer.warn`."""
+SILENT, BACK = "silent", "back"
+"""Nor are these: a host gives no answer for long; it does again, and the phase before goes on."""
 
 
 class Cancelled(Exception):

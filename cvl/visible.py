@@ -30,6 +30,16 @@ def many_lines(text: str, limit: int = TEXT) -> str:
     return "\n".join("\t".join(map(_inert, line.split("\t"))) for line in lines)
 
 
+def plain(text: str) -> str:
+    """Return the words of `text` alone: no colours, titles, controls; line breaks stay."""
+    import re
+
+    text = re.sub(
+        r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|[ -/]*.?)", "", text
+    )
+    return "".join(each if each.isprintable() or each == "\n" else " " for each in text).strip()
+
+
 def _short(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text

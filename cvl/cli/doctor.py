@@ -15,6 +15,7 @@ from cvl import holes
 from cvl.errors import CvlError
 from cvl.extras import lacking
 from cvl.provider import Transport
+from cvl.scope import Scope, Tell, silent
 from cvl.terminal import show, show_json
 
 SEARCH = """
@@ -163,13 +164,17 @@ def lambda_key() -> Finding:
 
 def there(host: str) -> Iterator[Finding]:
     """Look at a host through the connection that the runners use."""
+    from cvl.console import Console
     from cvl.transports.openssh import OpenSSH
 
+    console = Console()
     try:
-        facts = asked(OpenSSH(host))
+        facts = asked(OpenSSH(host), console.phase)
     except CvlError as error:
         yield Finding(host, False, str(error), error.hint)
         return
+    finally:
+        console.close()
     yield Finding(host, True, "reached")
     yield Finding(
         "home there",
@@ -210,11 +215,14 @@ def there(host: str) -> Iterator[Finding]:
         )
 
 
-def asked(transport: Transport) -> dict[str, str]:
-    """Return what the host says of itself. Raises `HostError`."""
+def asked(transport: Transport, tell: Tell = silent) -> dict[str, str]:
+    """Return what the host says of itself; `tell` hears when that takes long. `HostError`."""
     from cvl.remote.far import FarSide
 
-    _, said, _ = FarSide(transport).plain(("sh", "-s"), SEARCH.encode(), LIMIT)
+    far = FarSide(transport)
+    stream, said = far.script(SEARCH, b"", LIMIT, Scope(tell=tell))
+    if not stream.complete:
+        raise far.unanswered(stream)
     return facts_of(said, transport.where)
 
 

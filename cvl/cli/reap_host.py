@@ -6,6 +6,7 @@ from cvl.console import Console
 from cvl.errors import AuthError, HostKeyError, Unreachable, explained
 from cvl.ledger import Ledger, Run
 from cvl.runners import reopen
+from cvl.scope import Scope
 from cvl.terminal import show
 
 NO_HOST = (Unreachable, HostKeyError, AuthError)
@@ -38,7 +39,7 @@ def finish_one(run: Run, ledger: Ledger, console: Console, *, dry_run: bool) -> 
     from cvl import engine
     from cvl.cli.runs import options
 
-    execution = reopen(run.runner, run.handle).attach(run.reach)
+    execution = reopen(run.runner, run.handle).attach(run.reach, console.phase)
     try:
         over = execution.poll() is not None
     finally:
@@ -65,7 +66,9 @@ def sweep(host: str, bases: set[str], days: int, ledger: Ledger, console: Consol
     for base in sorted(bases):
         try:
             far = FarSide(OpenSSH(host, key=key), base)
-            _, listing = far.ask("sweep", [("days", str(days))]) if far.exists() else ([], b"")
+            scope, listing = Scope(tell=console.phase), b""
+            if far.exists(scope):
+                _, listing = far.ask("sweep", [("days", str(days))], scope=scope)
         except NO_HOST:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the next may go well

@@ -60,7 +60,7 @@ def logs(run_id: str, follow: bool) -> None:
         show(log.path, log.size() if over else size)
         if over:
             return
-        with execution_of(run) as execution:
+        with execution_of(run, console) as execution:
             if follow:
                 for chunk in execution.chunks(cursor):
                     console.output(chunk)
@@ -94,7 +94,7 @@ def attach(run_id: str, quiet: bool) -> int:
         if not foreign(run):
             console.say(f"{run.id} has ended; `cvl logs {run.id}` shows its output")
         else:
-            with execution_of(run) as execution:
+            with execution_of(run, console) as execution:
                 so_far(execution, "", console)
         console.ended(run.status)
         return int(run.status)
@@ -176,7 +176,7 @@ def stop_one(run: Run, grace: float, console: Console) -> None:
         console.say(f"{run.id} is stopped; its job had not begun")
         return
     try:
-        status = stopped(run, grace, ledger)
+        status = stopped(run, grace, ledger, console)
     except MissingExtra:
         raise  # neither could its machine be given back
     except Elsewhere:
@@ -196,14 +196,14 @@ def stop_one(run: Run, grace: float, console: Console) -> None:
         console.say(f"{run.id} had ended: {status.cause.value}, exit code {int(status)}")
 
 
-def stopped(run: Run, grace: float, ledger: Ledger) -> ExitStatus:
+def stopped(run: Run, grace: float, ledger: Ledger, console: Console) -> ExitStatus:
     """Stop the job of a run, and see it ended. Raises what keeps that from being known."""
     scope = Scope(seconds=grace + engine.STOP_LIMIT)
-    with execution_of(run, run.reach) as execution:
+    with execution_of(run, console, run.reach) as execution:
         bounded(lambda: execution.stop(grace, Cause.STOPPED), scope)
     if not foreign(run) and may_drive(run, ledger):
         return driven(ledger.run(run.id), Console(output=False), hold=False)
-    with execution_of(run, run.reach) as execution:
+    with execution_of(run, console, run.reach) as execution:
         return until_ended(run, execution, scope)
 
 
@@ -279,7 +279,7 @@ def fetch(run_id: str, output_dir: Path | None) -> None:
     run = found(run_id)
     into = Path(output_dir or run.results).absolute()
     scope = Scope(seconds=FETCH_LIMIT, tell=console.phase)
-    with execution_of(run) as execution:
+    with execution_of(run, console) as execution:
         try:
             execution.fetch(into, scope)
         except DeadlineExceeded:
@@ -317,9 +317,11 @@ def options(run: Run, console: Console, *, hold: bool = True) -> engine.Options:
 
 
 @contextmanager
-def execution_of(run: Run, handle: Mapping[str, str] | None = None) -> Iterator[Execution]:
-    """Attach to a run, and let go of it in the end."""
-    execution = reopen(run.runner, run.handle).attach(handle or run.handle)
+def execution_of(
+    run: Run, console: Console, handle: Mapping[str, str] | None = None
+) -> Iterator[Execution]:
+    """Attach to a run, and let go of it in the end; `console` hears what is waited for."""
+    execution = reopen(run.runner, run.handle).attach(handle or run.handle, console.phase)
     try:
         yield execution
     finally:

@@ -10,18 +10,13 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from cvl.errors import NotFound, NotReady, Unreadable, UsageError
-from cvl.remote.far import ANSWER, FarSide
+from cvl.remote.far import FarSide
 from cvl.remote.record import shown
-from cvl.remote.stream import Stream
 from cvl.spec import Build, JobSpec, Needs, Source, new_run_id
 
 LIMIT = 60.0
-ASKING = (
-    "sh",
-    "-c",
-    "cd && test -x .cvl/bin/cvl || exit 127; exec .cvl/bin/cvl _resolve",
-)
-"""The same for every question: what is asked stands on its standard input."""
+ASKING = "cd && test ! -x .cvl/bin/cvl || .cvl/bin/cvl _resolve"
+"""What is asked stands on its standard input."""
 
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -98,16 +93,12 @@ def _job(answer: Answered, args: Sequence[str]) -> JobSpec:
 def _asked(far: FarSide, question: Mapping[str, object]) -> Answered | None:
     """Return the answer, None if there is nobody who can answer."""
     nonce = secrets.token_hex(8)
-    with far.within(LIMIT) as scope:
-        stream = Stream(far.transport.start(ASKING), nonce, far.transport)
-        try:
-            far.deliver(stream, json.dumps({**question, "nonce": nonce}).encode(), scope)
-            said = b"".join(stream.payload(scope, most=ANSWER))
-            if failure := stream.finish(LIMIT, scope):
-                raise failure
-        finally:
-            stream.close()
-    return parsed(said, far.transport.where) if said else None
+    data = json.dumps({**question, "nonce": nonce}).encode()
+    stream, said = far.script(ASKING, data, LIMIT)
+    if not stream.complete:
+        raise far.unanswered(stream)
+    _, mark, answer = said.partition(f"cvl:{nonce}\n".encode())
+    return parsed(answer, far.transport.where) if mark else None
 
 
 def parsed(said: bytes, where: str) -> Answered:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import cvl
@@ -21,6 +20,7 @@ from cvl.values import dataclass
 
 if TYPE_CHECKING:
     from cvl.remote.far import FarSide
+    from cvl.scope import Scope
 
 DEPENDENCIES = {"click": "click", "pathspec": "pathspec", "rich": "rich", "yaml": "pyyaml"}
 """Package and distribution: all that cvl needs without an extra. What rich needs only for what we
@@ -34,16 +34,6 @@ LIMIT = 900.0
 """Seconds that an installation may take."""
 MINIMUM = "3.11"
 HINT = "--docker HOST runs the same example there and needs no Python"
-
-SETUP = (
-    "sh",
-    "-c",
-    (
-        "read -r length nonce hash version minimum base; "
-        'script=$(dd bs=1 count="$length" 2>/dev/null); eval "$script"'
-    ),
-)
-"""The same for every machine. dd, because sh and head may read past the script's end."""
 
 _MAIN = b"import sys\n\nfrom cvl.__main__ import main\n\nsys.exit(main())\n"
 _SHEBANG = b"#!/usr/bin/env python3\n"
@@ -72,31 +62,24 @@ def bundle() -> Bundle:
     return _cached(cache, key) or _build(cache, key, [package, *dependencies])
 
 
-def install(far: FarSide) -> None:
+def install(far: FarSide, scope: Scope | None = None) -> None:
     """Put the running cvl on the machine: `BASE/bin/cvl` runs it, whoever is logged in there.
 
     Needs a Python there, nothing else: no pip, no index, no root. Idempotent, and safe for two
     at once. Raises `NotReady` with the host's words, `Unreachable`, `CvlError`.
     """
     from cvl.remote.library import script
-    from cvl.remote.stream import Stream
 
-    nonce, sent, setup = token_hex(8), bundle(), script("setup.sh")
-    words = f"{len(setup)} {nonce} {sent.hash} {cvl.__version__} {MINIMUM} {far.base}\n"
-    with far.within(LIMIT) as scope:
-        stream = Stream(far.transport.start(SETUP), nonce, far.transport)
-        stream.hold(words.encode() + setup)
-        try:
-            far.deliver(stream, sent.path.read_bytes(), scope)
-            failure = stream.finish(LIMIT, scope)
-        finally:
-            stream.close()
+    sent = bundle()
+    given = f"hash={sent.hash} version={cvl.__version__} minimum={MINIMUM}\n"
+    setup = given + script("setup.sh").decode()
+    stream, _ = far.script(setup, sent.path.read_bytes(), LIMIT, scope)
     for answer in stream.answers():
         if answer.word == "ready":
             return
         if answer.word == "fail":
             raise _refused(far.transport.where, answer.rest, stream.words())
-    raise failure or NotReady(f"cannot put cvl on {far.transport.where}: {stream.words()}", HINT)
+    raise NotReady(f"cannot put cvl on {far.transport.where}: {stream.words()}", HINT)
 
 
 def _refused(where: str, answer: str, said: str) -> NotReady:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from cvl.errors import CvlError, NotReady, Silent, UsageError
+from cvl.errors import CvlError, NotReady, Silent, Unreachable, UsageError
 from cvl.provider import Transport
 from cvl.remote.library import library
-from cvl.remote.request import BASE, REQUEST
+from cvl.remote.request import PREFACE, REQUEST, SCRIPT
+from cvl.remote.silence import Silence
 from cvl.remote.stream import Answer, Stream
 from cvl.scope import DeadlineExceeded, Scope
 
@@ -24,7 +25,7 @@ ANSWER = 1 << 20
 """Bytes that its payload may have: 10,000 runs, a line each."""
 
 INSTALL = (
-    f"umask 077; export LC_ALL=C; read -r lib base; {BASE}"
+    "umask 077; export LC_ALL=C; lib=%s; "
     "new=$base/lib/.$lib.$$; "
     'mkdir -p "$new" && tar -xof - -C "$new" || exit 1; '
     "old=$base/lib/$lib; "
@@ -32,14 +33,14 @@ INSTALL = (
     'if test -d "$new"; then chmod 700 "$old"; '
     'for file in "$old"/*; do test ! -d "$file" || rm -rf "$file"; done; '
     'mv -f "$new"/* "$old"; rm -rf "$new"; fi; '
-    'test -r "$old/supervisor.sh"'
+    'test -r "$old/supervisor.sh" || exit 1'
 )
-"""What puts our files into lib/<hash>: the hash and the base on the first line, then a tar.
+"""What puts our files into lib/<hash>, from a tar.
 
 Those that are there already are replaced, each by a rename: they may be damaged.
 """
-LOOK = f'read -r lib base; {BASE}test -d "$base"'
-"""What tells by its exit status whether there is a base at all."""
+LOOK = 'test ! -d "$base" || echo yes'
+"""What tells whether there is a base at all."""
 
 Headers = Sequence[tuple[str, str]]
 ESCAPE = "surrogateescape"
@@ -56,15 +57,27 @@ Feed = Callable[[Writable], object]
 
 
 class Outlet:
-    """The way out of one request: each write ends with the scope, read over there or not."""
+    """The way out of one request: each write ends with the scope, read over there or not.
+
+    The last piece is held back until it is known to be the last.
+    """
 
     def __init__(self, stream: Stream, scope: Scope) -> None:
         self._stream, self._scope = stream, scope
+        self._last = b""
 
     def write(self, data: bytes, /) -> int:
-        """Send all of it."""
-        self._stream.send(data, self._scope)
+        """Send what came before, and keep this."""
+        if self._last:
+            self._stream.send(self._last, self._scope)
+        self._last = data
         return len(data)
+
+    def close(self) -> None:
+        """Send the last piece, and that there is no more."""
+        self._stream.whole = True
+        self._stream.send(self._last, self._scope)
+        self._stream.end(self._scope)
 
 
 class FarSide:
@@ -79,30 +92,57 @@ class FarSide:
             )
         self.transport = transport
         self.base = base
+        self.silence = Silence(lambda: self.transport.where)
 
-    def exists(self) -> bool:
-        """Return whether our folder is there. Raises `HostError`."""
-        code, _, _ = self.plain(("sh", "-c", LOOK), f"- {self.base}\n".encode("utf-8", ESCAPE))
-        return code == 0
+    def exists(self, scope: Scope | None = None) -> bool:
+        """Return whether our folder is there. Raises `HostError`, and as `scope.checkpoint`."""
+        stream, said = self.script(LOOK, scope=scope)
+        if not stream.complete:
+            raise self.unanswered(stream)
+        return said == b"yes\n"
 
-    def plain(
-        self, argv: Sequence[str], data: bytes = b"", limit: float | None = None
-    ) -> tuple[int, bytes, str]:
-        """Run a command that knows nothing of us; return its code, stdout and last words.
+    def script(
+        self,
+        text: str,
+        data: bytes = b"",
+        limit: float | None = None,
+        scope: Scope | None = None,
+    ) -> tuple[Stream, bytes]:
+        """Have a shell there run `text`, which needs none of our files and gets `data` on stdin.
 
-        Raises `HostError`: what the connection says, `Silent` after `limit` seconds (`ASK_LIMIT`).
+        Return the request, which is over but need not be `complete`, and what it printed. The
+        script finds `$base` and `$nonce` set. Raises `HostError`: what the connection says, that
+        no command of ours is run, `Silent` after `limit` seconds (`ASK_LIMIT`); and as `scope`.
         """
-        limit = limit or ASK_LIMIT
-        with self.within(limit) as scope:
-            stream = Stream(self.transport.start(argv), "-", self.transport)
+        limit, nonce = limit or ASK_LIMIT, _nonce()
+        code = text.encode("utf-8", ESCAPE)
+        with self.within(limit, scope) as until:
+            stream = self.stream(SCRIPT, nonce)
+            stream.hold(_opening(nonce, f"{len(code)} {self.base}") + code)
             try:
-                self.deliver(stream, data, scope)
-                said = b"".join(stream.payload(scope, marked=False, most=ANSWER))
-                if failure := stream.finish(limit, scope):
-                    raise failure
+                self.deliver(stream, data, until)
+                said = b"".join(stream.payload(until, most=ANSWER))
+                failure = stream.finish(limit, until)
             finally:
                 stream.close()
-            return stream.code or 0, said, stream.words()
+        if failure or stream.mute:
+            raise failure or self.unanswered(stream)
+        return stream, said
+
+    def stream(self, argv: Sequence[str], nonce: str, *, quiet: bool = False) -> Stream:
+        """Start one of the commands of `request`."""
+        process = self.transport.start(argv)
+        return Stream(process, nonce, self.transport, self.silence, quiet=quiet)
+
+    def begin(self, verb: str, headers: Headers) -> Stream:
+        """Start a request; its head goes out with the first that is sent of the rest."""
+        nonce = _nonce()
+        lines = [f"nonce {nonce}", f"verb {verb}"]
+        lines += [f"{key} {value}" for key, value in headers]
+        stream = self.stream(REQUEST, nonce, quiet=verb in {"start", "follow"})
+        head = "\n".join([*lines, "", ""]).encode("utf-8", ESCAPE)
+        stream.hold(_opening(nonce, f"{library().hash} {self.base}") + head)
+        return stream
 
     def open(
         self, verb: str, headers: Headers, feed: Feed | bytes = b"", scope: Scope | None = None
@@ -111,11 +151,7 @@ class FarSide:
 
         Raises as `scope.checkpoint`, and `Silent` when nothing is taken for `ASK_LIMIT` seconds.
         """
-        nonce = os.urandom(8).hex()  # `secrets` takes 3 ms to load
-        lines = [f"{library().hash} {self.base}", f"nonce {nonce}", f"verb {verb}"]
-        lines += [f"{key} {value}" for key, value in headers]
-        stream = Stream(self.transport.start(REQUEST), nonce, self.transport)
-        stream.hold("\n".join([*lines, "", ""]).encode("utf-8", ESCAPE))
+        stream = self.begin(verb, headers)
         try:
             with self.patient(scope or Scope()) as limit:
                 self.deliver(stream, feed, limit)
@@ -129,7 +165,7 @@ class FarSide:
         out = Outlet(stream, scope)
         with suppress(BrokenPipeError, ConnectionError):  # it refused early; its answers say why
             _ = out.write(feed) if isinstance(feed, bytes) else feed(out)
-            stream.end(scope)
+            out.close()
 
     def ask(
         self, verb: str, headers: Headers, payload: bytes = b"", scope: Scope | None = None
@@ -228,19 +264,11 @@ class FarSide:
 
     def install(self, lib_hash: str, archive: bytes, outer: Scope | None = None) -> None:
         """Unpack a tar into lib/<hash> there. Raises `HostError`, and as `outer.checkpoint`."""
-        with self.within(ASK_LIMIT, outer) as scope:
-            stream = Stream(self.transport.start(("sh", "-c", INSTALL)), "-", self.transport)
-            stream.hold(f"{lib_hash} {self.base}\n".encode("utf-8", ESCAPE))
-            try:
-                self.deliver(stream, archive, scope)
-                failure = stream.finish(ASK_LIMIT, scope)
-            except BaseException:
-                stream.close()
-                raise
-        if failure or stream.failed:
+        stream, _ = self.script(INSTALL % lib_hash, archive, scope=outer)
+        if not stream.complete:
             words = stream.words()
             why = next((why for mark, why in WHY.items() if mark in words), "")
-            raise failure or NotReady(
+            raise NotReady(
                 f"cannot write to {self.shown} on {self.transport.where}: {words}",
                 HINTS.get(why, "is the home folder writable, and is there space on the disk?"),
             )
@@ -252,11 +280,18 @@ class FarSide:
                 raise self.refused(answer.rest)
         if failure:
             raise failure
-        if stream.mute or (not answers and stream.failed):
-            raise NotReady(
-                f"{self.transport.where} did not run our command: {stream.words()}",
-                "does `ssh HOST true` work, and is there a POSIX sh on its PATH?",
-            )
+        if not stream.complete:
+            raise self.unanswered(stream)
+
+    def unanswered(self, stream: Stream) -> CvlError:
+        """Return the error for a request that ended without (all of) an answer of ours."""
+        where = self.transport.where
+        if not stream.mute:
+            return Unreachable(f"{where} broke off its answer")
+        return NotReady(
+            f"{where} did not run our command: {stream.unheard()}",
+            "`ssh HOST 'echo yes'` has to say yes, with a POSIX sh on its PATH",
+        )
 
     def refused(self, rest: str) -> CvlError:
         """Return the error for a `fail WORD TEXT` answer."""
@@ -284,3 +319,12 @@ WHY = {
     "ermission denied": "readonly",
 }
 """What the host's own words stand for; INSTALL has it speak C."""
+
+
+def _nonce() -> str:
+    return os.urandom(8).hex()  # `secrets` takes 3 ms to load
+
+
+def _opening(nonce: str, rest: str) -> bytes:
+    """Return what the standard input of our commands begins with (`request`)."""
+    return PREFACE + f"cvl {nonce} {rest}\n".encode("utf-8", ESCAPE)

@@ -226,7 +226,7 @@ class _Pull:
             before, self._size = self._size, held(self._staging)
             if self._size > before and isinstance(error, Unreachable):
                 raise
-            self._far.plain(("sh", "-c", ":"))  # raises where there is no connection either
+            self._far.script(":", scope=self._scope)  # raises where there is no connection either
             raise FetchError(f"rsync brings nothing: {error}") from error
 
 

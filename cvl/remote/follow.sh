@@ -11,6 +11,7 @@ follow() {
     fi
     open_answer
     remains
+    close_answer
     say "$_state"
 }
 
@@ -51,6 +52,7 @@ watch() {
     [ $? != 1 ] || pour
     concluded || exit 1 # nobody reads us any more
     trap - EXIT
+    close_answer
     say "$_state"
 }
 

@@ -15,6 +15,7 @@ from cvl.remote.launch import Setup
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import EMPTY, FREE, JobSpec, Plan, Resource
 
+LOOKING = 'if command -v cvl >/dev/null 2>&1 || test -x "$base/bin/cvl"; then echo yes; fi'
 LAYERS = ("the host's own supervisor: timeout and stop work without this machine",)
 
 
@@ -80,12 +81,11 @@ class HostProvider:
     def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> RemoteJob:
         del leases  # nothing here costs money
         if self._setup.bundle == "require":
-            self._require_cvl()
+            self._require_cvl(scope)
         return launch.start(self.far, spec, self.handle(spec), self._setup, scope)
 
     def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> RemoteJob:
-        del tell
-        return RemoteJob(self.far, handle)
+        return RemoteJob(self.far, handle, tell=tell)
 
     def owned(self, kind: str = "") -> Iterable[Resource]:
         del kind
@@ -94,10 +94,11 @@ class HostProvider:
     def destroy(self, resource: Resource) -> None:
         raise UsageError(f"{self.name} rents nothing: {resource.name} is not ours to end")
 
-    def _require_cvl(self) -> None:
-        looking = 'command -v cvl >/dev/null 2>&1 || test -x "${1:-$HOME/.cvl}/bin/cvl"'
-        code, _, _ = self.far.plain(("sh", "-c", looking))
-        if code:
+    def _require_cvl(self, scope: Scope | None = None) -> None:
+        stream, said = self.far.script(LOOKING, scope=scope)
+        if not stream.complete:
+            raise self.far.unanswered(stream)
+        if said != b"yes\n":
             raise NotReady(
                 f"cvl is not installed on {self.far.transport.where}",
                 "leave setup_cvl on (--setup-cvl), and it is put there without pip or sudo",

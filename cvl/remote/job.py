@@ -24,7 +24,7 @@ from cvl.remote.record import STATES, state_of
 from cvl.remote.results import Skipped
 from cvl.remote.stream import Answer, Stream
 from cvl.remote.whose import WHOSE, confirm
-from cvl.scope import Bell, Cancelled, Clock, Scope, SystemClock
+from cvl.scope import Bell, Cancelled, Clock, Scope, SystemClock, Tell, silent
 from cvl.spec import IN_DOUBT, Cause, ExitStatus, LogChunk
 
 PATIENCE = 600.0
@@ -48,13 +48,14 @@ class RemoteJob:
         started: Stream | None = None,
         clock: Clock | None = None,
         patience: float = PATIENCE,
+        tell: Tell = silent,
     ) -> None:
         """`handle["run"]` is the run id; `started` is the stream of the request that began it.
 
         `handle["seal"]` is what the record of its end has to carry.
 
         With `IN_DOUBT` that request may still be on its way: where the machine knows no such run,
-        it is told never to start it.
+        it is told never to start it. `tell` hears when the machine is silent, and when it is back.
         `while_away` is called between two attempts to get back; it may raise to end them.
         """
         self._far = far
@@ -63,7 +64,7 @@ class RemoteJob:
         self._fresh = started
         self._status: ExitStatus | None = None
         self._closed = False
-        self._scope = Scope(clock)
+        self._scope = Scope(clock, tell=tell)
         self._left = 0
         self._short: list[int] = []
         self._supplied = 0
@@ -102,6 +103,7 @@ class RemoteJob:
             except (Unreachable, Unreadable) as gone:
                 if self._clock.monotonic() - since > self._patience:
                     raise self._lost(gone) from gone
+                self._far.silence.wait(self._scope, str(gone))
                 self.while_away()
             self._clock.wait(self._bell, PAUSES[min(attempt, len(PAUSES) - 1)])
             attempt += 1
@@ -230,7 +232,7 @@ class RemoteJob:
             self._far.check(stream, answers, failure)
         status = self._told(answers)
         if status is None:
-            raise failure or Unreachable(f"{self._far.transport.where} closed the stream")
+            raise failure or self._unheard(stream)
         if status.log_bytes is not None and offset < status.log_bytes:
             self._short += [] if failure else [offset]
             if self._short.count(offset) < SHORT_LIMIT:
@@ -238,6 +240,12 @@ class RemoteJob:
             status = _cut(status, offset)
         self._status = status
         return True
+
+    def _unheard(self, stream: Stream) -> Unreachable:
+        """Return why there is no result: that the stream broke off, or all that came instead."""
+        if stream.mute:
+            return Unreachable(str(self._far.unanswered(stream)))
+        return Unreachable(f"{self._far.transport.where} closed the stream")
 
     def _lost(self, gone: Exception) -> LostContact:
         return LostContact(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cvl.digest import blake2b
@@ -14,7 +15,7 @@ from cvl.remote.job import RemoteJob
 from cvl.remote.stream import Answer, Stream
 from cvl.remote.sync import TreeSync
 from cvl.remote.whose import WHOSE, told
-from cvl.scope import Cancelled, Scope
+from cvl.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.spec import IN_DOUBT, Build, JobSpec
 from cvl.units import size
 from cvl.values import dataclass
@@ -23,7 +24,13 @@ ATTEMPTS = 12
 """Requests that one start may take: install, bundle, tree, and connections that break."""
 PAUSES = (0.0, 0.2, 1.0, 3.0, 8.0, 15.0)
 """Seconds before each, by how often the connection has broken; the last one repeats."""
+EARLY = 4
+"""Times that a connection is tried again while it is certain that nothing can run there."""
 FINISH_LIMIT = 10.0
+ASIDE = 8.0
+"""Seconds without an answer after which it is asked whether any command is heard there."""
+SEND_LIMIT = 120.0
+"""Seconds that a machine may take to log us in and ask for a job's files."""
 START_LIMIT = 600.0
 """Seconds that a machine may take to unpack what was sent and start the job."""
 
@@ -42,56 +49,79 @@ class Setup:
     again: bool = True
 
 
-def start(
+def start(  # noqa: C901 - each way in which it goes wrong
     far: FarSide, spec: JobSpec, handle: Mapping[str, str], setup: Setup, scope: Scope
 ) -> RemoteJob:
     """Start the job; return it with the stream that already follows it.
 
-    A connection that breaks is tried again: the far side starts a run id only once. When
-    somebody asks to stop while nobody can say whether it was started, the job is returned as if
-    it was: stopping it then finds out, or sees to it that it never is. Raises `HostError` when
-    nothing was started, `LostContact` when nobody can say.
+    The far side asks for the job's files, and starts it only once it has their last piece: until
+    that is handed over (`Stream.whole`) nothing can run, and whatever goes wrong is raised as it
+    is, at once or after `EARLY` attempts. From then on nobody can say, but a further attempt: the
+    far side starts a run id only once. When somebody asks to stop while nobody can say, the job is
+    returned as if it was started: stopping it then finds out, or sees to it that it never is.
+    Raises `HostError` when nothing was started, `LostContact` when nobody can say.
     """
     cargo, broken, doubt = Cargo(far, spec, setup, handle.get("seal", "")), 0, False
     for _ in range(ATTEMPTS):
-        sent = False
+        stream = None
         try:
             scope.sleep(PAUSES[min(broken, len(PAUSES) - 1)])
-            stream = far.open("start", cargo.headers(), cargo.feed(scope), scope)
-            sent = True
-            answer = _answer(far, stream, scope)
-            if answer and answer.word == "started":
+            stream = far.begin("start", cargo.headers())
+            if _begun(far, stream, cargo, scope):
                 cargo.arrived(stream, scope)
                 whole = {**handle, **told(stream.answers())}
-                return RemoteJob(far, whole, started=stream, clock=scope.clock)
+                job = RemoteJob(far, whole, started=stream, clock=scope.clock, tell=scope.tell)
+                stream = None
+                return job
             cargo.refused(stream, scope)
         except Silent as error:
-            if not (doubt or sent):
+            if not (doubt or (stream and stream.whole)):
                 raise
             raise _doubtful(str(error), spec.run_id) from error
         except Unreachable as error:
-            doubt = doubt or not isinstance(error, NotConnected)
-            if not doubt:
+            doubt, broken = doubt or bool(stream and stream.whole), broken + 1
+            if not doubt and (isinstance(error, NotConnected) or broken > EARLY):
                 raise
-            broken += 1
+            scope.tell("waiting", f"{error}; trying again")
         except Cancelled:
-            if not (doubt or sent):
+            if not (doubt or (stream and stream.whole)):
                 raise
-            return RemoteJob(far, {**handle, IN_DOUBT: "1"}, clock=scope.clock)
+            return RemoteJob(far, {**handle, IN_DOUBT: "1"}, clock=scope.clock, tell=scope.tell)
+        finally:
+            if stream:
+                stream.close()
     where = far.transport.where
     if not broken:
         raise NotReady(f"{where} asks again and again for what it was sent", "is its disk full?")
     raise _doubtful(f"the connection to {where} broke while {spec.run_id} was started", spec.run_id)
 
 
-def _answer(far: FarSide, stream: Stream, scope: Scope) -> Answer | None:
-    """Wait until the far side says what it makes of a start. Raises `Silent`."""
-    try:
+def _begun(far: FarSide, stream: Stream, cargo: Cargo, scope: Scope) -> bool:
+    """Send what the far side asks for; return whether the job was started. Raises `Silent`."""
+    with far.within(SEND_LIMIT, scope) as limit:
+        with suppress(ConnectionError):  # it has ended already: its answers say why
+            stream.send(b"", limit)
+        answer = _asked(far, stream, limit)
+    if answer and answer.word == "send":
+        with far.patient(scope) as limit:
+            far.deliver(stream, cargo.feed(scope), limit)
         with far.within(START_LIMIT, scope) as limit:
-            return stream.answer("started", "fail", "need", scope=limit)
-    except BaseException:
-        stream.close()
-        raise
+            answer = stream.answer("started", "fail", "need", scope=limit)
+    return answer is not None and answer.word == "started"
+
+
+def _asked(far: FarSide, stream: Stream, scope: Scope) -> Answer | None:
+    """Wait for what the far side makes of the head of a start.
+
+    Its end does not come before the files: something over there that reads it to its end, as a
+    `cat` in .bashrc, would wait for ever. A question beside it, which does end, tells. Raises so.
+    """
+    words = "send", "started", "fail", "need"
+    try:
+        return stream.answer(*words, scope=scope.within(ASIDE))
+    except DeadlineExceeded:
+        far.exists(scope)
+        return stream.answer(*words, scope=scope)
 
 
 def _doubtful(what: str, run_id: str) -> LostContact:
@@ -143,10 +173,11 @@ class Cargo:
         """Do what the answers ask for before another attempt; else raise what they say."""
         failure = stream.finish(FINISH_LIMIT)
         answers = stream.answers()
-        if stream.mute and self._mended:
-            raise self._far.loses()
-        self._mended = stream.mute
-        if not (self._far.supply(stream, failure, scope) or self._supply(answers)):
+        if stream.mute and not failure:
+            if self._mended:
+                raise self._far.loses()
+            self._mended = True
+        if not (self._far.supply(stream, failure, scope) or self._supply(answers, scope)):
             self._far.check(stream, answers, failure)
 
     def arrived(self, stream: Stream, scope: Scope) -> None:
@@ -159,14 +190,14 @@ class Cargo:
         for warning in warnings:
             scope.warn(warning)
 
-    def _supply(self, answers: list[Answer]) -> bool:
+    def _supply(self, answers: list[Answer], scope: Scope) -> bool:
         for answer in answers:
             what, _, value = answer.rest.partition(" ")
             if answer.word == "need" and what == "tree" and self._sync:
                 self._sync.rebase(value)
                 return True
             if answer.word == "need" and what == "lib" and self._setup.bundle == "install":
-                install_bundle(self._far)
+                install_bundle(self._far, scope)
                 return True
         return False
 
@@ -240,11 +271,11 @@ def needs_headers(spec: JobSpec) -> list[tuple[str, str]]:
     return lines
 
 
-def install_bundle(far: FarSide) -> None:
+def install_bundle(far: FarSide, scope: Scope) -> None:
     """Put cvl itself on the machine. Raises `NotReady` with the host's own words."""
     from cvl.remote.bundle import install
 
-    install(far)
+    install(far, scope)
 
 
 class Metered:

@@ -7,6 +7,7 @@ start() {
     done
     load cache spare prepare run sweep containers ${_follow:+follow} # all, while a refusal costs nothing
     cache_fits
+    say send # nothing of it has been sent so far
     trap ':' PIPE # we have to clean up when nobody hears us any more
     trap 'exit 1' HUP INT TERM
     trap '[ -z "${_maker:-}" ] || wait "$_maker"; rm -rf "${_new:-}"' EXIT # it may still be writing

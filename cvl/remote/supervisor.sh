@@ -5,7 +5,7 @@
 # All names of ours begin with "_": a variable of the connection reaches the job as it was.
 
 unset _seal # it might be exported
-_base=$1 _lib=$2 _entry=${3:-request} _id=${4:-} _nonce='' _seal=''
+_base=$1 _lib=$2 _entry=${3:-request} _id=${4:-} _nonce='' _seal='' _opened=''
 _here=$_base/lib/$_lib
 _nl='
 '
@@ -28,8 +28,13 @@ load() {
     done
 }
 
-# Output that follows this line is ours, what stood before is the login shell's.
-open_answer() { printf 'cvl:%s\n' "$_nonce"; }
+# What stands between these two on stdout is ours; all else there is the login shell's.
+open_answer() { printf 'cvl:%s\n' "$_nonce"; _opened=1; }
+
+close_answer() {
+    [ "$_opened" != 1 ] || printf '\000cvl:%s end\n' "$_nonce"
+    _opened=${_opened:+2}
+}
 
 headers() {
     _verb='' _id='' _follow='' _offset=0 _cause=stopped _grace='' _timeout='' _build_timeout=''
@@ -152,6 +157,7 @@ told() {
     exec </dev/null
 }
 
+# What ends without `end`, or a refusal, has broken off; `end payload`: there is one on stdout.
 request() {
     headers
     case $_verb in
@@ -162,6 +168,8 @@ request() {
         clean | runs | sweep) load clean sweep && "$_verb" ;;
         *) fail usage "verb: $_verb" ;;
     esac
+    close_answer
+    say end ${_opened:+payload}
 }
 
 # What outlives a request reads all of its files before it begins: later they may be damaged.

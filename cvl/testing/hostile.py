@@ -400,7 +400,7 @@ def main(switch: str) -> int:
 def _result(request: Request, words: bytes) -> None:
     if request.verb == "follow":
         _put(OUT, request.mark + b"\n")
-    _put(ERR, request.mark + b" result " + words + b"\n")
+    _put(ERR, request.mark + b" result " + words + b"\n" + request.mark + b" end\n")
 
 
 def _put(descriptor: int, data: bytes) -> None:

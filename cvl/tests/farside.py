@@ -172,8 +172,10 @@ def finish(process: subprocess.Popen[bytes]) -> Reply:
         raise AssertionError(f"no end of it: {out!r} {err!r}") from None
     mark = f"cvl:{NONCE}".encode()
     _, _, body = out.partition(mark + b"\n")
+    body = body.removesuffix(b"\0" + mark + b" end\n")
     lines = err.splitlines(keepends=True)
     answers = [line[len(mark) + 1 :].decode().strip() for line in lines if line.startswith(mark)]
+    answers = [answer for answer in answers if answer not in {"send", "end", "end payload"}]
     noise = b"".join(line for line in lines if not line.startswith(mark))
     return Reply(code=process.returncode, body=body, answers=answers, noise=noise)
 

@@ -20,6 +20,7 @@ from cvl.errors import CvlError, NotReady
 from cvl.provider import Process
 from cvl.remote import bundle as bundles
 from cvl.remote.far import FarSide
+from cvl.remote.request import SCRIPT
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
 
@@ -351,11 +352,10 @@ def test_a_python_that_will_not_do_is_told_in_the_hosts_words(
 
 def exit_code(here: Here, tmp_path: Path) -> int:
     text = Path(bundles.__file__).with_name("setup.sh").read_bytes()
-    words = f"{len(text)} n 0123 {cvl.__version__} 3.11 {tmp_path}/base\n".encode() + text
+    text = f"hash=0123 version={cvl.__version__} minimum=3.11\n".encode() + text
+    words = f"cvl n {len(text)} {tmp_path}/base\n".encode() + text
     payload = words + bundles.bundle().path.read_bytes()
-    done = subprocess.run(
-        bundles.SETUP, input=payload, env=here.env, capture_output=True, check=False
-    )
+    done = subprocess.run(SCRIPT, input=payload, env=here.env, capture_output=True, check=False)
     return done.returncode
 
 

@@ -75,7 +75,7 @@ def test_a_machine_of_its_own_can_have_such_a_login() -> None:
             environment = ("env", "SSH_ORIGINAL_COMMAND=supervisor.sh")
             words = f"printf 'l b\\nnonce 1\\nverb status\\n\\n' | {made.program} {made.there}"
             said = machine.run(*environment, "sh", "-c", words)
-            assert said.stderr == "cvl:1 result exited 256 0\n"
+            assert said.stderr == "cvl:1 result exited 256 0\ncvl:1 end\n"
             assert made.forced in machine.run("cat", "/run/sshd_config").stdout
     finally:
         network.close()

@@ -736,7 +736,7 @@ def test_no_ssh_here(ssh: OpenSSH, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (b"ssh: connect to host h port 22: Connection timed out", NotConnected, "not answer"),
         (b"ssh: connect to host h port 22: Operation timed out", NotConnected, "not answer"),
         (b"Timeout, server h not responding.", Unreachable, "not answer"),
-        (b"kex_exchange_identification: read: Connection reset by peer", Unreachable, "cut"),
+        (b"kex_exchange_identification: read: Connection reset by peer", Unreachable, "before"),
         (b"Connection closed by UNKNOWN port 65535", Unreachable, "cut"),
         (b"client_loop: send disconnect: Broken pipe", Unreachable, "cut"),
         (b"Host key verification failed.", HostKeyError, "not known"),

@@ -19,6 +19,7 @@ from cvl.errors import AuthError, CvlError, MissingTool, UsageError
 from cvl.provider import Process
 from cvl.scope import Scope
 from cvl.transports import mux, sockets
+from cvl.transports.aliases import overruled
 from cvl.transports.destination import command, parse
 from cvl.transports.turn import LOOK, Turn
 from cvl.transports.verdict import lost
@@ -83,6 +84,9 @@ class OpenSSH:
             *_option("ServerAliveCountMax", str(count)),
             *_option("ClearAllForwardings", "yes"),
             *_option("RemoteCommand", "none"),
+            *_option("PermitLocalCommand", "no"),  # it would read what we send, as scp knows
+            *_option("Tunnel", "no"),
+            *(word for name, value in overruled(self._config) for word in _option(name, value)),
         ]
         self._connect_timeout = connect_timeout
         self._persist = round(control_persist)

@@ -9,7 +9,9 @@ from cvl.errors import (
     CvlError,
     HostError,
     HostKeyError,
+    MissingTool,
     NotConnected,
+    NotReady,
     Unreachable,
     UsageError,
 )
@@ -26,6 +28,11 @@ KEY_HINT = (
 
 CONNECTION_ENDED = 255
 """What ssh ends with when it was not the command that ended."""
+
+UNRUN = frozenset({126, 127})
+"""What sh ends with when it cannot run a program."""
+LAST = 3
+"""Lines of ssh's that are shown."""
 
 Rule = tuple[str, type[CvlError], str, str]
 
@@ -83,6 +90,43 @@ RULES: tuple[Rule, ...] = (
         "update OpenSSH on the older of the two, or see the legacy options in man ssh_config",
     ),
     (
+        (
+            r"OpenSSL version mismatch|error while loading shared|symbol lookup error|exec: ssh: |"
+            r"[Ee]xec format error|No user exists for uid|You don't exist"
+        ),
+        MissingTool,
+        "the ssh of this machine does not work",
+        "does `ssh -V` work here? Reinstall openssh-client",
+    ),
+    (
+        (
+            r"remote username contains invalid|hostname contains invalid|[Bb]ad stdio forwarding|"
+            r"ControlPath too long|too long for Unix domain socket|percent_expand|vdollar_percent"
+        ),
+        UsageError,
+        "ssh cannot use what it is given for {where}",
+        "see the host's name and user, and what your ssh_config says of it: `ssh -G HOST`",
+    ),
+    (
+        (
+            r"(?i)account (?:has|is) (?:been )?(?:expired|locked|disabled|not available)|"
+            r"password has expired|password change required|not allowed because"
+        ),
+        AuthError,
+        "{where} lets nobody in by this account",
+        "log in with ssh and see, or ask who runs that machine",
+    ),
+    (
+        (
+            r"Session open refused by peer\s+Failed to connect to new control master|"
+            r"open failed: (?:administratively prohibited|unknown channel type|resource shortage)|"
+            r"stdio forwarding failed|(?:exec|shell) request failed on channel"
+        ),
+        NotReady,
+        "{where} lets us in, and then opens no session",
+        "see MaxSessions and PermitOpen in its sshd_config, and in that of a jump host",
+    ),
+    (
         r"Could not resolve hostname",
         NotConnected,
         "no such host: {where}",
@@ -113,6 +157,21 @@ RULES: tuple[Rule, ...] = (
         "check that the machine is on and that no firewall is in the way",
     ),
     (
+        r"connect to (?:host|address) .*: ",
+        NotConnected,
+        "there is no way to {where}",
+        "check your network, VPN and firewall",
+    ),
+    (
+        r"kex_exchange_identification|banner exchange|banner line|protocol version",
+        Unreachable,
+        "{where} hangs up before it has said who it is",
+        (
+            "its sshd may be too busy (MaxStartups) or refuse this address, or what listens there "
+            "is no sshd"
+        ),
+    ),
+    (
         r"[Tt]imed out|Timeout, server .* not responding",
         Unreachable,
         "{where} does not answer",
@@ -121,7 +180,7 @@ RULES: tuple[Rule, ...] = (
     (
         (
             r"reset by|Connection closed by|closed by remote host|Broken pipe|"
-            r"Shared connection to .* closed|banner exchange|kex_exchange_identification"
+            r"Shared connection to .* closed|Received disconnect|Disconnected from"
         ),
         Unreachable,
         "the connection to {where} was cut",
@@ -135,7 +194,7 @@ def verdict(where: str, stderr: bytes) -> CvlError | None:
     text = stderr.decode(errors="replace")
     for pattern, kind, message, hint in RULES:
         if found := re.search(pattern, text):
-            line = _line_of(text, found.start())
+            line = _last(text) if kind is Unreachable else _line_of(text, found.start())
             detail = "" if kind is HostKeyError else f" ({line})"
             return kind(message.format(where=where) + detail, hint + _forget(text, hint))
     return None
@@ -144,16 +203,36 @@ def verdict(where: str, stderr: bytes) -> CvlError | None:
 def lost(where: str, code: int, stderr: bytes) -> CvlError | None:
     """Judge a finished ssh: 255 or its own death is the connection's end, whatever was said.
 
-    A job killed by a signal ends with 255 as well: never take a job's status from here.
+    So are a shell's 126 and 127, if it is ssh that could not be run. A job killed by a signal ends
+    with 255 as well: never take a job's status from here.
     """
+    if code in UNRUN and b"exec: ssh: " in stderr:
+        return verdict(where, stderr)
     if 0 <= code < CONNECTION_ENDED:
         return None
     known = verdict(where, stderr)
     if known is not None:
         return known
-    words = stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    said = f" ({_clean(words)})" if words else ""
+    words = _last(stderr.decode(errors="replace"))
+    if code < 0:
+        words = "; ".join(filter(None, (words, f"ssh here was ended by {_signal(-code)}")))
+    said = f" ({words})" if words else ""
     return Unreachable(f"the connection to {where} ended{said}")
+
+
+def _last(text: str) -> str:
+    """Return ssh's last words: what it runs (a `ProxyCommand`) says why before it does."""
+    lines = [_clean(line).strip() for line in text.strip().splitlines()]
+    return "; ".join(filter(None, lines[-LAST:]))
+
+
+def _signal(number: int) -> str:
+    from signal import Signals
+
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _line_of(text: str, at: int) -> str:
