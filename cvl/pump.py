@@ -96,7 +96,7 @@ class Pump:
         self._cursor = chunk.cursor
 
     def _polled(self) -> ExitStatus | None:
-        began, pause = time.monotonic(), 1.0
+        began, pause, told = time.monotonic(), 1.0, False
         while True:
             try:
                 return self._execution.poll()
@@ -106,4 +106,7 @@ class Pump:
                     raise LostContact(
                         str(error), "the job lives on; `cvl attach` asks again"
                     ) from error
+                if isinstance(error, Unreadable) and not told:
+                    told = True
+                    self._observer.warn(f"{error}; asking again")
                 pause = min(1.0 + spent / 4, 15.0)

@@ -26,6 +26,7 @@ from cvl.remote.stream import Answer, Stream
 from cvl.remote.whose import WHOSE, confirm
 from cvl.scope import Bell, Cancelled, Clock, Scope, SystemClock, Tell, silent
 from cvl.spec import IN_DOUBT, Cause, ExitStatus, LogChunk
+from cvl.units import elapsed
 
 PATIENCE = 600.0
 """Seconds without any contact after which following gives up; the job lives on."""
@@ -68,6 +69,7 @@ class RemoteJob:
         self._left = 0
         self._short: list[int] = []
         self._supplied = 0
+        self._senseless = False
         self._bell = Bell()
         self._clock = clock or SystemClock()
         self._patience = patience
@@ -95,6 +97,7 @@ class RemoteJob:
                 for data in self._named(stream, offset):
                     offset += len(data)
                     attempt, since, self._supplied = 0, self._clock.monotonic(), 0
+                    self._senseless = False
                     yield LogChunk(data=data, cursor=str(offset))
                 if self._is_over(stream, offset):
                     return
@@ -103,7 +106,7 @@ class RemoteJob:
             except (Unreachable, Unreadable) as gone:
                 if self._clock.monotonic() - since > self._patience:
                     raise self._lost(gone) from gone
-                self._far.silence.wait(self._scope, str(gone))
+                self._missed(gone)
                 self.while_away()
             self._clock.wait(self._bell, PAUSES[min(attempt, len(PAUSES) - 1)])
             attempt += 1
@@ -240,6 +243,14 @@ class RemoteJob:
             status = _cut(status, offset)
         self._status = status
         return True
+
+    def _missed(self, gone: Exception) -> None:
+        """Tell of a host that gives no answer for long, or at once that it makes no sense."""
+        if isinstance(gone, Unreachable):
+            self._far.silence.wait(self._scope, str(gone))
+        elif not self._senseless:
+            self._senseless = True
+            self._scope.warn(f"{gone}; asking again for up to {elapsed(self._patience)}")
 
     def _unheard(self, stream: Stream) -> Unreachable:
         """Return why there is no result: that the stream broke off, or all that came instead."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cvl.digest import blake2b
-from cvl.errors import LostContact, NotConnected, NotReady, Silent, Unreachable
+from cvl.errors import HostError, LostContact, NotConnected, NotReady, Silent, Unreachable
 from cvl.remote.far import FarSide, Feed, Headers, Writable
 from cvl.remote.job import RemoteJob
 from cvl.remote.stream import Answer, Stream
@@ -49,7 +49,7 @@ class Setup:
     again: bool = True
 
 
-def start(  # noqa: C901 - each way in which it goes wrong
+def start(
     far: FarSide, spec: JobSpec, handle: Mapping[str, str], setup: Setup, scope: Scope
 ) -> RemoteJob:
     """Start the job; return it with the stream that already follows it.
@@ -74,17 +74,16 @@ def start(  # noqa: C901 - each way in which it goes wrong
                 stream = None
                 return job
             cargo.refused(stream, scope)
-        except Silent as error:
-            if not (doubt or (stream and stream.whole)):
+        except HostError as error:
+            doubt, broken = doubt or _in_doubt(stream), broken + 1
+            passes = isinstance(error, Unreachable) and not isinstance(error, Silent)
+            if not doubt and (not passes or isinstance(error, NotConnected) or broken > EARLY):
                 raise
-            raise _doubtful(str(error), spec.run_id) from error
-        except Unreachable as error:
-            doubt, broken = doubt or bool(stream and stream.whole), broken + 1
-            if not doubt and (isinstance(error, NotConnected) or broken > EARLY):
-                raise
+            if not passes:  # of what was sent before it says nothing
+                raise _doubtful(str(error), spec.run_id) from error
             scope.tell("waiting", f"{error}; trying again")
         except Cancelled:
-            if not (doubt or (stream and stream.whole)):
+            if not (doubt or _in_doubt(stream)):
                 raise
             return RemoteJob(far, {**handle, IN_DOUBT: "1"}, clock=scope.clock, tell=scope.tell)
         finally:
@@ -94,6 +93,11 @@ def start(  # noqa: C901 - each way in which it goes wrong
     if not broken:
         raise NotReady(f"{where} asks again and again for what it was sent", "is its disk full?")
     raise _doubtful(f"the connection to {where} broke while {spec.run_id} was started", spec.run_id)
+
+
+def _in_doubt(stream: Stream | None) -> bool:
+    """Return whether a request may have started the job: it was sent whole, and not refused."""
+    return stream is not None and stream.whole and not stream.complete
 
 
 def _begun(far: FarSide, stream: Stream, cargo: Cargo, scope: Scope) -> bool:

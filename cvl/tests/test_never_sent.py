@@ -363,3 +363,40 @@ def test_a_quiet_job_is_no_silent_host(tmp_path: Path, monkeypatch: pytest.Monke
         done = desk_at(sshd, tmp_path, PYTHONPATH=str(tmp_path)).sh("sleep 3; echo yes")
     assert (done.code, done.out) == (0, b"yes\n")
     assert "no answer" not in done.err
+
+
+# Once it was sent
+
+
+CUTS = """\
+session=$PPID
+sh -c "$SSH_ORIGINAL_COMMAND" 2>&1 >&9 9>&- | while IFS= read -r line; do
+    case $line in *started*) echo 'echo closed for today' >{forced}; kill -9 "$session" ;; esac
+    printf '%s\\n' "$line" >&2
+done
+"""
+
+
+def test_what_may_run_is_never_said_not_to(tmp_path: Path) -> None:
+    """The answer to the last byte is lost, and then nobody is let in: only now is there doubt."""
+    forced = tmp_path / "forced"
+    line = f"ForceCommand exec sh {forced} 9>&1"
+    with Sshd(tmp_path / "host", options=(line,)) as sshd:
+        forced.write_text(CUTS.format(forced=forced))
+        desk = desk_at(sshd, tmp_path)
+        done = desk.sh("echo yes; exit 3")
+        assert done.code == 125
+        assert "closed for today" in done.err
+        assert "cvl attach" in done.err
+        assert [run["state"] for run in desk.ps()] != ["ended"]
+        forced.write_text('exec sh -c "$SSH_ORIGINAL_COMMAND"\n')
+        found = desk.cvl("attach", desk.runs()[0])
+    assert (found.code, found.out) == (3, b"yes\n"), found.err
+
+
+def test_what_was_refused_at_the_end_is_in_no_doubt(tmp_path: Path) -> None:
+    """All was sent, and there is no place for it: that is an answer."""
+    with Sshd(tmp_path / "host") as sshd:
+        (sshd.home / ".cvl").mkdir(mode=0o700)
+        (sshd.home / ".cvl" / "runs").write_text("no folder")
+        never_sent(desk_at(sshd, tmp_path), "testhost: ", limit=RETRIED)
