@@ -45,12 +45,32 @@ ran_before() {
     [ -d "$own/begun" ]
 }
 
+# Files that are too many for Secrets are sent in here, by `receive`, once this runs.
+packed() { if [ -n "$CVL_AWAIT" ]; then cat "$own/sent"; else cat "$in"/code-*; fi; }
+
+receiving() { read -r receiver <"$own/receiving" && kill -0 "$receiver"; } 2>/dev/null
+
+arrived() {
+    waited=0
+    while [ -n "$CVL_AWAIT" ] && [ ! -e "$own/sent" ]; do
+        if [ -n "$stopped" ]; then return 1; fi
+        if [ "$waited" -ge "$CVL_AWAIT" ] && ! receiving; then
+            say "nobody has sent the job's files within $CVL_AWAIT seconds"
+            return 1
+        fi
+        sleep 1 &
+        wait "$!"
+        waited=$((waited + 1))
+    done
+}
+
 unpack() {
     mkdir -p "$CVL_WORK_DIR" || return 1
+    arrived || return 1
     if have tar && have gzip; then
-        cat "$in"/code-* | tar -xzf - -C "$root/"
+        packed | tar -xzf - -C "$root/"
     elif have python3; then
-        cat "$in"/code-* | python3 -c 'import sys, tarfile
+        packed | python3 -c 'import sys, tarfile
 tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz").extractall(sys.argv[1])' "$root/"
     else
         say "this image has neither tar and gzip nor python3 to unpack the example with"
@@ -129,7 +149,7 @@ tell_end() {
 
 trap end_job TERM
 CVL_WORK_DIR=$own/work CVL_GRACE=${CVL_GRACE:-10} CVL_HOLD=${CVL_HOLD:-600}
-CVL_RUNTIME=${CVL_RUNTIME:-999999999}
+CVL_RUNTIME=${CVL_RUNTIME:-999999999} CVL_AWAIT=${CVL_AWAIT:-}
 export CVL_WORK_DIR CVL_INPUTS="$CVL_WORK_DIR" CVL_OUTPUTS="$CVL_WORK_DIR"
 if ran_before; then
     say "this job has been started before: it does not run a second time"
@@ -137,7 +157,9 @@ if ran_before; then
 elif ! unpack; then
     say "the job's own files are not there"
     code=125 CVL_HOLD=0
+    [ -z "$stopped" ] || code=143
 else
+    rm -f "$own/sent"
     export PYTHONPATH="$repo${PYTHONPATH:+:$PYTHONPATH}"
     if have find; then mark_start; fi
     if [ -z "$stopped" ]; then

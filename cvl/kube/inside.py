@@ -1,6 +1,6 @@
 """A command in a running container, over a WebSocket: `kubectl exec`'s own way.
 
-Each message begins with a channel: 1 output, 2 errors, 3 a Status at the end.
+Each message begins with a channel: 0 input, 1 output, 2 errors, 3 a Status at the end.
 https://kubernetes.io/docs/reference/kubernetes-api/definitions/ and client-go's remotecommand,
 protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`.
 """
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
@@ -27,9 +28,11 @@ from cvl.kube.manifest import CONTAINER
 from cvl.kube.refusals import certificate_refused, understood
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
-OUT, ERR, STATUS = 1, 2, 3
+IN, OUT, ERR, STATUS = 0, 1, 2, 3
 SILENCE = 60.0
 """Seconds without a byte after which a command is given up."""
+STUCK = struct.pack("ll", int(SILENCE), 0)
+"""The same for what is sent, as sockets take it."""
 MESSAGE = 1 << 23
 """Bytes of one message; servers cut at 32 KiB."""
 EXIT, CODE = "ExitCode", re.compile(r"[0-9]{1,3}")
@@ -46,13 +49,17 @@ class Failed(CvlError):
         self.code = code
 
 
-def output(client: Client, pod: str, argv: Sequence[str]) -> Generator[bytes]:
+def output(
+    client: Client, pod: str, argv: Sequence[str], feed: Iterable[bytes] | None = None
+) -> Generator[bytes, None, None]:
     """Run `argv` in the job's container of a pod (`/api/v1/...`); yield its output as it comes.
 
+    `feed` is what it reads, all of it before its output is heard: it has to know where that ends.
     Raises `Failed`, `Unreachable` when it breaks off, and what `refusals.understood` says.
     """
     said = b""
-    with _connected(client, pod, argv) as connection:
+    with _connected(client, pod, argv, reads=feed is not None) as connection:
+        _fed(connection, feed or ())
         for message in _messages(connection):
             channel, data = message[0], message[1:]
             if channel == OUT:
@@ -64,6 +71,19 @@ def output(client: Client, pod: str, argv: Sequence[str]) -> Generator[bytes]:
                 _judge(data, said.decode(errors="replace").strip())
                 return
     raise Unreachable("the command's connection broke off before its end")
+
+
+def _fed(connection: Any, feed: Iterable[bytes]) -> None:
+    """Send what a command reads; where it has ended before, its status tells why."""
+    closed = installed("exceptions").ConnectionClosed
+    blocks = iter(feed)
+    while (block := next(blocks, None)) is not None:
+        try:
+            connection.send(bytes([IN]) + block)
+        except closed:
+            return
+        except Exception as error:
+            raise Unreachable(f"the command's connection broke: {reason(error)}") from error
 
 
 def installed(part: str = "exceptions") -> Any:
@@ -84,20 +104,21 @@ def _messages(connection: Any) -> Iterator[bytes]:
             yield message if isinstance(message, bytes) else message.encode()
 
 
-def _connected(client: Client, pod: str, argv: Sequence[str]) -> Any:
+def _connected(client: Client, pod: str, argv: Sequence[str], *, reads: bool) -> Any:
     """Return the connection of a command; a refusal of who we are is met with what is new."""
     door, headers = client.doors.current()
     try:
-        return _opened(door, headers, pod, argv)
+        return _opened(door, headers, pod, argv, reads=reads)
     except AuthError:
         if not client.doors.renewed(door, headers):
             raise
-    return _opened(*client.doors.current(), pod, argv)
+    return _opened(*client.doors.current(), pod, argv, reads=reads)
 
 
-def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str]) -> Any:
+def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str], *, reads: bool) -> Any:
     connect, exceptions = installed("sync.client").connect, installed("exceptions")
     query = [("container", CONTAINER), ("stdout", "true"), ("stderr", "true")]
+    query += [("stdin", "true")] if reads else []
     query += [("command", word) for word in argv]
     server = door.access.server
     more: dict[str, Any] = {"ssl": door.tls} if door.tls else {}
@@ -105,6 +126,7 @@ def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str]) -> Any:
         more["server_hostname"] = door.server_name
     try:
         line = dialled(server, door.proxy, CONNECT_LIMIT)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, STUCK)
         with _bounded(line):
             return connect(
                 f"{server.replace('http', 'ws', 1)}{pod}/exec?{urlencode(query)}",

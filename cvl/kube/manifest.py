@@ -42,6 +42,10 @@ MOST_SECRET = 1_000_000
 """Bytes of one Secret; Kubernetes takes 1 MiB."""
 IN, OWN, WORKSPACE, REPO = "/cvl-in", "/cvl", "/workspace", "/cvlization_repo"
 ENTRY, COLLECT = "entry.sh", "collect.sh"
+AWAIT = 600
+"""Seconds that a pod waits for files that are sent to it; while they come it waits on."""
+CODE = "code-"
+"""How the keys begin that hold an example's files."""
 FIRST, FIRST_KEY = "/cvl-first", "pods"
 """Where a pod reads which pods are the run's own, and the key of the first Secret that says so."""
 ONCE: Made = {
@@ -190,12 +194,13 @@ def owned_by(uid: str, name: str) -> Made:
 
 def _pod(order: Order, spec: JobSpec, holders: Mapping[str, Sequence[str]]) -> Made:
     volumes, inside = _volumes(order, holders)
+    sent = not any(key.startswith(CODE) for keys in holders.values() for key in keys)
     pod: Made = {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": runtime(spec.limits),
         "terminationGracePeriodSeconds": leave(spec),
         "enableServiceLinks": False,
-        "containers": [{**_container(order, spec), "volumeMounts": inside}],
+        "containers": [{**_container(order, spec, sent=sent), "volumeMounts": inside}],
         "volumes": volumes,
     }
     if spec.nodes > 1:
@@ -215,7 +220,7 @@ def _pod(order: Order, spec: JobSpec, holders: Mapping[str, Sequence[str]]) -> M
     return pod
 
 
-def _container(order: Order, spec: JobSpec) -> Made:
+def _container(order: Order, spec: JobSpec, *, sent: bool) -> Made:
     words = [escaped(_text(word, "an argument")) for word in spec.argv]
     if sum(map(len, words)) > MOST_TEXT:
         raise UsageError(
@@ -225,7 +230,7 @@ def _container(order: Order, spec: JobSpec) -> Made:
         "name": CONTAINER,
         "image": order.image,
         "imagePullPolicy": order.pull_policy,
-        "env": _variables(spec),
+        "env": _variables(spec, sent=sent),
         "resources": _resources(order),
     }
     if spec.source:
@@ -235,7 +240,7 @@ def _container(order: Order, spec: JobSpec) -> Made:
     return container
 
 
-def _variables(spec: JobSpec) -> list[Made]:
+def _variables(spec: JobSpec, *, sent: bool) -> list[Made]:
     """Return the container's environment; of several of one name the last one counts."""
     own: dict[str, Made] = {
         "CVL_RUN_ID": {"value": spec.run_id},
@@ -247,6 +252,8 @@ def _variables(spec: JobSpec) -> list[Made]:
         own["CVL_GRACE"] = {"value": f"{spec.limits.grace:g}"}
         own["CVL_HOLD"] = {"value": str(hold(spec.limits))}
         own["CVL_RUNTIME"] = {"value": str(runtime(spec.limits))}
+        if sent:
+            own["CVL_AWAIT"] = {"value": str(AWAIT)}
     given = {name: {"value": escaped(_text(v, name))} for name, v in spec.env.items()}
     hidden = {
         name: {"valueFrom": {"secretKeyRef": {"name": _env_secret(spec.run_id), "key": name}}}

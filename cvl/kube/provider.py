@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,7 @@ from functools import partial
 from cvl.container.contents import Contents, contents_of
 from cvl.errors import CvlError, Elsewhere, Rejected, UsageError
 from cvl.extras import lacking
-from cvl.kube import check, files, firsts, objects, paths, results, template, whose
+from cvl.kube import check, files, firsts, objects, paths, results, sending, template, whose
 from cvl.kube.client import EXTRA, Client, Object
 from cvl.kube.job import KubeJob
 from cvl.kube.manifest import Made, Marks, owned_by
@@ -22,7 +23,7 @@ from cvl.ledger import Ledger, RunState
 from cvl.paths import ledger_file
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import EMPTY, JobSpec, Plan, Quote, Resource
-from cvl.units import elapsed, variable
+from cvl.units import elapsed, size, variable
 
 SETTLE = variable("CVL_KUBE_SETTLE", 10)
 """Seconds after a request in which what it made may not be found yet: it may still be under way."""
@@ -30,6 +31,10 @@ LAYERS = (
     "Kubernetes itself, at activeDeadlineSeconds, whatever becomes of this machine",
     "cvl, on every ending, Ctrl-C, `cvl stop` and `cvl reap`, by deleting the Job and its pods",
     "`cvl reap` from any machine with access, past the deadline in the Job's annotations",
+)
+SENT = (
+    "the example's files are {} packed, more than the {} that Secrets hold: they are sent into the "
+    "pod once it runs, so this waits for that (with -d too)"
 )
 SHOWN = 12
 """Fields of a template that are named in one sentence."""
@@ -58,7 +63,7 @@ class Kubernetes:
         self._client, self._order = client, order
         self._namespace = order.namespace if order else namespace
         self._contents: Contents | None = None
-        self._files: Mapping[str, bytes] | None = None
+        self._files: files.Packed | None = None
         self._asked: dict[str, Resource] = {}
         self._identity = identity
 
@@ -106,6 +111,8 @@ class Kubernetes:
         self._give(resources)
         self._verify(spec)
         firsts.note(self._client, self.handle(spec), scope)
+        if (packed := self._packed(spec)).archive:
+            sending.send(self._client, self.handle(spec), packed.archive, packed.size, scope)
         return KubeJob(self._client, self.handle(spec), scope.tell)
 
     def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> KubeJob:
@@ -183,14 +190,16 @@ class Kubernetes:
             )
         due = ends(order, spec, self._client.now())
         marks = Marks(run_id=spec.run_id, owner=Ledger(ledger_file()).id(), deadline=due)
-        *others, job = manifest(order, spec, marks, self._packed(spec), shown=shown)
+        *others, job = manifest(order, spec, marks, self._packed(spec).keys, shown=shown)
         merged = template.under(job, order.template)
         return [*others, merged.value], merged.warnings
 
-    def _packed(self, spec: JobSpec) -> Mapping[str, bytes]:
+    def _packed(self, spec: JobSpec) -> files.Packed:
         if self._files is None:
             chosen = self._chosen(spec)
-            self._files = files.packed(chosen, spec) if chosen else {}
+            self._files = files.packed(chosen, spec) if chosen else files.Packed(keys={})
+            if self._files.archive:
+                weakref.finalize(self, self._files.archive.close)
         return self._files
 
     def _chosen(self, spec: JobSpec) -> Contents | None:
@@ -203,6 +212,8 @@ class Kubernetes:
         found = list(contents.warnings) if contents else []
         if spec.needs.gpus and not self._asks_for_gpus():
             found.append(f"{spec.example} asks for a GPU: give --gpu {spec.needs.gpus}")
+        if (packed := self._packed(spec)).archive:
+            found.append(SENT.format(size(packed.size), size(files.MOST)))
         if spec.limits.timeout is None:
             found.append(f"without --timeout the job ends after {elapsed(NO_LIMIT)}")
         return tuple(found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import signal
 import subprocess
 import time
@@ -13,7 +15,7 @@ import pytest
 
 from cvl.runners import K8sRunner
 from cvl.testing import kube
-from cvl.testing.desk import Desk, wait_for
+from cvl.testing.desk import FOLDER, Desk, wait_for
 from cvl.testing.kube import Cluster
 from cvl.tests.kubes import FAST, desk, ours
 
@@ -54,6 +56,18 @@ def test_text_of_any_shape_is_exact(there: Desk) -> None:
     long = b"x" * 100_000
     assert done.out == "10%\r20%\r\t\x01é\n\n\n".encode() + long + b"\n" + long + b"half"
     assert there.cvl("logs", there.runs()[0]).out == done.out
+
+
+def test_files_that_no_secrets_hold_are_sent_into_the_pod(there: Desk) -> None:
+    data = os.urandom(17 << 20)
+    (there.repo / FOLDER / "weights").write_bytes(data)
+    want = hashlib.sha256(data).hexdigest()
+    done = there.sh("sha256sum weights; echo new >out")
+    assert (done.code, done.out.split()[:1]) == (0, [want.encode()]), done.err
+    assert "they are sent into the pod once it runs" in done.err
+    assert there.result("out") == b"new\n"
+    with pytest.raises(FileNotFoundError):
+        there.result("weights")
 
 
 def test_arguments_are_not_taken_for_variables(there: Desk) -> None:

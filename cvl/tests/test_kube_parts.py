@@ -10,7 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from cvl.container.contents import contents_of
 from cvl.errors import AuthError, CvlError, MissingTool, UsageError
-from cvl.kube import check, files, kubeconfig, order, pods
+from cvl.kube import check, files, kubeconfig, order, pods, sending
 from cvl.kube.credentials import Credentials
 from cvl.kube.ending import Ending
 from cvl.kube.manifest import Marks, escaped, objects
@@ -80,7 +80,7 @@ def example(tmp_path: Path) -> Path:
 def made(wish: Order, spec: JobSpec, *, shown: bool = False) -> list[dict[str, Any]]:
     keys: Mapping[str, bytes] = {}
     if spec.source:
-        keys = files.packed(contents_of(spec.source), spec)
+        keys = files.packed(contents_of(spec.source), spec).keys
     return objects(wish, spec, MARKS, keys, shown=shown)
 
 
@@ -207,11 +207,34 @@ def test_a_large_example_travels_in_several_secrets(example: Path) -> None:
     assert [each["secret"]["name"] for each in sources] == [s["metadata"]["name"] for s in secrets]
 
 
-def test_too_much_is_told_with_its_limit_and_the_largest(example: Path) -> None:
-    (example / "examples/one/weights.bin").write_bytes(os.urandom(files.MOST + 1000))
-    with pytest.raises(UsageError, match=r"more than the 16 MiB") as caught:
+def test_too_much_is_told_with_its_limit_and_the_largest(
+    example: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST_SENT", 1 << 20)
+    (example / "examples/one/weights.bin").write_bytes(os.urandom(files.MOST_SENT + 1000))
+    with pytest.raises(UsageError, match=r"more than the 1.0 MB that travel") as caught:
         made(Order(image="i"), spec_of(example))
     assert "weights.bin" in caught.value.hint
+
+
+def test_what_is_too_much_for_secrets_is_sent_later(
+    example: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST", 1000)
+    (example / "examples/one/data").write_bytes(os.urandom(2000))
+    spec = spec_of(example)
+    assert spec.source
+    packed = files.packed(contents_of(spec.source), spec)
+    assert packed.archive
+    with packed.archive as archive:
+        archive.seek(0)
+        assert len(archive.read()) == packed.size > 2000
+    assert sorted(packed.keys) == ["collect.sh", "entry.sh"]
+    job = job_of(objects(Order(image="i"), spec, MARKS, packed.keys, shown=False))
+    names = [each["name"] for each in job["spec"]["template"]["spec"]["containers"][0]["env"]]
+    assert "CVL_AWAIT" in names
+    small = job_of(made(Order(image="i"), spec_of()))
+    assert "CVL_AWAIT" not in json.dumps(small)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +282,9 @@ class Container:
         for name in ("cvl-in", "cvl", "workspace", "cvlization_repo"):
             (folder / name).mkdir()
         assert spec.source is not None
-        for key, data in files.packed(contents_of(spec.source), spec).items():
+        packed = files.packed(contents_of(spec.source), spec)
+        self.archive = packed.archive
+        for key, data in packed.keys.items():
             (folder / "cvl-in" / key).write_bytes(data)
 
     def start(self, *argv: str, **env: str) -> subprocess.Popen[bytes]:
@@ -355,6 +380,56 @@ def test_a_job_that_does_not_end_is_killed_in_time(container: Container) -> None
         process.terminate()
         assert process.stdout.readline() == b"[cvl] r: exit code 137 (stopped)\n"
         assert process.wait(LIMIT) == 137
+
+
+class Sent(Container):
+    """One whose files are sent while it runs."""
+
+    def receive(self, data: bytes, length: int) -> int:
+        """What the client has run in it; returns the exit code."""
+        command = [*self.shell, "-c", sending.RECEIVE, "sh", str(self.folder / "cvl"), str(length)]
+        return subprocess.run(command, input=data, check=False, timeout=LIMIT).returncode
+
+
+@pytest.fixture(params=SHELLS, ids=lambda shell: Path(shell[0]).name)
+def sent_to(
+    request: pytest.FixtureRequest, tmp_path: Path, example: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Sent]:
+    monkeypatch.setattr(files, "MOST", 0)
+    folder = tmp_path / "container"
+    folder.mkdir()
+    made = Sent(request.param, folder, spec_of(example))
+    assert made.archive
+    with made.archive:
+        yield made
+
+
+def test_files_that_are_sent_are_waited_for_and_checked(sent_to: Sent) -> None:
+    assert sent_to.archive
+    sent_to.archive.seek(0)
+    data = sent_to.archive.read()
+    with sent_to.start("sh", "-c", "cat train.sh; echo r >new", CVL_AWAIT="60") as process:
+        assert sent_to.receive(data[:-10], len(data)) != 0
+        assert not (sent_to.folder / "cvl/sent").exists()
+        assert sent_to.receive(data, len(data)) == 0
+        out, _ = process.communicate(timeout=LIMIT)
+    assert (process.returncode, out) == (0, b"echo hi\n[cvl] r: exit code 0\n")
+    assert sent_to.collected()[1] == {"workspace/new"}
+
+
+def test_files_that_nobody_sends_end_it(sent_to: Sent) -> None:
+    code, out = sent_to.run("true", CVL_AWAIT="1")
+    assert code == 125
+    assert b"cvl: nobody has sent the job's files within 1 seconds\n" in out
+    assert out.endswith(b"[cvl] r: exit code 125\n")
+
+
+def test_term_ends_the_waiting_for_files(sent_to: Sent) -> None:
+    with sent_to.start("true", CVL_AWAIT="600") as process:
+        process.terminate()
+        out, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode in {143, -15}
+    assert not out or out.endswith(b"[cvl] r: exit code 143 (stopped)\n")
 
 
 def test_python_unpacks_where_there_is_no_tar(container: Container, tmp_path: Path) -> None:
