@@ -31,6 +31,8 @@ PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 IN, OUT, ERR, STATUS = 0, 1, 2, 3
 SILENCE = 60.0
 """Seconds without a byte after which a command is given up."""
+CLOSE_LIMIT = 2.0
+"""Seconds that the other side has for its farewell."""
 STUCK = struct.pack("ll", int(SILENCE), 0)
 """The same for what is sent, as sockets take it."""
 MESSAGE = 1 << 23
@@ -134,6 +136,7 @@ def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str], *, read
                 subprotocols=PROTOCOLS,
                 additional_headers=headers,
                 open_timeout=CONNECT_LIMIT,
+                close_timeout=CLOSE_LIMIT,
                 ping_interval=None,
                 compression=None,
                 max_size=MESSAGE,
