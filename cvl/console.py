@@ -22,7 +22,7 @@ from cvl.nodes import prefix
 from cvl.scope import BACK, SILENT, WARNING
 from cvl.spec import EXIT_CODES, ExitStatus, LogChunk
 from cvl.terminal import say
-from cvl.units import dollars, elapsed, size
+from cvl.units import elapsed, priced, size
 from cvl.visible import one_line
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ class Console:
             self._told = line, now
             self.say(line)
 
-    def price(self, rate: Decimal) -> None:
+    def price(self, rate: Decimal, currency: str = "USD") -> None:
         """Let the status line tell what is spent, at so much an hour."""
         if self._status:
-            self._status.price(rate)
+            self._status.price(rate, currency)
 
     def output(self, chunk: LogChunk) -> None:
         if not self._shows_output:
@@ -163,7 +163,7 @@ class StatusLine:
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._phase, self._text, self._bytes = "", "", 0
-        self._rate, self._rented = Decimal(0), 0.0
+        self._rate, self._currency, self._rented = Decimal(0), "USD", 0.0
         self._last, self._at_line_start = 0.0, True
         self._lock = threading.Lock()
         self._line: Status | None = None
@@ -177,9 +177,9 @@ class StatusLine:
         if name in PAID and not self._rented:
             self._rented = time.monotonic()
 
-    def price(self, rate: Decimal) -> None:
+    def price(self, rate: Decimal, currency: str = "USD") -> None:
         """Show what is spent, at so much an hour, once it begins."""
-        self._rate = rate
+        self._rate, self._currency = rate, currency
 
     def aside(self, data: bytes) -> None:
         """Step aside for output that ends in `data`."""
@@ -235,4 +235,4 @@ class StatusLine:
         if not (self._rate and self._rented):
             return ""
         hours = Decimal(str(time.monotonic() - self._rented)) / 3600
-        return f" · {dollars(self._rate * hours)}"
+        return f" · {priced(self._rate * hours, self._currency)}"

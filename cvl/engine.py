@@ -87,6 +87,7 @@ def noted(spec: JobSpec, provider: Provider, plan: Plan, options: Options) -> Ru
         handle=dict(provider.handle(spec)),
         started=options.clock.time(),
         price_per_hour=plan.quote.price_per_hour,
+        currency=plan.quote.currency,
         results=str(options.results),
         detached=spec.detach,
         owner=me(),

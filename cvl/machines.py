@@ -20,6 +20,7 @@ from cvl.keys import RunKeys
 from cvl.leases import HOUR, Leases, cost
 from cvl.ledger import Ledger
 from cvl.market import Choice, Market
+from cvl.offers import runs
 from cvl.paths import ledger_file
 from cvl.provider import Cloud, Machine, Offer, Order
 from cvl.remote import launch
@@ -40,6 +41,8 @@ LOOK_AGAIN = 5
 LOGIN_LIMIT = 30.0
 """Seconds that a machine may take to answer the first question; then it is asked again."""
 KIND = "instance"
+ELSEWHERE = "in another region if there is none left, at no higher price"
+AMD64_ONLY = "an image or a program for amd64 does not run there"
 UNVERIFIED = "--accept-new-host-key: whoever answers first at the machine's address is taken for it"
 
 
@@ -66,6 +69,7 @@ class Machines:
         self._cloud, self._setup = cloud, setup
         self._accept_new = accept_new_host_key
         self._key = os.urandom(16)
+        self._anywhere = region is None
         self._market = Market(cloud.offers, kind=kind, region=region, patience=patience)
 
     @property
@@ -83,7 +87,9 @@ class Machines:
         limit = self._deadline(spec, choice.offer)
         order = self._order(spec, choice, RunKeys.redacted(), limit)
         price = None if choice.obstacle else choice.offer.price_per_hour
-        note = f"ends at the latest after {limit.seconds / 3600:.1f} h: {limit.why}"
+        parts = [f"ends at the latest after {limit.seconds / 3600:.1f} h: {limit.why}"]
+        parts += [ELSEWHERE] if self._anywhere and not choice.obstacle else []
+        note = "; ".join([*parts, *filter(None, [choice.note])])
         if choice.obstacle:
             note = f"not known: {explained(choice.obstacle)}; {note}"
         return Plan(
@@ -100,6 +106,7 @@ class Machines:
             warnings=(
                 *self._cloud.warnings,
                 *self._unverified(),
+                *self._unfit(spec, choice.offer),
                 *too_little(spec.limits, choice.offer.price_per_hour),
             ),
             obstacle=choice.obstacle,
@@ -141,6 +148,16 @@ class Machines:
 
     def destroy(self, resource: Resource) -> None:
         self._cloud.destroy(resource)
+
+    def _unfit(self, spec: JobSpec, offer: Offer) -> tuple[str, ...]:
+        """Return what a type lacks that was named all the same."""
+        words = []
+        if not runs(offer, spec.needs):
+            words.append(f"{offer.type} is an {offer.arch} machine: {AMD64_ONLY}")
+        if 0 < offer.vram_gib < spec.needs.vram_gb and spec.needs.gpus <= 1:
+            each = f"{offer.vram_gib:g} GB of GPU memory, and {spec.example} asks for"
+            words.append(f"{offer.type} has {each} {spec.needs.vram_gb:g} GB")
+        return tuple(words)
 
     def _unverified(self) -> tuple[str, ...]:
         return (UNVERIFIED,) if self._accept_new else ()

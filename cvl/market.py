@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
 from cvl.errors import CvlError, NoCapacity, UsageError
-from cvl.offers import choose
+from cvl.offers import choose, reading
 from cvl.provider import Offer
 from cvl.scope import DeadlineExceeded, Scope
 from cvl.spec import Needs
+from cvl.units import dollars
 from cvl.values import dataclass
 
+FRESH = 1.0
+"""Seconds for which a look at the offers holds: a request costs one of the rate limit."""
+AGREE_AGAIN = "the same command again asks at the new price"
 PAUSE = 20.0
 """Seconds between two looks for capacity."""
 ANY = "<the cheapest that will do>"
@@ -23,13 +28,15 @@ SOMEWHERE = "<where there is one>"
 class Choice:
     """One kind of machine in one region; not `free`: to be waited for.
 
-    With an `obstacle` nobody could be asked, and there is no price.
+    With an `obstacle` nobody could be asked, and there is no price. `note` says how the example's
+    needs were read.
     """
 
     offer: Offer
     region: str
     free: bool = True
     obstacle: CvlError | None = None
+    note: str = ""
 
 
 class Market:
@@ -46,14 +53,18 @@ class Market:
         """`kind` None: the cheapest that will do. `patience`: seconds to wait for capacity."""
         self._offers, self._kind, self._region = offers, kind, region
         self._patience = patience
+        self._named = kind is not None
         self._first: Choice | None = None
+        self._agreed: Offer | None = None
+        self._looked = 0.0
         self._taken: set[tuple[str, str]] = set()
         self._refusal: NoCapacity | None = None
 
     def planned(self, needs: Needs) -> Choice:
         """Return what would be rented now. Raises `UsageError`, and `NoCapacity` without patience.
 
-        The type and its price stay: no other is rented later than the one that was agreed to.
+        The type and its price stay: no other is rented later than the one that was agreed to, and
+        none that costs more.
         """
         try:
             found = self._look(needs, wait=self._patience > 0)
@@ -62,25 +73,28 @@ class Market:
         except CvlError as obstacle:
             offer = Offer(type=self._kind or ANY, price_per_hour=Decimal(0), gpus=0)
             return Choice(offer=offer, region=self._region or SOMEWHERE, obstacle=obstacle)
-        self._kind = found.offer.type
-        self._first = found if found.free else None
+        self._kind, self._agreed = found.offer.type, found.offer
+        self._first, self._looked = (found if found.free else None), time.monotonic()
         return found
 
     def choices(self, needs: Needs, scope: Scope) -> Iterator[Choice]:
         """Yield one choice after another, for as long as the last one turns out to be taken.
 
-        Raises `NoCapacity` when patience has run out, and as `scope` does.
+        What was planned is looked for again unless that was just now: somebody may have thought
+        about it for an hour. Raises `NoCapacity` when patience has run out, and as `scope` does.
         """
-        if self._first is not None:
+        if self._first is not None and time.monotonic() - self._looked < FRESH:
             yield self._first
-        waiting = scope.within(self._patience)
+        waiting, told = scope.within(self._patience), ""
         while True:
             try:
-                yield self._look(needs)
+                yield self._as_agreed(self._look(needs))
             except NoCapacity as error:
                 self._taken.clear()
                 refusal, self._refusal = self._refusal or error, None
-                waiting.tell("waiting", str(refusal))
+                if told != str(refusal):
+                    told = str(refusal)
+                    waiting.tell("waiting", told)
                 try:
                     waiting.sleep(PAUSE)
                 except DeadlineExceeded:
@@ -91,6 +105,21 @@ class Market:
         self._taken.add((choice.offer.type, choice.region))
         self._refusal = refusal
         return self._patience
+
+    def _as_agreed(self, choice: Choice) -> Choice:
+        """Return what is no dearer, and no less, than what was agreed to. Raises `NoCapacity`."""
+        agreed, now = self._agreed, choice.offer
+        if agreed is None or (
+            now.price_per_hour <= agreed.price_per_hour
+            and (now.gpus, now.vram_gib, now.arch) == (agreed.gpus, agreed.vram_gib, agreed.arch)
+        ):
+            return choice
+        if now.price_per_hour > agreed.price_per_hour:
+            text = f"{now.type} costs {dollars(now.price_per_hour)} an hour now"
+            raise NoCapacity(
+                f"{text}, and {dollars(agreed.price_per_hour)} was agreed to", AGREE_AGAIN
+            )
+        raise NoCapacity(f"{now.type} is not what was agreed to any more", AGREE_AGAIN)
 
     def _look(self, needs: Needs, *, wait: bool = False) -> Choice:
         listed = [self._left_of(each) for each in self._offers()]
@@ -105,7 +134,8 @@ class Market:
             if not wait:
                 raise
             free = False
-        return Choice(offer=offer, region=region, free=free)
+        note = "" if self._named else reading(listed, needs)
+        return Choice(offer=offer, region=region, free=free, note=note)
 
     def _left_of(self, offer: Offer) -> Offer:
         """Return an offer without the regions that have just turned out to have none."""

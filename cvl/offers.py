@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from cvl.errors import NoCapacity, UsageError
 from cvl.provider import Offer
 from cvl.spec import Needs
 
+AMD64 = "amd64"
 ELSEWHERE = "`cvl offers` shows what can be had now; --wait-capacity 2h keeps looking"
 
 
@@ -20,9 +22,10 @@ def choose(
     Raises `UsageError` for a type or a region that nobody has, `NoCapacity` when what fits is
     taken.
     """
-    fitting = [named(offers, kind)] if kind else [each for each in offers if fits(each, needs)]
+    most = per_gpu(offers, needs)
+    fitting = [named(offers, kind)] if kind else [e for e in offers if fits(e, needs, most)]
     if not fitting:
-        raise UsageError(f"no type of machine has {wanted(needs)}", "name one with --gpu-type")
+        raise UsageError(f"no type of machine has {wanted(needs)}", _hint(offers, needs, most))
     here = [each for each in fitting if region is None or region in each.regions]
     free = [each for each in here if each.regions]
     if not free:
@@ -43,26 +46,68 @@ def named(offers: Sequence[Offer], kind: str) -> Offer:
     raise UsageError(f"there is no type of machine {kind!r}", hint)
 
 
-def fits(offer: Offer, needs: Needs) -> bool:
-    """Return whether a machine has what an example asks for; 0 asks for nothing."""
+def per_gpu(offers: Sequence[Offer], needs: Needs) -> float:
+    """Return the GB that each GPU must have.
+
+    `vram_gb` says that. Only where several GPUs are asked for, and none on offer has so much, it
+    is what they have together.
+    """
+    biggest = max((each.vram_gib for each in offers if runs(each, needs)), default=0.0)
+    together = needs.gpus > 1 and 0 < biggest < needs.vram_gb
+    return needs.vram_gb / needs.gpus if together else needs.vram_gb
+
+
+def reading(offers: Sequence[Offer], needs: Needs) -> str:
+    """Return how the memory of several GPUs was understood, "" if that is no question."""
+    if needs.gpus <= 1 or not needs.vram_gb:
+        return ""
+    asked = f"{needs.vram_gb:g} GB of GPU memory was taken as"
+    if per_gpu(offers, needs) == needs.vram_gb:
+        return f"{asked} what each of {needs.gpus} GPUs has"
+    return f"{asked} what {needs.gpus} GPUs have together: no GPU on offer has so much"
+
+
+def fits(offer: Offer, needs: Needs, most: float | None = None) -> bool:
+    """Return whether a machine has what an example asks for; 0 asks for nothing.
+
+    `most` are the GB that each GPU must have, where that is not `vram_gb`.
+    """
+    vram = needs.vram_gb if most is None else most
     return (
         offer.gpus >= max(needs.gpus, 1)
-        and (not offer.vram_gib or offer.vram_gib * max(offer.gpus, 1) >= needs.vram_gb)
+        and (not offer.vram_gib or offer.vram_gib >= vram)
         and offer.cpus >= needs.cpus
         and offer.ram_gib >= needs.ram_gb
         and offer.disk_gib >= needs.disk_gb
+        and runs(offer, needs)
     )
+
+
+def runs(offer: Offer, needs: Needs) -> bool:
+    """Return whether a machine's processor is one that the example runs on."""
+    return offer.arch in (needs.archs or (AMD64,))
+
+
+def _hint(offers: Sequence[Offer], needs: Needs, most: float) -> str:
+    """Return what to do where no type will do: another processor may be all that is in the way."""
+    anywhere = replace(needs, archs=tuple({each.arch for each in offers}))
+    others = [each for each in offers if fits(each, anywhere, most)]
+    if not others:
+        return "name one with --gpu-type"
+    best = min(others, key=lambda each: each.price_per_hour)
+    return f"{best.type} has, but is {best.arch}: name it with --gpu-type if the image runs there"
 
 
 def wanted(needs: Needs) -> str:
     """Return what an example asks for, in words."""
     parts = [
         (needs.gpus, f"{needs.gpus} GPU"),
-        (needs.vram_gb, f"{needs.vram_gb:g} GB of GPU memory"),
+        (needs.vram_gb, f"{needs.vram_gb:g} GB of GPU memory{' each' if needs.gpus > 1 else ''}"),
         (needs.cpus, f"{needs.cpus:g} CPUs"),
         (needs.ram_gb, f"{needs.ram_gb:g} GB of memory"),
         (needs.disk_gb, f"{needs.disk_gb:g} GB of disk"),
     ]
+    parts.append((len(needs.archs), f"{' or '.join(needs.archs)} processors"))
     return ", ".join(text for amount, text in parts if amount) or "machine"
 
 

@@ -153,7 +153,10 @@ class Provider(Owner, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """A kind of machine that can be rented. GiB are 2**30 bytes; the price is of the whole."""
+    """A kind of machine that can be rented. GiB are 2**30 bytes; the price is of the whole.
+
+    `vram_gib` is each GPU's, 0 where nobody says. `arch` is `amd64` or `arm64`.
+    """
 
     type: str
     price_per_hour: Decimal
@@ -164,6 +167,7 @@ class Offer:
     ram_gib: float = 0
     disk_gib: float = 0
     regions: tuple[str, ...] = ()
+    arch: str = "amd64"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

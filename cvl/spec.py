@@ -118,10 +118,15 @@ class LogChunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What an example asks of a machine. GB are 10**9 bytes; 0 means "does not say"."""
+    """What an example asks of a machine. GB are 10**9 bytes; 0 means "does not say".
+
+    `vram_gb` is each GPU's, see `cvl.offers.reading`. `archs` are the processors that it runs on
+    (`amd64`, `arm64`); none is said: amd64, as nearly all images are.
+    """
 
     gpus: int = 0
     vram_gb: float = 0
+    archs: tuple[str, ...] = ()
     cpus: float = 0
     ram_gb: float = 0
     disk_gb: float = 0

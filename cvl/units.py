@@ -108,11 +108,20 @@ def money(text: str) -> Decimal:
 
 def dollars(amount: Decimal) -> str:
     """Return `$5.50`; up to 4 decimals where cents do not say it all."""
+    return priced(amount, "USD")
+
+
+def priced(amount: Decimal, currency: str) -> str:
+    """Return `$5.50`, `CNY 5.50`; up to 4 decimals where 2 do not say it all."""
     rounded = amount.quantize(Decimal("0.0001"))
     cents = rounded.quantize(Decimal("0.01"))
-    if cents == rounded:
-        return f"${cents}"
-    return f"${rounded}".rstrip("0")
+    text = str(cents) if cents == rounded else str(rounded).rstrip("0")
+    return f"{sign(currency)}{text}"
+
+
+def sign(currency: str) -> str:
+    """Return what stands before an amount; no currency is US dollars, in which most is billed."""
+    return "$" if currency in {"", "USD"} else f"{currency} "
 
 
 _EXAMPLES = "write it as 45s, 90m, 2h, 1h30m or 1d"

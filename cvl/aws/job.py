@@ -21,7 +21,7 @@ from cvl.leases import cost
 from cvl.nodes import first_failed
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import Cause, ExitStatus, LogChunk, ended
-from cvl.units import dollars, variable
+from cvl.units import priced, variable
 
 OVER = frozenset({"Completed", "Failed", "Stopped", "Deleted"})
 """The states after which nothing is billed; one that is not here is going on."""
@@ -246,7 +246,9 @@ class TrainingJob:
         if price:
             spent = cost(Decimal(price), int(seconds))
             self._billed(self.run_id, spent)
-            words = f"{dollars(spent)}: {words} at {dollars(Decimal(price))} an hour"
+            unit = self._handle.get("currency", "USD")
+            rate = priced(Decimal(price), unit)
+            words = f"{priced(spent, unit)}: {words} at {rate} an hour"
         self._tell("cost", words)
 
 

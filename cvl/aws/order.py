@@ -28,6 +28,8 @@ SHOWN = 90
 """Variables whose names are shown; AWS takes 100 in all."""
 ENTRY = "/opt/cvl/entry.sh"
 SENT_ENTRY = "/opt/ml/input/data/cvl/entry.sh"
+ARM64 = re.compile(r"ml\.([a-z]+\d+g[a-z]*|[a-z0-9]+-g[bh]\d+)\.")
+"""Instance types whose processor is AWS's Graviton or NVIDIA's Grace."""
 ROLE = re.compile(r"arn:(?P<partition>aws[a-z-]*):iam::(?P<account>\d{12}):role/(?P<path>.+)\Z")
 INSTANCE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+\Z")
 
@@ -63,6 +65,14 @@ class Order:
         if self.max_wait is not None and not self.spot:
             raise UsageError("--max-wait-minutes goes with --spot", "only a spot job waits so")
 
+    def check_arch(self) -> None:
+        """Raise `UsageError` where the image that we would build does not run on the instance."""
+        if not self.image and ARM64.match(self.instance_type):
+            raise UsageError(
+                f"{self.instance_type} has arm64 processors, and the image is built for amd64",
+                "take another --instance-type, or give --image-uri, one for arm64",
+            )
+
     @property
     def account(self) -> str:
         """The account that the role lies in, 12 digits."""
@@ -92,10 +102,11 @@ class Runtime:
     why: str
 
 
-def runtime(limits: Limits, price: Decimal | None) -> Runtime:
+def runtime(limits: Limits, price: Decimal | None, currency: str = "USD") -> Runtime:
     """Return MaxRuntimeInSeconds: the timeout, or what the money buys if that is less.
 
-    `price` is that of all nodes, in USD an hour. Raises `UsageError`.
+    `price` is that of all nodes, an hour, in `currency`; so is the limit on it. Raises
+    `UsageError`.
     """
     found = Runtime(seconds=NO_LIMIT, why="no --timeout was given")
     if limits.timeout is not None:
@@ -108,7 +119,8 @@ def runtime(limits: Limits, price: Decimal | None) -> Runtime:
             )
         bought = math.floor(limits.max_cost / price * HOUR) - STOP if price else found.seconds
         if bought < found.seconds:
-            found = Runtime(seconds=bought, why=f"--max-cost {limits.max_cost}")
+            counted = "" if currency == "USD" else f", counted in {currency}"
+            found = Runtime(seconds=bought, why=f"--max-cost {limits.max_cost}{counted}")
     if not 1 <= found.seconds <= MOST:
         raise UsageError(
             f"a training job cannot run for {found.seconds} s ({found.why})",

@@ -26,7 +26,7 @@ from cvl.paths import ledger_file
 from cvl.scope import Scope, Tell, silent
 from cvl.spec import EMPTY, JobSpec, Plan, Quote, Resource
 from cvl.template import Merged
-from cvl.units import dollars
+from cvl.units import priced
 
 LAYERS = (
     "SageMaker itself, at MaxRuntimeInSeconds, whatever becomes of this machine",
@@ -62,8 +62,9 @@ class SageMaker:
 
     def plan(self, spec: JobSpec) -> Plan:
         order = self._ordered()
+        order.check_arch()
         self._ask_price(order, spec.nodes)
-        run = runtime(spec.limits, self._price)
+        run = runtime(spec.limits, self._price, self._currency())
         contents = self._chosen(spec)
         planned = order.image or f"{self._planned_uri(order)}:{self._tag(contents, spec)}"
         count = f"{spec.nodes} x " if spec.nodes > 1 else ""
@@ -85,6 +86,7 @@ class SageMaker:
             "output": str(self._ordered().output),
             "nodes": str(spec.nodes),
             "price": "" if self._price is None else str(self._price),
+            "currency": self._currency(),
             # a spot job starts again, and then reads them again
             "secrets": "there" if spec.secrets and not self._ordered().spot else "",
             **self._account.address,
@@ -98,7 +100,7 @@ class SageMaker:
         check.check(self._account, order, scope)
         scope.checkpoint()
         found = order.image or self._image(spec, scope)
-        run = runtime(spec.limits, self._price)
+        run = runtime(spec.limits, self._price, self._currency())
         body = self._request(spec, run, found).value
         self._give_input(spec, run, leases)
         scope.checkpoint()
@@ -139,6 +141,9 @@ class SageMaker:
         assert self._order is not None, "this provider was reopened: it can only attach"
         return self._order
 
+    def _currency(self) -> str:
+        return price.currency(self._account.region)
+
     def _ask_price(self, order: Order, nodes: int) -> None:
         try:
             self._price = price.hourly(self._account, order.instance_type) * nodes
@@ -152,11 +157,13 @@ class SageMaker:
             note = f"spot: up to this; waits and runs {max_wait(order, run)} s at most; {note}"
         if self._price is None:
             return Quote(max_hours=hours, note=f"{self._no_price}; {note}")
+        unit = self._currency()
         return Quote(
             price_per_hour=self._price,
             max_hours=hours,
             max_cost=cost(self._price, run.seconds + STOP),
-            note=f"up to {dollars(self._price)} an hour; {note}" if order.spot else note,
+            currency=unit,
+            note=f"up to {priced(self._price, unit)} an hour; {note}" if order.spot else note,
         )
 
     def _request(self, spec: JobSpec, run: Runtime, found: str) -> Merged:

@@ -29,7 +29,11 @@ PAUSES = (0.3, 1.0, 2.0)
 CONNECT_LIMIT, READ_LIMIT = 10.0, 60.0
 REGION = "give --region, set AWS_REGION, or one in your profile"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,62}")
-OWN = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".amazonwebservices.com.cn")
+OWN = (
+    *(".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws"),
+    *(".amazonwebservices.com.cn", ".amazonwebservices.eu", ".c2s.ic.gov", ".sc2s.sgov.gov"),
+    *(".adc-e.uk", ".hci.ic.gov"),
+)
 """How the names of AWS's own servers end, in every partition, and of those inside a VPC."""
 GIVEN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 

@@ -62,6 +62,10 @@ class Example:
         return self.root / self.path
 
 
+ARCHS = {"amd64": "amd64", "x86_64": "amd64", "arm64": "arm64", "aarch64": "arm64"}
+"""Names of processors, as files write them -> Docker's."""
+
+
 def read_example(root: Path, path: str, data: Mapping[str, object], say: Say) -> Example:
     """Make an example of a document's data, whatever its fields hold; `say` hears what is odd."""
     folder = f"{root}/{path}"
@@ -120,7 +124,15 @@ def _needs(data: Mapping[str, object], *, docker: bool) -> Needs:
         ram_gb=_first(resources.get("ram_gb"), hardware.get("min_ram_gb")),
         disk_gb=_first(resources.get("disk_gb")),
         docker=docker,
+        archs=_archs(resources.get("arch"), resources.get("platform"), container.get("platform")),
     )
+
+
+def _archs(*values: object) -> tuple[str, ...]:
+    """Return the processors that a file names, as Docker calls them: one, or a list of several."""
+    said = [word for value in values for word in texts(value)]
+    names = {part.strip().lower() for word in said for part in word.split("/")}
+    return tuple(sorted({ARCHS[name] for name in names & ARCHS.keys()}))
 
 
 def _gpus(

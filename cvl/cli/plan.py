@@ -12,7 +12,7 @@ from cvl.console import Console
 from cvl.errors import CvlError, UsageError, explained
 from cvl.spec import Plan
 from cvl.terminal import agreed, say, show, show_exact, show_json, show_text
-from cvl.units import dollars
+from cvl.units import priced
 from cvl.visible import one_line
 
 
@@ -35,7 +35,7 @@ def agreement(params: Mapping[str, Any], console: Console) -> Any:
             return
         for line in price_lines(plan):
             console.say(line)
-        console.price(plan.quote.price_per_hour)
+        console.price(plan.quote.price_per_hour, plan.quote.currency)
         if params["yes"]:
             return
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -51,8 +51,9 @@ def price_lines(plan: Plan) -> list[str]:
     quote = plan.quote
     price = f"price: {quote.note}"
     if quote.price_per_hour:
-        worst = f", at most {dollars(quote.max_cost)}" if quote.max_cost is not None else ""
-        price = f"price: {dollars(quote.price_per_hour)} an hour{worst}"
+        most, unit = quote.max_cost, quote.currency
+        worst = f", at most {priced(most, unit)}" if most is not None else ""
+        price = f"price: {priced(quote.price_per_hour, unit)} an hour{worst}"
         price += f" ({quote.note or plan.where})"
     return [price, *(f"ends it: {layer}" for layer in plan.layers)]
 

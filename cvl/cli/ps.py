@@ -13,7 +13,7 @@ from cvl.paths import ledger_file
 from cvl.process import Life, life, parse
 from cvl.remote.visitors import visitors
 from cvl.terminal import complain, show_json, show_table
-from cvl.units import elapsed
+from cvl.units import elapsed, sign
 
 SHOWN = 20
 """Runs that are shown without -a, beside those that are going on."""
@@ -75,7 +75,7 @@ def row(run: Run, ledger: Ledger) -> tuple[str, ...]:
         amount = so_far(ledger.leases(run.id), time.time(), last_of(run))
     if keeper and life(run.guardian) is Life.ALIVE:
         state += f", guardian {keeper.pid}"
-    cost = "" if amount is None else f"${amount}"
+    cost = "" if amount is None else f"{sign(run.currency)}{amount}"
     return run.id, run.example.rsplit("/", 1)[-1], run.preset, run.where, state, spent, cost
 
 

@@ -34,6 +34,8 @@ def answered(found: Example, preset: str, args: tuple[str, ...]) -> Answered:
     chosen = find_preset(found, preset)
     command = resolve(found, chosen.name, args, check=True)
     build = build_of(found, chosen.name)
+    needs = asdict(needs_of(found, chosen))
+    del needs["archs"]  # the host has the processor that it has
     return {
         "root": str(found.root),
         "preset": chosen.name,
@@ -41,5 +43,5 @@ def answered(found: Example, preset: str, args: tuple[str, ...]) -> Answered:
         "env": dict(command.env),
         "image": image_of(found),
         "build": (list(build.argv), build.image) if build else None,
-        "needs": asdict(needs_of(found, chosen)),
+        "needs": needs,
     }

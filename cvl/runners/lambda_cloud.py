@@ -52,6 +52,9 @@ LAYERS = (
     "the guardian on this machine, if cvl dies",
     "`cvl reap` from any machine with the key, past the deadline in the machine's tags",
 )
+GRACE = re.compile(
+    r"(?<![a-z0-9])g[hb]\d{2,3}(?![0-9])|arm64|aarch64|(?<![a-z])grace", re.IGNORECASE
+)
 ADDRESS = re.compile(r"[0-9A-Za-z][0-9A-Za-z.:-]{0,252}\Z")
 MOST = 10**6
 """The largest count of anything in one machine, in its own unit."""
@@ -241,7 +244,16 @@ def offer_of(entry: Json) -> Offer:
         ram_gib=_count(specs["memory_gib"]),
         disk_gib=_count(specs["storage_gib"]),
         regions=tuple(str(region["name"]) for region in regions),
+        arch=arch_of(f"{kind['name']} {described}"),
     )
+
+
+def arch_of(words: str) -> str:
+    """Return the processor of a type by its name and description: the API tells no other way.
+
+    NVIDIA's superchips (GH200, GB200, GB300, GB10) have Grace processors, which are arm64.
+    """
+    return "arm64" if GRACE.search(words) else "amd64"
 
 
 def _identity(value: object) -> str:

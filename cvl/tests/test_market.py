@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cvl import market
 from cvl.deadline import too_little
@@ -85,6 +88,61 @@ def test_it_is_taken_as_soon_as_there_is_one() -> None:
     assert found.planned(Needs()).offer.type == "small"
     choice = next(found.choices(Needs(), Scope(clock)))
     assert (choice.offer.type, choice.region) == ("small", "west")
+
+
+DEAR, CHEAP = (replace(SMALL, price_per_hour=Decimal(p)) for p in ("5", "0.25"))
+
+
+def test_waiting_keeps_the_price_that_was_agreed_to() -> None:
+    """Ten times the price is waited out, and said once; a lower one is taken."""
+    clock, said = FakeClock(), list[str]()
+    found = market_of(Shelf([TAKEN], [DEAR], [DEAR], [DEAR], [CHEAP]), patience=7200.0)
+    assert found.planned(Needs()).offer.price_per_hour == SMALL.price_per_hour
+    scope = Scope(clock, tell=lambda _phase, text: said.append(text))
+    choice = next(found.choices(Needs(), scope))
+    assert choice.offer.price_per_hour == Decimal("0.25")
+    assert [text for text in said if "$5.00" in text] == [
+        "small costs $5.00 an hour now, and $0.50 was agreed to"
+    ]
+
+
+@pytest.mark.parametrize("patience", [0.0, 100.0])
+def test_no_dearer_machine_is_rented_while_patience_lasts_nor_after(patience: float) -> None:
+    found = market_of(Shelf([SMALL], [DEAR]), patience=patience)
+    found.planned(Needs())
+    found._looked -= 10  # the question was before the person for so long
+    with pytest.raises(NoCapacity, match=r"\$0\.50 was agreed to") as caught:
+        next(found.choices(Needs(), Scope(FakeClock())))
+    assert "asks at the new price" in caught.value.hint
+
+
+def test_nor_in_another_region_nor_one_with_less_in_it() -> None:
+    found = market_of(Shelf([LARGE, SMALL], [LARGE, DEAR]))
+    found.planned(Needs())
+    choices = found.choices(Needs(), Scope(FakeClock()))
+    found.taken(next(choices), NoCapacity("none left"))
+    with pytest.raises(NoCapacity):
+        next(choices)
+    fewer = replace(SMALL, gpus=0)
+    found = market_of(Shelf([TAKEN], [fewer]), kind="small", patience=50.0)
+    found.planned(Needs())
+    with pytest.raises(NoCapacity, match="not what was agreed to"):
+        next(found.choices(Needs(), Scope(FakeClock())))
+
+
+@given(st.lists(st.decimals("0.01", "9", places=2), min_size=1, max_size=8), st.booleans())
+def test_whatever_prices_do_none_above_the_agreed_one_is_yielded(
+    prices: list[Decimal],
+    free: bool,
+) -> None:
+    first = SMALL if free else TAKEN
+    shelf = Shelf([first], *([replace(SMALL, price_per_hour=each)] for each in prices))
+    found = market_of(shelf, patience=300.0)
+    found.planned(Needs())
+    found._looked -= 10
+    with suppress(NoCapacity):
+        choice = next(found.choices(Needs(), Scope(FakeClock())))
+        assert choice.offer.price_per_hour <= SMALL.price_per_hour
 
 
 def test_who_waits_can_be_called_off() -> None:
