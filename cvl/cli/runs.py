@@ -288,9 +288,16 @@ def fetch(run_id: str, output_dir: Path | None) -> None:
                 f"what has arrived is whole; `cvl fetch {run.id}` gets the rest",
             ) from None
     if run.state is RunState.FETCHING and not foreign(run):
-        with suppress(LedgerError):  # then they are only fetched once more
-            Ledger(ledger_file()).advance(run.id, RunState.FETCHING, fetched=True)
+        note_fetched(run)
     console.close()
+
+
+def note_fetched(run: Run) -> None:
+    """Note that all results are here, where only a release is to follow."""
+    ledger = Ledger(ledger_file())
+    with suppress(LedgerError):  # then they are only fetched once more
+        if ledger.leases(run.id, open_only=True):
+            ledger.note(run.id, fetched=True)
 
 
 def found(run_id: str) -> Run:

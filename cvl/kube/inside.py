@@ -13,7 +13,7 @@ import struct
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from cvl import outside
@@ -26,6 +26,9 @@ from cvl.kube.credentials import Headers
 from cvl.kube.door import Door
 from cvl.kube.manifest import CONTAINER
 from cvl.kube.refusals import certificate_refused, understood
+
+if TYPE_CHECKING:
+    from logging import Logger
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 IN, OUT, ERR, STATUS = 0, 1, 2, 3
@@ -93,6 +96,17 @@ def installed(part: str = "exceptions") -> Any:
     return needed(f"websockets.{part}", EXTRA)
 
 
+def quiet() -> Logger:
+    """Return what hears of each broken connection with a traceback: nobody."""
+    from logging import NullHandler, getLogger
+
+    logger = getLogger("cvl.kube.inside")
+    if not logger.handlers:
+        logger.addHandler(NullHandler())
+        logger.propagate = False
+    return logger
+
+
 def _messages(connection: Any) -> Iterator[bytes]:
     closed = installed("exceptions").ConnectionClosed
     while True:
@@ -140,6 +154,7 @@ def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str], *, read
                 ping_interval=None,
                 compression=None,
                 max_size=MESSAGE,
+                logger=quiet(),
                 **more,
             )
     except exceptions.InvalidStatus as error:

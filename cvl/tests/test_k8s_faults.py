@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cvl.testing.desk import Client, Desk, wait_for
 from cvl.testing.docker_engine import Engine
 from cvl.testing.kubernetes import FAULTS, Entry, Fault, KubernetesCluster, Moment, What
 from cvl.tests.kubes import desk, ours
+from cvl.tests.test_fetching import disk
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 FOREVER = "while :; do sleep .1; done"
@@ -206,3 +208,72 @@ def test_a_job_that_is_made_late_is_found(cluster: KubernetesCluster, there: Des
         client.ended()
     assert there.cvl("reap", "-y").code == 0
     wait_for(lambda: not ours(cluster))
+
+
+BUSY = Fault(what=What.HTTP, status=503, times=0, seconds=15.0, retry_after=2)
+AWAY = Fault(what=What.OUTAGE, delay=8.0)
+CUT = Fault(what=What.RESET, on="get pods/exec", times=6)
+BARRED_FOR_A_WHILE = Fault(what=What.HTTP, on="get pods/exec", status=401, times=5)
+
+
+@pytest.mark.parametrize("fault", [BUSY, AWAY, CUT, BARRED_FOR_A_WHILE], ids=lambda f: str(f.what))
+def test_results_are_asked_for_until_they_come(
+    fault: Fault, cluster: KubernetesCluster, there: Desk
+) -> None:
+    """From the moment on at which they are first asked for; nothing is deleted meanwhile."""
+
+    def hook(entry: Entry, now: Moment) -> None:
+        if (entry.operation, now) == ("get pods/exec", Moment.RECEIVED) and not seen:
+            seen.append(entry)
+            cluster.inject(fault)
+
+    seen: list[Entry] = []
+    cluster.api.hooks.append(hook)
+    done = there.sh("echo a >a; exit 3")
+    assert done.code == 3, done.err
+    assert there.result("a") == b"a\n"
+    assert "asking again" in done.err
+    assert seen
+
+
+@pytest.mark.parametrize("how", ["timeout", "stop"])
+def test_results_of_a_job_that_was_ended_wait_for_who_wants_them(
+    how: str, cluster: KubernetesCluster, there: Desk
+) -> None:
+    """Longer than the 30 seconds that they have where nobody does."""
+
+    def hook(entry: Entry, now: Moment) -> None:
+        asks = entry.operation == "get pods/exec" and "collect" in entry.path
+        if asks and now is Moment.RECEIVED and not seen:
+            seen.append(entry)
+            cluster.inject(Fault(what=What.HTTP, on="get pods/exec", times=0, seconds=45))
+
+    seen: list[Entry] = []
+    cluster.api.hooks.append(hook)
+    limit = ("--timeout", "6s") if how == "timeout" else ()
+    with there.running(f"echo a >a; echo ready; {FOREVER}", *limit) as client:
+        client.shows(b"ready")
+        if how == "stop":
+            client.signal(signal.SIGTERM)
+        done = client.ended(150)
+    assert done.code == {"timeout": 124, "stop": 143}[how], done.err
+    assert there.result("a") == b"a\n", done.err
+    assert seen
+
+
+def test_a_full_disk_here_keeps_the_results_there(
+    cluster: KubernetesCluster, there: Desk, tmp_path: Path
+) -> None:
+    with disk(tmp_path / "small") as small:
+        done = there.sh("head -c 3000000 /dev/zero >big; exit 3", "-o", str(small / "r"))
+        assert done.code == 125
+        assert "No space left on device" in done.err
+        (run,) = there.runs()
+        assert f"`cvl fetch {run} -o DIR` gets them" in done.err
+        assert any(each.startswith("Pod") for each in ours(cluster, run))
+        got = there.cvl("fetch", run, "-o", str(tmp_path / "large"))
+        assert got.code == 0, got.err
+        assert (tmp_path / "large/big").stat().st_size == 3_000_000
+        end = there.cvl("attach", run)
+        assert end.code == 3, end.err
+    assert not ours(cluster, run)
