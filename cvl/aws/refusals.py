@@ -37,6 +37,8 @@ CREDENTIALS = {
     *("UnrecognizedClient", "InvalidSignature", "SignatureDoesNotMatch", "AuthFailure"),
     *("MissingAuthenticationToken", "IncompleteSignature", "TokenRefreshRequired"),
 }
+WORDLESS = "400"
+"""What a HEAD is refused with whose login has expired: its answer has no words."""
 DENIED = {"AccessDenied", "UnauthorizedOperation", "403"}
 MISSING = {
     *("ResourceNotFound", "RepositoryNotFound", "NoSuchEntity", "NoSuchBucket", "NoSuchKey"),
@@ -176,7 +178,7 @@ def _answered(error: Any, place: str) -> CvlError:
         busy.answered = True
         busy.wait = outside.retry_after(headers.get("retry-after"), headers.get("date"))
         return busy
-    if stem in CREDENTIALS:
+    if stem in CREDENTIALS or code == WORDLESS:
         return AuthError(text, LOGIN)
     if stem in MISSING or "not found" in message.lower():
         return Missing(text)

@@ -34,7 +34,9 @@ from cvl.scope import Scope
 from cvl.spec import JobSpec, Limits, Needs, Source, new_run_id
 from cvl.testing.sagemaker import FAULTS, AwsCloud
 from cvl.testing.sagemaker.cloud import BUCKET, missing
+from cvl.testing.sagemaker.faults import Fault
 from cvl.testing.sagemaker.model import faults_of_request
+from cvl.tests.fakes import FakeClock
 
 SHELLS = [shell for shell in (["dash"], ["bash"], ["busybox", "sh"]) if shutil.which(shell[0])]
 LIMIT = 30.0
@@ -396,6 +398,46 @@ def test_a_broken_archive_is_an_error_and_can_be_fetched_again(
     cloud.inject(FAULTS["get-object-reset"])
     fetch(Account(), place, tmp_path / "into", Scope())
     assert [each.name for each in (tmp_path / "into").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("operation", ["HeadObject", "GetObject"])
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("SlowDown", 503),
+        ("InternalError", 500),
+        ("ServiceUnavailable", 503),
+        ("RequestTimeout", 400),
+        ("ExpiredToken", 400),
+        ("TooManyRequests", 429),
+        ("", 0),
+    ],
+)
+def test_s3_is_asked_until_it_gives_the_results(
+    operation: str, code: str, status: int, cloud: AwsCloud, tmp_path: Path
+) -> None:
+    """However often it refuses, as long as there is time; also while a login has expired."""
+    archive = packed((member("file"), b"data"))
+    cloud.client("s3").put_object(Bucket=BUCKET, Key="j/output/output.tar.gz", Body=archive)
+    times = 25
+    cloud.inject(Fault(operation=operation, code=code, status=status, times=times))
+    clock, place = FakeClock(), Place.parse(f"s3://{BUCKET}/j/output")
+    fetch(Account(clock=clock), place, tmp_path / "into", Scope(clock, seconds=1800))
+    assert (tmp_path / "into/file").read_bytes() == b"data"
+    assert clock.now - FakeClock().now < 400
+
+
+def test_s3_that_gives_nothing_until_the_limit_is_told_with_where_the_results_are(
+    cloud: AwsCloud, tmp_path: Path
+) -> None:
+    archive = packed((member("file"), b"data"))
+    cloud.client("s3").put_object(Bucket=BUCKET, Key="j/output/output.tar.gz", Body=archive)
+    cloud.inject(Fault(operation="HeadObject", code="SlowDown", status=503, times=10**6))
+    clock, place = FakeClock(), Place.parse(f"s3://{BUCKET}/j/output")
+    with pytest.raises(FetchError) as caught:
+        fetch(Account(clock=clock), place, tmp_path / "into", Scope(clock, seconds=1800))
+    assert clock.now - FakeClock().now >= 1790
+    assert str(place) in caught.value.hint
 
 
 def test_a_large_archive_goes_on_where_it_was_cut(cloud: AwsCloud, tmp_path: Path) -> None:

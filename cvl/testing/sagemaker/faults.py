@@ -30,10 +30,12 @@ class Fault:
     message: str = ""
 
     def body(self) -> bytes:
-        """Return the answer that comes in place of the real one."""
+        """Return the answer that comes in place of the real one: S3 speaks XML, the others JSON."""
         if self.garbage:
             return b"<html>bad gateway</html>"
         message = self.message or f"{self.code} (injected)"
+        if self.operation.endswith("Object"):
+            return f"<Error><Code>{self.code}</Code><Message>{message}</Message></Error>".encode()
         return json.dumps({"__type": self.code, "message": message}).encode()
 
 
