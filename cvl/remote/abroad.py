@@ -28,6 +28,7 @@ NEEDS: Mapping[str, tuple[type, ...]] = {
     "ram_gb": (int, float),
     "disk_gb": (int, float),
     "docker": (bool,),
+    "archs": (list,),
 }
 MOST = 1e9
 """More than any machine has of anything; what is not a number is not below it."""
@@ -141,9 +142,10 @@ def _checked(answer: dict[str, Any]) -> Answered:
 
 def _needs(given: dict[str, Any]) -> dict[str, Any]:
     _must(isinstance(given, dict) and given.keys() <= NEEDS.keys())
+    archs = tuple(_word(each) for each in _list(given.get("archs", [])))
     for name, value in given.items():
-        _must(type(value) in NEEDS[name] and 0 <= value <= MOST)
-    return given
+        _must(type(value) in NEEDS[name] and (name == "archs" or 0 <= value <= MOST))
+    return {**given, "archs": archs} if archs else given
 
 
 def _word(value: object) -> str:
