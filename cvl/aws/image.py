@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -44,9 +44,13 @@ def provide(
     tag: str,
     base: str,
     build_args: Sequence[str],
+    login: Callable[[], Registry],
     scope: Scope,
 ) -> None:
-    """Build the image and push it. Raises `CvlError`."""
+    """Build the image and push it. Raises `CvlError`.
+
+    `login` opens the registry anew for the push: a build may outlive what opened it before.
+    """
     limited = scope.within(BUILD_LIMIT)
     if contents.dockerfile:
         base = f"cvl-base:{tag}"
@@ -64,7 +68,7 @@ def provide(
     files = ((f"{ROOT}/{name}", path, entry) for name, path, entry in contents.placed())
     feed = partial(write_tar, tree=contents.tree, files=files, ours=ours)
     docker.run(build(image, []), "building", limited, feed)
-    registry.push(image, limited)
+    login().push(image, limited)
 
 
 def tag_of(contents: Contents, *more: str) -> str:

@@ -202,7 +202,8 @@ class SageMaker:
         check.quota(self._account, order, spec.nodes, scope)
         place = place or registry.made(self._account)
         base = spec.image or ""
-        image.provide(docker, contents, place, tag, base, order.build_args, scope)
+        login = partial(registry.renewed, self._account, place)
+        image.provide(docker, contents, place, tag, base, order.build_args, login, scope)
         return f"{place.uri}:{tag}"
 
     def _give_input(self, spec: JobSpec, run: Runtime, leases: Leases) -> None:

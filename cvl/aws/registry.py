@@ -103,6 +103,11 @@ def made(account: Account) -> Registry:
         return there
 
 
+def renewed(account: Account, registry: Registry) -> Registry:
+    """Return a registry with a login of now. Raises `CvlError`."""
+    return _opened(account, registry.uri)
+
+
 def uri(account: str, region: str, partition: str) -> str:
     """Return what the repository's URI will be, without asking."""
     suffix = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cvl.aws import dialling
+from cvl.aws import dialling, image
 from cvl.aws.session import Account
 from cvl.errors import AuthError, CvlError, UsageError
+from cvl.scope import Scope
 from cvl.testing.connect_proxy import ConnectProxy
 
 pytest.importorskip("boto3")
@@ -165,3 +167,27 @@ def test_credentials_that_came_meanwhile_are_found(
     (tmp_path / "credentials").write_text(KEYS.format("A1"))
     account.once("sts", "get_caller_identity")
     assert service.asked[-1] == "A1"
+
+
+def test_a_registry_is_opened_anew_once_the_image_is_built() -> None:
+    """A build may take hours, and a login to the registry ends with the session that gave it."""
+    done: list[str] = []
+
+    class Recorded:
+        uri = "registry.example/cvl"
+
+        def run(self, words: Sequence[str], *_more: object) -> None:
+            done.append(words[0])
+
+        def push(self, image_name: str, _scope: Scope) -> None:
+            done.append(f"push {image_name}")
+
+    def login() -> Any:
+        done.append("login")
+        return there
+
+    there: Any = Recorded()
+    contents: Any = SimpleNamespace(dockerfile=False, placed=lambda: iter(()), tree=None)
+    image.provide(there, contents, there, "tag", "base", (), login, Scope())
+    assert done[-2:] == ["login", "push registry.example/cvl:tag"]
+    assert len(done) == 3
