@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from math import inf
 
 import click
 
@@ -11,7 +13,7 @@ from cvl.ledger import Ledger, Run, RunState, ps_json
 from cvl.news import latest, undriven
 from cvl.paths import ledger_file
 from cvl.process import Life, life, parse
-from cvl.remote.visitors import visitors
+from cvl.remote.visitors import put_here, visitors
 from cvl.terminal import complain, show_json, show_table
 from cvl.units import elapsed, sign
 
@@ -20,7 +22,13 @@ SHOWN = 20
 
 
 @click.command()
-@click.option("-a", "--all", "everything", is_flag=True, help="Ended runs too, all of them.")
+@click.option(
+    "-a",
+    "--all",
+    "everything",
+    is_flag=True,
+    help="All that have ended, too, and those that came to this machine from elsewhere.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def ps(everything: bool, as_json: bool) -> None:
     """List runs, newest first: where they are, how they ended, what they cost."""
@@ -36,14 +44,24 @@ def ps(everything: bool, as_json: bool) -> None:
 
 
 def listed(ledger: Ledger, limit: int | None) -> list[Run]:
-    """Return the newest runs and all that go on, our own and those from elsewhere."""
+    """Return the newest runs and all that go on, the newest first.
+
+    Runs from elsewhere follow our own, and only if all are wanted: but a cvl that was put here
+    from elsewhere is there to show them.
+    """
     own = {run.id: run for run in [*ledger.runs(limit), *ledger.runs(active_only=True)]}
-    others = visitors(lambda: {run.id for run in ledger.runs()})
-    runs = [*latest([*own.values()], ledger), *others]
-    runs.sort(key=lambda run: run.started or 0.0, reverse=True)
+    runs = newest(latest([*own.values()], ledger), limit)
+    if limit is None or put_here() is not None:
+        runs += newest(visitors(lambda: {run.id for run in ledger.runs()}), limit)
+    return runs
+
+
+def newest(runs: Iterable[Run], limit: int | None) -> list[Run]:
+    """Return at most `limit` runs, the newest first, and all that go on."""
+    ordered = sorted(runs, key=lambda run: -inf if run.started is None else run.started)[::-1]
     return [
         run
-        for place, run in enumerate(runs)
+        for place, run in enumerate(ordered)
         if limit is None or place < limit or run.state is not RunState.ENDED
     ]
 
@@ -61,7 +79,8 @@ def readable(run: Run, ledger: Ledger) -> tuple[str, ...]:
 
 def row(run: Run, ledger: Ledger) -> tuple[str, ...]:
     """Return one line of the table: with the guardian that watches over a run that goes on."""
-    spent = "" if run.started is None else elapsed((run.ended or time.time()) - run.started)
+    until = time.time() if run.ended is None else run.ended
+    spent = "" if run.started is None else elapsed(until - run.started)
     state = "unknown" if run.detail and run.exit_code is None else run.state.value
     if run.exit_code is not None:
         state = f"{run.cause or 'exited'} {run.exit_code}"

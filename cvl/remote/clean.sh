@@ -1,6 +1,6 @@
 # Tidying up: one run, the list of runs, and everything that is old.
 
-# clean: all of a run goes but its result.
+# clean: all of a run goes but its result, and what its sender has said of it.
 clean() {
     known || { say unknown; return; }
     state
@@ -56,19 +56,19 @@ old() {
     [ "$_days" = 0 ] || [ -n "$(find "$1" -mtime "+$((_days - 1))")" ]
 }
 
-# empty: remove all of a run but its result; what is root's with a container's help.
+# empty: remove all of a run but its result and meta.json; what is root's with a container's help.
 empty() {
     _help=
     set -- "$_job"
     [ "$_job" != "$_run" ] || set --
     for _file in "$_run"/* "$_run"/.[!.]*; do
-        [ "$_file" = "$_run/result" ] || set -- "$@" "$_file"
+        case $_file in "$_run/result" | "$_run/meta.json") ;; *) set -- "$@" "$_file" ;; esac
     done
     rm -rf "$@" 2>/dev/null && return
     for _file; do force "$_file" || _help=needed; done
     [ -n "$_help" ] || return 0
     load containers
-    as_root "$_image" "$_job" 'cd /r && for f in * .[!.]*; do [ "$f" = result ] || rm -rf "$f"; done' &&
+    as_root "$_image" "$_job" 'cd /r && for f in * .[!.]*; do case $f in result|meta.json) ;; *) rm -rf "$f" ;; esac; done' &&
         [ "$_job" != "$_run" ] && rmdir "$_job"
 }
 
@@ -82,7 +82,7 @@ force() {
 leftovers() {
     [ "${_help:-}" = needed ] || return 0
     _help=
-    find "$_job" "$_run" -mindepth 1 ! -name result 2>/dev/null | head -n 20 |
+    find "$_job" "$_run" -mindepth 1 ! -name result ! -name meta.json 2>/dev/null | head -n 20 |
         while IFS= read -r _file; do say warn "cannot remove $_file"; done
 }
 

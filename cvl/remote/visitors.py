@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Protocol
 
+import cvl
 from cvl.errors import Ambiguous, CvlError, NotFound, Unreadable
 from cvl.ledger import Run, RunState
 from cvl.spec import RUN_ID, ExitStatus
 
 WHERE = "this machine, from elsewhere"
+HASH = re.compile(r"[0-9a-f]{32}")
+"""How a folder is named that `setup.sh` unpacks a cvl into."""
 SMALL = 1 << 20
 """Bytes that are read of what a run's sender has said of it: arguments may be long."""
 
@@ -28,7 +32,17 @@ class Known(Protocol):
 
 def base() -> Path:
     """Return the folder that runs from elsewhere lie in."""
-    return Path("~/.cvl").expanduser()
+    return put_here() or Path("~/.cvl").expanduser()
+
+
+def put_here() -> Path | None:
+    """Return the folder that this cvl was put in from elsewhere, None for one installed here.
+
+    `setup.sh` unpacks it into lib/<hash>: whoever calls that one wants to see what came in.
+    """
+    home = Path(cvl.__file__).absolute().parents[1]
+    unpacked = HASH.fullmatch(home.name) and home.parent.name == "lib"
+    return home.parents[1] if unpacked and (home / "__main__.py").is_file() else None
 
 
 def find(prefix: str, ledger: Known) -> Run:
@@ -86,16 +100,17 @@ def _run(name: str) -> Run:
         where=WHERE,
         handle={"run": name, "base": str(base()), "place": _place(folder)},
         state=RunState.RUNNING,
-        started=_time(folder / "options") or _time(folder),
+        started=_began(folder),
         results=str(Path("cvl-runs", name).absolute()),
     )
     status = None if os.path.lexists(folder / "supervisor") else _result(folder / "result", name)
-    return _ended(run, status, _time(folder / "result")) if status else run
+    return run if status is None else _ended(run, status)
 
 
-def _ended(run: Run, status: ExitStatus, when: float | None = None) -> Run:
+def _ended(run: Run, status: ExitStatus) -> Run:
     from dataclasses import replace
 
+    when = _time(base() / "runs" / run.id / "result")
     return replace(run, state=RunState.ENDED, exit_code=int(status), cause=status.cause, ended=when)
 
 
@@ -104,7 +119,7 @@ def _told(run: Run, end: ExitStatus | Unreadable | None) -> Run:
 
     if isinstance(end, Unreadable):
         return replace(run, detail=str(end))
-    return _ended(run, end) if end else run
+    return run if end is None else _ended(run, end)
 
 
 def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus | Unreadable]:
@@ -172,6 +187,14 @@ def _text(value: object) -> str:
 
 def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
+
+
+def _began(folder: Path) -> float | None:
+    """Return when a run was started here: what its sender has said of it is never written again."""
+    try:
+        return (folder / "meta.json").lstat().st_ctime
+    except OSError:
+        return _time(folder)
 
 
 def _time(file: Path) -> float | None:

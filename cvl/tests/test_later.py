@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,66 @@ def guest(desk: Desk, host: Sshd) -> Desk:
     return place
 
 
+def environment_there(desk: Desk, host: Sshd) -> dict[str, str]:
+    """Return what somebody who logs in on the host has around them."""
+    state = desk.folder / "there"
+    return {"HOME": str(host.home), "PATH": os.environ["PATH"], "CVL_STATE_DIR": str(state)}
+
+
+def put_there(
+    host: Sshd, words: Sequence[str], env: dict[str, str], cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    """Call the cvl that was put on the host."""
+    words = [str(host.home / ".cvl/bin/cvl"), *words]
+    return subprocess.run(words, env=env, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("how", ["left", "fetched"])
+def test_how_a_run_ended_is_seen_over_there(
+    how: str, code: int, ssh_desk: Desk, host: Sshd
+) -> None:
+    """Zero is a result as any other; and what ran is still known once its files are gone."""
+    keep = ("--no-fetch",) if how == "left" else ()
+    assert ssh_desk.sh(f"echo x >result; exit {code}", *keep).code == code
+    (run,) = ssh_desk.runs()
+    env = environment_there(ssh_desk, host)
+    lines = json.loads(put_there(host, ("ps", "--json"), env, ssh_desk.folder).stdout)
+    (line,) = [line for line in lines if line["id"] == run]
+    assert line["state"] == "ended"
+    assert (line["exit_code"], line["cause"]) == (code, "exited")
+    assert (line["example"], line["preset"]) == (FOLDER, "sh")
+    assert line["started"] <= line["ended"]
+    table = put_there(host, ("ps",), env, ssh_desk.folder).stdout
+    (row,) = [row for row in table.splitlines() if row.startswith(run)]
+    assert row.split()[1:3] == ["one", "sh"]
+    assert f"exited {code}" in row
+    assert put_there(host, ("attach", run), env, ssh_desk.folder).returncode == code
+    assert put_there(host, ("stop", run), env, ssh_desk.folder).returncode == 0
+
+
+def test_ones_own_runs_come_first_and_strangers_only_if_asked_for(
+    ssh_desk: Desk, host: Sshd
+) -> None:
+    there = guest(ssh_desk, host)
+    assert there.sh("exit 3").code == 3
+    (own,) = there.runs()
+    other = detached(ssh_desk, WAIT)
+    ended = detached(ssh_desk, "exit 0")
+    wait_for(lambda: {run["id"]: run for run in ssh_desk.ps()}[ended]["exit_code"] is not None)
+    assert [line["id"] for line in json.loads(there.cvl("ps", "--json").out)] == [own]
+    assert len(there.cvl("ps").out.splitlines()) == 2
+    assert [line["id"] for line in there.ps()][:3] == [own, ended, other]
+    rows = there.cvl("ps", "-a").out.decode().splitlines()
+    assert [row.split()[0] for row in rows[1:4]] == [own, ended, other]
+    assert "exited 0" in rows[2]
+    env = environment_there(ssh_desk, host)
+    found = json.loads(put_there(host, ("ps", "--json"), env, ssh_desk.folder).stdout)
+    assert [line["id"] for line in found][:2] == [ended, other], "that one is there to show them"
+    go(ssh_desk, host, other)
+    assert [ssh_desk.cvl("attach", run).code for run in (other, ended)] == [0, 0]
+
+
 def test_a_guest_sees_follows_and_stops_what_came_in(ssh_desk: Desk, host: Sshd) -> None:
     run = detached(ssh_desk, "echo x >result; echo one; " + WAIT + "echo two; exit 3")
     there = guest(ssh_desk, host)
@@ -198,22 +259,10 @@ def test_what_a_guest_stops_is_stopped_for_all(ssh_desk: Desk, host: Sshd) -> No
 
 
 def test_the_cvl_that_was_put_there_does_all_that(ssh_desk: Desk, host: Sshd) -> None:
-    run = detached(ssh_desk, "echo one; sleep 1000")
-    env = {
-        "HOME": str(host.home),
-        "PATH": os.environ["PATH"],
-        "CVL_STATE_DIR": str(ssh_desk.folder / "there"),
-    }
+    run, env = detached(ssh_desk, "echo one; sleep 1000"), environment_there(ssh_desk, host)
 
     def cvl(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(host.home / ".cvl/bin/cvl"), *words],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ssh_desk.folder,
-        )
+        return put_there(host, words, env, ssh_desk.folder)
 
     assert run in [line["id"] for line in json.loads(cvl("ps", "--json").stdout)]
     assert run in cvl("ps").stdout

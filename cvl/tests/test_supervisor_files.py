@@ -351,10 +351,11 @@ def test_pack_tells_what_it_could_not_read(host: Host) -> None:
 # --- tidying up
 
 
-def test_clean_leaves_the_result(host: Host) -> None:
-    host.start("one", "echo hello >f; echo out\n", {"tree/f": b"1"}, follow=1, cache="c", tree="t")
+def test_clean_leaves_the_result_and_what_ran(host: Host) -> None:
+    files = {"tree/f": b"1", "run/meta.json": b"{}"}
+    host.start("one", "echo hello >f; echo out\n", files, follow=1, cache="c", tree="t")
     assert host.ask("clean", id="one").answers == ["result exited 0 4"]
-    assert listed(host.run("one")) == ["result"]
+    assert listed(host.run("one")) == ["meta.json", "result"]
     assert host.ask("status", id="one").last == "result exited 0 4"
     assert host.ask("follow", id="one").answers == ["result exited 0 4"]
     assert host.ask("clean", id="one").answers == ["result exited 0 4"]
