@@ -118,15 +118,14 @@ class Drive:
             return self._over(known, cause or Cause.STOPPED, "released")
         try:
             execution = self._attached()
-            if known:
+            if known is not None:
                 return self._ending.settle(execution, known)
             return self.follow(execution, stoppable=True, cause=cause)
         except (StillOpen, LedgerError):
             raise
         except Exception as error:
-            if self._ending.kept:
-                raise
-            if may_pass(error) and not cause and not known and self.leases.any_open():
+            undecided = cause is None and known is None
+            if self._ending.kept or (may_pass(error) and undecided and self.leases.any_open()):
                 raise
             return self._over(known, Cause.LOST, said(error))
 
@@ -250,10 +249,12 @@ class Drive:
             ) from error
 
     def _attached(self, handle: Mapping[str, str] | None = None) -> Execution:
-        return self._provider.attach(handle or self._record.handle, self._progress.tell)
+        known = self._record.handle if handle is None else handle
+        return self._provider.attach(known, self._progress.tell)
 
     def _over(self, known: ExitStatus | None, cause: Cause, detail: str = "") -> ExitStatus:
-        return self._ending.over(known or self._progress.status(cause, detail))
+        status = self._progress.status(cause, detail) if known is None else known
+        return self._ending.over(status)
 
     def _asked(self, execution: Execution) -> ExitStatus | None:
         try:

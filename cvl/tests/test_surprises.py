@@ -50,8 +50,10 @@ class Rented:
     settle: float = 0.1
     secrets: Mapping[str, str] = field(default_factory=dict)
     handle_: Mapping[str, str] = field(default_factory=lambda: {"run": RUN})
+    asked: list[str] = field(default_factory=list)
 
     def _at(self, place: str) -> None:
+        self.asked.append(place)
         if place == self.where:
             raise self.surprise
 
@@ -186,6 +188,37 @@ def test_whoever_stops_a_run_releases_it(kind: str, where: str, options: engine.
     record = running(there)
     engine.recover(record, there, ledger, options, cause=Cause.STOPPED)
     assert (there.alive, ledger.run(RUN).state) == (False, RunState.ENDED)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("where", ["attach", "fetch"])
+def test_an_end_that_is_known_stays_the_end(where: str, code: int, options: engine.Options) -> None:
+    """Zero as any other: whoever goes on has not to ask for it, and concludes nothing else."""
+    there, ledger = Rented(where, SURPRISES["unreadable"]), Ledger(ledger_file())
+    running(there)
+    ledger.advance(RUN, RunState.FETCHING, status=ExitStatus(code, run_id=RUN))
+    status = engine.recover(ledger.run(RUN), there, ledger, options, cause=None)
+    assert (int(status), status.cause) == (code, Cause.EXITED)
+    noted = ledger.run(RUN)
+    assert (noted.state, noted.exit_code, noted.cause) == (RunState.ENDED, code, Cause.EXITED)
+    assert (there.alive, "chunks" in there.asked, "poll" in there.asked) == (False, False, False)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("code", [0, 3])
+def test_what_is_only_to_be_released_keeps_its_end(
+    code: int, at_once: bool, options: engine.Options
+) -> None:
+    there, ledger = Rented(), Ledger(ledger_file())
+    running(there)
+    ledger.advance(RUN, RunState.FETCHING, status=ExitStatus(code, run_id=RUN))
+    if not at_once:
+        ledger.advance(RUN, RunState.RELEASING)
+    status = engine.recover(
+        ledger.run(RUN), there, ledger, options, cause=Cause.STOPPED, at_once=at_once
+    )
+    assert (int(status), status.cause) == (code, Cause.EXITED)
+    assert (ledger.run(RUN).exit_code, there.alive) == (code, False)
 
 
 @pytest.mark.parametrize("where", PLACES)
