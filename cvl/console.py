@@ -13,27 +13,31 @@ import time
 from collections.abc import Callable
 from decimal import Decimal
 from errno import EIO, EPIPE
-from select import select
 from typing import TYPE_CHECKING
 
 from cvl.errors import CvlError
 from cvl.hidden import clean
 from cvl.nodes import prefix
 from cvl.scope import BACK, SILENT, WARNING
-from cvl.spec import EXIT_CODES, ExitStatus, LogChunk
-from cvl.terminal import say
+from cvl.screen import SCREEN, columns
+from cvl.spec import EXIT_CODES, Cause, ExitStatus, LogChunk
+from cvl.terminal import say, spelt
 from cvl.units import elapsed, priced, size
 from cvl.visible import one_line
 
 if TYPE_CHECKING:
-    from rich.status import Status
     from rich.text import Text
 
 QUIET_SPELL = 0.4
-"""Seconds without output after which the status line comes back."""
+"""Seconds after which the status line comes: what is over by then needs none."""
+TURN = 0.25
+"""Seconds between two looks of it."""
+MARKS = "|/-\\"
+"""What turns at its beginning: that it does shows that we are alive."""
 AGAIN = 60.0
 """Seconds after which the same line is worth being said again."""
-PAID = frozenset({"booting", "running"})
+RUNNING = "running"
+PAID = frozenset({"booting", RUNNING})
 """Phases from the first of which on a rented machine costs money."""
 LASTING = frozenset({"building", "pushing", "fetched", "left", "cost"})
 """Phases worth a line of their own: what they say is still wanted afterwards."""
@@ -42,8 +46,14 @@ SHOWN = LASTING | {"waiting", "renting", "booting", "upload", "stopping", "fetch
 MOVING = frozenset({"upload", "fetch"})
 """Those that are told over and over, how far they are: a line each `PACE` seconds says enough."""
 PACE = 10.0
+OVER = frozenset({"fetching", "left", "releasing"})
+"""Phases of a job that writes no more."""
+DUMB = frozenset({"dumb", "unknown"})
+"""What TERM names a terminal that cannot move its cursor."""
 SPINNER = 2
 """Columns before the status line's words."""
+NARROW = 8
+"""Columns with less than which nothing can be said."""
 STATUS = 200
 """Characters of what the status line tells, beside its numbers."""
 
@@ -68,13 +78,15 @@ class Console:
         self._doing = "", ""
         self._moved: dict[str, float] = {}
         self._column_zero: dict[int, bool] = {}
-        live = not quiet and os.isatty(1) and os.isatty(2) and os.environ.get("TERM") != "dumb"
-        self._status = StatusLine() if live else None
+        able = os.isatty(1) and os.isatty(2) and os.environ.get("TERM") not in DUMB
+        self._status = StatusLine() if able and not quiet else None
 
     def phase(self, name: str, text: str) -> None:
         if name == WARNING:
             self.warn(text)
             return
+        if name in OVER:
+            SCREEN.job_over()
         if name not in {SILENT, BACK}:
             self._doing = name, text
         if self._status:
@@ -99,16 +111,21 @@ class Console:
             self._told = line, now
             self.say(line)
 
-    def price(self, rate: Decimal, currency: str = "USD") -> None:
-        """Let the status line tell what is spent, at so much an hour."""
+    def price(self, rate: Decimal, currency: str = "USD", seconds: float | None = None) -> None:
+        """Let the status line tell what is spent, at so much an hour, since so many seconds."""
         if self._status:
-            self._status.price(rate, currency)
+            self._status.price(rate, currency, seconds)
+
+    def since(self, seconds: float) -> None:
+        """Let the status line count from so many seconds ago."""
+        if self._status:
+            self._status.since(seconds)
 
     def output(self, chunk: LogChunk) -> None:
+        if self._status:
+            self._status.heard(len(chunk.data))
         if not self._shows_output:
             return
-        if self._status:
-            self._status.aside(chunk.data)
         with self._lock:
             self._many = self._many or chunk.node > 0
             self._write(self._prefixed(chunk) if self._many else chunk.data)
@@ -118,23 +135,23 @@ class Console:
 
     def say(self, text: str) -> None:
         """Write one line of our own to stderr."""
-        if self._status:
-            self._status.aside(b"\n")
-        with self._lock:
-            say(f"cvl: {text}")
+        say(f"cvl: {text}")
 
     def ended(self, status: ExitStatus) -> None:
         """Say how the run ended, unless it simply succeeded; a failure of ours always."""
         self.close()
-        if status and (not self._quiet or EXIT_CODES.get(status.cause) == CvlError.exit_code):
+        simply = status.cause is Cause.EXITED and int(status) == 0 and not status.detail
+        ours = EXIT_CODES.get(status.cause) == CvlError.exit_code
+        if not simply and status.cause is not Cause.DETACHED and (ours or not self._quiet):
             detail = f" ({status.detail})" if status.detail else ""
             cause = status.cause.value.replace("-", " ")
             self.say(f"{status.run_id}: {cause}, exit code {int(status)}{detail}")
 
     def close(self) -> None:
-        """Take the status line away; idempotent."""
+        """Take the status line away, and what the job has left on the terminal; idempotent."""
         if self._status:
             self._status.close()
+        SCREEN.job_over()
 
     def _prefixed(self, chunk: LogChunk) -> bytes:
         mark = prefix(chunk.node)
@@ -144,95 +161,90 @@ class Console:
         return start + body
 
     def _write(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left and not self._out_closed:
-            try:
-                left = left[os.write(1, left) :]
-            except BlockingIOError:  # somebody else has made it so
-                select([], [1], [])
-            except OSError as error:
-                # whoever read us has gone; the run goes on, its log is complete
-                self._out_closed = True
-                if error.errno not in {EPIPE, EIO}:
-                    say(f"cvl: cannot write the output here: {error.strerror}; `cvl logs` has it")
+        if self._out_closed:
+            return
+        try:
+            SCREEN.job(data)
+        except OSError as error:
+            # whoever read us has gone; the run goes on, its log is complete
+            self._out_closed = True
+            if error.errno not in {EPIPE, EIO}:
+                say(f"cvl: cannot write the output here: {error.strerror}; `cvl logs` has it")
 
 
 class StatusLine:
-    """One line at the bottom of the terminal, drawn by rich, away while the job writes."""
+    """What the bottom line says: phase, elapsed, the job's bytes a second, what is spent."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
-        self._phase, self._text, self._bytes = "", "", 0
-        self._rate, self._currency, self._rented = Decimal(0), "USD", 0.0
-        self._last, self._at_line_start = 0.0, True
-        self._lock = threading.Lock()
-        self._line: Status | None = None
-        self._shown = False
+        self._phase, self._text = "preparing", ""
+        self._bytes, self._heard_since = 0, self._began
+        self._rate: Decimal | None = None
+        self._currency = "USD"
+        self._rented: float | None = None
         self._closed = threading.Event()
+        SCREEN.give_way()
         threading.Thread(target=self._keep, daemon=True).start()
 
     def phase(self, name: str, text: str) -> None:
         """Show another phase."""
         self._phase, self._text = name, text
-        if name in PAID and not self._rented:
+        if name in PAID and self._rented is None:
             self._rented = time.monotonic()
+        if name == RUNNING and self._bytes == 0:
+            self._heard_since = time.monotonic()
 
-    def price(self, rate: Decimal, currency: str = "USD") -> None:
-        """Show what is spent, at so much an hour, once it begins."""
+    def since(self, seconds: float) -> None:
+        """Count from so many seconds ago: the run began before we did."""
+        self._began = time.monotonic() - max(seconds, 0.0)
+
+    def price(self, rate: Decimal, currency: str = "USD", seconds: float | None = None) -> None:
+        """Show what is spent, at so much an hour, once it begins, or since so many seconds."""
         self._rate, self._currency = rate, currency
+        if seconds is not None:
+            self._rented = time.monotonic() - max(seconds, 0.0)
 
-    def aside(self, data: bytes) -> None:
-        """Step aside for output that ends in `data`."""
-        with self._lock:
-            self._bytes += len(data)
-            self._last = time.monotonic()
-            self._at_line_start = data.endswith(b"\n")
-            self._hide()
+    def heard(self, count: int) -> None:
+        """Count bytes of the job."""
+        self._bytes += count
 
     def close(self) -> None:
         """Go away for good."""
         self._closed.set()
-        with self._lock:
-            self._hide()
+        SCREEN.bottom("", 0)
 
     def _keep(self) -> None:
-        while not self._closed.wait(QUIET_SPELL / 2):
-            with self._lock:
-                idle = time.monotonic() - self._last > QUIET_SPELL
-                if self._closed.is_set() or not (idle and self._at_line_start):
-                    continue
-                self._show()
-
-    def _show(self) -> None:
-        if self._line is None:
-            from rich.console import Console as RichConsole
-            from rich.status import Status
-
-            self._line = Status("", console=RichConsole(stderr=True))
-        self._line.update(self._words(self._line.console.width))
-        if not self._shown:
-            self._line.start()
-            self._shown = True
-
-    def _hide(self) -> None:
-        if self._line and self._shown:
-            self._line.stop()
-            self._shown = False
+        turn = 0
+        while not self._closed.wait(QUIET_SPELL if turn == 0 else TURN):
+            words = self._words(columns())
+            text = f"{MARKS[turn % len(MARKS)]} {words.plain}"
+            SCREEN.bottom(spelt(text), SPINNER + words.cell_len)
+            turn += 1
+            if self._closed.is_set():
+                SCREEN.bottom("", 0)
 
     def _words(self, width: int) -> Text:
         from rich.text import Text  # a string would be read as markup
 
-        spent = max(time.monotonic() - self._began, 0.1)
-        rate = f" · {size(int(self._bytes / spent))}/s" if self._bytes else ""
-        told = Text(one_line(clean(f"{self._phase} {self._text}"), STATUS))
-        numbers = Text(f" · {elapsed(spent)}{rate}{self._cost()}")
-        told.truncate(max(width - SPINNER - numbers.cell_len, 1), overflow="ellipsis")
-        words = told + numbers  # on one line: what a terminal wraps otherwise than we think stays
+        now = time.monotonic()
+        told = Text(one_line(clean(f"{self._phase} {self._text}".rstrip()), STATUS))
+        numbers = Text(f" · {elapsed(now - self._began)}{self._speed(now)}{self._cost(now)}")
+        most = width - SPINNER - 1  # a line that ends in the last column may wrap
+        told.truncate(max(most - numbers.cell_len, 1), overflow="ellipsis")
+        words = told + numbers
+        if most >= NARROW:
+            words.truncate(most)
         words.no_wrap, words.overflow = True, "crop"
         return words
 
-    def _cost(self) -> str:
-        if not (self._rate and self._rented):
+    def _speed(self, now: float) -> str:
+        if self._bytes == 0:
             return ""
-        hours = Decimal(str(time.monotonic() - self._rented)) / 3600
+        spent = max(now - self._heard_since, 0.1)
+        return f" · {size(int(self._bytes / spent))}/s"
+
+    def _cost(self, now: float) -> str:
+        if self._rate is None or self._rented is None:
+            return ""
+        hours = Decimal(str(now - self._rented)) / 3600
         return f" · {priced(self._rate * hours, self._currency)}"

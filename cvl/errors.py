@@ -3,6 +3,7 @@
 ::
 
     CvlError                     exit 125, as in `docker run`
+    ├── NotAgreed                asked, the user said no; exit 130 for Ctrl-C
     ├── UsageError               exit 2: the command line, a file or a value is wrong
     │   ├── NotFound             no such example, preset, run or runner
     │   └── Ambiguous            more than one fits
@@ -50,6 +51,15 @@ class CvlError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(clean(message))
         self.hint = clean(hint)
+
+
+class NotAgreed(CvlError):
+    """The user was asked and did not agree: what was asked for is not done."""
+
+    def __init__(self, message: str, *, interrupted: bool = False) -> None:
+        super().__init__(message)
+        if interrupted:
+            self.exit_code = 130
 
 
 class UsageError(CvlError):

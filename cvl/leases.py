@@ -220,7 +220,8 @@ class Leases:
         if made is None or line.created is None:
             return line
         lasted = at - made
-        if abs((line.released or now) - line.created - lasted) <= JUMP:
+        until = now if line.released is None else line.released
+        if abs(until - line.created - lasted) <= JUMP:
             return line
         return replace(line, released=line.created + lasted)
 
@@ -258,7 +259,7 @@ class Leases:
         try:
             return bool(self._release.open())
         except LedgerError:
-            return bool(self._owner.settle)  # 0 where nothing is ever made
+            return self._owner.settle > 0  # 0 where nothing is ever made
 
     def still_open(self) -> list[str]:
         """Return what is not seen gone, one line each."""
@@ -281,10 +282,11 @@ def spent(lines: Iterable[Lease], now: float, last: float | None = None) -> Deci
     for line in lines:
         if line.price_per_hour is None or line.created is None:
             continue
-        ends = line.released or now
+        ends = now if line.released is None else line.released
         if ends < line.created - JUMP or (last is not None and ends > last + JUMP):
             return None
-        total = (total or Decimal(0)) + cost(line.price_per_hour, ends - line.created)
+        part = cost(line.price_per_hour, ends - line.created)
+        total = part if total is None else total + part
     return total
 
 

@@ -190,13 +190,14 @@ class Machines:
         )
 
     def _order(self, spec: JobSpec, choice: Choice, keys: RunKeys, limit: Deadline) -> Order:
-        now = None if choice.obstacle else self._cloud.now()
+        there = None if choice.obstacle else self._cloud.now()
+        now = time.time() if there is None else there
         return Order(
             run_id=spec.run_id,
             owner=Ledger(ledger_file()).id(),
             offer=choice.offer,
             region=choice.region,
-            deadline=(now or time.time()) + limit.seconds,
+            deadline=now + limit.seconds,
             host_key=keys.host_key,
             host_public_key=keys.host_public_key,
             public_key=keys.public_key,

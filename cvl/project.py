@@ -55,7 +55,7 @@ class Own:
         if self.layer is None:
             return name == "local"
         default = self.layer.options.get("runner")
-        return name in self.layer.runners or name == (default or "local")
+        return name in self.layer.runners or name == ("local" if default is None else default)
 
     def reaches(self, host: Value) -> bool:
         """Return whether the user's files name this host, in just these words."""

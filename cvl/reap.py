@@ -107,7 +107,11 @@ def _nobody_s(orphan: Orphan, why: str) -> Finding:
 
 def dearest_first(found: Iterable[Finding]) -> list[Finding]:
     """Return findings in the order in which they are ended: by what they cost an hour."""
-    return sorted(found, key=lambda each: each.price_per_hour or Decimal(0), reverse=True)
+
+    def rate(each: Finding) -> Decimal:
+        return Decimal(0) if each.price_per_hour is None else each.price_per_hour
+
+    return sorted(found, key=rate, reverse=True)
 
 
 def overdue(
@@ -146,9 +150,10 @@ def reason(each: Resource, run: Run | None, here: str, now: float | None, *, alo
         return f"its deadline was {moment(each.deadline)}"
     if run is not None and (not each.owner or each.owner == here):
         return f"{run.id} has ended" if run.state is RunState.ENDED else ""
-    made = None if now is None else stamp(each.run_id, now)
-    if each.deadline is None and alone and made and now and now - made > UNTAGGED_AGE:
-        return "its run has no machine"
+    if each.deadline is None and alone and now is not None:
+        made = stamp(each.run_id, now)
+        if made is not None and now - made > UNTAGGED_AGE:
+            return "its run has no machine"
     return ""
 
 

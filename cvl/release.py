@@ -128,7 +128,7 @@ class Release:
             if line.state is not LeaseState.RELEASING:
                 self._ledger.releasing(line)
             # what costs nothing is told again only while it is listed: requests are few
-            again = line.price_per_hour is not None or not self._unseen.get(line.key)
+            again = line.price_per_hour is not None or self._unseen.get(line.key, 0) == 0
             if line.id and again:
                 self._try(partial(self._owner.destroy, line.resource))
 
@@ -294,6 +294,6 @@ def named(resource: Resource) -> str:
 
 def shown(line: Lease) -> str:
     """Return a line of the ledger for a person: what it is and what it costs."""
-    price = f" at ${line.price_per_hour}/h" if line.price_per_hour else ""
+    price = f" at ${line.price_per_hour}/h" if line.price_per_hour is not None else ""
     unsure = " (if it exists)" if line.state is LeaseState.INTENDED else ""
     return f"{line.kind} {line.name}{' ' + line.id if line.id else ''}{price}{unsure}"

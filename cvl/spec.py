@@ -196,16 +196,22 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """What a run costs, in decimal money. A price not to be had is None and `note` says why."""
+    """What a run costs, in decimal money. A price not to be had is None and `note` says why.
+
+    `rented` is False where nothing is rented for the run, so that there is nothing to agree to;
+    what is rented at no price, or at one that nobody could tell, is agreed to like any other.
+    """
 
     price_per_hour: Decimal | None = None
     max_hours: Decimal | None = None
     max_cost: Decimal | None = None
     currency: str = "USD"
     note: str = ""
+    rented: bool = True
 
 
 FREE = Quote(
+    rented=False,
     price_per_hour=Decimal(0),
     max_cost=Decimal(0),
     note="your own machine: nothing is rented",

@@ -112,7 +112,7 @@ class Work:
     def _pause(self, seconds: float) -> None:
         """Wait, but not past the limit, for then there is more to do."""
         left = self._ears.left()
-        time.sleep(min(seconds, left) if left else seconds)
+        time.sleep(seconds if left is None or left == 0 else min(seconds, left))
 
     def _now(self) -> str:
         """Return what is to be done by now: the limit may have passed, or SIGTERM come."""

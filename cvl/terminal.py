@@ -1,4 +1,4 @@
-"""The only place that writes lines of ours; `console.py` beside it writes the job's output.
+"""The only place that makes lines of ours; `screen.py` puts them where there is room for them.
 
 Whatever a line holds may have come from outside, so each is cleaned here: of secrets (`hidden.py`)
 and of what acts on a terminal (`visible.py`). None fails because the terminal's encoding lacks a
@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
+from cvl.errors import NotAgreed, UsageError
 from cvl.hidden import clean
+from cvl.screen import SCREEN
 from cvl.visible import LINE, many_lines, one_line
 
+YES, NO = frozenset({"y", "yes"}), frozenset({"n", "no", ""})
 CELL = 256
 """Characters of one cell of a table that are shown; the last cell of a row may fill a line."""
 
@@ -68,11 +71,26 @@ def say_json(value: object) -> None:
         _write(sys.stderr, _json(value))
 
 
-def agreed(question: str) -> bool:
-    """Ask on the terminal whether to go on; no is the default. Raises `click.Abort` on Ctrl-C."""
-    import click
+def agree(question: str, otherwise: str, *, nobody: str = "nobody is there to ask") -> None:
+    """Ask on the terminal whether to go on; no is the default.
 
-    return click.confirm(f"cvl: {one_line(clean(question))}", err=True)
+    Raises `NotAgreed`, which says `otherwise` was done, for a no, the end of the input or Ctrl-C;
+    `UsageError` where nobody can answer.
+    """
+    if not (_terminal(sys.stdin) and _terminal(sys.stderr)):
+        raise UsageError(nobody, "agree with -y")
+    try:
+        while (answer := SCREEN.ask(f"cvl: {one_line(clean(question))} [y/N]:").lower()) not in YES:
+            if answer in NO:
+                raise NotAgreed(f"not agreed; {otherwise}")
+    except KeyboardInterrupt:
+        raise NotAgreed(f"not agreed; {otherwise}", interrupted=True) from None
+
+
+def spelt(text: str) -> str:
+    """Return a text as stderr can show it, a character each for those that it cannot."""
+    encoding = (sys.stderr and sys.stderr.encoding) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def never_fail_on_encoding() -> None:
@@ -92,5 +110,9 @@ def _json(value: object, indent: int | None = None) -> str:
 def _write(stream: TextIO | None, text: str) -> None:
     if stream is None:  # it was closed when we began
         return
-    encoding = stream.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    SCREEN.line(stream, text)
+
+
+def _terminal(stream: TextIO | None) -> bool:
+    """Return whether a person is at the other end of one of the standard files."""
+    return stream is not None and not stream.closed and stream.isatty()

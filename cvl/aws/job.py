@@ -161,7 +161,7 @@ class TrainingJob:
         except Missing as error:
             whose.confirm(self._account, noted(self._handle))
             now = time.monotonic()
-            self._missed = self._missed or now
+            self._missed = now if self._missed is None else self._missed
             if now - self._missed < SETTLE:
                 raise Unreachable(f"{self._job} is not to be seen yet: {error}") from error
             raise

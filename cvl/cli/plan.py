@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 from cvl.cli.notice import notify
 from cvl.console import Console
-from cvl.errors import CvlError, UsageError, explained
+from cvl.errors import explained
 from cvl.spec import Plan
-from cvl.terminal import agreed, say, show, show_exact, show_json, show_text
+from cvl.terminal import agree as agree_to
+from cvl.terminal import say, show, show_exact, show_json, show_text
 from cvl.units import priced
 from cvl.visible import one_line
 
@@ -31,17 +31,16 @@ def agreement(params: Mapping[str, Any], console: Console) -> Any:
         notify()
         if params["dry_run"]:
             raise Planned(plan)
-        if not plan.quote.price_per_hour:
+        if not plan.quote.rented or plan.obstacle is not None:
             return
         for line in price_lines(plan):
             console.say(line)
-        console.price(plan.quote.price_per_hour, plan.quote.currency)
+        if plan.quote.price_per_hour is not None:
+            console.price(plan.quote.price_per_hour, plan.quote.currency)
         if params["yes"]:
             return
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise UsageError("this costs money, and nobody is there to ask", "agree with -y")
-        if not agreed("go ahead?"):
-            raise CvlError("not agreed; nothing was rented")
+        nobody = "this costs money, and nobody is there to ask"
+        agree_to("go ahead?", "nothing was rented", nobody=nobody)
 
     return agree
 
@@ -50,7 +49,7 @@ def price_lines(plan: Plan) -> list[str]:
     """Return the price and what would end the run, for a person."""
     quote = plan.quote
     price = f"price: {quote.note}"
-    if quote.price_per_hour:
+    if quote.price_per_hour is not None and quote.rented:
         most, unit = quote.max_cost, quote.currency
         worst = f", at most {priced(most, unit)}" if most is not None else ""
         price = f"price: {priced(quote.price_per_hour, unit)} an hour{worst}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -13,7 +12,7 @@ import click
 from cvl import reap as reaping
 from cvl.cli.survey import Survey
 from cvl.console import Console
-from cvl.errors import CvlError, Elsewhere, StillOpen, UsageError, explained
+from cvl.errors import CvlError, Elsewhere, StillOpen, explained
 from cvl.hidden import whole
 from cvl.ledger import Ledger, Run
 from cvl.paths import ledger_file
@@ -22,7 +21,7 @@ from cvl.provider import Provider
 from cvl.reap import Finding
 from cvl.runners import reopen
 from cvl.scope import Scope
-from cvl.terminal import agreed, show, show_json, show_text
+from cvl.terminal import agree, show, show_json, show_text
 from cvl.together import together
 
 END_LIMIT = 3600.0
@@ -120,7 +119,7 @@ def when_agreed(survey: Survey, *, dry_run: bool, as_json: bool) -> int:
     if dry_run or not found:
         survey.tell()
         return survey.code
-    agree(found)
+    agree(f"end {'these' if len(found) > 1 else 'this'}?", "nothing was ended")
     code = ended(found, survey)
     survey.tell()
     return max(code, survey.code)
@@ -148,14 +147,6 @@ def show_found(found: Sequence[Finding], *, as_json: bool) -> None:
         show(f"{each.provider} {each.kind} {each.name} {each.id}".rstrip() + f"{rate}: {each.why}")
     if not found:
         show("nothing to reap")
-
-
-def agree(found: Sequence[Finding]) -> None:
-    """Ask on a terminal. Raises `UsageError` where nobody is there, `CvlError` for a no."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("nobody is there to ask", "agree with -y")
-    if not agreed(f"end {'these' if len(found) > 1 else 'this'}?"):
-        raise CvlError("not agreed; nothing was ended")
 
 
 def ended(found: Sequence[Finding], survey: Survey) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -35,6 +36,7 @@ from cvl.remote.visitors import find, foreign
 from cvl.runlog import RunLog, run_folder
 from cvl.runners import BUILT_IN, reopen
 from cvl.scope import DeadlineExceeded, Scope
+from cvl.screen import SCREEN
 from cvl.spec import FETCH_LIMIT, GRACE, Cause, ExitStatus
 from cvl.terminal import complain
 from cvl.together import together
@@ -68,6 +70,8 @@ def logs(run_id: str, follow: bool) -> None:
                 so_far(execution, cursor, console)
     except KeyboardInterrupt:
         return
+    finally:
+        console.close()
 
 
 def so_far(execution: Execution, after: str, console: Console) -> None:
@@ -98,12 +102,26 @@ def attach(run_id: str, quiet: bool) -> int:
                 so_far(execution, "", console)
         console.ended(run.status)
         return int(run.status)
+    count(run, console)
     try:
         status = watched(run, console) if foreign(run) else driven(run, console)
     finally:
         console.close()
     console.ended(status)
     return int(status)
+
+
+def count(run: Run, console: Console) -> None:
+    """Let the status line count the time and the money of a run from its beginning."""
+    now = time.time()
+    if run.started is not None:
+        console.since(now - run.started)
+    if run.price_per_hour is not None:
+        leases = Ledger(ledger_file()).leases(run.id)
+        paid = [lease.created for lease in leases if lease.price_per_hour is not None]
+        began = min((each for each in paid if each is not None), default=None)
+        spent = None if began is None else now - began
+        console.price(run.price_per_hour, run.currency, spent)
 
 
 @click.command()
@@ -210,14 +228,21 @@ def stopped(run: Run, grace: float, ledger: Ledger, console: Console) -> ExitSta
 def until_ended(run: Run, execution: Execution, scope: Scope) -> ExitStatus:
     """Wait until the job is seen ended: by us, or by whoever drives the run and ends the rent."""
     try:
-        while (status := noted(run) or bounded(execution.poll, scope)) is None:
+        while (status := seen_ended(run, execution, scope)) is None:
             scope.sleep(0.2)
     except DeadlineExceeded:
         raise LostContact(
             f"{run.id} was not seen to end on {run.where}",
             f"it may still run there; `cvl stop {run.id}` tries again",
         ) from None
-    return noted(run) or status
+    known = noted(run)
+    return status if known is None else known
+
+
+def seen_ended(run: Run, execution: Execution, scope: Scope) -> ExitStatus | None:
+    """Return how a run has ended: as noted here, else as its machine tells."""
+    known = noted(run)
+    return bounded(execution.poll, scope) if known is None else known
 
 
 def noted(run: Run) -> ExitStatus | None:
@@ -328,7 +353,8 @@ def execution_of(
     run: Run, console: Console, handle: Mapping[str, str] | None = None
 ) -> Iterator[Execution]:
     """Attach to a run, and let go of it in the end; `console` hears what is waited for."""
-    execution = reopen(run.runner, run.handle).attach(handle or run.handle, console.phase)
+    known = run.handle if handle is None else handle
+    execution = reopen(run.runner, run.handle).attach(known, console.phase)
     try:
         yield execution
     finally:
@@ -337,11 +363,9 @@ def execution_of(
 
 def show(path: Path, size: int) -> None:
     """Copy the first `size` bytes of a log to stdout, byte for byte."""
-    if not size:
+    if size == 0:
         return
     with path.open("rb") as log:
         while data := log.read(min(size, CHUNK)):
             size -= len(data)
-            left = memoryview(data)
-            while left:
-                left = left[os.write(1, left) :]
+            SCREEN.job(data)

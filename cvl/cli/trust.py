@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +17,7 @@ from cvl.config_file import FILE, content, layer
 from cvl.errors import CvlError, NotFound, UsageError
 from cvl.owners import believed
 from cvl.project import Project, allowed, counts, display, items
-from cvl.terminal import agreed, show
+from cvl.terminal import agree, show
 
 LOOKED_AT = (FILE, "examples", ".git")
 """What of a folder is read on the way up."""
@@ -63,7 +62,7 @@ def agree_to(place: Path, *, yes: bool) -> None:
     for each in news:
         show(each)
     if not yes:
-        ask()
+        agree("trust this, as it is now?", "nothing is trusted")
     with told_if_not_kept():
         store.keep(agreement(place, found, owner))
     show(f"trusted: {place}{', as it is now' if found else ''}")
@@ -124,14 +123,6 @@ def whole(text: str) -> Iterator[str]:
     """Yield a line, in parts if it is long: a terminal is shown no more than the ends of those."""
     for at in range(0, len(text), PART):
         yield text[at : at + PART]
-
-
-def ask() -> None:
-    """Ask on a terminal. Raises `UsageError` where nobody is there, `CvlError` for a no."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError("nobody is there to ask", "agree with -y")
-    if not agreed("trust this, as it is now?"):
-        raise CvlError("not agreed; nothing is trusted")
 
 
 def agreement(place: Path, found: Project | None, owner: int | None) -> store.Trust:

@@ -82,7 +82,7 @@ class Kubernetes:
             runner=self.name,
             where=f"{count}{order.image or 'a pod'} in namespace {order.namespace}",
             request=made,
-            quote=Quote(note=f"{PRICE}; {_limits(order, spec)}"),
+            quote=Quote(note=f"{PRICE}; {_limits(order, spec)}", rented=False),
             layers=LAYERS,
             warnings=(*self._warnings(spec), *warnings),
             format="yaml",

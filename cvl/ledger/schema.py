@@ -109,6 +109,7 @@ def lease_of(row: Row) -> Lease:
     it = Columns(row)
     resource_id = it.text("id")
     unknown = LeaseState.LIVE if resource_id else LeaseState.INTENDED
+    intended = it.moment("intended")
     lease = Lease(
         key=it.key("key"),
         run_id=it.text("run_id"),
@@ -121,7 +122,7 @@ def lease_of(row: Row) -> Lease:
         price_per_hour=it.money("price_per_hour"),
         note=it.text("note"),
         context=it.texts("context"),
-        intended=it.moment("intended") or 0.0,
+        intended=0.0 if intended is None else intended,
         created=it.moment("created"),
         released=it.moment("released"),
     )

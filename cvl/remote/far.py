@@ -114,7 +114,7 @@ class FarSide:
         script finds `$base` and `$nonce` set. Raises `HostError`: what the connection says, that
         no command of ours is run, `Silent` after `limit` seconds (`ASK_LIMIT`); and as `scope`.
         """
-        limit, nonce = limit or ASK_LIMIT, _nonce()
+        limit, nonce = ASK_LIMIT if limit is None else limit, _nonce()
         code = text.encode("utf-8", ESCAPE)
         with self.within(limit, scope) as until:
             stream = self.stream(SCRIPT, nonce)

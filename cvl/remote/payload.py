@@ -112,7 +112,8 @@ def _bare(member: bytes, entry: Entry, mtime: int | None) -> bytes:
     """Return the header of a link or a folder."""
     if entry.kind == "l":
         link = entry.content
-        return header(Member(name=member, kind=LINK, mode=0o777, mtime=mtime or 0, link=link))
+        when = 0 if mtime is None else mtime
+        return header(Member(name=member, kind=LINK, mode=0o777, mtime=when, link=link))
     made = int(time.time()) if mtime is None else mtime
     return header(Member(name=member + b"/", kind=FOLDER, mode=0o755, mtime=made))
 

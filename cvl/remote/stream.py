@@ -295,7 +295,7 @@ class Stream:
                     scope, heard = longest.within(limit), self._heard
                     outer.heard()
                 scope.checkpoint()
-            while (code := self._waited(min(LOOK, scope.remaining() or 0.0))) is None:
+            while (code := self._waited(LOOK)) is None:  # a look is short beside any limit
                 scope.checkpoint()
                 if self.complete:
                     break

@@ -53,7 +53,8 @@ class Report:
         """Return the figures."""
         ends = [each.to_terminate for each in self.outcomes if each.to_terminate is not None]
         killed = [each for each in self.outcomes if each.status is not None and each.status < 0]
-        guarded = [each.to_terminate for each in killed if each.guarded and each.to_terminate]
+        lasted = [each.to_terminate for each in killed if each.guarded]
+        guarded = [each for each in lasted if each is not None]
         return {
             "points tried": len(self.outcomes),
             "different": len({str(each.point) for each in self.outcomes}),

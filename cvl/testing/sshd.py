@@ -185,7 +185,7 @@ class Sshd:
     def host_line(self, port: int | None = None) -> str:
         """Return the server's line for a known_hosts file."""
         kind, key = (self.folder / "host_key.pub").read_text().split()[:2]
-        return f"[{self.address}]:{port or self.port} {kind} {key}\n"
+        return f"[{self.address}]:{self.port if port is None else port} {kind} {key}\n"
 
     def _sshd_config(self, port: int) -> str:
         session = " ".join(f'"{name}={value}"' for name, value in self._session.items() if value)

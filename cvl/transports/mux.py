@@ -72,7 +72,7 @@ class MuxProcess:
         if self._code is None:
             from subprocess import TimeoutExpired
 
-            raise TimeoutExpired("ssh", timeout or 0.0)
+            raise TimeoutExpired("ssh", 0.0 if timeout is None else timeout)
         return self._code
 
     def kill(self) -> None:

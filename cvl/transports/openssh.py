@@ -72,8 +72,10 @@ class OpenSSH:
             options += _pinned(str(Path(known_hosts).absolute()), new=accept_new)
         elif accept_new:
             options += _option("StrictHostKeyChecking", "accept-new")
-        for flag, value in (("-l", user or self._to.user), ("-p", port or self._to.port)):
-            options += [flag, str(value)] if value else []
+        login = self._to.user if user is None else user
+        options += [] if login is None else ["-l", login]
+        door = self._to.port if port is None else port
+        options += [] if door is None else ["-p", str(door)]
         seconds, count = alive
         self._options = [
             *options,

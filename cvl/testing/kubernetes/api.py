@@ -216,7 +216,7 @@ class Api:
             namespace=call.target.namespace,
             matches=matching(call),
             start=version,
-            seconds=float(seconds) if seconds else None,
+            seconds=float(seconds) if seconds is not None and seconds > 0 else None,
             bookmarks=request.flag("allowWatchBookmarks"),
             initial=initial,
             shown=self._shown(call),

@@ -196,7 +196,7 @@ def _deliver(
 
 
 def _status(code: int | None) -> Obj:
-    if not code:
+    if code is None or code == 0:
         return {"metadata": {}, "status": "Success"}
     return {
         "metadata": {},

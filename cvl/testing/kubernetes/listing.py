@@ -34,7 +34,7 @@ def listed(world: World, call: Call) -> tuple[list[Obj], Obj]:
     if start:
         found = [obj for obj in found if _place(obj) > start]
     about: Obj = {"resourceVersion": str(version)}
-    if limit and len(found) > limit:
+    if limit is not None and 0 < limit < len(found):
         about["remainingItemCount"] = len(found) - limit
         found = found[:limit]
         token = json.dumps({"v": version, "start": _place(found[-1])})

@@ -49,7 +49,8 @@ class Watch:
 
     def run(self, wire: Wire) -> None:
         """Send events until the time is over or the client has gone."""
-        seconds = self._wanted.seconds or random.uniform(*TIMEOUT)
+        asked = self._wanted.seconds
+        seconds = random.uniform(*TIMEOUT) if asked is None else asked
         ends = self._clock.monotonic() + seconds
         marked = self._clock.monotonic()
         try:

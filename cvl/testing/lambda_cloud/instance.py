@@ -173,7 +173,8 @@ class Instance:
     def _live(self, now: float) -> None:
         if self._since(What.PREEMPTED, now):
             self.become(Status.PREEMPTED)
-            self.ended = (self.healthy or now) + self.faults[What.PREEMPTED].delay
+            since = now if self.healthy is None else self.healthy
+            self.ended = since + self.faults[What.PREEMPTED].delay
             self.host.power_cut()
         elif self.host.ready_at is not None and not self.host.alive:
             self.become(Status.UNHEALTHY)

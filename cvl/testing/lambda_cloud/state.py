@@ -119,7 +119,9 @@ class Cloud:
         return [
             each
             for each in self.instances.values()
-            if each.status is not Status.TERMINATED or now < (each.gone_at or now) + linger
+            if each.status is not Status.TERMINATED
+            or each.gone_at is None
+            or now < each.gone_at + linger
         ]
 
     def show(self, instance: Instance) -> Json:

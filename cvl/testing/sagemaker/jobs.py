@@ -68,7 +68,8 @@ class Job:
 
     def billable(self) -> int:
         """Return the seconds that are billed, for each instance."""
-        return 0 if self.began is None else max(1, round((self.ended or time.time()) - self.began))
+        until = time.time() if self.ended is None else self.ended
+        return 0 if self.began is None else max(1, round(until - self.began))
 
     def described(self) -> dict[str, Any]:
         """Return the answer of DescribeTrainingJob."""
@@ -152,7 +153,7 @@ class Runner:
             job.move("InProgress", "Interrupted", "Interrupted")
             shutil.rmtree(self._root, ignore_errors=True)
             return False
-        codes = [code for code in attempt.codes() if code]
+        codes = [code for code in attempt.codes() if code not in {None, 0}]
         self._upload(attempt, failed=bool(codes) and not why)
         if why:
             return self._end("Stopped", why)
