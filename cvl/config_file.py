@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cvl.errors import UsageError
+from cvl.octets import everywhere, own
 from cvl.owners import judged
 from cvl.values import dataclass
 
@@ -84,7 +85,8 @@ def _parsed(path: Path, data: bytes) -> dict[str, object]:
         if line.count(b".") > DOTS and not line.lstrip().startswith(b"#"):
             raise UsageError(f"{path}:{number}: more than {DOTS} dots in one line")
     try:
-        return tomllib.loads(data.decode())
+        found: dict[str, object] = everywhere(tomllib.loads(data.decode()), own)
+        return found
     except UnicodeDecodeError as error:
         line_number = data[: error.start].count(b"\n") + 1
         raise UsageError(f"{path}:{line_number}: not UTF-8 text") from error

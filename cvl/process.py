@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from cvl.digest import blake2b
+from cvl.octets import octets
 from cvl.values import dataclass
 
 PROC = Path("/proc")
@@ -107,7 +108,7 @@ def _machine() -> str:
     """Return a digest: machine-id(5) asks that the id itself is not shown around."""
     for path in MACHINE_IDS:
         if known := _text(path):
-            return blake2b(f"cvl {known} {os.uname().nodename}".encode(), digest_size=8).hexdigest()
+            return blake2b(octets(f"cvl {known} {os.uname().nodename}"), digest_size=8).hexdigest()
     return ""
 
 

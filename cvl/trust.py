@@ -12,6 +12,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from cvl.octets import dumped, loaded
 from cvl.owners import stranger
 from cvl.paths import private, state_dir
 from cvl.values import dataclass
@@ -93,11 +94,10 @@ def everything() -> list[Trust]:
 
 def keep(agreed: Trust) -> None:
     """Note an agreement, in place of an earlier one for that folder. Raises `OSError`."""
-    import json
     from dataclasses import asdict
     from tempfile import NamedTemporaryFile
 
-    folder, data = private(folder_of_notes()), json.dumps(asdict(agreed))
+    folder, data = private(folder_of_notes()), dumped(asdict(agreed))
     with NamedTemporaryFile("w", dir=folder, delete=False) as out:  # 0600, as mkstemp makes it
         try:
             out.write(data)
@@ -140,9 +140,8 @@ def _read(note: Path) -> Trust | None:
             if not ours or not stat.S_ISREG(status.st_mode):
                 return None
             data = opened.read(LIMIT)
-        import json
 
-        said = json.loads(data)
+        said = loaded(data)
     except (OSError, ValueError, RecursionError):
         return None
     return _agreement(said) if isinstance(said, dict) else None

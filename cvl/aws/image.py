@@ -16,6 +16,7 @@ from cvl.aws.registry import Registry
 from cvl.container.contents import REPO, WORKSPACE, Contents, write_tar
 from cvl.digest import blake2b
 from cvl.errors import UsageError
+from cvl.octets import octets
 from cvl.scope import Scope
 
 BUILD_LIMIT = 4 * 3600.0
@@ -61,7 +62,7 @@ def provide(
     image = f"{registry.uri}:{tag}"
     scope.tell("building", f"{image}, with the example's files")
     ours = {
-        "Dockerfile": layer(base).encode(),
+        "Dockerfile": octets(layer(base)),
         f"{ROOT}{ENTRY}": ENTRY_FILE.read_bytes(),
         **{f"{ROOT}/{folder}/": b"" for folder in (WORKSPACE, REPO)},
     }
@@ -75,7 +76,7 @@ def tag_of(contents: Contents, *more: str) -> str:
     """Return a tag for an image with just these contents; `more` is what else makes it."""
     digest = blake2b(FORMAT, digest_size=10)
     for part in (contents.tree.id, contents.folder, ENTRY_FILE.read_text(), *more):
-        digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(octets(part) + b"\0")
     words = re.findall(r"[a-z0-9]+", contents.folder.rpartition("/")[2].lower())
     return "-".join([*words, digest.hexdigest()])[-128:].lstrip("-")
 

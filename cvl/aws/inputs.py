@@ -8,7 +8,6 @@ own, which is deleted with all its versions as soon as the job has it.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
@@ -17,6 +16,7 @@ from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing
 from cvl.aws.session import Account
 from cvl.errors import Unreachable, UsageError
+from cvl.octets import octets
 from cvl.spec import RUN_ID, JobSpec, Resource
 
 KIND = "s3-input"
@@ -54,7 +54,7 @@ def exports(env: Mapping[str, str]) -> bytes:
 
 def quoted(word: str) -> bytes:
     """Return a word for a POSIX shell, byte for byte. Raises `UsageError` for a NUL."""
-    data = os.fsencode(word)
+    data = octets(word)
     if b"\0" in data:
         raise UsageError("an argument holds a NUL byte", "no program can be given one")
     return b"'" + data.replace(b"'", b"'\\''") + b"'"

@@ -14,6 +14,7 @@ from typing import Any
 from cvl.aws.refusals import Missing
 from cvl.aws.session import Account
 from cvl.errors import Rejected
+from cvl.octets import utf8
 from cvl.spec import LogChunk
 from cvl.values import dataclass
 
@@ -143,7 +144,7 @@ class LogReader:
                 parts.append(message[: found.start()])  # a last line that was not ended
             else:
                 parts.append(message if message.endswith("\n") or cut(message) else message + "\n")
-        return "".join(parts).encode("utf-8", "surrogateescape")
+        return utf8("".join(parts))
 
     def _cursor(self) -> str:
         rows = {name: [mark.token, mark.count] for name, mark in self._marks.items()}
@@ -152,7 +153,7 @@ class LogReader:
 
 def cut(message: str) -> bool:
     """Return whether a line goes on in the next event, for all that one takes is in this."""
-    size = len(message.encode("utf-8", "surrogateescape"))
+    size = len(utf8(message))
     return any(most - LONGEST < size <= most for most in MOST)
 
 

@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from cvl.aws.session import Account
 from cvl.digest import blake2b
 from cvl.errors import CvlError
+from cvl.octets import octets
 from cvl.paths import private, replace_file, state_dir
 
 SERVICE = "AmazonSageMaker"
@@ -37,7 +38,7 @@ def hourly(account: Account, instance_type: str) -> Decimal:
     """Return the on-demand price of one instance, an hour, in `currency`. Raises `CvlError`."""
     region = account.region
     key = "\0".join((instance_type, *account.address.values()))
-    note = state_dir() / "prices" / blake2b(key.encode(), digest_size=8).hexdigest()
+    note = state_dir() / "prices" / blake2b(octets(key), digest_size=8).hexdigest()
     with suppress(OSError, InvalidOperation):
         if time.time() - note.stat().st_mtime < KEPT:
             return Decimal(note.read_text())

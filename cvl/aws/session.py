@@ -19,6 +19,7 @@ from cvl.aws.refusals import EXTRA, boundary
 from cvl.encrypted import address
 from cvl.errors import AuthError, CvlError, Unreachable, UsageError
 from cvl.extras import loading, needed
+from cvl.octets import readable
 from cvl.outside import http_date
 from cvl.scope import Clock, SystemClock
 
@@ -173,7 +174,7 @@ class Account:
         self, client: Client, service: str, operation: str, parameters: Mapping[str, Any]
     ) -> Reply:
         with boundary(service):
-            reply: Reply = getattr(client, operation)(**parameters)
+            reply: Reply = getattr(client, operation)(**readable(parameters, "AWS"))
         self._heard(reply)
         return reply
 

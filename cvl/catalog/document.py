@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import yaml
 from yaml.events import (
@@ -25,6 +25,8 @@ from yaml.events import (
     ScalarEvent,
     SequenceEndEvent,
 )
+
+from cvl.octets import UTF8, everywhere, own
 
 Keys = tuple[str, ...]
 Note = tuple[int, str]
@@ -81,6 +83,14 @@ def parse(
         return _broken(_line_of(read), str(error.reason))
 
 
+def _of_the_system(found: Document) -> Document:
+    """Return what a file says as the system here would: it names files and arguments."""
+    if UTF8:
+        return found
+    lines = {tuple(everywhere(keys, own)): line for keys, line in found.lines.items()}
+    return replace(found, data=everywhere(found.data, own), lines=lines)
+
+
 class _Unusable(Exception):
     """The file breaks a rule of ours."""
 
@@ -120,7 +130,8 @@ def _document(
     if isinstance(more := next(events), DocumentStartEvent):
         raise _Unusable(_line(more), "there is more than one document in this file")
     if isinstance(data, dict):
-        return Document(data=data, lines=reader.lines, notes=tuple(_some(reader.notes)))
+        found = Document(data=data, lines=reader.lines, notes=tuple(_some(reader.notes)))
+        return _of_the_system(found)
     what = EMPTY if data is None else "the file holds no `key: value` pairs"
     return _broken(_line(start), what)
 

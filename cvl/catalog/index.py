@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from cvl.catalog.example import Example, Problem, read_example
 from cvl.catalog.root import FILE, walk
+from cvl.octets import dumped, loaded
 from cvl.paths import private, replace_file
 
 _FORMAT = 1
@@ -143,7 +143,7 @@ def _open(root: Path, env: Mapping[str, str]) -> _Cache:
             status = os.fstat(opened.fileno())
             if status.st_uid != os.getuid() or status.st_mode & 0o022:
                 return _Cache(root=root, file=file)
-            stored = json.load(opened)
+            stored = loaded(opened.read())
         if (stored["format"], stored["root"]) != (_FORMAT, str(root)):
             return _Cache(root=root, file=file)
         entries = {path: _entry(*fields) for path, fields in stored["files"].items()}
@@ -179,7 +179,7 @@ def _save(cache: _Cache, paths: Iterable[str]) -> None:
         for path in paths
         if (entry := cache.entries.get(path))
     }
-    text = json.dumps({"format": _FORMAT, "root": str(cache.root), "files": files})
+    text = dumped({"format": _FORMAT, "root": str(cache.root), "files": files})
     with contextlib.suppress(OSError):
         private(cache.file.parent)
         replace_file(cache.file, text.encode("ascii"))

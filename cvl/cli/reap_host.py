@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from cvl.console import Console
 from cvl.errors import AuthError, HostKeyError, Unreachable, explained
 from cvl.ledger import Ledger, Run
@@ -75,6 +77,6 @@ def sweep(host: str, bases: set[str], days: int, ledger: Ledger, console: Consol
             console.say(f"{base or host}: {explained(error)}")
             worst = 125
             continue
-        for line in listing.decode(errors="surrogateescape").split("\n")[:-1]:
+        for line in os.fsdecode(listing).split("\n")[:-1]:
             show(f"{base or host}: {line}")  # never a line of its own making
     return worst

@@ -14,6 +14,7 @@ from cvl.encrypted import address
 from cvl.errors import CvlError, UsageError
 from cvl.guardian import environment
 from cvl.hidden import key
+from cvl.octets import octets
 from cvl.paths import anchored, config_dir, private, replace_file
 from cvl.privacy import trouble
 
@@ -148,11 +149,11 @@ def by_systemd(words: list[str], env_file: Path, text: str, environ: Mapping[str
             systemctl("daemon-reload")
 
     with whole(env_file, undo):
-        write_privately(service, service_unit(words, env_file).encode())
+        write_privately(service, octets(service_unit(words, env_file)))
         write_privately(timer, TIMER.encode())
         systemctl("daemon-reload")
         systemctl("enable", timer.name)
-        write_privately(env_file, text.encode())
+        write_privately(env_file, octets(text))
         systemctl("enable", "--now", timer.name)
     return f"cvl-reap.timer runs `cvl reap -y` every 10 minutes ({timer})"
 
@@ -211,7 +212,7 @@ def by_cron(words: list[str], env_file: Path, text: str) -> str:
 
     with whole(env_file, undo):
         set_crontab("\n".join([*kept, line, ""]), words)
-        write_privately(env_file, text.encode())
+        write_privately(env_file, octets(text))
     return "a line in your crontab runs `cvl reap -y` every 10 minutes"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 
@@ -11,6 +10,7 @@ import click
 from cvl.catalog import Example, Lookup, build_of, find, find_preset, image_of, needs_of, resolve
 from cvl.cli.settings import configured_root, settings
 from cvl.errors import CvlError
+from cvl.octets import dumped, loaded
 from cvl.remote.abroad import Answered
 from cvl.terminal import show_exact
 
@@ -18,7 +18,7 @@ from cvl.terminal import show_exact
 @click.command(hidden=True)
 def resolve_() -> None:
     """Read `{example, preset, args, nonce}` on stdin; write the answer after a line `cvl:NONCE`."""
-    question = json.load(sys.stdin)
+    question = loaded(sys.stdin.buffer.read())
     answer: Answered = {}
     try:
         found = find(question["example"], Lookup(configured=configured_root(settings())))
@@ -26,7 +26,7 @@ def resolve_() -> None:
         answer |= answered(found, question["preset"], tuple(question["args"]))
     except CvlError as error:
         answer["error"] = (str(error), error.hint)
-    show_exact(f"cvl:{question['nonce']}\n{json.dumps(answer)}")
+    show_exact(f"cvl:{question['nonce']}\n{dumped(answer)}")
 
 
 def answered(found: Example, preset: str, args: tuple[str, ...]) -> Answered:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cvl.errors import UsageError
 from cvl.hidden import whole
+from cvl.octets import own
 from cvl.runners.given import NAMES, is_name
 
 EXPORT = re.compile(r"\Aexport[ \t]+")
@@ -18,7 +19,7 @@ def environment(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in files:
         try:
-            text = file.read_bytes().decode("utf-8-sig")
+            text = own(file.read_bytes().decode("utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"{file} cannot be read: {reason(error)}", "one NAME=VALUE a line, in UTF-8"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cvl.catalog.script import script_text
 from cvl.errors import UsageError
+from cvl.octets import ESCAPE, own
 from cvl.spec import JobSpec
 
 SHELL = frozenset({"bash", "sh"})
@@ -33,13 +34,13 @@ def command(spec: JobSpec, entry_command: str | None) -> tuple[str, ...]:
         return spec.argv
     assert spec.source is not None
     folder = spec.source.root / spec.source.folder
-    text = script_text(folder / spec.argv[1], "surrogateescape")
+    text = script_text(folder / spec.argv[1], ESCAPE)
     if text is not None and not (spec.needs.docker and starts_docker(text)):
         return spec.argv
     names = [f"{spec.preset}.py", *(["train.py"] if "train" in spec.preset else [])]
     there = [("python", name, *spec.argv[2:]) for name in names if (folder / name).is_file()]
-    own = docker_runs(text or "", spec.argv[2:], folder)
-    if found := own or next(iter(there), None):
+    said = docker_runs(own(text or ""), spec.argv[2:], folder)
+    if found := said or next(iter(there), None):
         return found
     why = "starts Docker itself, which no job in a container can"
     if text is None:

@@ -5,7 +5,6 @@ A request is repeated here only where that is safe; whoever creates something de
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from cvl.kube.credentials import Headers
 from cvl.kube.door import Door, Doors
 from cvl.kube.kubeconfig import Access, configured
 from cvl.kube.refusals import understandable, understood
+from cvl.octets import to_send
 from cvl.paths import absolutes
 from cvl.scope import Clock, SystemClock
 from cvl.units import variable
@@ -232,7 +232,7 @@ class Client:
             return door.pool.request(
                 method,
                 door.access.server + path + (f"?{urlencode(query)}" if query else ""),
-                body=None if body is None else json.dumps(body).encode(),
+                body=None if body is None else to_send(body, "Kubernetes"),
                 headers=sent,
                 timeout=limits,
                 retries=False,

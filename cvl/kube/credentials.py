@@ -25,6 +25,7 @@ from cvl.hidden import key, learn
 from cvl.kube import kubefile
 from cvl.kube.kubeconfig import Access
 from cvl.kube.plugin import LOGIN, ask
+from cvl.octets import shared, utf8
 from cvl.paths import replace_file
 from cvl.values import dataclass
 
@@ -78,7 +79,7 @@ class Credentials:
         if user.get("username"):
             self._look_at_the_way()
             learn(str(user.get("password", "")))
-            pair = f"{user['username']}:{user.get('password', '')}".encode()
+            pair = utf8(shared(f"{user['username']}:{user.get('password', '')}"))
             return (("Authorization", f"Basic {base64.b64encode(pair).decode()}"), *acting)
         return acting
 

@@ -26,6 +26,7 @@ from cvl.kube.credentials import Headers
 from cvl.kube.door import Door
 from cvl.kube.manifest import CONTAINER
 from cvl.kube.refusals import certificate_refused, understood
+from cvl.octets import utf8
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -117,7 +118,7 @@ def _messages(connection: Any) -> Iterator[bytes]:
         except Exception as error:
             raise Unreachable(f"the command's connection broke: {reason(error)}") from error
         if message:
-            yield message if isinstance(message, bytes) else message.encode()
+            yield message if isinstance(message, bytes) else utf8(message)
 
 
 def _connected(client: Client, pod: str, argv: Sequence[str], *, reads: bool) -> Any:

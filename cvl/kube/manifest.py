@@ -15,6 +15,7 @@ from typing import Any
 from cvl.errors import UsageError
 from cvl.kube.order import DAY, Order, hold, job_name, leave, lifetime, runtime
 from cvl.nodes import NODE_RANK, variables
+from cvl.octets import plain, utf8
 from cvl.spec import JobSpec
 from cvl.values import dataclass
 
@@ -114,12 +115,11 @@ CODE_MARK = "-files-"
 
 def secret(order: Order, marks: Marks, spec: JobSpec, *, shown: bool) -> Made:
     """Return the Secret with what the user forwards."""
-    for name, value in spec.secrets.items():
-        _text(value, f"the value of {name}")
+    known = {name: _text(value, f"the value of {name}") for name, value in spec.secrets.items()}
     if shown:
         values = {"stringData": {name: f"<redacted:{name}>" for name in spec.secrets}}
     else:
-        values = {"data": {name: _base64(value.encode()) for name, value in spec.secrets.items()}}
+        values = {"data": {name: _base64(utf8(value)) for name, value in known.items()}}
     return {**_head("v1", "Secret", _env_secret(marks.run_id), order, marks), **values}
 
 
@@ -348,16 +348,6 @@ def _base64(data: bytes) -> str:
 
 def _text(word: str, what: str) -> str:
     """Return a word that a JSON document can hold. Raises `UsageError`, without the word."""
-    if "\0" in word or not _encodable(word):
-        raise UsageError(
-            f"{what} is no text: it holds a NUL byte or is not UTF-8", "Kubernetes takes text"
-        )
-    return word
-
-
-def _encodable(word: str) -> bool:
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    if "\0" in word:
+        raise UsageError(f"{what} holds a NUL byte", "Kubernetes takes text")
+    return plain(word, what, "Kubernetes")

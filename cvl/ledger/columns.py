@@ -6,11 +6,12 @@ has shown, text that is no UTF-8. Whoever cleans up must see the other columns a
 
 from __future__ import annotations
 
-import json
 import math
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
+
+from cvl.octets import loaded, own
 
 if TYPE_CHECKING:
     from sqlite3 import Row
@@ -49,9 +50,9 @@ class Columns:
         """Return text, "" if there is none."""
         value = self._value(name)
         if isinstance(value, str):
-            return value
+            return own(value)
         if isinstance(value, bytes):
-            return decoded(value)
+            return own(decoded(value))
         return self._lost(name, "")
 
     def key(self, name: str) -> int:
@@ -126,7 +127,7 @@ class Columns:
 
     def _json(self, name: str) -> object:
         try:
-            return json.loads(self.text(name))
+            return loaded(self.text(name))
         except (ValueError, RecursionError):
             return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cvl.ledger.columns import Columns
 from cvl.ledger.values import Lease, LeaseState, Run, RunState, money
+from cvl.octets import dumped, shared, utf8
 from cvl.spec import Cause
 
 if TYPE_CHECKING:
@@ -142,11 +142,11 @@ def _sql(value: object) -> Sql:
         case Enum():
             return str(value.value)
         case str():
-            return value if _encodable(value) else value.encode("utf-8", "surrogatepass")
+            return _stored(shared(value))
         case Mapping():
-            return json.dumps(dict(value))
+            return dumped(dict(value))
         case _:
-            return json.dumps(value)
+            return dumped(value)
 
 
 def _cause(it: Columns) -> Cause | None:
@@ -159,9 +159,9 @@ def _cause(it: Columns) -> Cause | None:
         return None
 
 
-def _encodable(text: str) -> bool:
+def _stored(text: str) -> str | bytes:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return utf8(text, "surrogatepass")
+    return text

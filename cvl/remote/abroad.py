@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from cvl.errors import NotFound, NotReady, Unreadable, UsageError
+from cvl.octets import dumped, loaded, octets
 from cvl.remote.far import FarSide
 from cvl.remote.record import shown
 from cvl.spec import Build, JobSpec, Needs, Source, new_run_id
@@ -94,7 +94,7 @@ def _job(answer: Answered, args: Sequence[str]) -> JobSpec:
 def _asked(far: FarSide, question: Mapping[str, object]) -> Answered | None:
     """Return the answer, None if there is nobody who can answer."""
     nonce = secrets.token_hex(8)
-    data = json.dumps({**question, "nonce": nonce}).encode()
+    data = dumped({**question, "nonce": nonce}).encode()
     stream, said = far.script(ASKING, data, LIMIT)
     if not stream.complete:
         raise far.unanswered(stream)
@@ -105,7 +105,7 @@ def _asked(far: FarSide, question: Mapping[str, object]) -> Answered | None:
 def parsed(said: bytes, where: str) -> Answered:
     """Read what `cvl _resolve` answered, checked in every detail. Raises `Unreadable`."""
     try:
-        return _checked(json.loads(said))
+        return _checked(loaded(said))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         start = shown(said[:LIMIT_SHOWN].decode("utf-8", "replace"))
         raise Unreadable(
@@ -152,7 +152,7 @@ def _word(value: object) -> str:
     """Return a text that an argument of a process can be."""
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(value)
-    value.encode("utf-8", "surrogateescape")
+    octets(value)
     return value
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import cvl
 from cvl.digest import blake2b
 from cvl.errors import CvlError, MissingTool, NotReady
+from cvl.octets import octets
 from cvl.paths import cache_dir, private, replace_file
 from cvl.values import dataclass
 
@@ -105,7 +106,7 @@ def _key(package: Path, dependencies: list[Path]) -> str:
     digest = blake2b(cvl.__version__.encode(), digest_size=8)
     seen = [*_stats(str(package)), *((str(path), path.stat()) for path in dependencies)]
     for path, stat in sorted(seen):
-        digest.update(f"{path}\0{stat.st_mtime_ns}\0{stat.st_size}\0".encode(errors="replace"))
+        digest.update(octets(f"{path}\0{stat.st_mtime_ns}\0{stat.st_size}\0"))
     return digest.hexdigest()
 
 

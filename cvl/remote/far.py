@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from cvl.errors import CvlError, NotReady, Silent, Unreachable, UsageError
+from cvl.octets import octets
 from cvl.provider import Transport
 from cvl.remote.library import library
 from cvl.remote.request import PREFACE, REQUEST, SCRIPT
@@ -43,7 +44,6 @@ LOOK = 'test ! -d "$base" || echo yes'
 """What tells whether there is a base at all."""
 
 Headers = Sequence[tuple[str, str]]
-ESCAPE = "surrogateescape"
 
 
 class Writable(Protocol):
@@ -115,7 +115,7 @@ class FarSide:
         no command of ours is run, `Silent` after `limit` seconds (`ASK_LIMIT`); and as `scope`.
         """
         limit, nonce = ASK_LIMIT if limit is None else limit, _nonce()
-        code = text.encode("utf-8", ESCAPE)
+        code = octets(text)
         with self.within(limit, scope) as until:
             stream = self.stream(SCRIPT, nonce)
             stream.hold(_opening(nonce, f"{len(code)} {self.base}") + code)
@@ -140,7 +140,7 @@ class FarSide:
         lines = [f"nonce {nonce}", f"verb {verb}"]
         lines += [f"{key} {value}" for key, value in headers]
         stream = self.stream(REQUEST, nonce, quiet=verb in {"start", "follow"})
-        head = "\n".join([*lines, "", ""]).encode("utf-8", ESCAPE)
+        head = octets("\n".join([*lines, "", ""]))
         stream.hold(_opening(nonce, f"{library().hash} {self.base}") + head)
         return stream
 
@@ -327,4 +327,4 @@ def _nonce() -> str:
 
 def _opening(nonce: str, rest: str) -> bytes:
     """Return what the standard input of our commands begins with (`request`)."""
-    return PREFACE + f"cvl {nonce} {rest}\n".encode("utf-8", ESCAPE)
+    return PREFACE + octets(f"cvl {nonce} {rest}\n")

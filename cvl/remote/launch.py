@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from cvl.digest import blake2b
 from cvl.errors import HostError, LostContact, NotConnected, NotReady, Silent, Unreachable
+from cvl.octets import dumped, octets
 from cvl.remote.far import FarSide, Feed, Headers, Writable
 from cvl.remote.job import RemoteJob
 from cvl.remote.stream import Answer, Stream
@@ -209,17 +209,17 @@ class Cargo:
 def run_files(spec: JobSpec, setup: Setup) -> dict[str, bytes | Path]:
     """Return the files of a run, by their names in the tar: content, or the local file to copy."""
     files: dict[str, bytes | Path] = {
-        "run/job.sh": _encode(f"exec {shlex.join(spec.argv)}\n"),
-        "run/env.sh": _encode(exports({**spec.env, **spec.secrets})),
-        "run/place": _encode(place(spec, setup)),
-        "run/meta.json": json.dumps(about(spec)).encode(),
+        "run/job.sh": octets(f"exec {shlex.join(spec.argv)}\n"),
+        "run/env.sh": octets(exports({**spec.env, **spec.secrets})),
+        "run/place": octets(place(spec, setup)),
+        "run/meta.json": dumped(about(spec)).encode(),
     }
     if setup.in_place:
         files["run/inplace"] = b""
     if spec.build:
-        files["run/build.sh"] = _encode(build_script(spec.build))
+        files["run/build.sh"] = octets(build_script(spec.build))
     if spec.limits.timeout_action:
-        files["run/action.sh"] = _encode(spec.limits.timeout_action + "\n")
+        files["run/action.sh"] = octets(spec.limits.timeout_action + "\n")
     files.update({f"job/work/{name}": path for name, path in spec.inputs.items()})
     return files
 
@@ -296,7 +296,3 @@ class Metered:
         if self._sent >> 20 != before >> 20:
             self._scope.tell("upload", size(self._sent))
         return len(data)
-
-
-def _encode(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -307,7 +307,7 @@ def _matcher(text: bytes) -> Callable[[str], bool]:
     from pathspec import GitIgnoreSpec
 
     try:
-        spec = GitIgnoreSpec.from_lines(os.fsdecode(text).splitlines())
+        spec = GitIgnoreSpec.from_lines(os.fsdecode(text.replace(b"\r\n", b"\n")).split("\n"))
     except ValueError as error:
         raise UsageError(f"cannot read .cvlignore: {error}") from error
     for pattern in spec.patterns:

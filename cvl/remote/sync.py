@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from cvl.digest import blake2b
+from cvl.octets import octets
 from cvl.paths import private, replace_file, state_dir
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.selection import select
@@ -63,7 +64,7 @@ def _heavy(tree: Tree) -> bool:
 
 
 def _digest(*words: str) -> str:
-    joined = "\0".join(words).encode("utf-8", "surrogateescape")
+    joined = octets("\0".join(words))
     return blake2b(joined, digest_size=8).hexdigest()
 
 

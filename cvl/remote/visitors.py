@@ -5,7 +5,6 @@ Whoever is logged in here sees, follows and stops them by the same commands as r
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterable
@@ -15,6 +14,7 @@ from typing import Protocol
 import cvl
 from cvl.errors import Ambiguous, CvlError, NotFound, Unreadable
 from cvl.ledger import Run, RunState
+from cvl.octets import loaded
 from cvl.spec import RUN_ID, ExitStatus
 
 WHERE = "this machine, from elsewhere"
@@ -166,7 +166,7 @@ def _place(folder: Path) -> str:
 def _about(file: Path) -> dict[str, object]:
     """Return what the run's sender has said of it: nothing that we rely on."""
     try:
-        about = json.loads(_small(file) or b"{}")
+        about = loaded(_small(file) or b"{}")
     except (ValueError, RecursionError):
         return {}
     return about if isinstance(about, dict) else {}

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from cvl import identity
 from cvl.digest import blake2b
+from cvl.octets import octets
 from cvl.remote.record import Said
 
 RAN_ON = "ran_on"
@@ -39,7 +40,7 @@ def whole(rest: str) -> dict[str, str]:
     host, _, base = more.partition(" ")
     if not base:
         return {}
-    key = f"{host if machine == '-' else machine}\0{base}".encode("utf-8", "surrogateescape")
+    key = octets(f"{host if machine == '-' else machine}\0{base}")
     digest = blake2b(key, digest_size=8).hexdigest()
     return {RAN_ON: identity.written(id=digest, host=ODD.sub("", host)[:LONGEST])}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cvl.errors import UsageError
 from cvl.hidden import learn_variables
+from cvl.octets import octets
 
 OURS = frozenset({"CVL_RUN_ID", "CVL_WORK_DIR", "CVL_CONTAINER_NAME"})
 """Variables by which a run's processes, containers and results are found."""
@@ -76,4 +77,8 @@ def _text(value: object, what: str, *, secret: bool = False) -> str:
         raise UsageError(f"{what} is no text but {kind}{shown}", "str(...) makes one")
     if "\0" in value:
         raise UsageError(f"{what} holds a NUL byte{shown}", "no program can be given one")
+    try:
+        octets(value)
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} holds half a character{shown}", "it has no bytes") from None
     return value

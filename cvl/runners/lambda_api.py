@@ -6,7 +6,6 @@ Each failure says what the caller may conclude: `Rejected` and `NoCapacity`, not
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -28,6 +27,7 @@ from cvl.errors import (
 )
 from cvl.hidden import key as checked
 from cvl.http_trouble import Trouble, beneath, reason, trouble
+from cvl.octets import octets, to_send
 from cvl.pace import Pace
 from cvl.puller import bounded
 from cvl.scope import DeadlineExceeded, Scope, nap
@@ -126,7 +126,7 @@ class LambdaAPI:
         self._key, self._read_limit = checked(key, "LAMBDA_API_KEY"), read_limit
         self.base = address(base, "LAMBDA_API_BASE").rstrip("/")
         self._sleep, self._another = sleep, another
-        account = blake2b(f"{base}{self._key}".encode(), digest_size=6).hexdigest()
+        account = blake2b(octets(f"{base}{self._key}"), digest_size=6).hexdigest()
         self._account = f"lambda-{account}"
         self._pace = Pace(self._account, interval)
         self._launch_pace = Pace(f"lambda-launch-{account}", launch_interval)
@@ -250,7 +250,7 @@ class LambdaAPI:
         response = self._opened().request(
             method,
             self.base + path,
-            body=None if body is None else json.dumps(body).encode(),
+            body=None if body is None else to_send(body, "Lambda"),
             headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
             redirect=False,
             preload_content=False,
