@@ -79,15 +79,22 @@ def loaded(data: bytes | str) -> Any:
     return loads(data) if UTF8 else everywhere(loads(data), own)
 
 
+def seen(text: str) -> str:
+    """Return a text of the system for one who reads UTF-8 only, as far as it is text at all."""
+    return next((found for found in (shared(text), text) if not _broken(found)), text)
+
+
 def plain(text: str, what: str, reader: str) -> str:
-    """Return a text of the system for one who reads nothing but UTF-8: JSON, an API.
+    """Return a text of the system for an API, which reads UTF-8 only.
 
     Raises `UsageError`, without the text, where its bytes are no text at all.
     """
-    for found in (shared(text), text):
-        if found.isascii() or not any("\ud800" <= each <= "\udfff" for each in found):
-            return found
-    raise UsageError(f"{what} holds bytes that are not UTF-8", f"{reader} takes text only")
+    found = seen(text)
+    if _broken(found):
+        raise UsageError(
+            f"{what} is no text: it holds bytes that are not UTF-8", f"{reader} takes text"
+        )
+    return found
 
 
 def readable(value: Any, reader: str) -> Any:
@@ -100,3 +107,8 @@ def to_send(value: object, reader: str) -> bytes:
     from json import dumps
 
     return dumps(readable(value, reader)).encode()
+
+
+def _broken(text: str) -> bool:
+    """Return whether there are halves of characters in it."""
+    return not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text)

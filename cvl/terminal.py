@@ -14,7 +14,7 @@ from typing import TextIO
 
 from cvl.errors import NotAgreed, UsageError
 from cvl.hidden import clean
-from cvl.octets import dumped
+from cvl.octets import UTF8, everywhere, seen
 from cvl.screen import SCREEN
 from cvl.visible import LINE, many_lines, one_line
 
@@ -102,8 +102,12 @@ def never_fail_on_encoding() -> None:
 
 
 def _json(value: object, indent: int | None = None) -> str:
+    from json import dumps
+
     # DEL is the one control character that JSON lets pass
-    return dumped(value, indent=indent, default=str).replace("\x7f", "\\u007f")
+    return dumps(value if UTF8 else everywhere(value, seen), indent=indent, default=str).replace(
+        "\x7f", "\\u007f"
+    )
 
 
 def _write(stream: TextIO | None, text: str) -> None:

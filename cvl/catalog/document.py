@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import yaml
 from yaml.events import (
@@ -88,7 +89,19 @@ def _of_the_system(found: Document) -> Document:
     if UTF8:
         return found
     lines = {tuple(everywhere(keys, own)): line for keys, line in found.lines.items()}
-    return replace(found, data=everywhere(found.data, own), lines=lines)
+    return replace(found, data=cast("dict[str, object]", _named(found.data)), lines=lines)
+
+
+def _named(value: object) -> object:
+    """Return a value with every text as a text of the system, but what describes: that is read."""
+    if not isinstance(value, dict):
+        return (
+            [_named(each) for each in value] if isinstance(value, list) else everywhere(value, own)
+        )
+    return {
+        everywhere(key, own): each if key == "description" else _named(each)
+        for key, each in value.items()
+    }
 
 
 class _Unusable(Exception):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Mapping
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from cvl.catalog.example import Example, Problem, read_example
 from cvl.catalog.root import FILE, walk
-from cvl.octets import dumped, loaded
+from cvl.octets import UTF8
 from cvl.paths import private, replace_file
 
 _FORMAT = 1
@@ -143,13 +145,18 @@ def _open(root: Path, env: Mapping[str, str]) -> _Cache:
             status = os.fstat(opened.fileno())
             if status.st_uid != os.getuid() or status.st_mode & 0o022:
                 return _Cache(root=root, file=file)
-            stored = loaded(opened.read())
-        if (stored["format"], stored["root"]) != (_FORMAT, str(root)):
+            stored = json.load(opened)
+        if (stored["format"], stored["root"]) != (_format(), str(root)):
             return _Cache(root=root, file=file)
         entries = {path: _entry(*fields) for path, fields in stored["files"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return _Cache(root=root, file=file)
     return _Cache(root=root, file=file, entries=entries)
+
+
+def _format() -> object:
+    """Return how entries are written: what names files is read as the locale does."""
+    return _FORMAT if UTF8 else [_FORMAT, sys.getfilesystemencoding()]
 
 
 def _entry(mtime: int, size: int, data: object, notes: Iterable[tuple[int, str]]) -> _Entry:
@@ -179,7 +186,7 @@ def _save(cache: _Cache, paths: Iterable[str]) -> None:
         for path in paths
         if (entry := cache.entries.get(path))
     }
-    text = dumped({"format": _FORMAT, "root": str(cache.root), "files": files})
+    text = json.dumps({"format": _format(), "root": str(cache.root), "files": files})
     with contextlib.suppress(OSError):
         private(cache.file.parent)
         replace_file(cache.file, text.encode("ascii"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 
 from cvl.paths import ledger_file, no_file
 from cvl.terminal import say
@@ -28,7 +29,7 @@ def open_leases() -> str:
     A ledger that cannot be read is for the command itself to report.
     """
     path = ledger_file()
-    if not path.exists() or no_file(path.resolve()) or not _any_open(str(path)):
+    if not path.exists() or no_file(path.resolve()) or not _any_open(path.resolve()):
         return ""
     from cvl.errors import LedgerError
     from cvl.ledger import Ledger
@@ -44,11 +45,11 @@ def open_leases() -> str:
     return ""
 
 
-def _any_open(path: str) -> bool:
+def _any_open(path: Path) -> bool:
     import sqlite3
 
     with suppress(sqlite3.Error):
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=PATIENCE)
+        db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=PATIENCE)
         db.set_progress_handler(lambda: True, ENOUGH)
         try:
             return db.execute(QUERY).fetchone() is not None

@@ -349,5 +349,5 @@ def _base64(data: bytes) -> str:
 def _text(word: str, what: str) -> str:
     """Return a word that a JSON document can hold. Raises `UsageError`, without the word."""
     if "\0" in word:
-        raise UsageError(f"{what} holds a NUL byte", "Kubernetes takes text")
+        raise UsageError(f"{what} is no text: it holds a NUL byte", "Kubernetes takes text")
     return plain(word, what, "Kubernetes")

@@ -259,5 +259,5 @@ def _arrived(scope: Scope, notes: Notes, landed: Landed) -> None:
 def _noted(run_id: str, into: Path) -> Iterator[Notes]:
     from cvl.remote.notes import noted
 
-    with noted(run_folder(run_id) / "fetched.db", str(into)) as notes:
+    with noted(run_folder(run_id) / "fetched.db", os.fsencode(into)) as notes:
         yield notes

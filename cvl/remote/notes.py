@@ -25,7 +25,7 @@ class Notes:
     A file that is damaged, or cannot be written, counts as empty: then more is fetched again.
     """
 
-    def __init__(self, file: Path, into: str) -> None:
+    def __init__(self, file: Path, into: bytes) -> None:
         """Open or make it. Notes of another folder than `into` are forgotten."""
         private(file.parent)
         try:
@@ -62,7 +62,7 @@ class Notes:
 
 
 @contextmanager
-def noted(file: Path, into: str) -> Iterator[Notes]:
+def noted(file: Path, into: bytes) -> Iterator[Notes]:
     """Give the notes of a run whose results land in `into`."""
     notes = Notes(file, into)
     try:
@@ -71,7 +71,7 @@ def noted(file: Path, into: str) -> Iterator[Notes]:
         notes.close()
 
 
-def _opened(file: Path | None, into: str) -> sqlite3.Connection:
+def _opened(file: Path | None, into: bytes) -> sqlite3.Connection:
     if file:
         os.close(private_file(file, os.O_RDWR | os.O_CREAT))
     base = sqlite3.connect(file or ":memory:", timeout=PATIENCE, check_same_thread=False)

@@ -182,10 +182,10 @@ def test_places_are_the_same_in_parts_and_at_once() -> None:
 @pytest.mark.parametrize("damage", [b"", b"garbage" * 1000, None])
 def test_damaged_notes_count_as_empty(tmp_path: Path, damage: bytes | None) -> None:
     file = tmp_path / "run" / "fetched.db"
-    with noted(file, "here") as notes:
+    with noted(file, b"here") as notes:
         assert notes.add([(b"a", b"1")], [b"x"]) == [b"x"]
         assert notes.marks([b"a", b"b"]) == {b"a": b"1"}
-    with noted(file, "here") as notes:
+    with noted(file, b"here") as notes:
         assert notes.add([], [b"x", b"y"]) == [b"y"]
         assert notes.marks([b"a"]) == {b"a": b"1"}
     if damage is None:
@@ -193,8 +193,8 @@ def test_damaged_notes_count_as_empty(tmp_path: Path, damage: bytes | None) -> N
         data[100:] = bytes(len(data) - 100)
         damage = bytes(data)
     file.write_bytes(damage)
-    with noted(file, "here") as notes:
+    with noted(file, b"here") as notes:
         assert notes.marks([b"a"]) == {}
         notes.add([(b"a", b"2")], [])
-    with noted(file, "elsewhere") as notes:
+    with noted(file, b"elsewhere") as notes:
         assert notes.marks([b"a"]) == {}
