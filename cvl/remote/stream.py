@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from select import POLLIN, POLLOUT, poll
 
-from cvl.errors import Silent, Unreadable
+from cvl.errors import Silent, Unreachable, Unreadable
 from cvl.provider import Process, Transport
 from cvl.remote.hearing import Answer, Hearing
 from cvl.remote.request import DEAF, OURS, SHELL
@@ -159,7 +159,7 @@ class Stream:
         if code is None:
             return self._fault or Silent(f"{self._transport.where} does not answer")
         self._let_go()
-        return self._fault or (self._transport.failure(code, self._noise()) if code else None)
+        return self._fault or (self._failure(code) if code else None)
 
     @property
     def code(self) -> int | None:
@@ -313,6 +313,14 @@ class Stream:
             if isinstance(error, TimeoutExpired):
                 return None
             raise
+
+    def _failure(self, code: int) -> Exception | None:
+        """Return what broke the connection; a host that says 255 itself may say why on stdout."""
+        failure = self._transport.failure(code, self._noise())
+        words = _quoted(self._beside.noise)
+        if type(failure) is Unreachable and words and not self._marked:
+            return Unreachable(f"{failure}; it says: {words}", failure.hint)
+        return failure
 
     def _let_go(self) -> None:
         """Close the pipes that nobody reads; who reads one closes it himself."""

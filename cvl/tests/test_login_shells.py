@@ -174,6 +174,14 @@ def test_a_forced_command_that_is_not_ours_is_named(name: str, folder: Path) -> 
         named(desk_at(sshd, folder), words)
 
 
+def test_a_banner_and_a_message_of_the_day(folder: Path) -> None:
+    banner = folder / "banner"
+    banner.write_text("\x1b[31mAuthorised use only.\x1b[0m")
+    lines = (f"Banner {banner}", "PrintMotd yes", "PrintLastLog yes")
+    with Sshd(folder / "host", options=lines) as sshd:
+        works(desk_at(sshd, folder))
+
+
 def test_one_in_authorized_keys_is_named_as_well(folder: Path) -> None:
     with Sshd(folder / "host") as sshd:
         keys = sshd.folder / "authorized_keys"

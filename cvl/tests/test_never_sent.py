@@ -210,6 +210,12 @@ def carry(one: socket.socket, other: socket.socket) -> None:
         pass
 
 
+def test_a_host_that_ends_as_ssh_does(tmp_path: Path) -> None:
+    line = "ForceCommand echo maintenance; exit 255"
+    with Sshd(tmp_path / "closed", options=(line,)) as sshd:
+        never_sent(desk_at(sshd, tmp_path), "it says: maintenance", limit=RETRIED)
+
+
 def test_a_host_that_opens_no_session(tmp_path: Path) -> None:
     with Sshd(tmp_path / "host", max_sessions=0) as sshd:
         said = never_sent(desk_at(sshd, tmp_path), "opens no session", limit=SOON)

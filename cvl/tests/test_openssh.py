@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -36,7 +37,7 @@ from cvl.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.spec import Cause
 from cvl.testing.cable import Cable
 from cvl.testing.sshd import Sshd
-from cvl.transports import mux, openssh
+from cvl.transports import mux, openssh, rsync
 from cvl.transports.destination import Destination, command, parse
 from cvl.transports.mux import MuxProcess
 from cvl.transports.openssh import OpenSSH
@@ -912,11 +913,28 @@ def children(name: str) -> Sequence[str]:
 
 
 def test_no_rsync_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sh").symlink_to("/bin/sh")
     for shell in ("/bin/sh", *filter(None, [shutil.which("fish"), shutil.which("tcsh")])):
         with Sshd(tmp_path / shell.replace("/", ""), shell=shell, path=str(tmp_path)) as host:
             with pytest.raises(NotReady, match="rsync is not installed") as caught:
                 reach(host, monkeypatch).pull("/", [b"f"], tmp_path / "got", Scope(seconds=LIMIT))
             assert "apt install rsync" in caught.value.hint
+
+
+def test_a_start_up_file_that_reads_what_rsync_says(
+    own: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two would wait for each other for ever."""
+    (own.home / ".bashrc").write_text("read answer\n")
+    tree(tmp_path / "there", {b"f": b"x"})
+    options = [word.replace("--timeout=30", "--timeout=1") for word in rsync.OPTIONS]
+    monkeypatch.setattr(rsync, "OPTIONS", options)
+    transport, began = reach(own, monkeypatch), time.monotonic()
+    if not pwd.getpwuid(os.getuid()).pw_shell.endswith("bash"):
+        pytest.skip("the account's login shell reads no .bashrc")
+    with pytest.raises(CvlError, match="timeout"):
+        transport.pull(str(tmp_path / "there"), [b"f"], tmp_path / "got", Scope(seconds=LIMIT))
+    assert time.monotonic() - began < LIMIT
 
 
 def test_no_rsync_here(ssh: OpenSSH, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

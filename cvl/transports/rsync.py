@@ -36,6 +36,7 @@ OPTIONS = (
     "--blocking-io",  # else `cat` below finds that its stdout does not wait
     "--info=progress2",
     "--no-human-readable",
+    "--timeout=30",  # what reads our words over there, as a .bashrc may, would wait for ever
 )
 TICK = 0.1
 """Seconds between two looks at the scope."""
