@@ -288,11 +288,15 @@ class Drive:
 
 def deliver(execution: Execution, grace: float, cause: Cause, scope: Scope) -> None:
     """Tell the job to stop; a host that cannot be reached is tried until the scope ends."""
+    told = False
     while True:
         try:
             bounded(lambda: execution.stop(grace, cause), scope)
             return scope.heard()
-        except (Unreachable, Unreadable):
+        except (Unreachable, Unreadable) as error:
+            if isinstance(error, Unreadable) and not told:
+                told = True
+                scope.warn(f"{error}; asking again")
             scope.sleep(1.0)
 
 

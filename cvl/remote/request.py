@@ -15,8 +15,8 @@ SHELL = 75
 """The exit status of a shell that ran the preface."""
 DEAF = b"cvl:- deaf"
 """What a command of ours says on stderr when nothing is left of what we sent."""
-OURS = b"do n=$((n + 1))"
-"""What is part of a command of ours, and of nothing that it says."""
+OURS = b"n=0; while read"
+"""What all commands of ours begin with, and nothing that one says."""
 
 _OPEN = (
     "n=0; while read -r word nonce lib base && case $word in cvl) false;; esac && "

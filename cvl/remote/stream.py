@@ -38,6 +38,8 @@ LINGER = 0.5
 """Seconds that a host may go on once all of its answer has come; then it is let go."""
 COURSE = frozenset({"send", "end"})
 """Answers that say how far a request is."""
+PRINTED = frozenset({"exec sh -c '", "exec sh -c", "sh -c '", "sh -c"})
+"""What stands before a command of ours where that is printed."""
 QUOTED = 300
 """Characters of the host's own words that are shown."""
 
@@ -190,13 +192,14 @@ class Stream:
         code = self.code
         if self._echo in err or self._echo in out:
             return "it sends back what it is sent"
-        if OURS in err or OURS in out:
-            return "it prints the command, and does not run it"
         if DEAF in err or DEAF in out:
             return "something over there, as .bashrc, reads what is sent to us"
         if code == SHELL:
             return "its login shell, or .bashrc, starts another shell in its place"
+        err, out = (noise.partition(OURS)[0] for noise in (err, out))
         quoted = " / ".join(filter(None, map(_quoted, (err, out))))
+        if quoted in PRINTED:
+            return "it prints the command, and does not run it"
         said = f"it says: {quoted}" if quoted else "it says nothing"
         return said + (f" (exit code {code})" if code else "")
 

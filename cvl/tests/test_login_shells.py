@@ -92,6 +92,8 @@ NAMED_FORCED = {
     "sh": ("/bin/sh", "starts another shell"),
     "internal-sftp": ("internal-sftp", "sftp connections only"),
     "the command printed": (f"echo {RUN}", "it prints the command"),
+    "git's own shell": ("git shell -c " + RUN, "it says: fatal: unrecognized command"),
+    "a menu": ("echo forbidden: " + RUN, "it says: forbidden: exec sh -c"),
     "no stderr": (f"sh -c {RUN} 2>/dev/null", "it says nothing"),
     "nothing at all": (f"sh -c {RUN} >/dev/null 2>&1", "it says nothing"),
 }

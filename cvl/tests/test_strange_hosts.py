@@ -66,6 +66,10 @@ def refused(done: Done, *words: str) -> None:
         ("tcsh", "--ssh"),
         ("tcsh", "--docker"),
         ("busybox sh", "--docker"),
+        ("zsh", "--ssh"),
+        ("mksh", "--docker"),
+        ("yash", "--docker"),
+        ("ksh", "--docker"),
     ],
 )
 def test_any_login_shell(shell: str, flag: str, tmp_path: Path) -> None:
