@@ -97,11 +97,12 @@ def noted(spec: JobSpec, provider: Provider, plan: Plan, options: Options) -> Ru
 def refuse_strangers(record: Run, provider: Provider, ledger: Ledger) -> None:
     """Raise `Elsewhere` where the provider is not whom the run is on: it could end nothing.
 
-    So it must not become the one who drives the run: nobody else would try then.
+    So it must not become the one who drives the run: nobody else would try then. Raises
+    `UsageError` where our own configuration leads nowhere.
     """
     held = [lease.resource for lease in ledger.leases(record.id, open_only=True)]
     doubt = identity.stranger(provider, record.handle, held) if held else None
-    if isinstance(doubt, Elsewhere):
+    if isinstance(doubt, (Elsewhere, UsageError)):  # the latter: a context that is not there
         raise doubt
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from cvl.errors import CvlError
+from cvl.errors import CvlError, Elsewhere
 from cvl.ledger import Ledger, Run, RunState
 from cvl.process import Life, life
 from cvl.spec import ExitStatus
@@ -19,16 +19,24 @@ MOST = 16
 
 OPEN = frozenset({RunState.LAUNCHING, RunState.RUNNING})
 Ask = Callable[[Run], ExitStatus | None]
+Hear = Callable[[Run, Elsewhere], None]
 
 
-def latest(runs: Sequence[Run], ledger: Ledger, ask: Ask | None = None) -> list[Run]:
+def silent(_run: Run, _error: Elsewhere) -> None:
+    """Hear nothing."""
+
+
+def latest(
+    runs: Sequence[Run], ledger: Ledger, ask: Ask | None = None, hear: Hear = silent
+) -> list[Run]:
     """Return `runs` with what is new about them, which the ledger then knows too.
 
-    A run whose driver is gone is asked about; what does not answer in time stays as it was.
+    A run whose driver is gone is asked about; what does not answer in time stays as it was. `hear`
+    is told of one that was asked for where it is not.
     """
     unknown = [run for run in runs if run.state in OPEN and run.exit_code is None]
-    silent = [run for run in unknown if undriven(run)][:MOST]
-    ends = _asked(silent, ask or asked) if silent else {}
+    unheard = [run for run in unknown if undriven(run)][:MOST]
+    ends = _asked(unheard, ask or asked, hear) if unheard else {}
     for run_id, status in ends.items():
         _note(ledger, run_id, status)
     return [_ended(run, ends[run.id]) if run.id in ends else run for run in runs]
@@ -50,8 +58,11 @@ def asked(run: Run) -> ExitStatus | None:
         execution.close()
 
 
-def _asked(runs: Sequence[Run], ask: Ask) -> dict[str, ExitStatus]:
+def _asked(runs: Sequence[Run], ask: Ask, hear: Hear) -> dict[str, ExitStatus]:
     answers = together([partial(ask, run) for run in runs], LIMIT)
+    for run, answer in zip(runs, answers, strict=True):
+        if isinstance(answer, Elsewhere):
+            hear(run, answer)
     return {
         run.id: answer
         for run, answer in zip(runs, answers, strict=True)

@@ -9,7 +9,7 @@ time is the provider's.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,17 +18,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from cvl import engine, identity
-from cvl.errors import CvlError, StillOpen, said
+from cvl.errors import CvlError, Elsewhere, StillOpen, said
 from cvl.ledger import Ledger, Orphan, Run, RunState
-from cvl.news import latest, undriven
+from cvl.news import Hear, latest, silent, undriven
 from cvl.provider import Observer, Provider, Reapable
-from cvl.release import PAUSES, UNSEEN, named
+from cvl.release import PAUSES, UNSEEN, named, same
 from cvl.scope import DeadlineExceeded, Scope, limits, nap
 from cvl.spec import Cause, Resource, ended
+from cvl.together import together
 from cvl.values import dataclass
 
 T = TypeVar("T")
 
+STRANGER_LIMIT = 30.0
+"""Seconds in which it has to be known whether a run is where it is asked for."""
 RELEASE_LIMIT = 600.0
 """Seconds in which what was asked to end has to be seen gone."""
 UNTAGGED_AGE = 7200.0
@@ -65,18 +68,35 @@ def abandoned(ledger: Ledger) -> list[Finding]:
     ]
 
 
-def left_over(ledger: Ledger) -> list[Finding]:
-    """Return the detached runs that have ended by themselves and still hold something."""
+def left_over(ledger: Ledger, hear: Hear = silent) -> list[Finding]:
+    """Return the detached runs that have ended by themselves and still hold something.
+
+    `hear` is told of those that are somewhere else than where they were asked for.
+    """
     held = {lease.run_id for lease in ledger.leases(open_only=True)}
     runs = [run for run in ledger.runs() if run.detached and run.id in held and undriven(run)]
+    judged = latest(runs, ledger)
+    _tell_strangers([run for run in judged if run.state is not RunState.FETCHING], ledger, hear)
     return [
         _nobody_s(
             Orphan(run=run, leases=tuple(ledger.leases(run.id, open_only=True))),
             "its job has ended",
         )
-        for run in latest(runs, ledger)
+        for run in judged
         if run.state is RunState.FETCHING
     ]
+
+
+def _tell_strangers(runs: Sequence[Run], ledger: Ledger, hear: Hear) -> None:
+    from cvl.runners import reopen
+
+    def look(run: Run) -> None:
+        engine.refuse_strangers(run, reopen(run.runner, run.handle), ledger)
+
+    answers = together([partial(look, run) for run in runs], STRANGER_LIMIT)
+    for run, answer in zip(runs, answers, strict=True):
+        if isinstance(answer, Elsewhere):
+            hear(run, answer)
 
 
 def is_over(run: Run) -> bool:
@@ -186,12 +206,17 @@ def finish(
     engine.recover(ledger.run(run.id), provider, ledger, options, cause=Cause.STOPPED)
 
 
-def close(finding: Finding, ledger: Ledger) -> None:
-    """Note that nothing of a run is there any more, so far as the ledger can be written."""
+def close(finding: Finding, ledger: Ledger, seen: Sequence[Resource] | None = None) -> None:
+    """Note that nothing of a run is there any more, so far as the ledger can be written.
+
+    `seen`: only that, unless the run's machine is of it: where the rest is asked for is not sure.
+    """
     assert finding.orphan is not None
+    all_of_it = seen is None or any(each.price_per_hour is not None for each in seen)
     with suppress(CvlError):
         for lease in ledger.leases(finding.run_id, open_only=True):
-            ledger.released(lease)
+            if all_of_it or any(same(each, lease) for each in seen or ()):
+                ledger.released(lease)
         ledger.finish(finding.run_id, ended(Cause.LOST, run_id=finding.run_id))
 
 

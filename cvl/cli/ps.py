@@ -8,7 +8,7 @@ from math import inf
 
 import click
 
-from cvl.errors import said
+from cvl.errors import Elsewhere, said
 from cvl.ledger import Ledger, Run, RunState, ps_json
 from cvl.news import latest, undriven
 from cvl.paths import ledger_file
@@ -50,7 +50,7 @@ def listed(ledger: Ledger, limit: int | None) -> list[Run]:
     from elsewhere is there to show them.
     """
     own = {run.id: run for run in [*ledger.runs(limit), *ledger.runs(active_only=True)]}
-    runs = newest(latest([*own.values()], ledger), limit)
+    runs = newest(latest([*own.values()], ledger, hear=told), limit)
     if limit is None or put_here() is not None:
         runs += newest(visitors(lambda: {run.id for run in ledger.runs()}), limit)
     return runs
@@ -64,6 +64,11 @@ def newest(runs: Iterable[Run], limit: int | None) -> list[Run]:
         for place, run in enumerate(ordered)
         if limit is None or place < limit or run.state is not RunState.ENDED
     ]
+
+
+def told(run: Run, error: Elsewhere) -> None:
+    """Say that a run is not where it was asked for: what the table has of it may be old."""
+    complain(f"{run.id}: {error}", error.hint)
 
 
 HEAD = ("RUN", "EXAMPLE", "PRESET", "WHERE", "STATE", "TIME", "COST")

@@ -21,6 +21,7 @@ from cvl.provider import Provider
 from cvl.reap import Finding
 from cvl.runners import reopen
 from cvl.scope import Scope
+from cvl.spec import Resource
 from cvl.terminal import agree, show, show_json, show_text
 from cvl.together import together
 
@@ -180,19 +181,22 @@ def end_run(each: Finding, survey: Survey) -> None:
         if isinstance(error, StillOpen) and not isinstance(error.__cause__, Elsewhere):
             raise
         survey.console.say(f"{each.name}: {explained(error)}; ending what carries its tag")
-        if not end_tagged(each, survey):
+        seen = end_tagged(each, survey)
+        strange = Elsewhere in {type(error), type(error.__cause__)}
+        if seen:
+            reaping.close(each, survey.ledger, seen if strange else None)
+        if not seen or (strange and survey.ledger.leases(each.run_id, open_only=True)):
             raise
-        reaping.close(each, survey.ledger)
 
 
-def end_tagged(each: Finding, survey: Survey) -> bool:
-    """End what carries a run's tag; return whether something was there and is seen gone.
+def end_tagged(each: Finding, survey: Survey) -> list[Resource]:
+    """End what carries a run's tag; return what was there and is seen gone.
 
     Where nothing is seen nothing is concluded: it may be in another account.
     """
-    scope, seen = Scope(seconds=reaping.RELEASE_LIMIT, tell=survey.console.phase), False
+    scope, seen = Scope(seconds=reaping.RELEASE_LIMIT, tell=survey.console.phase), list[Resource]()
     for owner in survey.owners(each.provider):
         there = reaping.answered(scope, partial(reaping.tagged, owner, each.run_id)) or []
         reaping.end(owner, there, scope)
-        seen = seen or bool(there)
+        seen += there
     return seen

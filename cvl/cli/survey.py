@@ -9,8 +9,8 @@ from itertools import islice
 
 from cvl import reap as reaping
 from cvl.console import Console
-from cvl.errors import explained
-from cvl.ledger import Ledger
+from cvl.errors import Elsewhere, explained
+from cvl.ledger import Ledger, Run
 from cvl.places import Known, Place, looked_everywhere
 from cvl.provider import Reapable
 from cvl.reap import Finding
@@ -69,7 +69,10 @@ class Survey:
     def _by_ledger(self) -> list[Finding]:
         """Return what the ledger knows to be over; where it cannot be read, the tags have to do."""
         found = list[Finding]()
-        calls = (partial(reaping.abandoned, self.ledger), partial(reaping.left_over, self.ledger))
+        calls = (
+            partial(reaping.abandoned, self.ledger),
+            partial(reaping.left_over, self.ledger, self._stray),
+        )
         for each in together(calls, LOOK_LIMIT):
             if isinstance(each, Exception):
                 self._blind(f"{explained(each)}; going by tags alone")
@@ -81,6 +84,11 @@ class Survey:
             leases = finding.orphan.leases if finding.orphan else ()
             self._seen |= {(lease.kind, lease.name) for lease in leases}
         return ours
+
+    def _stray(self, run: Run, error: Elsewhere) -> None:
+        """Hear of a run that is not where it was asked for: it holds something all the same."""
+        if self._only in {"", run.runner}:
+            self._blind(f"{run.id}: {explained(error)}")
 
     def _new(self, found: Iterable[Finding]) -> list[Finding]:
         """Return what no other look has found: several may lead to the same account."""

@@ -20,7 +20,7 @@ from cvl.aws.session import Account
 from cvl.errors import AuthError, CvlError, Elsewhere, StillOpen, Unreachable
 from cvl.handles import checked
 from cvl.leases import Leases
-from cvl.ledger import Ledger, Run, RunState
+from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.provider import Machine
 from cvl.reap import Finding
 from cvl.remote.whose import confirm as same_machine
@@ -197,6 +197,28 @@ def test_reap_closes_an_ended_run_s_line_by_its_own_account_only(
         with pytest.raises(Elsewhere):
             reap.finish(finding, ledger, Silent(), lambda _run: owner)
     assert (opened(ledger) == []) == closed
+
+
+def test_what_was_seen_elsewhere_closes_only_its_own_line(ledger: Ledger) -> None:
+    """A bucket that two accounts see must not close the line of a job that one of them has."""
+    bucket = Resource(kind="input", name=JOB.name, run_id=RUN, id="s3://b/x")
+    begun(ledger, FIRST, bucket, JOB)
+    finding = Finding(provider="shop", name=RUN, why="", run_id=RUN, orphan=_orphan(ledger))
+    reap.close(finding, ledger, [bucket])
+    assert opened(ledger) == ["j-1"]
+    reap.close(finding, ledger)
+    assert opened(ledger) == []
+
+
+def test_a_machine_that_was_seen_closes_all_of_its_run(ledger: Ledger) -> None:
+    begun(ledger, FIRST, JOB, MACHINE)
+    finding = Finding(provider="shop", name=RUN, why="", run_id=RUN, orphan=_orphan(ledger))
+    reap.close(finding, ledger, [MACHINE])
+    assert opened(ledger) == []
+
+
+def _orphan(ledger: Ledger) -> Orphan:
+    return Orphan(run=ledger.run(RUN), leases=tuple(ledger.leases(RUN, open_only=True)))
 
 
 class Silent:

@@ -63,9 +63,11 @@ def test_an_alias_that_leads_to_another_machine(
     one.cut()  # or the kept connection would still lead to the first
     for words in (["attach", run], ["stop", run], ["logs", "-f", run]):
         said = concludes_nothing(desk, run, *words)
+        assert "Traceback" not in said
         assert "testhost is now" in said
     desk.cvl("reap", "--host", "testhost")
     assert desk.ps()[0]["state"] == "running"
+    assert "testhost is now" in desk.cvl("ps").err
     one.ssh_config.write_bytes(before)
     two.cut()
     (one.home / ".cvl/jobs" / run / "work/go").touch()
@@ -99,8 +101,7 @@ def test_a_context_of_the_same_name_on_another_cluster(
         for words in (["attach", run], ["logs", "-f", run], ["fetch", run], ["stop", run]):
             said = concludes_nothing(desk, run, *words)
             assert "the cluster of context" in said
-        desk.cvl("reap", "-y")
-        assert desk.ps()[0]["state"] == "running"
+        concludes_nothing(desk, run, "reap", "-y")
         config.write_bytes(fake_cluster.kubeconfig.read_bytes())
         assert ours(fake_cluster, run)
         done = desk.cvl("stop", run)
