@@ -35,12 +35,13 @@ class Passage:
 class ConnectProxy:
     """Serves on 127.0.0.1 while it is entered.
 
-    `names` maps `HOST:PORT` to a port on loopback; what it lacks is dialled as it is, if that is
-    loopback, and refused otherwise: nothing leaves this machine. `answer` is the status line it
-    gives (`OK` opens the way), "" for none at all; `login` is the `USER:PASSWORD` it wants.
+    `names` maps `HOST:PORT` to a port on loopback, or to an address of this machine; what it lacks
+    is dialled as it is, if that is loopback, and refused otherwise: nothing leaves this machine.
+    `answer` is the status line it gives (`OK` opens the way), "" for none at all; `login` is the
+    `USER:PASSWORD` it wants.
     """
 
-    names: Mapping[str, int] = field(default_factory=dict)
+    names: Mapping[str, int | tuple[str, int]] = field(default_factory=dict)
     answer: str = OK
     login: str = ""
     tls: ssl.SSLContext | None = None
@@ -137,7 +138,8 @@ class ConnectProxy:
         known = self.names.get(passage.place)
         if known is None and host not in {"127.0.0.1", "localhost"}:
             return
-        with socket.create_connection(("127.0.0.1", known or int(port))) as far:
+        there = known if isinstance(known, tuple) else ("127.0.0.1", known or int(port))
+        with socket.create_connection(there) as far:
             self._open.append(far)
             while True:
                 held = isinstance(near, ssl.SSLSocket) and near.pending()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cvl.testing.kubernetes.objects import Obj, meta
+from cvl.testing.kubernetes.requests import Request
 from cvl.testing.kubernetes.resources import (
     BINDINGS,
     CLUSTER_BINDINGS,
@@ -71,6 +72,17 @@ class Tokens:
         if user is None:
             raise ApiError(401, "Unauthorized")
         return user
+
+
+def acting(user: User, request: Request) -> User:
+    """Return whom a user acts as in a request. Raises `ApiError` 403 where they may not."""
+    name = request.headers.get("impersonate-user", "")
+    if not name:
+        return user
+    if MASTERS not in user.groups:
+        raise ApiError(403, f'User "{user.name}" cannot impersonate resource "users"')
+    groups = [each for each in request.headers.get("impersonate-group", "").split(", ") if each]
+    return User(name=name, groups=(*groups, "system:authenticated"))
 
 
 def account(namespace: str, name: str) -> User:

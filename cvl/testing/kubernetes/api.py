@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from cvl.testing.kubernetes import operations
-from cvl.testing.kubernetes.access import Wish, demand
+from cvl.testing.kubernetes.access import Wish, acting, demand
 from cvl.testing.kubernetes.calls import Call
 from cvl.testing.kubernetes.discovery import OPEN, discover
 from cvl.testing.kubernetes.faults import STREAM, WIRE, Fault, What
@@ -147,7 +147,7 @@ class Api:
     def _perform(self, request: Request, entry: Entry) -> Reply | Stream:
         if request.route.rstrip("/") in OPEN:
             return discover(request, self.world.document, self.address) or GARBAGE
-        user = self.world.tokens.user(request.headers.get("authorization", ""))
+        user = acting(self.world.tokens.user(request.headers.get("authorization", "")), request)
         entry.user = user.name
         found = discover(request, self.world.document, self.address)
         if found is not None:
