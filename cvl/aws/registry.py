@@ -31,6 +31,8 @@ MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, "
     "application/vnd.docker.distribution.manifest.list.v2+json"
 )
+REFUSED = ("denied", "not authorized", "forbidden", "403", "no basic auth")
+"""Words of a push that these credentials are not allowed."""
 ASK_LIMIT = 5.0
 OK, BUSY = 200, frozenset({429, 503})
 PAUSES = (0.5, 1.0)
@@ -70,17 +72,26 @@ class Registry:
                 docker.run(login, "login", scope, self._say_password)
                 docker.run(("push", image), "pushing", scope)
             except CvlError as error:
-                raise CvlError(
-                    f"ECR push failed: {error}",
-                    "these credentials need ecr:PutImage and the layer uploads; trying again "
-                    "sends only what is missing",
-                ) from error
+                raise CvlError(f"ECR push failed: {error}", _remedy(str(error))) from error
 
     def _say_password(self, stdin: IO[bytes]) -> None:
         stdin.write(self.password.encode())
 
     def _basic(self) -> str:
         return base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+
+def _remedy(said: str) -> str:
+    """Return what to do now about a push that ECR, or Docker, has refused in these words."""
+    words = said.lower()
+    if "immutable" in words:
+        return (
+            f"the repository {REPOSITORY} has that tag and lets none be replaced: delete the image "
+            "there, or make its tags mutable"
+        )
+    if any(each in words for each in REFUSED):
+        return "these credentials need ecr:PutImage and the layer uploads"
+    return "trying again sends only what is missing"
 
 
 def found(account: Account) -> Registry | None:

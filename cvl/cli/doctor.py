@@ -280,8 +280,8 @@ def docker_there(facts: dict[str, str]) -> Finding:
         return Finding("docker there", True, facts["docker-says"])
     denied = "permission denied" in facts["docker-says"].lower()
     remedy = (
-        "sudo usermod -aG docker YOUR_USER, then log in again"
+        "sudo usermod -aG docker YOUR_USER, then log in again; or set DOCKER_HOST there"
         if denied
-        else "sudo systemctl start docker"
+        else "sudo systemctl start docker; or set DOCKER_HOST there, if its socket is another"
     )
     return Finding("docker there", False, facts["docker-says"], remedy)

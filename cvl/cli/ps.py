@@ -14,6 +14,7 @@ from cvl.news import latest, undriven
 from cvl.paths import ledger_file
 from cvl.process import Life, life, parse
 from cvl.remote.visitors import put_here, visitors
+from cvl.spec import Cause
 from cvl.terminal import complain, show_json, show_table
 from cvl.units import elapsed, sign
 
@@ -104,5 +105,6 @@ def row(run: Run, ledger: Ledger) -> tuple[str, ...]:
 
 
 def unfetched(run: Run) -> bool:
-    """Return whether a run is over and nobody is bringing its results here."""
-    return run.exit_code is not None and run.state is not RunState.ENDED and undriven(run)
+    """Return whether a run is over and nobody is bringing here what it may have made."""
+    over = run.exit_code is not None and run.state is not RunState.ENDED
+    return over and run.cause is not Cause.NOT_STARTED and undriven(run)

@@ -307,7 +307,8 @@ class FarSide:
 HINTS = {
     "space": "free some space there, or name another disk: --docker HOST --remote-workdir DIR",
     "readonly": "name a folder that can be written: --docker HOST --remote-workdir DIR",
-    "docker": "start Docker there, or let your user use it (group docker)",
+    "docker": "start Docker there, let your user use it (group docker), or name its socket in "
+    "DOCKER_HOST, where your shell sets variables there",
 }
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from posixpath import normpath
@@ -75,8 +75,22 @@ def select(source: Source, state: Path, without: Collection[Path] = ()) -> Selec
     prune(state, "files-*")
     return Selection(
         tree=Tree(chooser.entries, source.root, hashes, under_own_names(chooser.entries)),
-        warnings=(*listing.warnings, *hashes.warnings, *_kept_here(chooser.secrets)),
+        warnings=(
+            *listing.warnings,
+            *hashes.warnings,
+            *_links_alone(chooser.leading_out()),
+            *_kept_here(chooser.secrets),
+        ),
     )
+
+
+def _links_alone(links: Sequence[tuple[bytes, bytes]]) -> Iterator[str]:
+    """Yield what a person is told of links that lead out of the repository, at most `NAMED`."""
+    if not links:
+        return
+    said = [f"{os.fsdecode(path)} -> {os.fsdecode(target)}" for path, target in links]
+    more = f" and {len(said) - NAMED} more" if len(said) > NAMED else ""
+    yield f"only the links travel, not what they lead to: {', '.join(said[:NAMED])}{more}"
 
 
 def _kept_here(secrets: Mapping[bytes, str]) -> Iterator[str]:
@@ -149,11 +163,33 @@ class _Chooser:
                     f"cannot include {name}: no such path below {os.fsdecode(self._listing.root)}",
                     "name it relative to the repository's root, not through a link",
                 )
+            self._refuse_a_link_to_elsewhere(name, path)
             folder = b"" if path == b"." else path
             if self._full(path).is_dir() and not self._full(path).is_symlink():
                 self.take(walk(self._listing.root, folder, everything=True), anyhow=True)
             else:
                 self.take([path], anyhow=True)
+
+    def _refuse_a_link_to_elsewhere(self, name: str, path: bytes) -> None:
+        """Raise `UsageError` for a link by whose name nothing would be sent but the link."""
+        full = self._full(path)
+        if not full.is_symlink():
+            return
+        if _leads_out(path, os.fsencode(full.readlink())) or not os.path.exists(full):  # noqa: PTH110
+            raise UsageError(
+                f"cannot include {name}: it is a link to {full.readlink()}, which is not in the "
+                "repository",
+                "put a copy of what it leads to into the repository",
+            )
+
+    def leading_out(self) -> list[tuple[bytes, bytes]]:
+        """Return the links that lead out of the repository to something, and where to."""
+        links = ((path, entry.content) for path, entry in self.entries.items() if entry.kind == "l")
+        return [
+            (path, target)
+            for path, target in links
+            if _leads_out(path, target) and os.path.exists(self._full(path))  # noqa: PTH110
+        ]
 
     def _full(self, path: bytes) -> Path:
         return Path(os.fsdecode(self._listing.root + b"/" + path))
@@ -318,3 +354,10 @@ def _matcher(text: bytes) -> Callable[[str], bool]:
             raise UsageError(f"a line of .cvlignore has more than {STARS} times /**/")
         pattern.regex = re.compile(STAR.sub(r"(?>[^/]*?\1)", source))
     return spec.match_file
+
+
+def _leads_out(path: bytes, target: bytes) -> bool:
+    """Return whether a link at `path`, from the root, leads out of the repository."""
+    here = path.rpartition(b"/")[0]
+    inner = normpath(here + b"/" + target if here else target)
+    return target.startswith(b"/") or inner == b".." or inner.startswith(b"../")

@@ -270,6 +270,49 @@ def test_include_of_what_cannot_be_had_is_an_error_that_names_it(root: Path, nam
         choose(root, name)
 
 
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("data", "/etc"),
+        ("data", "../outside"),
+        ("data", "../outside/x"),
+        (f"{E}/data", "../../../../../outside"),
+        ("data", "nowhere"),
+        ("data", "data"),
+    ],
+)
+def test_include_of_a_link_that_leads_nowhere_there_is_refused(
+    root: Path, name: str, target: str
+) -> None:
+    fill(root.parent, {"outside/x": ""})
+    (root / name).symlink_to(target)
+    with pytest.raises(UsageError, match=f"cannot include {name}: it is a link to {target}, which"):
+        choose(root, name)
+
+
+def test_include_of_a_link_within_the_repository_brings_both(root: Path) -> None:
+    fill(root, {"assets/a": ""})
+    (root / "data").symlink_to("assets")
+    assert {"data", "assets/a"} <= names(root, "data")
+
+
+def test_links_that_lead_out_are_named_once_and_travel_as_they_are(root: Path) -> None:
+    fill(root.parent, {"outside/x": ""})
+    (root / E / "data").symlink_to("/etc")
+    (root / E / "more").symlink_to("../../../../../outside")
+    (root / E / "dangling").symlink_to("/nowhere/x")
+    (root / E / "inside").symlink_to("train.sh")
+    chosen = choose(root)
+    (said,) = [text for text in chosen.warnings if "link" in text]
+    start, _, links = said.partition(": ")
+    assert start == "only the links travel, not what they lead to"
+    assert set(links.split(", ")) == {
+        f"{E}/data -> /etc",
+        f"{E}/more -> ../../../../../outside",
+    }
+    assert chosen.tree.entries[f"{E}/data".encode()].content == b"/etc"
+
+
 def test_an_example_at_the_root_takes_all(root: Path) -> None:
     fill(root, {"a/b.txt": ""})
     assert names(root, folder="") == {*EXAMPLE, "a/b.txt"}
