@@ -23,7 +23,7 @@ if [ -z "$_real" ]; then
 fi
 
 # mounted SPEC: make the source of a `--mount type=bind,...`, a cache mostly: Docker refuses one
-# that is not there. Not what looks like a file, nor anything outside of our home.
+# that is not there.
 mounted() {
     case ,$1, in *,type=bind,*) ;; *) return ;; esac
     case ,$1 in
@@ -31,7 +31,14 @@ mounted() {
         *,source=*) _source=,$1 _source=${_source##*,source=} ;;
         *) return ;;
     esac
-    _source=${_source%%,*}
+    made "${_source%%,*}"
+}
+
+# made FOLDER: make what is mounted. Not what looks like a file, nor anything outside of our home,
+# nor for an example that lies here anyway: it finds what it would find without us.
+made() {
+    [ ! -e "$_run/inplace" ] || return 0
+    _source=$1
     case ${_source##*/} in ?*.*) return ;; esac
     case $_source in
         "$_run"/* | "${_run%/*/*}/jobs/${_run##*/}"/*) ;;
@@ -53,8 +60,14 @@ while [ "$_left" -gt 0 ]; do
             ;;
         options:--mount) _expect=mount ;;
         options:--mount=*) mounted "${_word#*=}" ;;
+        options:-v | options:--volume) _expect=volume ;;
+        options:--volume=*) _word=${_word#*=} && made "${_word%%:*}" ;;
         mount:*)
             mounted "$_word"
+            _expect=options
+            ;;
+        volume:*)
+            made "${_word%%:*}" # Docker would make it for root
             _expect=options
             ;;
         command:container) _expect=container ;;

@@ -1,20 +1,10 @@
 # What a run needs of the machine: checked, or made, before the job starts.
 
 prepare() {
-    mount_sources
     [ -z "$_tty" ] || can_pretend
     [ -z "$_docker" ] || docker_answers
     [ -z "$_disk" ] || disk_suffices
     [ -z "$_gpu" ] || gpus_suffice
-}
-
-# Docker refuses to bind-mount a folder that is not there, and would have made it for root.
-mount_sources() {
-    set --
-    for _folder in huggingface cvlization torch; do
-        [ -d "$HOME/.cache/$_folder" ] || set -- "$@" "$HOME/.cache/$_folder"
-    done
-    [ $# = 0 ] || mkdir -p "$@" || say warn "cannot make $*"
 }
 
 can_pretend() {

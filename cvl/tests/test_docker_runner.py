@@ -172,6 +172,24 @@ def test_what_scripts_mount_is_there(built: Box, docker_host: Sshd) -> None:
     assert cache.stat().st_uid == os.getuid()
 
 
+def test_no_cache_is_made_for_a_script_that_mounts_none(built: Box, docker_host: Sshd) -> None:
+    shutil.rmtree(docker_host.home / ".cache", ignore_errors=True)
+    assert built.run("true").code == 0
+    assert built.run('docker run --rm -v "$PWD:/w" "$IMG" true').code == 0
+    assert not (docker_host.home / ".cache").exists()
+
+
+def test_what_scripts_mount_as_volumes_is_there_and_ours(built: Box, docker_host: Sshd) -> None:
+    cache = docker_host.home / ".cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    done = built.run(
+        'docker run --rm -v "$HOME/.cache/torch:/c/a" --volume="$HOME/.cache/hub:/c/b:ro" '
+        '--volume "$HOME/.cache/x y:/c/c" "$IMG" ls /c'
+    )
+    assert (done.code, done.out) == (0, b"a\nb\nc\n")
+    assert sorted(each.name for each in cache.iterdir()) == ["hub", "torch", "x y"]
+
+
 def test_other_folders_in_the_home_that_scripts_mount_are_made(
     built: Box, docker_host: Sshd
 ) -> None:

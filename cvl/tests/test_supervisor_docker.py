@@ -205,10 +205,24 @@ def test_what_is_short_is_warned_of(host: Host, tmp_path: Path) -> None:
     assert bare.start("two", "true\n", disk=0.001).answers == ["started"]
 
 
-def test_folders_that_scripts_mount_are_made(host: Host) -> None:
-    host.start("one", "true\n", follow=1)
+MOUNTS = [
+    "--mount type=bind,src=$HOME/.cache/torch,dst=/c",
+    "--mount=type=bind,source=$HOME/.cache/torch,dst=/c",
+    "-v $HOME/.cache/torch:/c",
+    "--volume $HOME/.cache/torch:/c:ro",
+    "--volume=$HOME/.cache/torch:/c",
+]
+
+
+@pytest.mark.parametrize("mount", MOUNTS)
+def test_a_cache_is_made_for_whoever_mounts_it_and_for_nobody_else(host: Host, mount: str) -> None:
     cache = Path(host.env["HOME"]) / ".cache"
-    assert sorted(path.name for path in cache.iterdir()) == ["cvlization", "huggingface", "torch"]
+    pretend_docker(host, "exit 0")
+    host.start("none", "docker run image\ntrue\n", follow=1)
+    host.start("in-place", f"docker run {mount} image\n", follow=1, files={"run/inplace": b""})
+    assert not cache.exists()
+    host.start("one", f"docker run {mount} image\n", follow=1)
+    assert [path.name for path in cache.iterdir()] == ["torch"]
 
 
 # --- real containers
