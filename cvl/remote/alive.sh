@@ -115,7 +115,12 @@ sound() {
     { read -r _why _exit _bytes _flags; read -r _mark; } <"$_run/result" 2>/dev/null
     case $_exit in '' | 0?* | *[!0-9]* | ????*) return 1 ;; esac
     case $_bytes in '' | 0?* | *[!0-9]* | ???????????????????*) return 1 ;; esac
-    case $_flags in '' | disk-full) ;; *) return 1 ;; esac
+    case ${_flags#disk-full} in
+        '') ;;
+        containers-left | containers-left=* | ' containers-left' | ' containers-left='*) ;;
+        *) return 1 ;;
+    esac
+    case $_flags in *[!a-z0-9=,\ -]*) return 1 ;; esac
     [ "$_why" != exited ] || { [ "$_exit" -le 255 ]; return; }
     code_of "$_why" && [ "$_code" = "$_exit" ]
 }

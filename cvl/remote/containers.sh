@@ -39,6 +39,33 @@ containers() {
     )
 }
 
+# outlived -> _outlived: the flag that names what of all containers is younger than the job and still
+# runs, and bears no run's label: started past our docker, by the job or by somebody else meanwhile.
+outlived() {
+    _outlived=
+    may_have_containers || has_keepers || return 0
+    command -v docker >/dev/null || { _outlived=containers-left; return; }
+    _since=$(date -u -r "$_run/marker" +%Y-%m-%dT%H:%M:%S) && _ids=$(engine 5 ps -q --no-trunc) &&
+        [ -n "$_ids" ] || return 0
+    # shellcheck disable=SC2086 # ids
+    _outlived=$(
+        engine 5 inspect -f '{{.Created}}|{{.Id}}|{{json .Config.Labels}}' $_ids |
+            awk -F '|' -v since="$_since" '
+                $1 "" >= since && !/"cvl\.run":/ && n < 3 { ids = ids (n++ ? "," : "") substr($2, 1, 12) }
+                END { if (n) print "containers-left=" ids }'
+    )
+} 2>/dev/null
+
+# has_keepers: a process that keeps a container is younger than the job; or the engine is elsewhere.
+has_keepers() {
+    [ ! -r "$_run/engine" ] || ! grep -Eq '^DOCKER_HOST=(tcp|ssh):' "$_run/engine" || return 0
+    for _file in $(grep -l -e '^containerd-shim' -e '^docker-contain' -e '^conmon' /proc/[0-9]*/comm); do
+        _keeper=${_file#/proc/}
+        process "${_keeper%/comm}" && [ "$_started" -ge "$_marked" ] && return
+    done
+    return 1
+}
+
 # networks: what compose has left of the project, which no other run shares.
 networks() {
     for _network in $(engine 5 network ls -q --filter "label=com.docker.compose.project=cvl-$_id"); do

@@ -20,11 +20,14 @@ LIMIT = 200
 """Characters that a record may have; ours have half of it at most."""
 SHOWN = 80
 """Characters of what cannot be read that a person is shown."""
-RECORD = re.compile(r"([a-z-]+) (0|[1-9][0-9]{0,2}) (0|[1-9][0-9]{0,17})((?: [a-z-]+)*)")
+RECORD = re.compile(
+    r"([a-z-]+) (0|[1-9][0-9]{0,2}) (0|[1-9][0-9]{0,17})((?: [a-z-]+(?:=[0-9a-f,]{1,40})?)*)"
+)
 """`CAUSE CODE BYTES [FLAGS]`, with single spaces (docs/far-side.md)."""
 CAUSES = frozenset(Cause) - {Cause.OUT_OF_MEMORY, Cause.DETACHED}
 """Those that the shell files write."""
-FLAGS = frozenset({"disk-full"})
+LEFT = "containers-left"
+FLAGS = frozenset({"disk-full", LEFT})
 STATES = frozenset({"running", "stopping", "result", "unknown"})
 """The answers that tell the state of a run."""
 LAST_CODE = 255
@@ -49,10 +52,22 @@ def ending(text: str, run_id: str) -> ExitStatus:
     if not found or found[1] not in CAUSES:
         raise unreadable(run_id, text)
     cause, code, flags = Cause(found[1]), int(found[2]), found[4].split()
-    if code != EXIT_CODES.get(cause, code) or code > LAST_CODE or not FLAGS.issuperset(flags):
+    known = FLAGS.issuperset(flag.partition("=")[0] for flag in flags)
+    if code != EXIT_CODES.get(cause, code) or code > LAST_CODE or not known:
         raise unreadable(run_id, text)
-    return ExitStatus(
-        code, cause=cause, run_id=run_id, detail=" ".join(flags), log_bytes=int(found[3])
+    detail = "; ".join(map(_meaning, flags))
+    return ExitStatus(code, cause=cause, run_id=run_id, detail=detail, log_bytes=int(found[3]))
+
+
+def _meaning(flag: str) -> str:
+    """Return a flag for a person."""
+    word, _, ids = flag.partition("=")
+    if word != LEFT:
+        return word
+    ends = f"docker rm -f {ids.replace(',', ' ')}" if ids else "docker ps"
+    return (
+        "containers that were started while it ran, and not by cvl's own docker, still run there: "
+        f"`{ends}`{' ends them' if ids else ' shows them'}"
     )
 
 

@@ -145,6 +145,8 @@ finish() {
         clear_out CONT
     fi
     full && _flags=disk-full || _flags=
+    outlived
+    _flags=$_flags${_outlived:+${_flags:+ }$_outlived}
     conclude "$_outcome" "$_code" "$_flags"
     cancel
     act

@@ -274,6 +274,24 @@ def test_no_container_outlives_its_run_and_no_other_is_touched(
     assert not built.desk.left(built.run_id)
 
 
+UNKNOWN = {
+    "absolute path": f"{shutil.which('docker')} run -d $IMG sleep 1000",
+    "another PATH": "PATH=/usr/local/bin:/usr/bin:/bin; docker run -d $IMG sleep 1000",
+    "login shell": 'bash -lc "PATH=\\${PATH#*:} docker run -d $IMG sleep 1000"',
+}
+
+
+@pytest.mark.parametrize("way", UNKNOWN)
+def test_a_container_that_nothing_marks_is_told_and_lives(built: Box, way: str) -> None:
+    built.engine.docker("run", "-d", "--name", "before", built.engine.image, "sleep", "1000")
+    done = built.run(f"{UNKNOWN[way]}; exit 3")
+    ident = done.out.decode().split()[-1][:12]
+    assert done.code == 3
+    assert f"docker rm -f {ident}`" in done.err
+    assert len(built.engine.containers()) == 2
+    assert "docker rm" not in built.run("docker run -d $IMG sleep 1000").err
+
+
 @pytest.mark.parametrize("kind", CONTAINERS)
 def test_a_container_left_behind_ends_with_the_script(built: Box, kind: str) -> None:
     done = built.run(CONTAINERS[kind] + "; exit 3", "--grace", "1s")

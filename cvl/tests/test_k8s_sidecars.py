@@ -142,7 +142,7 @@ def test_a_job_beside_a_deaf_sidecar_is_stopped_in_time(
 def test_an_init_container_that_fails_is_named_with_its_last_words(
     cluster: Cluster, namespace: str, there: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    injected(monkeypatch, before("echo fetching; echo no such bucket >&2; exit 3"))
+    injected(monkeypatch, before("echo fetching; echo no such bucket; exit 3"))
     status, out = run(there, namespace, "echo ran")
     assert (int(status), status.cause, out) == (125, "not-started", b"")
     assert "init container setup ended with exit code 3" in status.detail
