@@ -38,7 +38,7 @@ end_job() {
 # second start of this pod's container if this folder has been made before.
 ran_before() {
     if [ -r "$first" ]; then
-        while read -r node uid; do
+        while read -r node uid _; do
             if [ "$node" = "${CVL_NODE:-0}" ] && [ "$uid" != "${CVL_POD:-}" ]; then return 0; fi
         done <"$first"
     fi

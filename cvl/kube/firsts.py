@@ -24,6 +24,11 @@ NOTE_LIMIT, LOOK = 5.0, 0.1
 """Seconds that a launch waits for the pods of its Job, and between two looks."""
 
 
+Named = tuple[str, str]
+"""A pod's uid and its name."""
+NONE: Named = ("", "")
+
+
 class Firsts:
     """The first pods of one run, by node, as far as they are known."""
 
@@ -33,8 +38,8 @@ class Firsts:
         secret = file_secret(handle["run"]) if handle.get("wrapped") else ""
         self._secret = secret and f"{paths.core('secrets', handle['namespace'])}/{secret}"
         self._nodes = int(handle.get("nodes") or 1)
-        self._known: dict[int, str] = {}
-        self._said: Mapping[int, str] = {}
+        self._known: dict[int, Named] = {}
+        self._said: Mapping[int, Named] = {}
         self._noted = False
 
     @property
@@ -43,8 +48,8 @@ class Firsts:
         return len(self._known) >= self._nodes and self._noted
 
     @property
-    def known(self) -> Mapping[int, str]:
-        """The uids of the first pods, by node."""
+    def known(self) -> Mapping[int, Named]:
+        """The first pods' uids and names, by node."""
         return dict(self._known)
 
     def learn(self, job: Object | None, listed: Iterable[Object]) -> None:
@@ -54,9 +59,10 @@ class Firsts:
         """
         noted = _read(job) if job else {}
         self._noted = bool(noted) and not self._known.keys() - noted.keys()
-        seen: dict[int, str] = {}
+        seen: dict[int, Named] = {}
         for pod in listed:
-            seen.setdefault(pods.node_of(pod), str(pod["metadata"]["uid"]))
+            meta = pod["metadata"]
+            seen.setdefault(pods.node_of(pod), (str(meta["uid"]), str(meta["name"])))
         self._known = {**seen, **self._known, **noted}
         unsaid = self._known != noted or bool(self._said and self._said != self._known)
         if job and unsaid and not job["metadata"].get("deletionTimestamp"):
@@ -72,7 +78,7 @@ class Firsts:
         return frozenset(pods.node_of(pod) for pod in listed if not self._is_first(pod))
 
     def _is_first(self, pod: Object) -> bool:
-        return self._known.get(pods.node_of(pod)) == str(pod["metadata"]["uid"])
+        return self._known.get(pods.node_of(pod), NONE)[0] == str(pod["metadata"]["uid"])
 
     def _note(self, job: Object) -> None:
         """Write down what is known: for pods first, for what the Job says has been said there."""
@@ -118,11 +124,16 @@ def _age(pod: Object) -> tuple[str, bool]:
     return (str(meta.get("creationTimestamp")), "deletionTimestamp" not in meta)
 
 
-def _read(job: Object) -> dict[int, str]:
+def _read(job: Object) -> dict[int, Named]:
     text = str((job["metadata"].get("annotations") or {}).get(FIRSTS) or "")
-    rows = (line.partition(" ") for line in text.splitlines())
-    return {int(node): uid for node, _, uid in rows if node.isdigit() and uid}
+    found = {}
+    for line in text.splitlines():
+        node, _, named = line.partition(" ")
+        uid, _, name = named.partition(" ")
+        if node.isdigit() and uid:
+            found[int(node)] = (uid, name)
+    return found
 
 
-def _written(uids: Mapping[int, str]) -> str:
-    return "".join(f"{node} {uid}\n" for node, uid in sorted(uids.items()))
+def _written(known: Mapping[int, Named]) -> str:
+    return "".join(f"{node} {uid} {name}\n" for node, (uid, name) in sorted(known.items()))

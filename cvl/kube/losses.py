@@ -11,6 +11,7 @@ from typing import Final
 from cvl.errors import CvlError
 from cvl.kube import disruption, paths, pods
 from cvl.kube.client import Client, Object
+from cvl.kube.firsts import Named
 from cvl.kube.pods import Fate
 from cvl.kube.refusals import Denied, Missing
 from cvl.spec import Cause
@@ -61,9 +62,9 @@ class Losses:
         now = time.monotonic()
         return now - self._since.setdefault(node, now) > DOUBT
 
-    def words(self, node: int, uid: str, *, suspended: bool) -> str:
+    def words(self, node: int, named: Named, *, suspended: bool) -> str:
         """Return why a node's pod was ended, "" while nothing tells."""
-        pod, events = self._pods.get(node), self.events(uid)
+        pod, events = self._pods.get(node), self._of_pod(named)
         if told := disruption.told(pod, events):
             return told
         if suspended:
@@ -92,7 +93,18 @@ class Losses:
 
     def events(self, uid: str) -> list[Object]:
         """Return an object's events, none where we may not see them."""
-        path, query = paths.core("events", self._namespace), f"involvedObject.uid={uid}"
+        return self._events(f"involvedObject.uid={uid}")
+
+    def _of_pod(self, named: Named) -> list[Object]:
+        """Return a pod's events: who evicts by a taint notes no uid."""
+        uid, name = named
+        if not name:
+            return self.events(uid)
+        found = self._events(f"involvedObject.kind=Pod,involvedObject.name={name}")
+        return [each for each in found if each["involvedObject"].get("uid") in {None, "", uid}]
+
+    def _events(self, query: str) -> list[Object]:
+        path = paths.core("events", self._namespace)
         try:
             return list(self._client.items(path, fieldSelector=query))
         except (Denied, Missing):

@@ -10,7 +10,7 @@ from typing import Any
 from cvl.kube import disruption, paths, pods
 from cvl.kube.client import Client, Object
 from cvl.kube.ending import Ending
-from cvl.kube.firsts import Firsts, listed
+from cvl.kube.firsts import NONE, Firsts, listed
 from cvl.kube.losses import UNKNOWN, UNSEEN, Losses
 from cvl.kube.manifest import CAUSE
 from cvl.kube.pods import Fate
@@ -145,7 +145,7 @@ class Watch:
         if over.get("reason") == "DeadlineExceeded":
             return replace(fate, cause=Cause.TIMEOUT, detail=pods.said(over, ""))
         suspended = bool(job["spec"].get("suspend"))
-        words = self._losses.words(node, self._firsts.known.get(node, ""), suspended=suspended)
+        words = self._losses.words(node, self._firsts.known.get(node, NONE), suspended=suspended)
         if not (words or over or again or self._losses.doubt_is_over(node)):
             return None
         lost = self._losses.lost(node, words or pods.said(over, ""), again=again)

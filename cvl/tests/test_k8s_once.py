@@ -16,6 +16,7 @@ from cvl.testing import kube
 from cvl.testing.desk import Desk, wait_for
 from cvl.testing.kube import Cluster
 from cvl.testing.kube_cluster import RealCluster
+from cvl.testing.kubernetes import KubernetesCluster
 from cvl.tests.kubes import desk, ours
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -153,3 +154,102 @@ def test_a_drained_node_is_told(real_cluster: RealCluster, tmp_path: Path) -> No
         assert "node node1 is being drained" in done.err
         assert calling.result("saved") == b"saved\n"
         assert not ours(real_cluster, calling.runs()[0])
+
+
+@pytest.mark.kube
+def test_a_taint_that_ends_pods_is_told(real_cluster: RealCluster, tmp_path: Path) -> None:
+    with kube.fresh_namespace(real_cluster) as namespace:
+        calling = desk(tmp_path, real_cluster, namespace)
+        with calling.start("run", *calling.options, "one", "sh", f"echo ran; {FOREVER}") as client:
+            client.shows(b"ran")
+            words = ("taint", "node", real_cluster.node)
+            real_cluster.kubectl(*words, "test=away:NoExecute")
+            try:
+                done = client.ended(150)
+            finally:
+                real_cluster.kubectl(*words, "test-")
+        assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
+        assert "TaintManagerEviction" in done.err
+        assert not ours(real_cluster, calling.runs()[0])
+
+
+@pytest.mark.kube
+def test_a_preemption_is_told(real_cluster: RealCluster, tmp_path: Path) -> None:
+    api = "scheduling.k8s.io/v1"
+    urgent = {"apiVersion": api, "kind": "PriorityClass", "value": 1000}
+    gpu = {"limits": {"nvidia.com/gpu": "1"}}
+    with (
+        kube.fresh_namespace(real_cluster) as namespace,
+        real_cluster.capacity("nvidia.com/gpu", 1),
+    ):
+        name = f"urgent-{namespace}"
+        kube.apply(real_cluster, {**urgent, "metadata": {"name": name}}, at=namespace)
+        calling = desk(tmp_path, real_cluster, namespace, "--gpu", "1")
+        with calling.start("run", *calling.options, "one", "sh", f"echo ran; {FOREVER}") as client:
+            client.shows(b"ran")
+            container = {"name": "c", "image": real_cluster.image, "resources": gpu}
+            spec = {"containers": [{**container, "command": ["true"]}], "priorityClassName": name}
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "urgent"}}
+            kube.apply(
+                real_cluster, {**pod, "spec": {**spec, "restartPolicy": "Never"}}, at=namespace
+            )
+            done = client.ended(150)
+        real_cluster.kubectl("delete", "priorityclass", name)
+        assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
+        assert "Preempted" in done.err
+        assert not ours(real_cluster, calling.runs()[0])
+
+
+def twin(cluster: Cluster, pod: dict[str, Any]) -> str:
+    """Start another pod just like this one, as old Job controllers do; return its name."""
+    meta = {key: pod["metadata"][key] for key in ("namespace", "labels", "annotations")}
+    spec = {key: value for key, value in pod["spec"].items() if key != "nodeName"}
+    name = f"{pod['metadata']['name']}-again"
+    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {**meta, "name": name}, "spec": spec}
+    cluster.kubectl("create", "--validate=false", "-f", "-", data=json.dumps(made).encode())
+    return name
+
+
+def test_a_second_pod_of_one_node_runs_nothing(
+    fake_cluster: KubernetesCluster, tmp_path: Path
+) -> None:
+    with kube.fresh_namespace(fake_cluster) as namespace:
+        calling = desk(tmp_path, fake_cluster, namespace, "--nodes", "2")
+        script = f"{ENDS}; echo ran $NODE_RANK; {FOREVER}"
+        run = calling.sh(script, "-d").out.decode().strip()
+        wait_for(lambda: all(p["status"]["phase"] == "Running" for p in pods_of(fake_cluster, run)))
+        every = pods_of(fake_cluster, run)
+        second = next(pod for pod in every if pod["metadata"]["name"].rpartition("-")[0][-1] == "1")
+        name = twin(fake_cluster, second)
+        at = ("-n", namespace)
+        phase = ("get", "pod", name, *at, "-o", "jsonpath={.status.phase}")
+        wait_for(lambda: fake_cluster.kubectl(*phase) == "Failed")
+        assert "does not run a second time" in fake_cluster.kubectl("logs", name, *at)
+        assert "ran" not in fake_cluster.kubectl("logs", name, *at).split()
+        with calling.start("attach", run) as client:
+            client.shows(b"[1] ran 1")
+            fake_cluster.kubectl("delete", "pod", second["metadata"]["name"], *at, "--wait=false")
+            done = client.ended(150)
+        assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
+        assert "node 1" in done.err
+        assert b"ran 0" in done.out
+        fake_cluster.kubectl("delete", "pod", name, *at, "--ignore-not-found")
+        assert not ours(fake_cluster, run)
+
+
+def test_a_job_that_a_queue_suspends_is_not_resumed(
+    fake_cluster: KubernetesCluster, tmp_path: Path
+) -> None:
+    with kube.fresh_namespace(fake_cluster) as namespace:
+        calling = desk(tmp_path, fake_cluster, namespace)
+        script = f"{ENDS}; echo ran; {FOREVER}"
+        with calling.start("run", *calling.options, "one", "sh", script) as client:
+            client.shows(b"ran")
+            job = f"job/cvl-{calling.runs()[0]}"
+            fake_cluster.kubectl(
+                *("patch", job, "-n", namespace, "-p", '{"spec": {"suspend": true}}')
+            )
+            done = client.ended(150)
+        assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
+        assert "its Job was suspended" in done.err
+        assert not ours(fake_cluster, calling.runs()[0])

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from cvl.container.contents import contents_of
 from cvl.errors import AuthError, CvlError, MissingTool, UsageError
-from cvl.kube import check, files, kubeconfig, order, pods, sending
+from cvl.kube import check, disruption, files, kubeconfig, order, pods, sending
 from cvl.kube.credentials import Credentials
 from cvl.kube.ending import Ending
 from cvl.kube.manifest import Marks, escaped, objects
@@ -713,3 +713,64 @@ def test_cvl_loads_no_client_to_say_its_version() -> None:
     done = subprocess.run([sys.executable, "-c", line], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
     assert re.match(r"\d", done.stdout) is None
+
+
+def test_a_second_pod_and_a_second_start_run_nothing(container: Container) -> None:
+    first = container.folder / "cvl-first"
+    first.mkdir()
+    (first / "pods").write_text("0 aaa\n1 bbb\n")
+    line = ("sh", "-c", "echo ran")
+    assert container.run(*line, CVL_POD="bbb")[0] == 125
+    assert container.run(*line, CVL_POD="aaa", CVL_NODE="1")[0] == 125
+    assert container.run(*line, CVL_POD="bbb", CVL_NODE="1") == (0, b"ran\n[cvl] r: exit code 0\n")
+    code, out = container.run(*line, CVL_POD="bbb", CVL_NODE="1")
+    assert (code, b"ran\n" in out, out.endswith(b"exit code 125 (again)\n")) == (125, False, True)
+
+
+def test_who_is_not_noted_runs(container: Container) -> None:
+    assert container.run("true", CVL_POD="aaa")[0] == 0
+
+
+DELETED = {"deletionTimestamp": "2026-11-25T00:00:40Z", "deletionGracePeriodSeconds": 30}
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({"reason": "Preempted", "message": "by a/b on n1"}, "Preempted: by a/b on n1"),
+        ({"reason": "TaintManagerEviction", "message": "m"}, "TaintManagerEviction: m"),
+        ({"reason": "Evicted", "message": "low on memory"}, "Evicted: low on memory"),
+        ({"reason": "Killing", "message": "Stopping container job"}, ""),
+        ({"reason": "Scheduled", "message": "Successfully assigned a/b to n1"}, ""),
+    ],
+)
+def test_events_tell_why_a_pod_was_ended(event: dict[str, str], said: str) -> None:
+    told = {**event, "type": "Normal", "lastTimestamp": "2026-11-25T00:00:01Z"}
+    assert disruption.told(pod(meta=DELETED), [told]) == said
+    assert disruption.node_of(None, [told]) == ("n1" if event["reason"] == "Scheduled" else "")
+
+
+def test_conditions_and_nodes_tell_it_too() -> None:
+    reason = {"reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+    disrupted = {"type": "DisruptionTarget", "status": "True", **reason}
+    said = "EvictionByEvictionAPI: Eviction API: evicting"
+    assert disruption.told(pod(conditions=[disrupted]), []) == said
+    ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}, "spec": {}}
+    assert disruption.of_node("n1", ready) == ""
+    assert disruption.of_node("n1", None) == "node n1 is gone"
+    drained = {**ready, "spec": {"unschedulable": True}}
+    assert disruption.of_node("n1", drained) == "node n1 is being drained"
+    silent = {"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}, "spec": {}}
+    assert "node n1 is not ready" in disruption.of_node("n1", silent)
+
+
+def test_a_job_asks_for_no_second_pod() -> None:
+    spec = job_of(made(Order(image="i"), spec_of()))["spec"]
+    assert (spec["backoffLimit"], spec["podReplacementPolicy"]) == (0, "Failed")
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onPodConditions"][0]["type"]) == ("FailJob", "DisruptionTarget")
+    notes = spec["template"]["metadata"]["annotations"]
+    assert notes["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    other = Order(image="i", annotations={"karpenter.sh/do-not-disrupt": "false"})
+    chosen = job_of(made(other, spec_of()))["spec"]["template"]["metadata"]["annotations"]
+    assert chosen["karpenter.sh/do-not-disrupt"] == "false"
