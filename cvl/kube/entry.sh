@@ -159,7 +159,7 @@ elif ! unpack; then
     code=125 CVL_HOLD=0
     [ -z "$stopped" ] || code=143
 else
-    rm -f "$own/sent"
+    [ ! -e "$own/sent" ] || rm -f "$own/sent"
     export PYTHONPATH="$repo${PYTHONPATH:+:$PYTHONPATH}"
     if have find; then mark_start; fi
     if [ -z "$stopped" ]; then
