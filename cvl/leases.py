@@ -21,7 +21,7 @@ from cvl.errors import (
     StillOpen,
     said,
 )
-from cvl.ledger import Lease, LeaseState, Ledger, Run
+from cvl.ledger import Facts, Lease, LeaseState, Ledger, Run
 from cvl.process import me
 from cvl.provider import Owner
 from cvl.release import RELEASE_LIMIT, Release, shown
@@ -56,14 +56,18 @@ class Leases:
         self._duty = Duty(guard, left=self._limit, wanted=self._drives, warn=scope.warn)
         self._release = Release(ledger, run_id, owner, scope)
 
-    def until(self, seconds: float, room: float = 0.0) -> None:
+    def until(self, seconds: float, room: float = 0.0, where: str = "") -> None:
         """Let the run last so many seconds from now; the guardian counts them too.
 
         `room` are the seconds after that in which to stop its job and to fetch: then all that is
-        rented has to be gone.
+        rented has to be gone. `where` is where the run goes after all: there may be nothing left
+        where it was planned.
         """
         ends = self._scope.clock.time() + seconds
-        self._ledger.note(self._run_id, deadline=ends, options={ROOM: room})
+        facts: Facts = {"deadline": ends, "options": {ROOM: room}}
+        if where:
+            facts["where"] = where
+        self._ledger.note(self._run_id, **facts)
         self.expect(seconds, room)
         self._duty.limit(seconds, room)
 

@@ -94,7 +94,7 @@ class Machines:
             note = f"not known: {explained(choice.obstacle)}; {note}"
         return Plan(
             runner=self.name,
-            where=f"{choice.offer.type} in {choice.region}",
+            where=where_of(choice),
             request=self._cloud.request(order),
             quote=Quote(
                 price_per_hour=price,
@@ -169,7 +169,7 @@ class Machines:
         """
         for choice in self._market.choices(spec.needs, scope):
             limit = self._deadline(spec, choice.offer)
-            leases.until(limit.seconds - limit.room, limit.room)
+            leases.until(limit.seconds - limit.room, limit.room, where_of(choice))
             order = self._order(spec, choice, keys, limit)
             try:
                 return self._cloud.rent(order, leases, scope.within(leases.left()))
@@ -258,6 +258,11 @@ class Machines:
                     return each, look.address
         self.confirm(identity)
         raise NotReady(f"{machine.name} is not there, or not up")
+
+
+def where_of(choice: Choice) -> str:
+    """Return where a run goes, for a person."""
+    return f"{choice.offer.type} in {choice.region}"
 
 
 def machine_name(run_id: str) -> str:

@@ -165,6 +165,7 @@ def test_where_there_is_none_left_it_is_rented_in_another_region(
     assert (done.code, done.out) == (0, b"hello\n"), done.err
     launches = [each.body for each in cloud.log if each.operation == "launchInstance"]
     assert [each["region_name"] for each in launches] == ["us-west-1", "us-east-1"]  # type: ignore[index]
+    assert desk.ps()[0]["where"] == "gpu_1x_a10 in us-east-1"
     assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
 
 
