@@ -18,7 +18,10 @@ from cvl.testing.kube import Cluster
 from cvl.testing.kubernetes import KubernetesCluster
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.testing.machine import possible
+from cvl.testing.sagemaker import AwsCloud
+from cvl.testing.sagemaker.cloud import ACCOUNT, missing
 from cvl.testing.sshd import Sshd
+from cvl.tests.clouds import desk as aws_desk
 from cvl.tests.kubes import FAST, ours
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -196,3 +199,19 @@ def test_a_new_key_of_the_same_account_ends_and_closes_all(
     done = renewed.cvl("stop", run)
     assert done.code == 0, done.err
     assert (cloud.alive(), cloud.keys(), renewed.ps()[0]["state"]) == ([], [], "ended")
+
+
+# An AWS account
+
+
+def test_an_account_is_noted_without_a_request_of_its_own(tmp_path: Path) -> None:
+    if why := missing():
+        pytest.skip(why)
+    with AwsCloud() as aws:
+        desk = aws_desk(tmp_path, aws)
+        done = desk.sh("true")
+        handle = Ledger(desk.state / "ledger.db").run(desk.runs()[0]).handle
+        assert handle["identity"] == f"account={ACCOUNT} region=us-east-1 endpoint={aws.url}", (
+            done.err
+        )
+        assert aws.requests("GetCallerIdentity") == 1
