@@ -11,8 +11,8 @@ import os
 
 from cvl import identity, outside
 from cvl.digest import blake2b
-from cvl.errors import AuthError, Rejected
-from cvl.runners.lambda_api import LambdaAPI
+from cvl.errors import Rejected
+from cvl.runners.lambda_api import Forbidden, LambdaAPI
 
 EVENTS = "/audit-events"
 OWNER = "lrn:cloud:account:"
@@ -50,7 +50,7 @@ def confirm(api: LambdaAPI, noted: str) -> None:
         return
     try:
         now = account(api).removeprefix(OWNER)
-    except (Rejected, AuthError):
+    except (Rejected, Forbidden):
         now = ""
     before = was.get("account", "")
     if now and now == before:

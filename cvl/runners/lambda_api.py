@@ -81,6 +81,10 @@ FORBIDDEN: Mapping[str, str] = {
 """Codes of a 403, and what to do now."""
 
 
+class Forbidden(AuthError):
+    """The key is one, and may not do that (403)."""
+
+
 class Gone(Rejected):
     """The API knows no such thing; of a launch: it names something that is not there."""
 
@@ -332,7 +336,7 @@ def _judged(status: int, answer: bytes) -> object:
             "set LAMBDA_API_KEY to a valid key from the Lambda Cloud dashboard",
         )
     if status == 403:  # noqa: PLR2004
-        raise AuthError(f"Lambda: {message}", FORBIDDEN.get(code, FORBIDDEN["global/forbidden"]))
+        raise Forbidden(f"Lambda: {message}", FORBIDDEN.get(code, FORBIDDEN["global/forbidden"]))
     if status == 404:  # noqa: PLR2004
         raise Gone(f"Lambda: {message}", "`cvl offers` shows the types and regions")
     if known := DEFINITE.get(code):

@@ -408,6 +408,20 @@ def test_a_key_of_another_account_concludes_nothing(cloud: LambdaCloud, *, known
     assert ("account 0123" in str(caught.value)) == known
 
 
+def test_a_key_that_is_none_is_said_to_be_none(cloud: LambdaCloud) -> None:
+    noted = identity_of(api(cloud), "lrn:cloud:account:0123")
+    with pytest.raises(AuthError, match="does not accept this API key"):
+        confirm(api(cloud, "secret_revoked"), noted)
+
+
+def test_a_key_that_may_not_read_the_log_concludes_nothing(cloud: LambdaCloud) -> None:
+    noted = identity_of(api(cloud), "lrn:cloud:account:0123")
+    cloud.api.key = "secret_another"
+    cloud.api.active = False
+    with pytest.raises(Elsewhere, match="may be of another account"):
+        confirm(api(cloud, "secret_another"), noted)
+
+
 class Far:
     """A far side that is never reached."""
 
