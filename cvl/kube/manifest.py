@@ -44,7 +44,8 @@ MOST_SECRET = 1_000_000
 IN, OWN, WORKSPACE, REPO = "/cvl-in", "/cvl", "/workspace", "/cvlization_repo"
 ENTRY, COLLECT = "entry.sh", "collect.sh"
 AWAIT = 600
-"""Seconds that a pod waits for files that are sent to it; while they come it waits on."""
+"""Seconds for each node that a pod waits for files that are sent to it, one after another; while
+they come it waits on."""
 CODE = "code-"
 """How the keys begin that hold an example's files."""
 FIRST, FIRST_KEY = "/cvl-first", "pods"
@@ -253,7 +254,7 @@ def _variables(spec: JobSpec, *, sent: bool) -> list[Made]:
         own["CVL_HOLD"] = {"value": str(hold(spec.limits))}
         own["CVL_RUNTIME"] = {"value": str(runtime(spec.limits))}
         if sent:
-            own["CVL_AWAIT"] = {"value": str(AWAIT)}
+            own["CVL_AWAIT"] = {"value": str(AWAIT * spec.nodes)}
     given = {name: {"value": escaped(_text(v, name))} for name, v in spec.env.items()}
     hidden = {
         name: {"valueFrom": {"secretKeyRef": {"name": _env_secret(spec.run_id), "key": name}}}

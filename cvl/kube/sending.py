@@ -19,7 +19,8 @@ from cvl.kube.watch import Watch
 from cvl.scope import Scope
 from cvl.units import size
 
-BLOCK = 1 << 16
+BLOCK, STEP = 1 << 16, 1 << 20
+"""Bytes of one message; bytes after which it is told how far they are."""
 LOOK = 1.0
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between the attempts to send to one pod."""
@@ -97,4 +98,5 @@ def _blocks(archive: IO[bytes], length: int, scope: Scope) -> Iterator[bytes]:
         scope.checkpoint()
         yield block
         sent += len(block)
-        scope.tell("upload", f"{size(sent)} of {size(length)}")
+        if not sent % STEP:
+            scope.tell("upload", f"{size(sent)} of {size(length)}")

@@ -752,7 +752,7 @@ def test_who_has_said_something_has_more_time(
         ("""echo '{"status": {"clientCertificateData": "x"}}'""", "gave no credential"),
         ("""echo '{"status": {"token": "t", "expirationTimestamp": "soon"}}'""", "is no date"),
         (f"""echo '{{"apiVersion": "{V1}beta1", "status": {{"token": "t"}}}}'""", "speaks client"),
-        ("yes | head -c 3000000", "gave no credential"),
+        ("yes | head -c 3000000", "it printed more than 1 MB"),
     ],
 )
 def test_what_is_no_credential_is_told(script: str, words: str, tmp_path: Path) -> None:
