@@ -15,7 +15,7 @@ from cvl.aws.logs import Ending, LogReader
 from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing
 from cvl.aws.session import Account, Reply
-from cvl.errors import AuthError, CvlError, LostContact, Rejected, Unreachable
+from cvl.errors import AuthError, CvlError, LostContact, Rejected, Unreachable, UsageError
 from cvl.identity import noted
 from cvl.leases import cost
 from cvl.nodes import first_failed
@@ -52,8 +52,10 @@ class TrainingJob:
         handle: Mapping[str, str],
         tell: Tell = silent,
         billed: Callable[[str, Decimal], None] = lambda _run_id, _cost: None,
+        *,
+        known: bool = False,
     ) -> None:
-        """`billed` hears, once, what the job has cost."""
+        """`billed` hears, once, what the job has cost. `known`: AWS has just answered us."""
         self._account, self._handle = account, handle
         self._tell, self._billed = tell, billed
         self._job, self.run_id = handle["job"], handle["run"]
@@ -65,6 +67,7 @@ class TrainingJob:
         self._phase = ""
         self._secrets_there = bool(handle.get("secrets"))
         self._missed: float | None = None
+        self._met = known
 
     @property
     def handle(self) -> Mapping[str, str]:
@@ -91,7 +94,8 @@ class TrainingJob:
                 self._tell("waiting", f"the output cannot be read: {error}")
                 if self._end is not None:
                     return
-            except (Unreachable, AuthError, Rejected) as error:
+            except (Unreachable, AuthError, UsageError, Rejected) as error:
+                self._give_up(error)
                 self._wait_on(error, since)
                 news = time.monotonic()
             self._closed.wait(pause)
@@ -104,7 +108,8 @@ class TrainingJob:
                     assert self._end is not None
                     self._status = self._verdict(self._end)
                     self._reckon(self._end)  # here, after all output
-            except AuthError as error:
+            except (AuthError, UsageError) as error:
+                self._give_up(error)
                 raise Unreachable(f"{error}; {error.hint}") from error
             except Missing:
                 detail = "AWS knows no such training job"
@@ -122,7 +127,8 @@ class TrainingJob:
             stop(self._account, self._job)
         except Missing:
             return
-        except AuthError as error:
+        except (AuthError, UsageError) as error:
+            self._give_up(error)
             raise Unreachable(f"{error}; {error.hint}") from error
 
     def fetch(self, into: Path, scope: Scope) -> None:
@@ -138,6 +144,15 @@ class TrainingJob:
 
     def close(self) -> None:
         self._closed.set()
+
+    def _give_up(self, error: CvlError) -> None:
+        """Raise what is wrong with our own login or configuration, unless it was good before.
+
+        Whoever follows a job for days may have to log in again: that is waited for. A command that
+        begins with it has nothing to wait for.
+        """
+        if not self._met and not isinstance(error, Unreachable | Rejected):
+            raise error
 
     def _over(self) -> bool:
         """Return whether the job has ended; what AWS said then stays."""
@@ -165,7 +180,7 @@ class TrainingJob:
             if now - self._missed < SETTLE:
                 raise Unreachable(f"{self._job} is not to be seen yet: {error}") from error
             raise
-        self._missed = None
+        self._missed, self._met = None, True
         return found
 
     def _show(self, found: Reply) -> None:

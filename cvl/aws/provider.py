@@ -114,7 +114,7 @@ class SageMaker:
             ),
             partial(jobs.create, self._account, body, scope),
         )
-        return TrainingJob(self._account, self.handle(spec), scope.tell, _note_cost)
+        return TrainingJob(self._account, self.handle(spec), scope.tell, _note_cost, known=True)
 
     def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> TrainingJob:
         return TrainingJob(self._account, handle, tell, _note_cost)

@@ -135,6 +135,39 @@ def here() -> Iterator[Finding]:
     ):
         yield extra_of(package, extra, runner)
     yield lambda_key()
+    yield from logins()
+
+
+def logins() -> Iterator[Finding]:
+    """Judge what there is of other logins, each by itself; a broken one may be of no use to cvl."""
+    from cvl.aws.session import configured as speaks_of_aws
+    from cvl.kube.kubeconfig import configured as speaks_of_a_cluster
+
+    looks = (("AWS login", speaks_of_aws, aws_login), ("kubeconfig", speaks_of_a_cluster, cluster))
+    for name, there_is, look in looks:
+        if there_is():
+            try:
+                yield look(name)
+            except CvlError as error:
+                yield Finding(name, None, str(error), error.hint)
+
+
+def aws_login(name: str) -> Finding:
+    """Look for the credentials as a run would; AWS itself is asked only for a role's."""
+    from cvl.aws.session import Account
+
+    account = Account()
+    found = account.has_credentials()
+    text = f"found, for {account.region}" if found else "none found"
+    return Finding(name, found or None, text, "log in (`aws sso login`), or set AWS_PROFILE")
+
+
+def cluster(name: str) -> Finding:
+    """Read the kubeconfig; the cluster is not asked."""
+    from cvl.kube.kubeconfig import access
+
+    found = access()
+    return Finding(name, True, f"context {found.context}, {found.server}")
 
 
 def extra_of(package: str, extra: str, runner: str) -> Finding:

@@ -10,17 +10,27 @@ from threading import Thread
 import click
 
 from cvl import reap as reaping
-from cvl.cli.survey import Survey
+from cvl.cli.survey import LOOK_LIMIT, Survey
 from cvl.console import Console
-from cvl.errors import CvlError, Elsewhere, StillOpen, explained
+from cvl.errors import (
+    AuthError,
+    CvlError,
+    Elsewhere,
+    MissingTool,
+    StillOpen,
+    Unreachable,
+    UsageError,
+    explained,
+)
 from cvl.hidden import whole
 from cvl.ledger import Ledger, Run
 from cvl.paths import ledger_file
 from cvl.places import places
 from cvl.provider import Provider
+from cvl.puller import bounded
 from cvl.reap import Finding
 from cvl.runners import reopen
-from cvl.scope import Scope
+from cvl.scope import DeadlineExceeded, Scope
 from cvl.spec import Resource
 from cvl.terminal import agree, show, show_json, show_text
 from cvl.together import together
@@ -176,6 +186,7 @@ def end_run(each: Finding, survey: Survey) -> None:
         return reopen(run.runner, run.handle)
 
     try:
+        let_in(each)
         reaping.finish(each, survey.ledger, Console(output=False), reopened)
     except Exception as error:
         if isinstance(error, StillOpen) and not isinstance(error.__cause__, Elsewhere):
@@ -187,6 +198,22 @@ def end_run(each: Finding, survey: Survey) -> None:
             reaping.close(each, survey.ledger, seen if strange else None)
         if not seen or (strange and survey.ledger.leases(each.run_id, open_only=True)):
             raise
+
+
+def let_in(each: Finding) -> None:
+    """Raise what keeps us from asking about a run at all: nothing would come of asking again."""
+    if not (each.orphan and each.orphan.leases):
+        return
+    run, kind = each.orphan.run, each.orphan.leases[0].kind
+    provider = reopen(run.runner, run.handle)
+    try:
+        bounded(lambda: list(provider.owned(kind)), Scope(seconds=LOOK_LIMIT))
+    except (AuthError, UsageError, MissingTool):
+        raise
+    except DeadlineExceeded:
+        raise Unreachable(f"{run.runner} gave no answer within {LOOK_LIMIT:.0f} s") from None
+    except Exception as error:  # noqa: BLE001 - that may pass
+        del error
 
 
 def end_tagged(each: Finding, survey: Survey) -> list[Resource]:

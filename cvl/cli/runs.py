@@ -16,6 +16,7 @@ from cvl import engine
 from cvl.cli.options import FilePath, Grace
 from cvl.console import Console
 from cvl.errors import (
+    AuthError,
     CvlError,
     Elsewhere,
     FetchError,
@@ -23,6 +24,7 @@ from cvl.errors import (
     LostContact,
     MissingExtra,
     StillOpen,
+    UsageError,
     explained,
     said,
 )
@@ -203,6 +205,8 @@ def stop_one(run: Run, grace: float, console: Console) -> None:
     except Exception as error:
         if not held or ledger.run(run.id).state is RunState.ENDED:
             raise
+        if isinstance(error, AuthError | UsageError) and not rents(run, ledger):
+            raise  # whoever would end the rest does not let us in either
         console.say(f"{run.id} could not be stopped there: {said(error)}")
         console.say(f"{run.id}: its machine is given back now; results may be lost")
         given_back(ledger.run(run.id), ledger, console)
@@ -212,6 +216,12 @@ def stop_one(run: Run, grace: float, console: Console) -> None:
         console.say(f"{run.id} is stopped")
     else:
         console.say(f"{run.id} had ended: {status.cause.value}, exit code {int(status)}")
+
+
+def rents(run: Run, ledger: Ledger) -> bool:
+    """Return whether a run has a machine of its own, which another than its host can end."""
+    held = ledger.leases(run.id, open_only=True)
+    return any(lease.price_per_hour is not None for lease in held)
 
 
 def stopped(run: Run, grace: float, ledger: Ledger, console: Console) -> ExitStatus:

@@ -35,6 +35,7 @@ class Survey:
         self.ledger, self.console, self.code = ledger, console, 0
         self._known, self._only = known, only
         self._words = [f"note: {each}" for each in known.notes]
+        self._notes: dict[str, str] = {}
         self._owners: dict[str, list[Reapable]] = {}
         self._seen: set[tuple[str, str]] = set()
         for each in known.trouble:
@@ -65,6 +66,10 @@ class Survey:
         """Say what could not be seen, and what is only worth a note."""
         for each in dict.fromkeys(self._words):
             self.console.say(each)
+        known = "\n".join(self._words)
+        for place, why in self._notes.items():
+            if why not in known:
+                self.console.say(f"note: {place} could not be asked: {why}")
 
     def _by_ledger(self) -> list[Finding]:
         """Return what the ledger knows to be over; where it cannot be read, the tags have to do."""
@@ -125,7 +130,7 @@ class Survey:
     def _unseen(self, place: Place, error: Exception) -> None:
         if not matters(place):
             if not place.every:
-                self._words.append(f"note: {place} could not be asked: {explained(error)}")
+                self._notes[str(place)] = explained(error)
             return
         held = f"; it may hold {', '.join(place.holds)}" if place.holds else ""
         self._blind(f"{place} could not be asked: {explained(error)}{held}")

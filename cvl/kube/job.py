@@ -12,7 +12,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from cvl.errors import AuthError, CvlError, FetchError, LostContact, Rejected, Unreachable
+from cvl.errors import (
+    AuthError,
+    CvlError,
+    FetchError,
+    LostContact,
+    Rejected,
+    Unreachable,
+    UsageError,
+)
 from cvl.identity import noted
 from cvl.kube import pods, results, sidecars, whose
 from cvl.kube.client import Client, Object
@@ -44,7 +52,10 @@ class KubeJob:
         client: Client,
         handle: Mapping[str, str],
         tell: Tell = silent,
+        *,
+        known: bool = False,
     ) -> None:
+        """`known`: the cluster has just answered us."""
         self._client, self._handle, self._tell = client, handle, tell
         self.run_id, self._namespace = handle["run"], handle["namespace"]
         self._path = f"{jobs(self._namespace)}/{handle['job']}"
@@ -53,6 +64,7 @@ class KubeJob:
         self._closed = threading.Event()
         self._status: ExitStatus | None = None
         self._cause: Cause | None = None
+        self._met = known
 
     @property
     def handle(self) -> Mapping[str, str]:
@@ -76,7 +88,9 @@ class KubeJob:
         if self._status is None:
             try:
                 self._judge(self._watch.look(self._logs.endings if self._logs else {}))
-            except AuthError as error:
+                self._met = True
+            except (AuthError, UsageError) as error:
+                self._give_up(error)
                 raise Unreachable(f"{error}; {error.hint}") from error
         return self._status
 
@@ -120,7 +134,9 @@ class KubeJob:
             try:
                 seen = self._watch.look(logs.endings)
                 looked = since = time.monotonic()
-            except (Unreachable, AuthError, Rejected) as error:
+                self._met = True
+            except (Unreachable, AuthError, UsageError, Rejected) as error:
+                self._give_up(error)
                 self._wait_on(error, since)
                 news = time.monotonic()
                 continue
@@ -131,6 +147,15 @@ class KubeJob:
                 yield from logs.take(0)
                 return
             pause = min(pause * 1.3, LOOK * SLOWEST)
+
+    def _give_up(self, error: CvlError) -> None:
+        """Raise what is wrong with our own login or configuration, unless it was good before.
+
+        Whoever follows a job for days may have to log in again: that is waited for. A command that
+        begins with it has nothing to wait for.
+        """
+        if not self._met and not isinstance(error, Unreachable | Rejected):
+            raise error
 
     def _judge(self, seen: Look) -> None:
         """Find out how the run ended, if it has; end what is left of it when one node failed."""
@@ -147,7 +172,8 @@ class KubeJob:
         """Raise `Elsewhere` if what was not found may be on another cluster."""
         try:
             whose.confirm(self._client, noted(self._handle))
-        except AuthError as error:
+        except (AuthError, UsageError) as error:
+            self._give_up(error)
             raise Unreachable(f"{error}; {error.hint}") from error
 
     def _why(self, seen: Look) -> str:
@@ -205,7 +231,8 @@ class KubeJob:
             self._client.delete(self._path, str(found["metadata"]["uid"]))
         except (Missing, Taken):
             missing = True
-        except AuthError as error:
+        except (AuthError, UsageError) as error:
+            self._give_up(error)
             raise Unreachable(f"{error}; {error.hint}") from error
         if missing:
             self._confirm()

@@ -113,7 +113,7 @@ class Kubernetes:
         firsts.note(self._client, self.handle(spec), scope)
         if (packed := self._packed(spec)).archive:
             sending.send(self._client, self.handle(spec), packed.archive, packed.size, scope)
-        return KubeJob(self._client, self.handle(spec), scope.tell)
+        return KubeJob(self._client, self.handle(spec), scope.tell, known=True)
 
     def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> KubeJob:
         return KubeJob(self._client, handle, tell)
