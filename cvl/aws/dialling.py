@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from cvl.dial.proxies import proxy_for
 from cvl.errors import UsageError
 
+CREDENTIALS = "https://sts.amazonaws.com"
 NAMES = ("https_proxy", "http_proxy", "all_proxy", "no_proxy")
 ITS_OWN = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 """Variables by which the library finds authorities itself."""
@@ -37,6 +40,17 @@ def proxies(url: str) -> Mapping[str, str] | None:
             "give it an http:// one, or name .amazonaws.com in NO_PROXY",
         )
     return {url.partition("://")[0]: found.url}
+
+
+def prepare(core: Any) -> None:
+    """Let a session of botocore's ask by the same rules for its credentials: for a role, a login.
+
+    A proxy that it does not know is told when a service is asked.
+    """
+    with suppress(UsageError):
+        if (found := proxies(CREDENTIALS)) is not None:
+            made = import_module("botocore.config").Config(proxies=found)
+            core.set_default_client_config(made)
 
 
 def authorities(session: Any) -> str | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TypeVar
 
+from cvl.aws import dialling
 from cvl.aws.program import Asked
 from cvl.aws.refusals import boundary
 from cvl.errors import AuthError
@@ -30,6 +31,7 @@ def opened(boto3: Any, profile: str | None) -> Any:
     with boundary("", "AWS credentials"):
         core = import_module("botocore.session").Session(profile=profile)
         _bind(core)
+        dialling.prepare(core)
         return boto3.session.Session(botocore_session=core)
 
 

@@ -131,7 +131,7 @@ class Credentials:
             pair = Path(folder, "pair.pem")
             replace_file(pair, certificate + b"\n" + key)
             try:
-                context.load_cert_chain(pair)
+                context.load_cert_chain(pair, password=no_passphrase)
             except (OSError, ValueError) as error:
                 raise AuthError(f"the client certificate is of no use: {error}", LOGIN) from error
 
@@ -177,6 +177,11 @@ class Credentials:
                 )
             return ()
         return [(name, _plain(value)) for name, value in (("Impersonate-User", user["as"]), *found)]
+
+
+def no_passphrase() -> str:
+    """Return none: without this the library would ask on the terminal, and wait."""
+    return ""
 
 
 def _legacy(provider: object) -> str:

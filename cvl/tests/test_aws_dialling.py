@@ -95,6 +95,21 @@ def test_services_are_asked_through_the_proxy(
     assert "pass-word-1" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "ALL_PROXY"])
+def test_a_role_is_asked_for_through_the_proxy(
+    name: str, proxy: ConnectProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text(
+        "[profile r]\nrole_arn = arn:aws:iam::123456789012:role/x\nsource_profile = default\n"
+        "region = eu-west-1\n"
+    )
+    monkeypatch.setenv(name, proxy.url("me:pass-word-1"))
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
+    with pytest.raises(CvlError):
+        Account(profile="r").once("s3", "list_buckets")
+    assert {place.partition(".")[0] for place in proxy.places} == {"sts"}
+
+
 def test_authorities_are_those_of_all_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

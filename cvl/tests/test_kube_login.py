@@ -19,7 +19,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import NameOID
 from websockets.sync.server import ServerConnection, serve
 
@@ -356,6 +362,21 @@ def test_rotated_files_are_read(
         (tmp_path / name).write_text(value)
     server.good = {"two"}
     client.get("/api")
+
+
+def test_a_key_with_a_passphrase_is_refused_and_nobody_asked_for_it(
+    config: Config, server: Server, authority: Authority
+) -> None:
+    certificate, plain = authority.pair("one")
+    key = load_pem_private_key(plain.encode(), None)
+    locked = key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"a passphrase")
+    )
+    pair = {"client-certificate-data": certificate.encode(), "client-key-data": locked}
+    client = config.write({name: base64.b64encode(data).decode() for name, data in pair.items()})
+    with pytest.raises(AuthError, match="the client certificate is of no use"):
+        client.get("/api")
+    assert not server.asked
 
 
 def test_a_rotated_authority_is_read(
