@@ -12,6 +12,7 @@ from cvl.errors import NotFound, NotReady, Unreadable, UsageError
 from cvl.octets import dumped, loaded, octets
 from cvl.remote.far import FarSide
 from cvl.remote.record import shown
+from cvl.scope import Scope
 from cvl.spec import Build, JobSpec, Needs, Source, new_run_id
 
 LIMIT = 60.0
@@ -52,19 +53,27 @@ class Answered(TypedDict, total=False):
     needs: dict[str, Any]
 
 
-def job(far: FarSide, example: str, preset: str, args: Sequence[str], *, install: bool) -> JobSpec:
+def job(
+    far: FarSide,
+    example: str,
+    preset: str,
+    args: Sequence[str],
+    *,
+    install: bool,
+    scope: Scope | None = None,
+) -> JobSpec:
     """Return the job that the host's own cvl makes of these words.
 
     `install` puts this cvl there first where there is none, or one that cannot answer. Raises
-    what the host's cvl says, and `HostError`.
+    what the host's cvl says, `HostError`, and as `scope`, which hears of a host that is silent.
     """
     question = {"example": example, "preset": preset, "args": list(args)}
-    answer = _asked(far, question)
+    answer = _asked(far, question, scope)
     if answer is None and install:
         from cvl.remote.bundle import install as put
 
-        put(far)
-        answer = _asked(far, question)
+        put(far, scope)
+        answer = _asked(far, question, scope)
     where = far.transport.where
     if answer is None:
         raise NotReady(f"{example} is unknown here, and no cvl on {where} can be asked for it")
@@ -91,11 +100,11 @@ def _job(answer: Answered, args: Sequence[str]) -> JobSpec:
     )
 
 
-def _asked(far: FarSide, question: Mapping[str, object]) -> Answered | None:
+def _asked(far: FarSide, question: Mapping[str, object], scope: Scope | None) -> Answered | None:
     """Return the answer, None if there is nobody who can answer."""
     nonce = secrets.token_hex(8)
     data = dumped({**question, "nonce": nonce}).encode()
-    stream, said = far.script(ASKING, data, LIMIT)
+    stream, said = far.script(ASKING, data, LIMIT, scope)
     if not stream.complete:
         raise far.unanswered(stream)
     _, mark, answer = said.partition(f"cvl:{nonce}\n".encode())

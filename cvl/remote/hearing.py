@@ -54,7 +54,7 @@ class Hearing:
             return "an answer that does not end"
         if len(self.answers) > ANSWERS or self._answered > ANSWER_BYTES:
             return "answers without end"
-        return "error messages without end" if self._noisy > NOISE else ""
+        return "words without end" if self._noisy > NOISE else ""
 
     def close(self) -> None:
         """Take what is left as the host's: an answer of ours would have ended."""

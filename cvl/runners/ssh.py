@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cvl.provider import Provider
     from cvl.remote.host import HostProvider
     from cvl.remote.launch import Setup
+    from cvl.scope import Scope
     from cvl.spec import JobSpec
     from cvl.transports.openssh import OpenSSH
 
@@ -67,6 +68,7 @@ class SSHRunner:
 
             from cvl.remote.launch import Setup
             from cvl.runners import frontdoor
+            from cvl.scope import Scope
 
             setup = Setup(bundle="install" if setup_cvl else "require")
             try:
@@ -82,7 +84,9 @@ class SSHRunner:
                 if frontdoor.known(example, common):
                     raise
                 setup = replace(setup, in_place=True)
-                bare = self._known_there(transport, setup, unknown, (example, preset, args))
+                scope = Scope(tell=frontdoor.observer_of(common).phase)
+                words = (example, preset, args)
+                bare = self._known_there(transport, setup, unknown, words, scope)
                 bounds = frontdoor.limits(common, timeout_minutes, timeout_action)
                 spec = frontdoor.equipped(bare, common, bounds)
             provider = provider_at(self.name, transport, self._key, setup)
@@ -96,13 +100,14 @@ class SSHRunner:
         setup: Setup,
         unknown: NotFound,
         words: tuple[str, str, Sequence[str]],
+        scope: Scope,
     ) -> JobSpec:
         """Ask the host's own cvl for an example that is unknown here."""
         from cvl.remote import abroad
 
         try:
             far = provider_at(self.name, transport, self._key, setup).far
-            return abroad.job(far, *words, install=setup.bundle == "install")
+            return abroad.job(far, *words, install=setup.bundle == "install", scope=scope)
         except NotFound as error:
             raise NotFound(
                 f"{unknown}, and {transport.where} says: {error}", unknown.hint
