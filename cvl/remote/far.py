@@ -125,7 +125,7 @@ class FarSide:
                 failure = stream.finish(limit, until)
             finally:
                 stream.close()
-        if failure or stream.mute:
+        if failure or stream.mute or stream.half:
             raise failure or self.unanswered(stream)
         return stream, said
 
@@ -254,12 +254,7 @@ class FarSide:
             return True
         if failure or not stream.mute:
             return False
-        try:
-            self.install(library().hash, library().archive(), scope)
-        except NotReady as error:
-            if error.hint in HINTS.values():
-                raise
-            return False
+        self.install(library().hash, library().archive(), scope)
         return True
 
     def install(self, lib_hash: str, archive: bytes, outer: Scope | None = None) -> None:
@@ -286,10 +281,10 @@ class FarSide:
     def unanswered(self, stream: Stream) -> CvlError:
         """Return the error for a request that ended without (all of) an answer of ours."""
         where = self.transport.where
-        if not stream.mute:
+        if not (stream.mute or stream.half):
             return Unreachable(f"{where} broke off its answer")
         return NotReady(
-            f"{where} did not run our command: {stream.unheard()}",
+            f"{where} did not run our command: {stream.half or stream.unheard()}",
             "`ssh HOST 'echo yes'` has to say yes, with a POSIX sh on its PATH",
         )
 

@@ -9,7 +9,7 @@ that may be lost, and that end any shell; then `cvl NONCE WORD REST`, which noth
 
 from __future__ import annotations
 
-PREFACE = b"exit 75\n" * 8
+PREFACE = b"exit 75\n" * 16
 """What is read in our stead, by mistake."""
 SHELL = 75
 """The exit status of a shell that ran the preface."""

@@ -180,6 +180,13 @@ class Stream:
         with self._news:
             return self._complete()
 
+    @property
+    def half(self) -> str:
+        """Say which of the two channels has brought nothing of a whole answer, "" if neither."""
+        if self.said("end") == self._ended_payload or self.complete:
+            return ""
+        return f"what it writes to {'stderr' if self._ended_payload else 'stdout'} does not arrive"
+
     def words(self) -> str:
         """Return the host's own last words, from stderr."""
         lines = plain(self._noise().decode(errors="replace")).splitlines()
