@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Unpack
 
 from cvl.paths import state_dir
@@ -11,7 +12,7 @@ from cvl.remote.host import HostProvider
 from cvl.remote.launch import Setup
 from cvl.runners import frontdoor
 from cvl.runners.common import Common
-from cvl.spec import EMPTY, ExitStatus
+from cvl.spec import EMPTY, ExitStatus, JobSpec
 from cvl.transports.local import Local
 
 
@@ -30,7 +31,10 @@ class LocalRunner:
         timeout_action: str | None = None,
         **common: Unpack[Common],
     ) -> ExitStatus:
-        """Run the example in place. Returns the script's exit code; raises `CvlError`."""
+        """Run the example in place. Returns the script's exit code; raises `CvlError`.
+
+        One that came with cvl runs in a copy: where Python keeps packages nothing is to be written.
+        """
         spec = frontdoor.job(
             example,
             preset,
@@ -40,7 +44,7 @@ class LocalRunner:
             timeout_action=timeout_action,
             sent=False,
         )
-        return frontdoor.run(_provider(), spec, common)
+        return frontdoor.run(_provider(in_place=not installed(spec)), spec, common)
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
@@ -48,6 +52,12 @@ class LocalRunner:
         return _provider(handle["base"])
 
 
-def _provider(base: str = "") -> HostProvider:
-    setup = Setup(in_place=True)
+def installed(spec: JobSpec) -> bool:
+    """Return whether an example lies among the packages of this Python."""
+    package = Path(__file__).resolve().parent.parent
+    return spec.source is not None and spec.source.root.resolve() == package / "_shipped"
+
+
+def _provider(base: str = "", *, in_place: bool = True) -> HostProvider:
+    setup = Setup(in_place=in_place)
     return HostProvider("local", Local(), base=base or str(state_dir() / "here"), setup=setup)

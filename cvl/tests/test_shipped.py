@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import cvl
 from cvl.runners import example_usage
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
@@ -40,6 +42,22 @@ def test_digits_learns_to_read_wherever_it_runs(host_with_cache: Sshd, tmp_path:
         (metrics,) = (desk.repo / "out").rglob("metrics.json")
         assert json.loads(metrics.read_text())["test"]["accuracy"] > 0.8
         assert {"model.npz", "confusion_matrix.png"} <= {p.name for p in metrics.parent.iterdir()}
+
+
+def test_one_that_came_with_cvl_writes_nothing_where_python_keeps_packages(tmp_path: Path) -> None:
+    site = tmp_path / "site-packages"
+    ignore = shutil.ignore_patterns("tests", "testing", "__pycache__", "_shipped")
+    shutil.copytree(Path(cvl.__file__).parent, site / "cvl", ignore=ignore)
+    (tmp_path / "desk").mkdir()
+    desk = Desk(folder=tmp_path / "desk", options=(), env={"PYTHONPATH": str(site)})
+    shutil.move(desk.repo / "examples", site / "cvl/_shipped/examples")
+    env = {"PYTHONDONTWRITEBYTECODE": "1"}
+    before = sorted(site.rglob("*"))
+    done = desk.cvl("run", "-o", "out", "one", "sh", "echo made >new; pwd", env=env)
+    assert done.code == 0, done
+    assert str(site) not in done.out.decode()
+    assert sorted(site.rglob("*")) == before
+    assert (desk.repo / "out/new").read_text() == "made\n"
 
 
 @pytest.mark.parametrize("words", ["", "nope", "ssh a b", "ssh --help", "local x", "lambda -h"])
