@@ -97,11 +97,19 @@ class Drive:
         log = RunLog(run_folder(self._record.id))
         handle, after = self._record.reach, log.whole()[1]
         if self._progress.watching:
+            self._progress.tell_keeper()
             try:
                 handle = self._progress.launched(self.scope).handle
             except Cancelled:
                 return self._ending.left(Cause.DETACHED)
-        return self.follow(self._attached(handle), stoppable=False, after=after)
+        try:
+            execution = self._attached(handle)
+        except CvlError:
+            known = self._progress.known() if self._progress.watching else None
+            if known is None:
+                raise
+            return known  # whoever kept it has brought it to its end meanwhile
+        return self.follow(execution, stoppable=False, after=after)
 
     def recover(self, cause: Cause | None, *, at_once: bool) -> ExitStatus:
         """As `resume`, but nothing that fails on the way keeps what is rented from its end.

@@ -61,6 +61,20 @@ class Progress:
             run = self._ledger.run(run.id)
         return run
 
+    def tell_keeper(self) -> None:
+        """Say who brings a run to its end whose client has died: that may take its time."""
+        run = self.record
+        if run.owner and run.guardian and life(run.owner) is Life.DEAD:
+            self.tell("waiting", f"its client has died; its guardian brings {run.id} to its end")
+
+    def known(self) -> ExitStatus | None:
+        """Return how the run has ended, if that is noted by now."""
+        try:
+            run = self._ledger.run(self.record.id)
+        except LedgerError:
+            return None
+        return run.status if run.state is RunState.ENDED else None
+
     def status(self, cause: Cause, detail: str = "") -> ExitStatus:
         """Return the status of an ending that we decided."""
         return ended(cause, run_id=self.record.id, detail=detail)

@@ -1,0 +1,51 @@
+"""What whoever attaches to a run hears of those who keep it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cvl.ledger import Ledger, Run
+from cvl.options import Options
+from cvl.process import me
+from cvl.progress import Progress
+from cvl.runners.frontdoor import Callbacks
+from cvl.spec import Cause, ExitStatus, new_run_id
+
+ME = "from cvl.process import me; print(me(), end='')"
+
+
+@pytest.fixture
+def dead() -> str:
+    return subprocess.check_output([sys.executable, "-c", ME], text=True)
+
+
+def test_a_guardian_that_took_over_is_named(tmp_path: Path, dead: str) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    for owner, guardian, said in ((dead, me(), 1), (me(), me(), 0), (dead, "", 0)):
+        heard: list[tuple[str, str]] = []
+        ear = Callbacks({"on_event": lambda *words, heard=heard: heard.append(words)})
+        run = ledger.begin(
+            Run(id=new_run_id("one"), runner="lambda", owner=owner, guardian=guardian)
+        )
+        progress = Progress(run, ledger, Options(observer=ear, results=tmp_path), watching=True)
+        progress.tell_keeper()
+        told = [text for name, text in heard if name == "waiting"]
+        assert len(told) == said
+        assert all("its client has died; its guardian" in text for text in told)
+
+
+def test_how_a_run_has_ended_is_known_also_when_that_is_0(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    run = ledger.begin(Run(id=new_run_id("one"), runner="lambda", owner=me()))
+    progress = Progress(
+        run, ledger, Options(observer=Callbacks({}), results=tmp_path), watching=True
+    )
+    assert progress.known() is None
+    ledger.finish(run.id, ExitStatus(0, cause=Cause.EXITED, run_id=run.id))
+    known = progress.known()
+    assert known is not None
+    assert (int(known), known.cause) == (0, Cause.EXITED)
