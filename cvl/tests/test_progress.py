@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cvl.ledger import Ledger, Run
+from cvl.aws.registry import _remedy
+from cvl.cli.ps import unfetched
+from cvl.ledger import Ledger, Run, RunState
 from cvl.options import Options
 from cvl.process import me
 from cvl.progress import Progress
@@ -49,3 +51,34 @@ def test_how_a_run_has_ended_is_known_also_when_that_is_0(tmp_path: Path) -> Non
     known = progress.known()
     assert known is not None
     assert (int(known), known.cause) == (0, Cause.EXITED)
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_nobody_is_asked_to_fetch_what_a_run_that_never_started_made(
+    dead: str, cause: Cause
+) -> None:
+    run = Run(
+        id=new_run_id("one"),
+        runner="ssh",
+        owner=dead,
+        state=RunState.FETCHING,
+        exit_code=0,
+        cause=cause,
+    )
+    assert unfetched(run) == (cause is not Cause.NOT_STARTED)
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("tag invalid: The image tag 'x' already exists and is immutable", "make its tags mutable"),
+        ("ImageTagAlreadyExistsException: the repository is IMMUTABLE", "make its tags mutable"),
+        ("denied: User is not authorized to perform ecr:PutImage", "ecr:PutImage"),
+        ("received unexpected HTTP status: 403 Forbidden", "ecr:PutImage"),
+        ("connection refused", "trying again"),
+    ],
+)
+def test_a_refused_push_gets_the_remedy_that_fits(said: str, remedy: str) -> None:
+    found = _remedy(said)
+    assert remedy in found
+    assert ("ecr:PutImage" in found) == (remedy == "ecr:PutImage")
