@@ -80,6 +80,8 @@ def fetch(
         raise _gone(watch.run_id)
     for node in there.keys() - alive.keys():
         _missed(watch, node, scope)
+    for node in sorted(watch.lost() - found.keys()):
+        scope.warn(f"the results of node {node} are lost with its pod")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         asked = [
             pool.submit(_node, client, watch.namespace, pod, into / folder(node), scope)

@@ -75,6 +75,7 @@ class Watch:
         self._firsts = Firsts(client, handle)
         self._losses = Losses(client, handle["namespace"])
         self._fates: dict[int, Fate] = {}
+        self._silent: set[int] = set()
         self._known = self._late = self._ran = False
         self._cause: Cause | None = None
         self._words = self._told = ""
@@ -111,12 +112,17 @@ class Watch:
         )
 
     def pods(self) -> Mapping[int, Object]:
-        """Return the pods of the run's own that are there now, by node."""
-        return self._firsts.own(self._listed(None))
+        """Return the pods of the run's own that are there now, by node, but on silent nodes."""
+        found = self._firsts.own(self._listed(None))
+        return {node: pod for node, pod in found.items() if node not in self._silent}
 
     def fate(self, node: int) -> Fate | None:
         """Return how a node ended, as far as was seen."""
         return self._fates.get(node)
+
+    def lost(self) -> frozenset[int]:
+        """Return the nodes that were lost, as far as was seen."""
+        return frozenset(n for n, fate in self._fates.items() if fate.cause is Cause.LOST)
 
     def _settle(self, node: int, fate: Fate | None, twice: Container[int]) -> None:
         """Remember how a node ended; what only says that its pod was deleted is looked into."""
@@ -237,6 +243,7 @@ class Watch:
     def _lose(self, pod: Object, words: str) -> None:
         """Take a pod for lost whose node will not tell how it ended."""
         node = pods.node_of(pod)
+        self._silent.add(node)
         lost = Fate(node=node, code=pods.KILLED, cause=Cause.LOST, detail=words)
         self._fates.setdefault(node, lost)
 

@@ -253,3 +253,20 @@ def test_a_job_that_a_queue_suspends_is_not_resumed(
         assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
         assert "its Job was suspended" in done.err
         assert not ours(fake_cluster, calling.runs()[0])
+
+
+def test_a_pod_on_a_silent_node_is_given_up_when_the_cluster_does(
+    fake_cluster: KubernetesCluster, tmp_path: Path
+) -> None:
+    with kube.fresh_namespace(fake_cluster) as namespace:
+        calling = desk(tmp_path, fake_cluster, namespace)
+        with calling.start("run", *calling.options, "one", "sh", f"echo ran; {FOREVER}") as client:
+            client.shows(b"ran")
+            pod = pod_of(fake_cluster, calling.runs()[0])
+            with fake_cluster.lost_node():
+                fake_cluster.kubectl("delete", "pod", pod, "-n", namespace, "--wait=false")
+                client.says("the results of node 0 are lost with its pod")
+            done = client.ended(200)
+        assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
+        assert "node1 is not ready" in done.err
+        assert not ours(fake_cluster, calling.runs()[0])
