@@ -43,9 +43,11 @@ class Losses:
         self._misses: dict[int, int] = {}
         self._since: dict[int, float] = {}
 
-    def see(self, node: int, pod: Object) -> None:
-        """Remember a node's pod as it is now."""
+    def see(self, node: int, pod: Object) -> Object | None:
+        """Remember a node's pod as it is now; return it as it was."""
+        before = self._pods.get(node)
         self._pods[node], self._misses[node] = pod, 0
+        return before
 
     def missed(self, node: int) -> bool:
         """Hear that a node's pod was not there; return whether that is to be believed."""

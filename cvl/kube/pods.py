@@ -39,7 +39,7 @@ REASONS: Mapping[str, Cause] = MappingProxyType(
 )
 """A pod's `status.reason` -> why it ended; one that is not here never let it start."""
 KILLED = 128
-TWICE = "its container was started a second time, and did not run the job again"
+TWICE = "its container was started a second time: a job runs once"
 WORTH_A_WORD = frozenset({"Pulling", "TriggeredScaleUp", "NotTriggerScaleUp"})
 """Reasons of normal events that say what is waited for; the others say what has gone well."""
 NO_MATTER = frozenset({"MissingClusterDNS"})
@@ -83,6 +83,17 @@ def started(pod: Object) -> bool:
     return "running" in state or bool(ran.get("startedAt") or ran.get("containerID"))
 
 
+def restarted(before: Object, pod: Object) -> bool:
+    """Return whether a pod's node has forgotten the job's container, and started another."""
+    ids = [str(container(each).get("containerID") or "") for each in (before, pod)]
+    return all(ids) and ids[0] != ids[1]
+
+
+def started_twice(node: int) -> Fate:
+    """Return the fate of a node whose job was started before."""
+    return Fate(node=node, code=KILLED, cause=Cause.LOST, detail=TWICE)
+
+
 def over(pod: Object) -> bool:
     """Return whether the job's container runs no more, and will not."""
     state = container(pod).get("state") or {}
@@ -99,9 +110,7 @@ def phase(pod: Object) -> str:
 def fate(pod: Object, ending: Ending | None, now: float) -> Fate | None:
     """Return how a pod's job ended, None while it has not. `now` is the cluster's, in seconds."""
     if ending and ending.why == AGAIN:
-        return Fate(
-            node=node_of(pod), code=KILLED, cause=Cause.LOST, detail=TWICE, time=ending.time
-        )
+        return started_twice(node_of(pod))
     if ending and ending.why != "stopped":
         cause = Cause.OUT_OF_MEMORY if ending.why else Cause.EXITED
         return Fate(node=node_of(pod), code=ending.code, cause=cause, time=ending.time)

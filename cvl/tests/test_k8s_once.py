@@ -270,3 +270,22 @@ def test_a_pod_on_a_silent_node_is_given_up_when_the_cluster_does(
         assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
         assert "node1 is not ready" in done.err
         assert not ours(fake_cluster, calling.runs()[0])
+
+
+@pytest.mark.kube
+def test_a_container_that_its_node_has_forgotten_is_not_started_again(
+    real_cluster: RealCluster, tmp_path: Path
+) -> None:
+    """Somebody tidies up over there: a kubelet that finds no container of a pod starts it anew."""
+    with kube.fresh_namespace(real_cluster) as namespace:
+        calling = desk(tmp_path, real_cluster, namespace)
+        with calling.start("run", *calling.options, "one", "sh", f"echo ran; {FOREVER}") as client:
+            client.shows(b"ran")
+            pod = pod_of(real_cluster, calling.runs()[0])
+            own = real_cluster.engine.docker("ps", "-aq", "--filter", f"name={pod}")
+            real_cluster.engine.docker("rm", "-f", *own.split())
+            done = client.ended(150)
+        assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
+        assert done.out.count(b"ran\n") == 1
+        assert "its container was started a second time" in done.err
+        assert not ours(real_cluster, calling.runs()[0])

@@ -774,3 +774,14 @@ def test_a_job_asks_for_no_second_pod() -> None:
     other = Order(image="i", annotations={"karpenter.sh/do-not-disrupt": "false"})
     chosen = job_of(made(other, spec_of()))["spec"]["template"]["metadata"]["annotations"]
     assert chosen["karpenter.sh/do-not-disrupt"] == "false"
+
+
+def test_a_container_that_is_another_one_is_a_second_start() -> None:
+    first, second = (
+        pod(containerStatuses=[{**RUNNING[0], "containerID": f"docker://{n}"}]) for n in "ab"
+    )
+    waits = pod(containerStatuses=state(waiting={"reason": "ContainerCreating"}))
+    assert pods.restarted(first, second)
+    assert not pods.restarted(first, first)
+    assert not pods.restarted(waits, first)
+    assert not pods.restarted(first, waits)
