@@ -45,14 +45,14 @@ def check(client: Client, order: Order, spec: JobSpec, scope: Scope) -> None:
 
 def needed(spec: JobSpec) -> Iterator[Right]:
     """Yield what a run cannot do without: what docs/kubernetes.md lists, and no more."""
-    for verb in ("create", "get", "patch", "delete", "list"):
+    for verb in ("create", "get", "delete", "list", "patch"):
         yield (BATCH, "jobs", verb)
     yield ("", "pods", "list")
     yield ("", "pods/log", "get")
     if spec.source:
         yield ("", "pods/exec", "create")
         yield ("", "pods/exec", "get")  # what a WebSocket was taken for before 1.35
-    for verb in ("create", "list", "patch", "delete"):
+    for verb in ("create", "list", "delete", "patch"):
         if spec.source or spec.secrets:
             yield ("", "secrets", verb)
         if spec.nodes > 1:

@@ -40,14 +40,18 @@ class Losses:
     def __init__(self, client: Client, namespace: str) -> None:
         self._client, self._namespace = client, namespace
         self._pods: dict[int, Object] = {}
+        self._idents: dict[int, str] = {}
         self._misses: dict[int, int] = {}
         self._since: dict[int, float] = {}
 
-    def see(self, node: int, pod: Object) -> Object | None:
-        """Remember a node's pod as it is now; return it as it was."""
-        before = self._pods.get(node)
+    def see(self, node: int, pod: Object) -> bool:
+        """Remember a node's pod as it is now; return whether its job was started a second time.
+
+        A node that has forgotten the container of a pod starts another.
+        """
         self._pods[node], self._misses[node] = pod, 0
-        return before
+        ident = pods.ident(pod)
+        return bool(ident) and self._idents.setdefault(node, ident) != ident
 
     def missed(self, node: int) -> bool:
         """Hear that a node's pod was not there; return whether that is to be believed."""

@@ -83,10 +83,9 @@ def started(pod: Object) -> bool:
     return "running" in state or bool(ran.get("startedAt") or ran.get("containerID"))
 
 
-def restarted(before: Object, pod: Object) -> bool:
-    """Return whether a pod's node has forgotten the job's container, and started another."""
-    ids = [str(container(each).get("containerID") or "") for each in (before, pod)]
-    return all(ids) and ids[0] != ids[1]
+def ident(pod: Object) -> str:
+    """Return its node's name for the job's container, "" while there is none."""
+    return str(container(pod).get("containerID") or "")
 
 
 def started_twice(node: int) -> Fate:

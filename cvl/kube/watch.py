@@ -92,8 +92,7 @@ class Watch:
         if job is not None:
             self._remember(job)
         for node, pod in there.items():
-            before = self._losses.see(node, pod)
-            if before and pods.restarted(before, pod):
+            if self._losses.see(node, pod):
                 self._settle(node, pods.started_twice(node), twice)
             self._settle(node, pods.fate(pod, endings.get(node), self._client.now()), twice)
         for node in self._firsts.known.keys() - there.keys():

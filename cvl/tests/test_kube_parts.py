@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from cvl.container.contents import contents_of
 from cvl.errors import AuthError, CvlError, MissingTool, UsageError
-from cvl.kube import check, disruption, files, kubeconfig, order, pods, sending
+from cvl.kube import check, disruption, files, kubeconfig, losses, order, pods, sending
+from cvl.kube.client import Client
 from cvl.kube.credentials import Credentials
 from cvl.kube.ending import Ending
 from cvl.kube.manifest import Marks, escaped, objects
@@ -777,11 +778,11 @@ def test_a_job_asks_for_no_second_pod() -> None:
 
 
 def test_a_container_that_is_another_one_is_a_second_start() -> None:
+    seen = losses.Losses(Client(), "default")
+    waits = pod(containerStatuses=state(waiting={"reason": "ContainerCreating"}))
     first, second = (
         pod(containerStatuses=[{**RUNNING[0], "containerID": f"docker://{n}"}]) for n in "ab"
     )
-    waits = pod(containerStatuses=state(waiting={"reason": "ContainerCreating"}))
-    assert pods.restarted(first, second)
-    assert not pods.restarted(first, first)
-    assert not pods.restarted(waits, first)
-    assert not pods.restarted(first, waits)
+    assert [seen.see(0, each) for each in (waits, first, first, waits)] == [False] * 4
+    assert not seen.see(1, second)
+    assert seen.see(0, second)
