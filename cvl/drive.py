@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from threading import Thread
 from typing import Self
 
@@ -33,6 +34,10 @@ from cvl.spec import EXIT_CODES, Cause, ExitStatus, JobSpec
 
 STOP_LIMIT = 60.0
 """Seconds beyond the grace in which a stopped job has to be seen ended."""
+LOOK_ON = 0.5
+"""Seconds between two looks at what the driver of a run has noted, for who only looks on."""
+DRAIN = 3.0
+"""Seconds for the last output of a run that its driver has brought to its end."""
 ASK_LIMIT = 4.0
 """Seconds for the last question to a host that did not tell how its job ended."""
 SECOND, THIRD = 2, 3
@@ -168,7 +173,11 @@ class Drive:
                 if cause:
                     raise Cancelled(cause)
                 self._progress.tell("running", self._record.id)
-                status = pump.wait(self.scope.within(self.leases.left()))
+                status = (
+                    self._looked_on(pump)
+                    if watching
+                    else pump.wait(self.scope.within(self.leases.left()))
+                )
             except DeadlineExceeded:
                 status = self._stopped(execution, pump, Cause.TIMEOUT)
             except Cancelled as cancelled:
@@ -180,6 +189,30 @@ class Drive:
             except Exception as error:
                 raise self._lost(error) from error
             return status if watching else self._ending.settle(execution, settled(status))
+
+    def _looked_on(self, pump: Pump) -> ExitStatus:
+        """Return how a run ended that somebody else drives: as the job tells it, or its driver.
+
+        What is rented may be gone before the job has told us: then the driver knows how it ended.
+        """
+        status: ExitStatus | None = None
+        while True:
+            try:
+                status = status if status is not None else pump.wait(self.scope.within(LOOK_ON))
+            except DeadlineExceeded:
+                pass
+            except CvlError:
+                if (noted := self._progress.noted()) is None:
+                    raise
+                return noted
+            if (noted := self._progress.noted()) is not None:
+                with suppress(DeadlineExceeded, CvlError):  # the rest of its output
+                    pump.wait(self.scope.within(DRAIN))
+                return noted
+            if status is not None:
+                if status.cause is not Cause.LOST or not self._progress.driven():
+                    return status
+                self.scope.sleep(LOOK_ON)
 
     def again(self, count: int) -> None:
         """Answer the second and further signals.

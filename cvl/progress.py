@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Unpack
 
-from cvl.errors import LedgerError
+from cvl.errors import CvlError, LedgerError
 from cvl.ledger import EARLY, Facts, Ledger, Run, RunState
 from cvl.options import Options
 from cvl.process import Life, life, me
@@ -50,6 +50,22 @@ class Progress:
             return self._ledger.run(self.record.id).owner
         except LedgerError:
             return me()
+
+    def noted(self) -> ExitStatus | None:
+        """Return how the run has ended, once its driver has noted that."""
+        try:
+            run = self._ledger.run(self.record.id)
+        except CvlError:  # a run of somebody else's is not in it
+            return None
+        return run.status if run.state is RunState.ENDED else None
+
+    def driven(self) -> bool:
+        """Return whether somebody brings the run to its end who may be alive."""
+        try:
+            run = self._ledger.run(self.record.id)
+        except CvlError:
+            return False
+        return any(keeper and life(keeper) is not Life.DEAD for keeper in (run.owner, run.guardian))
 
     def launched(self, scope: Scope) -> Run:
         """Return the run once whoever is starting its job has, or has died over it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
@@ -14,6 +14,7 @@ import click
 
 from cvl import engine
 from cvl.cli.options import FilePath, Grace
+from cvl.cli.standing import told
 from cvl.console import Console
 from cvl.errors import (
     AuthError,
@@ -66,8 +67,9 @@ def logs(run_id: str, follow: bool) -> None:
             return
         with execution_of(run, console) as execution:
             if follow:
-                for chunk in execution.chunks(cursor):
-                    console.output(chunk)
+                with told(run, console):
+                    for chunk in execution.chunks(cursor):
+                        console.output(chunk)
             elif undriven(run):
                 so_far(execution, cursor, console)
     except KeyboardInterrupt:
@@ -106,7 +108,8 @@ def attach(run_id: str, quiet: bool) -> int:
         return int(run.status)
     count(run, console)
     try:
-        status = watched(run, console) if foreign(run) else driven(run, console)
+        with nullcontext() if quiet else told(run, console):
+            status = watched(run, console) if foreign(run) else driven(run, console)
     finally:
         console.close()
     console.ended(status)
@@ -157,7 +160,8 @@ def stop_named(run_id: str, grace: float, console: Console) -> int:
         if run.state is RunState.ENDED:
             console.say(f"{run.id} has already ended")
         else:
-            stop_one(run, grace, console)
+            with told(run, console):
+                stop_one(run, grace, console)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other runs are to be stopped
         again = f"`cvl stop {run.id}` tries again"
         hint = error.hint if isinstance(error, CvlError) else ""
@@ -314,7 +318,7 @@ def fetch(run_id: str, output_dir: Path | None) -> None:
     run = found(run_id)
     into = Path(output_dir or run.results).absolute()
     scope = Scope(seconds=FETCH_LIMIT, tell=console.phase)
-    with execution_of(run, console) as execution:
+    with told(run, console), execution_of(run, console) as execution:
         try:
             execution.fetch(into, scope)
         except DeadlineExceeded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -12,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import Desk, wait_for
+from cvl.testing.desk import Desk, Done, wait_for
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.testing.machine import possible
 from cvl.tests.test_fetching import disk
-from cvl.tests.test_hostile_rented import LAMBDA
+from cvl.tests.test_hostile_rented import LAMBDA, guardian_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -140,3 +141,57 @@ def test_a_client_that_is_killed_while_it_is_full_leaves_nothing(
         client.signal(signal.SIGKILL)
         client.ended()
     wait_for(lambda: not cloud.alive(), 90)
+
+
+# --- who comes back after everything here was killed
+
+
+WAITS = "trap '' TERM; echo ready; sleep 300"
+SOON = 5.0
+"""Seconds: a second until it says something, and what a busy machine needs to start Python."""
+
+
+def says_soon(desk: Desk, *words: str) -> Done:
+    """Run a command that has to wait; see that it says how the run stands, and soon."""
+    with desk.start(*words) as client:
+        began = time.monotonic()
+        wait_for(lambda: " was " in client.err or client.process.poll() is not None)
+        assert time.monotonic() - began < SOON, client.err
+        return client.ended()
+
+
+@pytest.mark.parametrize("command", ["attach", "logs", "stop"])
+def test_a_run_whose_client_was_killed_is_not_waited_for_in_silence(
+    command: str, desk: Desk, cloud: LambdaCloud
+) -> None:
+    with desk.running(WAITS) as client:
+        client.shows(b"ready")
+        client.signal(signal.SIGKILL)
+        client.process.wait(10)
+    (run,) = desk.runs()
+    more = ("-f",) if command == "logs" else ()
+    done = says_soon(desk, command, *more, run)
+    if command == "attach":
+        assert done.code == 143, done.err  # as the guardian has noted it, not "lost"
+        assert "its guardian brings it to its end" in done.err
+    wait_for(lambda: not cloud.alive(), 60)
+
+
+@pytest.mark.parametrize("command", ["attach", "logs", "stop", "fetch"])
+def test_nor_is_one_that_nobody_drives_any_more(
+    command: str, desk: Desk, cloud: LambdaCloud
+) -> None:
+    with desk.running("trap 'exit 9' TERM; echo ready; sleep 6 & wait") as client:
+        client.shows(b"ready")
+        (run,) = desk.runs()
+        os.kill(guardian_of(desk), signal.SIGKILL)
+        client.signal(signal.SIGKILL)
+        client.process.wait(10)
+    more = ("-f",) if command == "logs" else ()
+    with desk.start(command, *more, run) as client:
+        began = time.monotonic()
+        wait_for(lambda: " was " in client.err or client.process.poll() is not None)
+        assert time.monotonic() - began < SOON, client.err
+        client.ended()
+    assert desk.cvl("reap", "-y").code == 0
+    wait_for(lambda: not cloud.alive(), 60)
