@@ -101,6 +101,19 @@ def test_a_machine_without_any_state_reaps_what_is_past_its_deadline(
     foreign.stop_training_job(TrainingJobName="cvl-not-ours-at-all")
 
 
+def test_all_regions_are_asked_now_and_then_and_the_ledger_s_each_time(
+    cloud: AwsCloud, tmp_path: Path
+) -> None:
+    there, counts = desk(tmp_path, cloud), []
+    assert there.sh("true").code == 0
+    for _ in range(2):
+        cloud.wire.log.clear()
+        assert there.cvl("reap", "-y").code == 0
+        counts.append(cloud.requests("ListTrainingJobs"))
+    assert counts[0] > 15, "one for each region, and the ledger's"
+    assert counts[1] in {1, 2}
+
+
 def test_detach_leaves_it_running_and_stop_ends_it(cloud: AwsCloud, tmp_path: Path) -> None:
     cloud.reset(LONG)
     calling = desk(tmp_path, cloud)
