@@ -127,13 +127,11 @@ def when_agreed(survey: Survey, *, dry_run: bool, as_json: bool) -> int:
     found = reaping.dearest_first(each for batch in survey.batches() for each in batch)
     if unseen := not_shown(found, as_json=as_json):
         raise unseen
+    survey.tell()  # whoever is asked should know what is not among it
     if dry_run or not found:
-        survey.tell()
         return survey.code
     agree(f"end {'these' if len(found) > 1 else 'this'}?", "nothing was ended")
-    code = ended(found, survey)
-    survey.tell()
-    return max(code, survey.code)
+    return max(ended(found, survey), survey.code)
 
 
 def not_shown(found: Sequence[Finding], *, as_json: bool) -> OSError | None:
