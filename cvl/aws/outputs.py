@@ -15,7 +15,8 @@ from cvl.errors import AuthError, BrokenOff, CvlError, FetchError
 from cvl.remote.archive import land_archive
 from cvl.remote.incoming import incoming, landing_in, not_taken
 from cvl.remote.inert import told
-from cvl.remote.landing import Landed
+from cvl.remote.landing import NOTHING, Landed
+from cvl.remote.report import report
 from cvl.remote.results import Changed
 from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member
 from cvl.scope import Scope
@@ -27,7 +28,6 @@ MAY_PASS = (*PASSING, AuthError)
 KINDS = {FILE: "f", HARD: "f", LINK: "l", FOLDER: "d"}
 ARCHIVES = (("output.tar.gz", b""), ("model.tar.gz", b"model/"))
 """What SageMaker leaves, and where below the results folder it lands."""
-SHOWN = 5
 
 
 def fetch(account: Account, place: Place, into: Path, scope: Scope) -> None:
@@ -35,18 +35,15 @@ def fetch(account: Account, place: Place, into: Path, scope: Scope) -> None:
 
     What may pass is tried again until `scope` is over.
     """
-    files, total = 0, 0
+    total = NOTHING
     for name, below in ARCHIVES:
         landed = _one(account, place, name, below, into, scope)
         if landed is None:
             continue
-        files, total = files + landed.files, total + landed.size
+        total = total.joined(landed)
         if landed.inert:
             scope.warn(told(landed.inert))
-        for each in landed.skipped[:SHOWN]:
-            scope.tell("skipped", str(each))
-    some = f"{files} file{'' if files == 1 else 's'}, {size(total)}, in {into}"
-    scope.tell("fetched", some if files else "nothing new")
+    report(scope, total, into, lasts=False)
 
 
 def _one(

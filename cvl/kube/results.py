@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from functools import reduce
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -35,12 +36,12 @@ from cvl.remote.archive import land_archive
 from cvl.remote.incoming import incoming, landing_in, not_taken
 from cvl.remote.inert import told
 from cvl.remote.landing import NOTHING, Landed
+from cvl.remote.report import report
 from cvl.remote.results import Changed
 from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member
 from cvl.scope import Scope
 from cvl.spec import FETCH_LIMIT, Cause, ExitStatus
 from cvl.units import elapsed, size
-from cvl.values import dataclass
 
 MOST_KIB = 2 << 20
 """Results that are larger than these 2 GiB are not brought through the API server."""
@@ -50,18 +51,8 @@ MAY_PASS = (*PASSING, AuthError)
 HELPED = (Denied, Failed, MissingTool, UsageError, UsedUp)
 """What a person may change while the pod still waits: a right, a program, a limit, a file."""
 AT_ONCE = 8
-SHOWN = 5
 AREAS = {f"{OWN}/work/"[1:]: "w", f"{WORKSPACE}/"[1:]: "e", f"{REPO}/"[1:]: "r"}
 KINDS = {FILE: "f", HARD: "f", LINK: "l", FOLDER: "d"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Brought:
-    """What came of one node's results."""
-
-    files: int = 0
-    size: int = 0
-    notes: tuple[str, ...] = ()
 
 
 def fetch(
@@ -88,11 +79,7 @@ def fetch(
             for node, pod in sorted(alive.items())
         ]
     brought = [each.result() for each in asked]
-    for note in [note for each in brought for note in each.notes][:SHOWN]:
-        scope.tell("skipped", note)
-    files, total = sum(each.files for each in brought), sum(each.size for each in brought)
-    some = f"{files} file{'' if files == 1 else 's'}, {size(total)}, in {into}"
-    scope.tell("fetched", some if files else "nothing new")
+    report(scope, reduce(Landed.joined, brought, NOTHING), into, lasts=False)
 
 
 def let_go(client: Client, namespace: str, run_id: str) -> None:
@@ -164,7 +151,7 @@ def _path(namespace: str, pod: Object) -> str:
     return f"{paths.core('pods', namespace)}/{pod['metadata']['name']}"
 
 
-def _node(client: Client, namespace: str, pod: Object, into: Path, scope: Scope) -> Brought:
+def _node(client: Client, namespace: str, pod: Object, into: Path, scope: Scope) -> Landed:
     path = _path(namespace, pod)
     with _judged(f"`kubectl cp -n {namespace} {path.rpartition('/')[2]}:{WORKSPACE} DIR`"):
         return steadily(scope, lambda: _once(client, path, into, scope), passing=MAY_PASS)
@@ -185,7 +172,7 @@ def _judged(by_hand: str) -> Iterator[None]:
         raise FetchError(text, error.hint) from error
 
 
-def _once(client: Client, pod: str, into: Path, scope: Scope) -> Brought:
+def _once(client: Client, pod: str, into: Path, scope: Scope) -> Landed:
     with incoming(into) as folder, landing_in(into):
         archive = folder / "results.tar"
         with archive.open("wb") as out:
@@ -200,7 +187,7 @@ def _once(client: Client, pod: str, into: Path, scope: Scope) -> Brought:
         raise not_taken(into, refused)
     if landed.inert:
         scope.warn(told(landed.inert))
-    return _brought(landed)
+    return landed
 
 
 def _landed(archive: Path, into: Path) -> Landed:
@@ -278,8 +265,3 @@ def _blocks(archive: Path) -> Iterator[bytes]:
     with archive.open("rb") as file:
         while block := file.read(BLOCK):
             yield block
-
-
-def _brought(landed: Landed) -> Brought:
-    notes = tuple(str(each) for each in landed.skipped)
-    return Brought(files=landed.files, size=landed.size, notes=notes)

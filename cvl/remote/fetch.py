@@ -30,6 +30,7 @@ from cvl.remote.incoming import incoming
 from cvl.remote.inert import told
 from cvl.remote.landing import NOTHING, Landed, land_staged, land_tar
 from cvl.remote.record import folder_of
+from cvl.remote.report import report
 from cvl.remote.results import Places, Results, arrange, fresh, parts, produced
 from cvl.remote.stream import Answer
 from cvl.runlog import run_folder
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
 SMALL = 16_000_000
 """Bytes up to which one tar stream is used: one round trip, no second program."""
-SHOWN = 5
-"""Skipped results that are named one by one."""
 FINISH_LIMIT = 30.0
 LAST_WORDS = 3.0
 """Seconds for the host to say why what it sends has ended early."""
@@ -84,7 +83,7 @@ def fetch(
     with Heap(run_folder(run_id), where) as heap:
         answers = steadily(scope, lambda: _listed(far, headers, heap, scope), between=between)
         if heap.empty:  # as after many a job: then no notes have to be opened
-            _tell(scope, NOTHING, into)
+            report(scope, NOTHING, into)
             return NOTHING
         folder, places = folder_of(answers, where), Places(set if heap.small else DiskSet)
         with _noted(run_id, into) as notes:
@@ -97,7 +96,7 @@ def fetch(
                 landed = _carried(load, far, headers, scope)
                 arrived(landed)
                 total = total.joined(landed)
-    _tell(scope, total, into)
+    report(scope, total, into)
     return total
 
 
@@ -234,19 +233,6 @@ def held(folder: Path) -> int:
     """Return the bytes of all files below a folder of ours."""
     inside = (Path(at, name) for at, _, names in os.walk(folder) for name in names)
     return sum(path.lstat().st_size for path in inside)
-
-
-def _tell(scope: Scope, landed: Landed, into: Path) -> None:
-    count = f"{landed.files} file{'' if landed.files == 1 else 's'}"
-    scope.tell(
-        "fetched", f"{count}, {size(landed.size)}, in {into}" if landed.files else "nothing new"
-    )
-    for old, way in landed.moved[:SHOWN]:
-        scope.warn(f"made way: {os.fsdecode(old)!r} is now {os.fsdecode(way)!r}")
-    for each in sorted(landed.skipped, key=lambda each: not each.stays)[:SHOWN]:
-        scope.warn(f"{'left there' if each.stays else 'not brought'}: {each}")
-    if len(landed.skipped) > SHOWN:
-        scope.warn(f"not brought: {len(landed.skipped) - SHOWN} more")
 
 
 def _arrived(scope: Scope, notes: Notes, landed: Landed) -> None:

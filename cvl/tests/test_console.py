@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+from decimal import Decimal
+from pathlib import Path
+
 import pytest
 
-from cvl.console import PACE, Console
-from cvl.scope import BACK, SILENT
+import cvl
+from cvl.cli.plan import agreement, price_lines
+from cvl.console import PACE, SHOWN, Console
+from cvl.errors import CvlError, UsageError
+from cvl.scope import BACK, SILENT, WARNING
+from cvl.spec import FREE, Cause, ExitStatus, Plan, Quote
+
+PASSING = {"starting", "checking", "running", "fetching", "releasing"}
+"""What is worth no line: only a status line tells it."""
+TELLS = ("tell", "_tell", "phase")
 
 
 def test_what_moves_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,3 +75,78 @@ def test_the_status_line_names_it_and_then_goes_on_as_before(
     console.phase(SILENT, "box is silent")
     console.phase(BACK, "box is back")
     assert phases == [("running", "one"), (SILENT, "box is silent"), ("running", "one")]
+
+
+def test_no_phase_is_told_that_nobody_sees() -> None:
+    """One that no list names would be told nowhere; what a person has to know is a warning."""
+    package = Path(cvl.__file__).parent
+    files = [p for p in package.rglob("*.py") if not {"tests", "testing"} & set(p.parts)]
+    calls = [
+        node
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in TELLS
+    ]
+    told = {
+        str(call.args[0].value)
+        for call in calls
+        if call.args and isinstance(call.args[0], ast.Constant)
+    }
+    assert {"waiting", "fetched", "running"} <= told
+    assert told <= {*SHOWN, *PASSING, WARNING}
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (ExitStatus(0, run_id="r"), ""),
+        (ExitStatus(0, cause=Cause.DETACHED, run_id="r"), ""),
+        (
+            ExitStatus(0, run_id="r", detail="disk-full"),
+            "cvl: r: exited, exit code 0 (disk-full)\n",
+        ),
+        (ExitStatus(3, run_id="r"), "cvl: r: exited, exit code 3\n"),
+        (ExitStatus(0, cause=Cause.STOPPED, run_id="r"), "cvl: r: stopped, exit code 0\n"),
+    ],
+)
+def test_only_what_simply_succeeded_needs_no_word(
+    status: ExitStatus, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Console().ended(status)
+    assert capsys.readouterr().err == words
+
+
+def plan(quote: Quote) -> Plan:
+    return Plan(runner="x", where="there", request={}, quote=quote)
+
+
+@pytest.mark.parametrize("price", [None, Decimal(0), Decimal("0.00"), Decimal("1.5")])
+def test_what_is_rented_is_agreed_to_at_any_price(price: Decimal | None) -> None:
+    """None is a price that nobody could tell, and 0 a price."""
+    agree = agreement({"dry_run": False, "yes": False}, Console())
+    with pytest.raises(UsageError, match="nobody is there to ask"):
+        agree(plan(Quote(price_per_hour=price, note="why")))
+    agreement({"dry_run": False, "yes": True}, Console())(plan(Quote(price_per_hour=price)))
+
+
+@pytest.mark.parametrize("quote", [FREE, Quote(rented=False, note="a cluster has no price list")])
+def test_what_is_not_rented_is_not_asked_about(
+    quote: Quote, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agreement({"dry_run": False, "yes": False}, Console())(plan(quote))
+    assert capsys.readouterr().err == ""
+    assert price_lines(plan(quote)) == [f"price: {quote.note}"]
+
+
+def test_no_price_is_told_as_the_price_that_it_is() -> None:
+    (line,) = price_lines(plan(Quote(price_per_hour=Decimal(0), max_cost=Decimal(0))))
+    assert line == "price: $0.00 an hour, at most $0.00 (there)"
+    (line,) = price_lines(plan(Quote(note="no price: the list gives none")))
+    assert line == "price: no price: the list gives none"
+
+
+def test_what_a_plan_lacks_is_said_before_anybody_is_asked() -> None:
+    lacking = Plan(
+        runner="x", where="there", request={}, quote=Quote(), obstacle=CvlError("no key")
+    )
+    agreement({"dry_run": False, "yes": False}, Console())(lacking)

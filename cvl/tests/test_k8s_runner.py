@@ -44,8 +44,11 @@ def cause(calling: Desk) -> object:
 
 def test_output_results_and_exit_code_come_back(there: Desk) -> None:
     done = there.sh(
-        'echo one; echo two >&2; echo a >a; echo "$TOKEN" >b; exit 7', "-e", "TOKEN=x y"
+        'echo one; echo two >&2; echo a >a; echo "$TOKEN" >b; ln -s /etc/passwd out; exit 7',
+        "-e",
+        "TOKEN=x y",
     )
+    assert "not brought: 'out': link leads out of the results: '/etc/passwd'" in done.err
     assert (done.code, done.out) == (7, b"one\ntwo\n"), done.err
     assert (there.result("a"), there.result("b")) == (b"a\n", b"x y\n")
 

@@ -206,7 +206,9 @@ def test_a_line_is_whole_however_long_and_whatever_is_in_it(there: Desk) -> None
 def test_outputs_come_back_after_a_failure_and_stay_in_s3(cloud: AwsCloud, there: Desk) -> None:
     cloud.inject(FAULTS["get-object-reset"])
     script = "mkdir -p d; echo a >d/a; echo m >/opt/ml/model/m; ln -s /etc/passwd out; exit 3"
-    assert there.sh(script).code == 3
+    done = there.sh(script)
+    assert done.code == 3
+    assert "not brought: 'out': link leads out of the results: '/etc/passwd'" in done.err
     assert there.result("a") == b"a\n"
     run = there.repo / "cvl-runs" / there.runs()[0]
     assert (run / "model/m").read_text() == "m\n"  # which SageMaker does not keep of a failure
