@@ -129,7 +129,7 @@ class Market:
         try:
             offer, region = choose(listed, needs, kind=self._kind, region=self._region)
         except (NoCapacity, UsageError) as error:  # that nothing is free in a region may pass too
-            if not wait and self._patience:
+            if not wait and self._patience > 0:
                 raise NoCapacity(str(error), error.hint) from error
             if not wait:
                 raise

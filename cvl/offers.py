@@ -59,7 +59,7 @@ def per_gpu(offers: Sequence[Offer], needs: Needs) -> float:
 
 def reading(offers: Sequence[Offer], needs: Needs) -> str:
     """Return how the memory of several GPUs was understood, "" if that is no question."""
-    if needs.gpus <= 1 or not needs.vram_gb:
+    if needs.gpus <= 1 or needs.vram_gb == 0:
         return ""
     asked = f"{needs.vram_gb:g} GB of GPU memory was taken as"
     if per_gpu(offers, needs) == needs.vram_gb:
@@ -75,7 +75,7 @@ def fits(offer: Offer, needs: Needs, most: float | None = None) -> bool:
     vram = needs.vram_gb if most is None else most
     return (
         offer.gpus >= max(needs.gpus, 1)
-        and (not offer.vram_gib or offer.vram_gib >= vram)
+        and (offer.vram_gib == 0 or offer.vram_gib >= vram)
         and offer.cpus >= needs.cpus
         and offer.ram_gib >= needs.ram_gb
         and offer.disk_gib >= needs.disk_gb
@@ -108,7 +108,7 @@ def wanted(needs: Needs) -> str:
         (needs.disk_gb, f"{needs.disk_gb:g} GB of disk"),
     ]
     parts.append((len(needs.archs), f"{' or '.join(needs.archs)} processors"))
-    return ", ".join(text for amount, text in parts if amount) or "machine"
+    return ", ".join(text for amount, text in parts if amount > 0) or "machine"
 
 
 def place(offers: Sequence[Offer], region: str | None) -> str:

@@ -117,7 +117,8 @@ def _of(
     reach = getattr(runner, "reach", ())
     by_handle: dict[tuple[str, ...], list[str]] = {}
     for run in runs:
-        if reach and (run.id in holds or time.time() - (run.started or 0) < RECENT):
+        began = 0.0 if run.started is None else run.started
+        if reach and (run.id in holds or time.time() - began < RECENT):
             key = tuple(run.handle.get(each, "") for each in reach)
             by_handle.setdefault(key, []).extend([run.id] if run.id in holds else [])
     for key, held in by_handle.items():

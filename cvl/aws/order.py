@@ -117,7 +117,7 @@ def runtime(limits: Limits, price: Decimal | None, currency: str = "USD") -> Run
                 "--max-cost needs a price, and the AWS Price List gives none",
                 "leave it out and give --timeout, or allow pricing:GetProducts",
             )
-        bought = math.floor(limits.max_cost / price * HOUR) - STOP if price else found.seconds
+        bought = math.floor(limits.max_cost / price * HOUR) - STOP if price > 0 else found.seconds
         if bought < found.seconds:
             counted = "" if currency == "USD" else f", counted in {currency}"
             found = Runtime(seconds=bought, why=f"--max-cost {limits.max_cost}{counted}")

@@ -17,6 +17,8 @@ HEAD = 1 << 14
 """Bytes of a proxy's answer."""
 SOCKS, CONNECT, NAME = 5, 1, 3
 """Protocol version, command, kind of address: RFC 1928."""
+ADDRESSES = {1: 4, 4: 16}
+"""Kind of address -> its bytes; a name says itself how many it has."""
 NO_LOGIN, LOGIN = 0, 2
 SOCKS_WORDS = {
     1: "it failed",
@@ -148,7 +150,7 @@ def _socks(talk: _Talk, place: str) -> None:
     if code:
         words = SOCKS_WORDS.get(code, f"code {code}")
         raise NotDialled(f"{proxy} does not lead to {place}: {words}")
-    talk.hear({1: 4, 4: 16}.get(kind) or talk.hear(1)[0])
+    talk.hear(ADDRESSES[kind] if kind in ADDRESSES else talk.hear(1)[0])
     talk.hear(2)
 
 

@@ -70,7 +70,7 @@ def dialled(url: str, proxy: Proxy | None, seconds: float) -> socket.socket:
     from urllib.parse import urlsplit
 
     there = urlsplit(url)
-    port = there.port or PORTS[there.scheme]
+    port = PORTS[there.scheme] if there.port is None else there.port
     made = line(there.hostname or "", port, proxy or proxy_for(url), seconds)
     with suppress(OSError):  # a pair of sockets has no such thing
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

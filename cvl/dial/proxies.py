@@ -56,7 +56,8 @@ def proxy_for(url: str, environment: Mapping[str, str] | None = None) -> Proxy |
     """
     known = os.environ if environment is None else environment
     there = urlsplit(url)
-    host, port = there.hostname or "", there.port or PORTS[there.scheme]
+    host = there.hostname or ""
+    port = PORTS[there.scheme] if there.port is None else there.port
     name, value = _named(there.scheme, known)
     if not value or spared(host, port, _value("no_proxy", known)[1]):
         return None
@@ -87,7 +88,7 @@ def named(value: str, name: str) -> Proxy:
     return Proxy(
         scheme=scheme,
         host=found.hostname or "",
-        port=port or PROXY_PORTS[scheme],
+        port=PROXY_PORTS[scheme] if port is None else port,
         name=name,
         user=login[0],
         password=login[1],

@@ -209,7 +209,7 @@ class Watch:
             self._news(self._reason(job, waiting))
         began = job["metadata"].get("creationTimestamp")
         waited = self._client.now() - pods.epoch(str(began)) if began else 0.0
-        if self._start_limit and waited > self._start_limit and not self._fates:
+        if 0 < self._start_limit < waited and not self._fates:
             self._late = True
             self._words = f"it did not start within {elapsed(self._start_limit)}: {self._told}"
 

@@ -266,7 +266,7 @@ def needs_headers(spec: JobSpec) -> list[tuple[str, str]]:
     """Return the headers that make the far side check what the example asks for."""
     needs = spec.needs
     lines = [("docker", "1")] if needs.docker else []
-    if needs.disk_gb:
+    if needs.disk_gb > 0:
         lines.append(("disk", f"{needs.disk_gb:g}"))
     if needs.gpus:
         lines.append(("gpu", str(needs.gpus)))

@@ -208,7 +208,7 @@ class Stream:
         if quoted in PRINTED:
             return "it prints the command, and does not run it"
         said = f"it says: {quoted}" if quoted else "it says nothing"
-        return said + (f" (exit code {code})" if code else "")
+        return said + ("" if code is None or code == 0 else f" (exit code {code})")
 
     def close(self) -> None:
         """End the request on our side. What it started on the far side is not touched."""
