@@ -115,10 +115,9 @@ class Market:
         ):
             return choice
         if now.price_per_hour > agreed.price_per_hour:
-            text = f"{now.type} costs {dollars(now.price_per_hour)} an hour now"
-            raise NoCapacity(
-                f"{text}, and {dollars(agreed.price_per_hour)} was agreed to", AGREE_AGAIN
-            )
+            price, known = dollars(now.price_per_hour), dollars(agreed.price_per_hour)
+            text = f"{now.type} costs {price} an hour now, and {known} was agreed to"
+            raise NoCapacity(text, AGREE_AGAIN)
         raise NoCapacity(f"{now.type} is not what was agreed to any more", AGREE_AGAIN)
 
     def _look(self, needs: Needs, *, wait: bool = False) -> Choice:

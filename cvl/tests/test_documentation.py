@@ -133,7 +133,7 @@ OTHERS = {"--hosts", "--clean", "--epochs", "--max_iters", "--model", "--fault",
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_option_that_is_mentioned_exists(page: Path) -> None:
     text = page.read_text("utf-8")
-    for command in re.findall(rf"\bcvl ((?:{'|'.join(COMMANDS)})\b[^`\n;|]*)", text):
+    for command in re.findall(rf"\bcvl ((?:{'|'.join(COMMANDS)})\b[^`'\n;|]*)", text):
         name, *words = re.split(r" (?:EXAMPLE|digits|hello|nanogpt)\b", command)[0].split()
         unknown = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert unknown <= options_of(name), command
