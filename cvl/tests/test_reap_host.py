@@ -60,8 +60,13 @@ def test_what_ended_without_us_comes_home(desk: Desk, host: Sshd) -> None:
     done = desk.cvl("reap", "--host", "testhost")
     assert done.code == 0, done.err
     assert desk.result("made") == b"1\n"
-    assert [path.name for path in (base / "runs" / run).iterdir()] == ["result"]
+    kept = list((base / "runs" / run).iterdir())
+    assert {path.name for path in kept} == {"result", "meta.json"}
+    assert sum(path.stat().st_size for path in kept) < 4096
     assert desk.ps()[0]["exit_code"] == 3
+    aged(base)
+    assert desk.cvl("reap", "--host", "testhost").code == 0
+    assert not {each for each in left(base) if run in each}
 
 
 def test_one_run_of_which_nothing_can_be_learned_keeps_no_other(desk: Desk, host: Sshd) -> None:
