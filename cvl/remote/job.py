@@ -224,10 +224,7 @@ class RemoteJob:
         """Return whether the stream ended because the job did, with every byte seen."""
         failure = stream.finish(FINISH_LIMIT)
         answers = stream.answers()
-        if self._far.supply(stream, failure, self._scope):
-            self._supplied += 1
-            if self._supplied > SHORT_LIMIT:
-                raise self._lost(self._far.loses())
+        if self._supply(stream, failure):
             return False
         if self._settle and any(answer.word == "unknown" for answer in answers):
             return True  # a `poll` settles it
@@ -243,6 +240,17 @@ class RemoteJob:
             status = _cut(status, offset)
         self._status = status
         return True
+
+    def _supply(self, stream: Stream, failure: Exception | None) -> bool:
+        """As the far side's. While a job is followed, a host that takes nothing may yet do so."""
+        try:
+            supplied = self._far.supply(stream, failure, self._scope)
+        except NotReady as error:
+            raise Unreachable(str(error), error.hint) from error
+        self._supplied += supplied
+        if self._supplied > SHORT_LIMIT:
+            raise self._lost(self._far.loses())
+        return supplied
 
     def _missed(self, gone: Exception) -> None:
         """Tell of a host that gives no answer for long, or at once that it makes no sense."""
