@@ -86,7 +86,7 @@ class Finding:
 def doctor(host: str | None, as_json: bool) -> int:
     """Check what each runner needs, here and on a host, and say what to do."""
     found = list(here())
-    if host:
+    if host is not None:
         found += list(there(host))
     if as_json:
         from dataclasses import asdict

@@ -69,9 +69,11 @@ def reap(
 
         show_text(install_timer(whole()))
         return 0
-    if host:
+    if host is not None:
         from cvl.cli.reap_host import finish_there, sweep
+        from cvl.transports.destination import parse
 
+        parse(host)  # what cannot be one is told before anything is tidied up
         worst = finish_there(host, ledger, console, dry_run=dry_run)
         if not dry_run:
             worst |= sweep(host, {"", remote_workdir or ""}, days, ledger, console)

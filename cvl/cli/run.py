@@ -136,6 +136,8 @@ def own_options(runner: type[Runner], name: str, params: Mapping[str, Any]) -> d
     given: dict[str, object] = {}
     for each in parameters(runner):
         value = params.get(each.name)
+        if value == "":  # a variable of a script that was not set: no wish for the default
+            raise UsageError(f"{each.option.opts[0]} is empty", "give a value, or leave it out")
         if each.name == "host" and name in HOST_FLAGS:
             value = value if params[name] is None else params[name]
         if value is None or value == ():

@@ -361,7 +361,7 @@ def test_what_a_container_wrote_as_root_comes_back_and_goes(
     assert mine.result("f") == b"secret\n"
     assert mine.result("closed") == b"x\n"
     assert mine.result("work.txt") == b"w\n"
-    assert runs_of(nobody) == {mine.run_id: ["result"]}, done.err
+    assert runs_of(nobody) == {mine.run_id: ["meta.json", "result"]}, done.err
     assert "still" not in done.err
 
 
@@ -397,7 +397,7 @@ def test_keep_leaves_the_workspace(built: Box, docker_host: Sshd) -> None:
     assert "job.sh" in runs_of(docker_host)[built.run_id]
     assert (docker_host.home / ".cvl" / "jobs" / built.run_id / "ws").exists()
     built.run("true")
-    assert runs_of(docker_host)[built.run_id] == ["result"]
+    assert runs_of(docker_host)[built.run_id] == ["meta.json", "result"]
     assert not (docker_host.home / ".cvl" / "jobs" / built.run_id).exists()
 
 
@@ -501,7 +501,7 @@ def test_remote_workdir_may_be_called_anything(
     done = mine.run(f"{IN_A_BOX} sh -c 'echo here >result.txt'; docker run -d \"$IMG\" sleep 1000")
     assert done.code == 0, done.err
     assert mine.result("result.txt") == b"here\n"
-    assert runs_of(docker_host, base) == {mine.run_id: ["result"]}
+    assert runs_of(docker_host, base) == {mine.run_id: ["meta.json", "result"]}
     assert engine.containers() == []
 
 
@@ -514,7 +514,7 @@ def test_remote_workdir_may_lie_below_the_home_there(
     base = docker_host.home / "on another" / "disk"
     assert done.out.startswith(os.fsencode(base))
     assert len(mine.result("large")) == 17_000_000
-    assert runs_of(docker_host, base) == {mine.run_id: ["result"]}
+    assert runs_of(docker_host, base) == {mine.run_id: ["meta.json", "result"]}
 
 
 # --- files
