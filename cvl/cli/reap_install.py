@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,20 +21,24 @@ from cvl.paths import anchored, config_dir, private, replace_file
 from cvl.privacy import trouble
 
 MARK = "# cvl reap"
-PLACES = (
-    *("LAMBDA_API_KEY_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
-    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"),
-    *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "CVL_SSH_CONFIG"),
-)
-"""Variables that name a file or a folder; what starts a timer stands elsewhere."""
-SECRETS = (
-    *("LAMBDA_API_KEY", "LAMBDA_API_BASE"),
-    *("AWS_PROFILE", "AWS_REGION", "KUBECONFIG"),
+KEPT = (
+    *("AWS_", "LAMBDA_API_", "KUBECONFIG", "KUBERNETES_SERVICE_", "POD_NAMESPACE"),
+    *("CLOUDSDK_", "GOOGLE_APPLICATION_CREDENTIALS", "USE_GKE_GCLOUD_AUTH_PLUGIN"),
+    *("AZURE_CONFIG_DIR", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_AUTHORITY_HOST"),
+    *("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE", "AAD_"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "BOTO_CONFIG"),
     *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("https_proxy", "http_proxy", "all_proxy", "no_proxy"),
-    *PLACES,
+    *("CVL_CONFIG_DIR", "CVL_CACHE_DIR", "CVL_SSH_CONFIG", "CVL_RUNNER", "CVL_KUBE_"),
+    *("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HOME"),
 )
-"""Variables that a timer would not have by itself."""
+"""Variables that decide who is asked, as whom, and how; one that ends in `_`: all that begin so."""
+NOT_KEPT = re.compile(
+    r"_TOKEN$|_BEARER_|^AWS_(?:LAMBDA_|CLI_|EXECUTION_ENV$|PAGER$|DEFAULT_OUTPUT$)"
+)
+"""Those of them that are good for hours only, or say nothing to us."""
+PAIR = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})
+"""A login that lasts, unless `AWS_SESSION_TOKEN` goes with it."""
 
 
 def install(environ: Mapping[str, str]) -> str:
@@ -70,14 +76,34 @@ def installed(environ: Mapping[str, str]) -> bool:
 
 def environment_text(environ: Mapping[str, str]) -> str:
     """Return what the timer needs to know, as sh and systemd both read it. Raises `UsageError`."""
-    kept = anchored({name: environ[name] for name in SECRETS if environ.get(name)})
+    kept = anchored({name: environ[name] for name in sorted(environ) if is_kept(name, environ)})
     if "LAMBDA_API_KEY" in kept:
         kept["LAMBDA_API_KEY"] = key(kept["LAMBDA_API_KEY"], "LAMBDA_API_KEY")
     if "LAMBDA_API_BASE" in kept:
         address(kept["LAMBDA_API_BASE"], "LAMBDA_API_BASE")
     ours = environment({})  # the same cvl, wherever it came from
     kept |= {name: ours[name] for name in ("CVL_STATE_DIR", "PYTHONPATH")}
+    kept["PATH"] = sayable(anchored({"PATH": environ.get("PATH") or os.defpath})["PATH"])
     return "".join(f"{name}={literally(value, name)}\n" for name, value in kept.items())
+
+
+def is_kept(name: str, environ: Mapping[str, str]) -> bool:
+    """Return whether the timer gets a variable: no login that will have run out by tomorrow."""
+    if not environ[name] or NOT_KEPT.search(name):
+        return False
+    if name in PAIR and environ.get("AWS_SESSION_TOKEN"):
+        return False
+    return name in KEPT or name.startswith(tuple(each for each in KEPT if each.endswith("_")))
+
+
+def sayable(path: str) -> str:
+    """Return a `PATH` without the folders that no timer could be given: a login may need others."""
+    return os.pathsep.join(each for each in path.split(os.pathsep) if not unsayable(each))
+
+
+def unsayable(value: str) -> bool:
+    """Return whether sh and systemd might read a value differently."""
+    return bool(set(value) & set("'\"\\")) or not value.isprintable()
 
 
 def literally(value: str, name: str) -> str:
@@ -85,7 +111,7 @@ def literally(value: str, name: str) -> str:
 
     Versions of systemd differ in what a backslash means there.
     """
-    if set(value) & set("'\"\\") or not value.isprintable():
+    if unsayable(value):
         raise UsageError(
             f"{name} holds a quote, a backslash or a line break: no timer could be given it",
             "nothing was installed; take it out of the variable, or rename the folder",

@@ -15,6 +15,8 @@ import pytest
 
 from cvl.cli.reap_install import environment_text, installed, write_privately
 from cvl.errors import UsageError
+from cvl.guardian import environment
+from cvl.paths import PLACES
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.tests.test_reap import elsewhere, rented, settled
 
@@ -251,3 +253,80 @@ def test_what_is_written_is_read_exactly(value: str, tmp_path: Path) -> None:
     told = subprocess.run(words, capture_output=True, check=True, timeout=10)
     assert told.stdout.decode() == value
     assert file.read_text().startswith(f"AWS_PROFILE='{value}'\n")
+
+
+ASKED: Mapping[str, str] = {
+    "AWS_PROFILE": "p",
+    "AWS_DEFAULT_PROFILE": "p",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+    "AWS_CONFIG_FILE": "aws/config",
+    "AWS_SHARED_CREDENTIALS_FILE": "aws/credentials",
+    "AWS_CA_BUNDLE": "ca.pem",
+    "AWS_ENDPOINT_URL": "https://proxy.example",
+    "AWS_ENDPOINT_URL_SAGEMAKER": "https://sagemaker.example",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+    "AWS_USE_FIPS_ENDPOINT": "true",
+    "AWS_STS_REGIONAL_ENDPOINTS": "regional",
+    "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/x",
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "token",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "token",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_ACCESS_KEY_ID": "AKIAX",
+    "AWS_SECRET_ACCESS_KEY": "secret-secret",
+    "KUBECONFIG": "a:/b",
+    "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+    "KUBERNETES_SERVICE_PORT": "443",
+    "CLOUDSDK_CONFIG": "gcloud",
+    "GOOGLE_APPLICATION_CREDENTIALS": "key.json",
+    "AZURE_CONFIG_DIR": "azure",
+    "AZURE_CLIENT_SECRET": "secret-secret",
+    "LAMBDA_API_BASE": "https://lambda.example/api/v1",
+    "LAMBDA_API_KEY_FILE": "key",
+    "LAMBDA_API_RPS": "1",
+    "CVL_CONFIG_DIR": "config",
+    "CVL_SSH_CONFIG": "ssh_config",
+    "CVL_RUNNER": "lambda",
+    "XDG_CONFIG_HOME": "/x",
+    "NO_PROXY": "10.0.0.0/8",
+    "PATH": "bin:/usr/bin",
+}
+"""What decides who is asked, as whom and how; without a leading slash: from this folder."""
+UNASKED = (
+    *("AWS_PAGER", "AWS_CLI_AUTO_PROMPT", "AWS_EXECUTION_ENV", "AWS_BEARER_TOKEN_BEDROCK"),
+    *("CVL_RUN_ID", "CVL_WORK_DIR", "HF_TOKEN", "LD_PRELOAD", "PS1", "OPENAI_API_KEY"),
+)
+
+
+def given(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what a timer is given, as systemd reads it."""
+    return dict(word.split("=", 1) for word in shlex.split(environment_text(environ)))
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_timer_asks_whom_we_ask(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, ASKED[name])
+    told = given({name: ASKED[name]})[name]
+    assert told == environment({})[name]  # as a guardian is
+    relative = name in PLACES and not ASKED[name].startswith("/")
+    assert told.startswith(str(tmp_path)) == relative
+
+
+@pytest.mark.parametrize("name", UNASKED)
+def test_what_says_nothing_of_that_is_not_written_down(name: str) -> None:
+    assert name not in given({name: "'value' of \"any\" kind"})
+
+
+def test_a_login_of_today_is_not_written_down() -> None:
+    pair = {"AWS_ACCESS_KEY_ID": "AKIAX", "AWS_SECRET_ACCESS_KEY": "secret-secret"}
+    assert pair.items() <= given(pair).items()
+    told = given({**pair, "AWS_SESSION_TOKEN": "token-token", "AWS_PROFILE": "p"})
+    assert {name for name in told if name.startswith("AWS_")} == {"AWS_PROFILE"}
+
+
+def test_a_program_that_gives_credentials_is_found_by_the_timer() -> None:
+    """Also where the path holds a folder that sh and systemd would read differently."""
+    assert given({"PATH": "/mnt/c/O'Brien:/opt/tools:/usr/bin"})["PATH"] == "/opt/tools:/usr/bin"
