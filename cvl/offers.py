@@ -25,11 +25,14 @@ def choose(
     most = per_gpu(offers, needs)
     fitting = [named(offers, kind)] if kind else [e for e in offers if fits(e, needs, most)]
     if not fitting:
-        raise UsageError(f"no type of machine has {wanted(needs)}", _hint(offers, needs, most))
+        raise UsageError(
+            f"no type of machine has {wanted(needs, most)}", _hint(offers, needs, most)
+        )
     here = [each for each in fitting if region is None or region in each.regions]
     free = [each for each in here if each.regions]
     if not free:
-        raise NoCapacity(f"no {kind or wanted(needs)} is free {place(offers, region)}", ELSEWHERE)
+        sought = kind or wanted(needs, most)
+        raise NoCapacity(f"no {sought} is free {place(offers, region)}", ELSEWHERE)
     best = min(free, key=lambda each: (each.price_per_hour, each.type))
     return best, region or best.regions[0]
 
@@ -70,12 +73,13 @@ def reading(offers: Sequence[Offer], needs: Needs) -> str:
 def fits(offer: Offer, needs: Needs, most: float | None = None) -> bool:
     """Return whether a machine has what an example asks for; 0 asks for nothing.
 
-    `most` are the GB that each GPU must have, where that is not `vram_gb`.
+    `most` are the GB that each GPU must have, where that is not `vram_gb`. A type of which nobody
+    says how much it has is not taken for enough.
     """
     vram = needs.vram_gb if most is None else most
     return (
         offer.gpus >= max(needs.gpus, 1)
-        and (offer.vram_gib == 0 or offer.vram_gib >= vram)
+        and offer.vram_gib >= vram
         and offer.cpus >= needs.cpus
         and offer.ram_gib >= needs.ram_gb
         and offer.disk_gib >= needs.disk_gb
@@ -98,11 +102,15 @@ def _hint(offers: Sequence[Offer], needs: Needs, most: float) -> str:
     return f"{best.type} has, but is {best.arch}: name it with --gpu-type if the image runs there"
 
 
-def wanted(needs: Needs) -> str:
-    """Return what an example asks for, in words."""
+def wanted(needs: Needs, most: float) -> str:
+    """Return what an example asks for, in words; `most` as in `fits`."""
+    shared = "each" if most == needs.vram_gb else "together"
     parts = [
         (needs.gpus, f"{needs.gpus} GPU"),
-        (needs.vram_gb, f"{needs.vram_gb:g} GB of GPU memory{' each' if needs.gpus > 1 else ''}"),
+        (
+            needs.vram_gb,
+            f"{needs.vram_gb:g} GB of GPU memory{f' {shared}' if needs.gpus > 1 else ''}",
+        ),
         (needs.cpus, f"{needs.cpus:g} CPUs"),
         (needs.ram_gb, f"{needs.ram_gb:g} GB of memory"),
         (needs.disk_gb, f"{needs.disk_gb:g} GB of disk"),

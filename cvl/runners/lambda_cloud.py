@@ -52,9 +52,11 @@ LAYERS = (
     "the guardian on this machine, if cvl dies",
     "`cvl reap` from any machine with the key, past the deadline in the machine's tags",
 )
-GRACE = re.compile(
-    r"(?<![a-z0-9])g[hb]\d{2,3}(?![0-9])|arm64|aarch64|(?<![a-z])grace", re.IGNORECASE
+ARM = re.compile(
+    r"(?<![a-z0-9])(g[hb]|vr)\d{2,3}(?![0-9])|(?<![a-z])(arm|arm64|aarch64|gra(ce|viton)\d?)(?![a-z])",
+    re.IGNORECASE,
 )
+MEMORY = re.compile(r"(\d+)\s*Gi?B\b", re.IGNORECASE)
 ADDRESS = re.compile(r"[0-9A-Za-z][0-9A-Za-z.:-]{0,252}\Z")
 MOST = 10**6
 """The largest count of anything in one machine, in its own unit."""
@@ -233,7 +235,7 @@ def offer_of(entry: Json) -> Offer:
         raise ValueError(kind)
     regions = cast("Sequence[Json]", entry["regions_with_capacity_available"])
     described = str(kind.get("gpu_description") or kind.get("description") or "")
-    memory = re.search(r"\((\d+) GB", described)
+    memory = MEMORY.search(described)
     return Offer(
         type=str(kind["name"]),
         price_per_hour=price,
@@ -244,16 +246,16 @@ def offer_of(entry: Json) -> Offer:
         ram_gib=_count(specs["memory_gib"]),
         disk_gib=_count(specs["storage_gib"]),
         regions=tuple(str(region["name"]) for region in regions),
-        arch=arch_of(f"{kind['name']} {described}"),
+        arch=arch_of(f"{kind['name']} {described} {kind.get('description')}"),
     )
 
 
 def arch_of(words: str) -> str:
     """Return the processor of a type by its name and description: the API tells no other way.
 
-    NVIDIA's superchips (GH200, GB200, GB300, GB10) have Grace processors, which are arm64.
+    NVIDIA's superchips (GH200, GB200, GB300, GB10, VR200) have Grace or Vera processors: arm64.
     """
-    return "arm64" if GRACE.search(words) else "amd64"
+    return "arm64" if ARM.search(words) else "amd64"
 
 
 def _identity(value: object) -> str:

@@ -80,6 +80,42 @@ def test_eighty_gb_on_one_gpu_are_not_eight_gpus_with_sixteen() -> None:
         taken(Needs(gpus=1, vram_gb=80), V100S)
 
 
+def test_memory_that_nobody_tells_is_not_enough() -> None:
+    silent = offer("8x?", 8, 0, 50)
+    assert taken(Needs(gpus=1, vram_gb=80), silent, A100) == "1x80"
+    assert taken(Needs(gpus=1), silent, A100) == "8x?"
+    assert taken(Needs(gpus=1, vram_gb=80), silent, kind="8x?") == "8x?"
+    with pytest.raises(UsageError, match="80 GB of GPU memory"):
+        taken(Needs(gpus=1, vram_gb=80), silent, V100S)
+
+
+@pytest.mark.parametrize(
+    ("vram", "offers", "words"),
+    [(640, (V100S,), "8 GPU, 640 GB of GPU memory together"), (80, (A100,), "80 GB .* each")],
+)
+def test_what_nobody_has_is_named_as_it_was_read(
+    vram: float, offers: tuple[Offer, ...], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        taken(Needs(gpus=8, vram_gb=vram), *offers)
+
+
+@pytest.mark.parametrize(
+    ("described", "gib"),
+    [("Tesla V100 (16 GB)", 16), ("V100 16GB", 16), ("B200 (180GiB SXM6)", 180), ("A10", 0)],
+)
+def test_memory_is_read_off_a_description(described: str, gib: float) -> None:
+    asked = {**next(iter(catalog.TYPES.values())).json(), "gpu_description": described}
+    entry = {"instance_type": asked, "regions_with_capacity_available": []}
+    assert offer_of(entry).vram_gib == gib
+
+
+def test_either_description_tells_the_processor() -> None:
+    one = next(iter(catalog.TYPES.values())).json()
+    asked = {**one, "description": "1x GH200", "gpu_description": "H100 (96 GB)"}
+    assert offer_of({"instance_type": asked, "regions_with_capacity_available": []}).arch == "arm64"
+
+
 NEEDS = st.builds(Needs, gpus=st.integers(0, 8), vram_gb=st.sampled_from([0, 8, 24, 80, 160]))
 OFFERS = st.lists(
     st.builds(
@@ -141,6 +177,11 @@ def test_both_readings_of_the_corpus(example: str, type_: str, words: str) -> No
         ("gpu_8x_b200_sxm6 B200 (180 GB SXM6)", "amd64"),
         ("gpu_8x_h100_sxm5gdr H100 (80 GB SXM5)", "amd64"),
         ("gpu_1x_rtx6000 RTX 6000 (24 GB)", "amd64"),
+        ("gpu_4x_vr200 VR200", "arm64"),
+        ("cpu_4x_arm", "arm64"),
+        ("cpu_4x_altra Ampere Altra (ARM)", "arm64"),
+        ("gpu_1x_t4g T4 on Graviton2", "arm64"),
+        ("gpu_1x_charm", "amd64"),
     ],
 )
 def test_the_processor_of_a_type_is_read_off_its_name(words: str, arch: str) -> None:
