@@ -34,13 +34,14 @@ def told(answers: Iterable[Said]) -> dict[str, str]:
 def whole(rest: str) -> dict[str, str]:
     """Return what goes into a handle of `MACHINE HOST BASE`.
 
-    MACHINE is the machine-id, `-` for none: nobody is shown it, so only a digest is kept.
+    MACHINE is the machine-id, `-` for none: nobody is shown it, so only a digest is kept. Copies of
+    one disk may share it: their names tell them apart.
     """
     machine, _, more = rest.partition(" ")
     host, _, base = more.partition(" ")
     if not base:
         return {}
-    key = octets(f"{host if machine == '-' else machine}\0{base}")
+    key = octets(f"{machine}\0{host}\0{base}")
     digest = blake2b(key, digest_size=8).hexdigest()
     return {RAN_ON: identity.written(id=digest, host=ODD.sub("", host)[:LONGEST])}
 

@@ -255,10 +255,12 @@ def test_whatever_a_host_is_called_the_handle_can_be_used(host: bytes, base: byt
 
 def test_another_machine_or_another_folder_is_told_and_the_same_is_not() -> None:
     was = whole("abc box /home/u/.cvl")
-    same_machine(was, "abc renamed /home/u/.cvl", "gpu")
+    same_machine(was, "abc box /home/u/.cvl", "gpu")
     same_machine({}, "abc box /home/u/.cvl", "gpu")
     with pytest.raises(Elsewhere, match="it ran on box; gpu is now other"):
         same_machine(was, "def other /home/u/.cvl", "gpu")
+    with pytest.raises(Elsewhere, match="gpu is now copy"):  # of one disk, with one machine-id
+        same_machine(was, "abc copy /home/u/.cvl", "gpu")
     with pytest.raises(Elsewhere, match="another folder"):
         same_machine(was, "abc box /home/v/.cvl", "gpu")
     assert "abc" not in was["ran_on"], "a machine-id is confidential (machine-id(5))"
