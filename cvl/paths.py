@@ -34,7 +34,12 @@ OURS = (
 )
 """What lies in a folder that is ours already."""
 
-LISTS = frozenset({"PATH", "KUBECONFIG", "CVL_KUBECONFIG", "SSL_CERT_DIR", "AWS_DATA_PATH"})
+LISTS = frozenset(
+    {
+        *("PATH", "KUBECONFIG", "CVL_KUBECONFIG", "SSL_CERT_DIR", "AWS_DATA_PATH"),
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
+    }
+)
 """Variables that name several files or folders, with `:` between them."""
 PLACES = LISTS | {
     *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
@@ -42,15 +47,10 @@ PLACES = LISTS | {
     *("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CVL_SSH_CONFIG", "CVL_SSH_KEY_PATH", "CVL_ROOT"),
     *("CVL_STATE_DIR", "CVL_CONFIG_DIR", "CVL_CACHE_DIR", "CVL_SPECS", "DOCKER_CONFIG"),
     *("DOCKER_CERT_PATH", "GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "HOME"),
-    *(
-        "LAMBDA_API_KEY_FILE",
-        "AZURE_CONFIG_DIR",
-        "GNUPGHOME",
-        "NETRC",
-        "SSH_ASKPASS",
-        "SSH_AUTH_SOCK",
-        "TMPDIR",
-    ),
+    *("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AZURE_FEDERATED_TOKEN_FILE"),
+    *("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", "CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE"),
+    *("LAMBDA_API_KEY_FILE", "AZURE_CONFIG_DIR", "GNUPGHOME", "NETRC", "NODE_EXTRA_CA_CERTS"),
+    *("KUBECACHEDIR", "SSH_ASKPASS", "SSH_AUTH_SOCK", "TMPDIR"),
 }
 """Variables that name a file or a folder, to us or to what we start."""
 
