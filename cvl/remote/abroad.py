@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict, cast
 
 from cvl.errors import NotFound, NotReady, Unreadable, UsageError
@@ -89,7 +89,7 @@ def _job(answer: Answered, args: Sequence[str]) -> JobSpec:
     return JobSpec(
         run_id=new_run_id(folder or root),
         argv=tuple(answer["argv"]),
-        example=folder,
+        example=folder or PurePosixPath(root).name,
         preset=answer["preset"],
         args=tuple(args),
         env=answer["env"],

@@ -76,7 +76,7 @@ def job(
     bare = JobSpec(
         run_id=new_run_id(found.path or found.name),
         argv=command.argv,
-        example=found.path,
+        example=found.path or found.name,
         preset=chosen.name,
         args=args,
         env=command.env,
