@@ -18,6 +18,7 @@ from cvl.ledger import Ledger, Run
 from cvl.paths import private, replace_file, state_dir
 from cvl.provider import Reapable
 from cvl.runners import BUILT_IN, Runner, load, reopen
+from cvl.spec import EMPTY
 from cvl.values import dataclass
 
 RECENT = 31 * 86400.0
@@ -72,8 +73,15 @@ def default_owner(runner: str) -> Reapable | None:
     return found
 
 
-def places(ledger: Ledger, configured: Iterable[str], only: str = "") -> Known:
+def places(
+    ledger: Ledger,
+    configured: Iterable[str],
+    only: str = "",
+    own: Mapping[str, Mapping[str, str]] | None = None,
+) -> Known:
     """Return whom to ask; `configured` are the runners of the configuration, `only` one of all.
+
+    `own` are the options that it has for each of them.
 
     Raises `NotFound` for an `only` that is no runner.
     """
@@ -101,8 +109,8 @@ def places(ledger: Ledger, configured: Iterable[str], only: str = "") -> Known:
         if not (name in named or ours or not runs or _in_environment(runner)):
             notes += _unused(runner, name)
             continue
-        own = name in named or _has_key(runner)
-        found += _of(runner, name, ours, holds, named=own)
+        meant = name in named or _has_key(runner)
+        found += _of(runner, name, ours, holds, (own or {}).get(name, EMPTY), named=meant)
     return Known(places=tuple(found), notes=tuple(notes), trouble=tuple(trouble))
 
 
@@ -111,9 +119,18 @@ def _used(runs: Iterable[Run]) -> list[str]:
 
 
 def _of(
-    runner: type[Runner], name: str, runs: list[Run], holds: tuple[str, ...], *, named: bool
+    runner: type[Runner],
+    name: str,
+    runs: list[Run],
+    holds: tuple[str, ...],
+    own: Mapping[str, str],
+    *,
+    named: bool,
 ) -> Iterator[Place]:
-    """Yield where one provider is asked: by its runs, by the environment, and everywhere."""
+    """Yield where one provider is asked: by its runs, by the configuration, and everywhere.
+
+    What the configuration says of it stands in for the environment.
+    """
     reach = getattr(runner, "reach", ())
     by_handle: dict[tuple[str, ...], list[str]] = {}
     for run in runs:
@@ -121,6 +138,9 @@ def _of(
         if reach and (run.id in holds or time.time() - began < RECENT):
             key = tuple(run.handle.get(each, "") for each in reach)
             by_handle.setdefault(key, []).extend([run.id] if run.id in holds else [])
+    here = {each: own[each] for each in reach if own.get(each)}
+    if here:
+        by_handle.setdefault(tuple(here.get(each, "") for each in reach), [])
     for key, held in by_handle.items():
         if any(key):
             handle = dict(zip(reach, key, strict=True))
@@ -129,9 +149,9 @@ def _of(
     elsewhere = {run_id for held in by_handle.values() for run_id in held}
     left = tuple(each for each in holds if each not in elsewhere)
     if there or left:
-        yield Place(runner=name, handle={}, holds=left, named=named and there)
+        yield Place(runner=name, handle={}, holds=left, named=named and there and not here)
     if there and hasattr(runner, "everywhere") and _is_due(name):
-        yield Place(runner=name, handle={}, every=True)
+        yield Place(runner=name, handle=here, every=True)
 
 
 def _login(runner: type[Runner], name: str) -> bool:

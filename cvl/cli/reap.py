@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from threading import Thread
 
@@ -11,6 +11,7 @@ import click
 
 from cvl import reap as reaping
 from cvl.cli.survey import LOOK_LIMIT, Survey
+from cvl.config import Config
 from cvl.console import Console
 from cvl.errors import (
     AuthError,
@@ -78,25 +79,38 @@ def reap(
         if not dry_run:
             worst |= sweep(host, {"", remote_workdir or ""}, days, ledger, console)
         return worst
-    survey = Survey(ledger, console, places(ledger, configured(), remote), remote)
+    own = configured()
+    known = places(ledger, [name for name in own if name], remote, own)
+    survey = Survey(ledger, console, known, remote)
     if yes and not dry_run:
         return at_once(survey, as_json=as_json)
     return when_agreed(survey, dry_run=dry_run, as_json=as_json)
 
 
-def configured() -> list[str]:
-    """Return the runners that the user's configuration names; a broken file keeps nothing back."""
+def configured() -> Mapping[str, Mapping[str, str]]:
+    """Return the runners that the configuration names, each with its own options, as text.
+
+    A broken file keeps nothing back.
+    """
     from cvl.cli.settings import settings
 
     try:
         found = settings()
-        named = [
-            found.text("runner") or "",
-            *(name for each in found.layers for name in each.runners),
-        ]
+        named = [found.text("runner") or "", *(name for e in found.layers for name in e.runners)]
+        return {name: options_of(name, found) for name in named}
     except CvlError:
-        return []
-    return [name for name in named if name]
+        return {}
+
+
+def options_of(runner: str, found: Config) -> Mapping[str, str]:
+    """Return one runner's own options in the files; a kubeconfig lies where its file says."""
+    said = {}
+    for name in found.runner(runner):
+        setting = found.find_own(runner, name)
+        if setting and isinstance(setting.value, str):
+            path = name == "kubeconfig"
+            said[name] = str(found.path_of(name, setting)) if path else setting.value
+    return said
 
 
 def at_once(survey: Survey, *, as_json: bool) -> int:

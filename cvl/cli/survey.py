@@ -117,7 +117,8 @@ class Survey:
 
     def _look_everywhere(self, place: Place) -> list[Finding]:
         """Look in each place that a provider has; that some are closed to us is usual."""
-        owners: list[Reapable] = list(load(place.runner).everywhere())  # type: ignore[attr-defined]
+        runner = load(place.runner)
+        owners: list[Reapable] = list(runner.everywhere(place.handle))  # type: ignore[attr-defined]
         calls = [
             partial(overdue, place.runner, owner, self.ledger, self.console) for owner in owners
         ]

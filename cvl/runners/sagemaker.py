@@ -107,9 +107,12 @@ class SageMakerRunner:
         return configured()
 
     @classmethod
-    def everywhere(cls) -> Iterator[Reapable]:
-        """Yield what `cvl reap` asks now and then: each region of the partition."""
-        account = Account()
+    def everywhere(cls, handle: Mapping[str, str] = EMPTY) -> Iterator[Reapable]:
+        """Yield what `cvl reap` asks now and then: each region of the partition.
+
+        `handle` may name region and profile, as that of a run does.
+        """
+        account = Account(handle.get("region"), handle.get("profile"), handle.get("endpoint"))
         for region in account.regions():
             yield SageMaker(account.elsewhere(region))
 

@@ -276,7 +276,39 @@ def test_a_login_that_the_configuration_names_is_asked(
         file.write_text("runner = 'sagemaker'\n" if how == "file" else table)
     done = command("reap", "-y")
     assert done.returncode == 125
-    assert "sagemaker could not be asked" in done.stderr
+    where = "sagemaker (us-east-1)" if how == "table" else "sagemaker"
+    assert f"{where} could not be asked" in done.stderr
+
+
+def configured(home: Path, text: str) -> None:
+    file = home / ".config/cvl/cvl.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+
+
+def test_who_is_asked_is_whom_the_configuration_names(
+    fake: FakeCloud, home: Path, tmp_path: Path
+) -> None:
+    """By the profile, region or cluster that it names: others may have no login at all."""
+    failing = f"credential_process = {script(home / 'fails', 'echo oops >&2; exit 1')}\n"
+    profile(home, f"[profile ml]\n{failing}")
+    configured(home, "[runner.sagemaker]\nregion = 'eu-west-1'\nprofile = 'ml'\n")
+    rented(elsewhere(tmp_path), tmp_path, left=-1)
+    done = command("reap", "-y")
+    assert (done.returncode, fake.alive()) == (125, []), done.stderr
+    assert "sagemaker (eu-west-1, ml) could not be asked" in done.stderr
+    assert "failed: oops" in done.stderr
+    assert "sagemaker could not" not in done.stderr.replace("note: sagemaker", "")
+
+
+def test_a_cluster_that_the_configuration_names_is_asked(fake: FakeCloud, home: Path) -> None:
+    (home / ".config/cvl").mkdir(parents=True)
+    (home / ".config/cvl/kube").write_text("users: 5\n")
+    (home / ".config/cvl/cvl.toml").write_text("[runner.k8s]\nkubeconfig = 'kube'\n")
+    done = command("reap", "-y")
+    assert done.returncode == 125
+    assert f"k8s ({home}/.config/cvl/kube) could not be asked" in done.stderr
+    assert "`users` must be a list" in done.stderr
 
 
 def test_only_one_may_be_asked(fake: FakeCloud, home: Path, tmp_path: Path) -> None:
