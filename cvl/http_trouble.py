@@ -58,7 +58,13 @@ def beneath(error: BaseException) -> BaseException:
 
 def reason(error: BaseException) -> str:
     """Return in one short line what an exception says; its kind where it says nothing."""
+    from http.client import IncompleteRead
+
     inner = beneath(error)
+    if inner.args and isinstance(inner.args[-1], BaseException):  # urllib3's own words, and whose
+        inner = inner.args[-1]
+    if isinstance(inner, IncompleteRead):
+        return "it was cut short"
     text = " ".join(str(inner).split())
     _, mark, rest = text.partition(": ")  # urllib3 puts its connection's name first
     told = rest if (mark and "object at 0x" in text) or "Connection(host=" in text else text

@@ -174,6 +174,6 @@ class Reader:
             self._complain(CvlError(f"the node says: {line.decode(errors='replace').strip()}"))
 
     def _complain(self, error: CvlError) -> None:
-        if str(error) != self._told:
+        if str(error) != self._told and not self._closed.is_set():
             self._told = str(error)
             self._tell("waiting", f"the output cannot be read now: {error}")

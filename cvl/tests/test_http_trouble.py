@@ -99,6 +99,8 @@ def kubeconfig(folder: Path, server: str, **more: object) -> str:
 def one_sentence(error: CvlError) -> None:
     assert "\n" not in str(error)
     assert "object at 0x" not in str(error)
+    assert "('" not in str(error)
+    assert "IncompleteRead" not in str(error)
     assert len(str(error)) < 700
 
 

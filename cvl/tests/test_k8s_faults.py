@@ -277,3 +277,14 @@ def test_a_full_disk_here_keeps_the_results_there(
         end = there.cvl("attach", run)
         assert end.code == 3, end.err
     assert not ours(cluster, run)
+
+
+def test_who_leaves_hears_nothing_more_of_the_output(there: Desk) -> None:
+    run = there.sh(f"echo ran; {FOREVER}", "-d").out.decode().strip()
+    with there.start("attach", run) as client:
+        client.shows(b"ran")
+        client.signal(signal.SIGTERM)
+        done = client.ended()
+    assert "lives on" in done.err
+    assert "cannot be read" not in done.err
+    assert there.cvl("stop", run).code == 0
