@@ -12,6 +12,7 @@ from http import HTTPStatus
 from cvl.dial.proxies import Proxy, joined
 from cvl.dial.relay import relayed
 from cvl.dial.tls import context
+from cvl.octets import octets
 
 HEAD = 1 << 14
 """Bytes of a proxy's answer."""
@@ -107,7 +108,7 @@ def _tunnel(talk: _Talk, place: str) -> None:
     proxy = talk.proxy
     lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}", "User-Agent: cvl"]
     if proxy.user or proxy.password:
-        login = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
+        login = base64.b64encode(octets(f"{proxy.user}:{proxy.password}")).decode()
         lines.append(f"Proxy-Authorization: Basic {login}")
     talk.say("\r\n".join([*lines, "", ""]).encode())
     head = b""
@@ -155,7 +156,7 @@ def _socks(talk: _Talk, place: str) -> None:
 
 
 def _counted(word: str) -> bytes:
-    data = word.encode()[:255]
+    data = octets(word)[:255]
     return bytes([len(data)]) + data
 
 

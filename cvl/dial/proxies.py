@@ -13,11 +13,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import field
 from fnmatch import fnmatchcase
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from cvl.encrypted import is_here
 from cvl.errors import UsageError
 from cvl.hidden import learn
+from cvl.octets import octets
 from cvl.values import dataclass
 
 PORTS: Mapping[str, int] = {"http": 80, "https": 443}
@@ -45,8 +46,9 @@ class Proxy:
         """Its address, password and all: for a library, never for a person."""
         from urllib.parse import quote
 
-        login = f"{quote(self.user, '')}:{quote(self.password, '')}@" if self.user else ""
-        return f"{self.scheme}://{login}{joined(self.host, self.port)}"
+        login = ":".join(quote(octets(each), "") for each in (self.user, self.password))
+        before = f"{login}@" if self.user else ""
+        return f"{self.scheme}://{before}{joined(self.host, self.port)}"
 
 
 def proxy_for(url: str, environment: Mapping[str, str] | None = None) -> Proxy | None:
@@ -83,7 +85,7 @@ def named(value: str, name: str) -> Proxy:
         )
     if not _plain(found):
         raise _none(name)
-    login = [unquote(each or "") for each in (found.username, found.password)]
+    login = [_word(each or "") for each in (found.username, found.password)]
     learn(login[1])
     return Proxy(
         scheme=scheme,
@@ -155,6 +157,11 @@ def _named(scheme: str, known: Mapping[str, str]) -> tuple[str, str]:
 def _value(name: str, known: Mapping[str, str]) -> tuple[str, str]:
     spelled = name if name in known else name.upper()
     return spelled, known.get(spelled, "").strip()
+
+
+def _word(quoted: str) -> str:
+    """Return a user or a password; it is bytes, given as such or as %XX."""
+    return os.fsdecode(unquote_to_bytes(octets(quoted)))
 
 
 def _plain(found: SplitResult) -> bool:

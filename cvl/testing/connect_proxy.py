@@ -108,7 +108,7 @@ class ConnectProxy:
         verb, place, _ = lines[0].split(" ")
         fields = dict(line.split(": ", 1) for line in lines[1:] if line)
         encoded = fields.get("Proxy-Authorization", "").removeprefix("Basic ")
-        passage = Passage(place, base64.b64decode(encoded).decode())
+        passage = Passage(place, base64.b64decode(encoded).decode("utf-8", "surrogateescape"))
         self.passages.append(passage)
         allowed = verb == "CONNECT" and passage.login == self.login
         answer = self.answer if allowed else "407 Proxy Authentication Required"
@@ -124,7 +124,8 @@ class ConnectProxy:
         login = ""
         if way in ways and way:
             _heard(near, 1)
-            login = ":".join(_heard(near, _heard(near, 1)[0]).decode() for _ in range(2))
+            words = [_heard(near, _heard(near, 1)[0]) for _ in range(2)]
+            login = b":".join(words).decode("utf-8", "surrogateescape")
             near.sendall(bytes([1, login != self.login]))
         _heard(near, 4)
         host = _heard(near, _heard(near, 1)[0]).decode()

@@ -108,6 +108,18 @@ def test_what_closes_is_closed_at_the_other_end(kind: str, tls: ssl.SSLContext) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("login", ["m\udce9:p\udce9", "m%E9:p%e9", "mé:pß", "m%C3%A9:p%C3%9F"])
+def test_a_login_arrives_as_the_bytes_that_it_is(
+    kind: str, login: str, tls: ssl.SSLContext, echo: int
+) -> None:
+    odd = login.startswith(("m\udce9", "m%E9"))
+    with proxied(kind, tls, login="m\udce9:p\udce9" if odd else "mé:pß") as proxy:
+        way = named(proxy.url(login), "HTTPS_PROXY")
+        line("127.0.0.1", echo, way, LIMIT).close()
+        assert ("m%E9:p%E9@" if odd else "m%C3%A9:p%C3%9F@") in way.url
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("login", ["", "me:wrong-password", QUOTED])
 def test_a_wrong_login_is_told_and_never_shown(
     kind: str, login: str, tls: ssl.SSLContext, echo: int
