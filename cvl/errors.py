@@ -119,6 +119,10 @@ class NotReady(HostError):
     """Connected, but the machine lacks something that the run needs."""
 
 
+class Unknown(NotReady):
+    """The machine that is asked knows no such run."""
+
+
 class Unreadable(HostError):
     """A host, or a file that it left, says something that cannot be read. Nothing is known."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from cvl.errors import CvlError, NotReady, Silent, Unreachable, UsageError
+from cvl.errors import CvlError, NotReady, Silent, Unknown, Unreachable, UsageError
 from cvl.octets import octets
 from cvl.provider import Transport
 from cvl.remote.library import library
@@ -291,7 +291,8 @@ class FarSide:
     def refused(self, rest: str) -> CvlError:
         """Return the error for a `fail WORD TEXT` answer."""
         word, _, text = rest.partition(" ")
-        return NotReady(f"{self.transport.where}: {text or word}", HINTS.get(word, ""))
+        kind = Unknown if word == "unknown" else NotReady
+        return kind(f"{self.transport.where}: {text or word}", HINTS.get(word, ""))
 
     @property
     def shown(self) -> str:
@@ -300,6 +301,7 @@ class FarSide:
 
 
 HINTS = {
+    "unknown": "it was removed there",
     "space": "free some space there, or name another disk: --docker HOST --remote-workdir DIR",
     "readonly": "name a folder that can be written: --docker HOST --remote-workdir DIR",
     "docker": "start Docker there, let your user use it (group docker), or name its socket in "

@@ -15,6 +15,7 @@ from cvl.errors import (
     FetchError,
     LostContact,
     NotReady,
+    Unknown,
     Unreachable,
     Unreadable,
 )
@@ -132,6 +133,10 @@ class RemoteJob:
                 landed = fetch(self._far, self._handle, into, scope, self.while_away)
             self._left = sum(each.stays for each in landed.skipped)
             self.refused_here = landed.refused_here
+        except Unknown as error:
+            self._confirm()
+            text = f"the results of {self.run_id} could not be fetched: {error}"
+            raise FetchError(text, error.hint) from error
         except CvlError as error:
             where = self._far.transport.where
             hint = f"they are still on {where}; `cvl fetch {self.run_id}` gets them"
@@ -156,7 +161,17 @@ class RemoteJob:
             raise NotReady("; ".join(left), "remove it as root")
 
     def written(self, after: str = "") -> Iterator[LogChunk]:
-        """Yield what the job has written by now after the cursor; does not wait for more."""
+        """Yield what the job has written by now after the cursor; does not wait for more.
+
+        Raises `Elsewhere` where the machine is not the one that the run is on.
+        """
+        try:
+            yield from self._written(after)
+        except Unknown:
+            self._confirm()
+            raise
+
+    def _written(self, after: str) -> Iterator[LogChunk]:
         offset = int(after or 0)
         headers = [*self._id(), ("offset", str(offset))]
         with self._far.patient(self._scope) as scope:
@@ -219,6 +234,10 @@ class RemoteJob:
             if answer.word == "on":
                 confirm(self._handle, answer.rest, self._far.transport.where)
         return state_of(answers, self.run_id)
+
+    def _confirm(self) -> None:
+        """Raise `Elsewhere` if the machine that knows no such run is not the one it is on."""
+        self._state(self._ask("status", self._id()))
 
     def _is_over(self, stream: Stream, offset: int) -> bool:
         """Return whether the stream ended because the job did, with every byte seen."""

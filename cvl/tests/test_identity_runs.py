@@ -64,10 +64,12 @@ def test_an_alias_that_leads_to_another_machine(
     before = one.ssh_config.read_bytes()
     one.ssh_config.write_bytes(two.ssh_config.read_bytes())
     one.cut()  # or the kept connection would still lead to the first
-    for words in (["attach", run], ["stop", run], ["logs", "-f", run]):
+    more = (["logs", run], ["fetch", run])
+    for words in (["attach", run], ["stop", run], ["logs", "-f", run], *more):
         said = concludes_nothing(desk, run, *words)
         assert "Traceback" not in said
         assert "testhost is now" in said
+        assert "no such run" not in said
     desk.cvl("reap", "--host", "testhost")
     assert desk.ps()[0]["state"] == "running"
     assert "testhost is now" in desk.cvl("ps").err
@@ -83,6 +85,9 @@ def test_a_run_that_its_own_machine_has_lost_is_lost(host: Sshd, tmp_path: Path)
     run = detached(desk, "exit 0")
     wait_for(lambda: desk.ps()[0]["exit_code"] is not None)
     shutil.rmtree(host.home / ".cvl/runs" / run)
+    done = desk.cvl("fetch", run)
+    assert "no such run" in done.err
+    assert "still on" not in done.err
     done = desk.cvl("attach", run)
     assert (done.code, desk.ps()[0]["cause"]) == (125, "lost"), done.err
 
