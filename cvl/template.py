@@ -89,23 +89,25 @@ def merged(ours: Mapping[str, Any], template: Template | None, rules: Rules) -> 
     return Merged(value=merge.maps(template.data, ours, ()), warnings=merge.warnings())
 
 
-def dropped(template: object, seen: object, rules: Rules, where: Where = ()) -> Iterator[str]:
-    """Yield the fields of a template that what came of the request has not.
+def dropped(
+    template: object, sent: object, seen: object, rules: Rules, where: Where = ()
+) -> Iterator[str]:
+    """Yield the fields of a template that were in the request and are not in what came of it.
 
     Old servers leave out in silence what they do not know. Values are not compared: a server
     may write 4000m as 4. What is empty may be left out.
     """
-    if isinstance(template, Mapping) and isinstance(seen, Mapping):
+    if isinstance(template, Mapping) and isinstance(sent, Mapping) and isinstance(seen, Mapping):
         for key, value in template.items():
-            if value and key not in seen:
+            if value and key in sent and key not in seen:
                 yield shown((*where, key))
-            yield from dropped(value, seen.get(key), rules, (*where, key))
-    elif isinstance(template, list) and isinstance(seen, list) and where:
-        key = rules.keys.get(where[-1], "")
-        for item in template if key else ():
-            for there in seen:
-                if _name(there, key) == _name(item, key):
-                    yield from dropped(item, there, rules, (*where, f"[{_name(item, key)}]"))
+            yield from dropped(value, sent.get(key), seen.get(key), rules, (*where, key))
+    elif isinstance(template, list) and where and (key := rules.keys.get(where[-1])):
+        asked, found = (_by_name(each, key) for each in (sent, seen))
+        for item in template:
+            name = _name(item, key)
+            place = (*where, f"[{name}]")
+            yield from dropped(item, asked.get(name), found.get(name), rules, place)
 
 
 def shown(where: Where) -> str:
@@ -152,7 +154,11 @@ class _Merge:
         key = self._rules.keys[where[-1]]
         if not key:
             return [*ours, *(item for item in theirs if item not in ours)]
-        by_name = {self._named(item, key, where): item for item in theirs}
+        by_name: dict[str, Any] = {}
+        for item in theirs:
+            if (name := self._named(item, key, where)) in by_name:
+                raise self._wrong((*where, f"[{name}]"), "there once, not twice")
+            by_name[name] = item
         found = []
         for item in ours:
             name = _name(item, key)
@@ -191,7 +197,7 @@ def _forbidden(
         for key, value in theirs.items():
             yield from _forbidden(value, known.get(key), rules, (*where, key))
     elif isinstance(theirs, list) and where and (key := rules.keys.get(where[-1])):
-        items = {_name(each, key): each for each in ours} if isinstance(ours, list) else {}
+        items = _by_name(ours, key)
         for item in theirs:
             name = _name(item, key)
             yield from _forbidden(item, items.get(name), rules, (*where, f"[{name}]"))
@@ -202,12 +208,16 @@ def _fits(part: str, pattern: str) -> bool:
     return part.startswith(pattern[:-1]) if pattern.endswith("*") else part == pattern
 
 
+def _by_name(items: object, key: str) -> Mapping[str, object]:
+    return {_name(each, key): each for each in items} if isinstance(items, list) else {}
+
+
 def _name(item: object, key: str) -> str:
     """Return what tells an item of a list from the others, "" for nothing; of a path, its form."""
     found = item.get(key) if isinstance(item, Mapping) else None
     if not isinstance(found, str):
         return ""
-    return posixpath.normpath(found) if found.startswith("/") else found
+    return posixpath.normpath(f"/{found.lstrip('/')}") if found.startswith("/") else found
 
 
 def _without_nulls(value: Any) -> Any:

@@ -109,7 +109,7 @@ class Kubernetes:
         made, _ = self._objects(spec, shown=False)
         resources = [self._acquired(each, spec, leases, scope) for each in made]
         self._give(resources)
-        self._verify(spec)
+        self._verify(spec, made[-1])
         firsts.note(self._client, self.handle(spec), scope)
         if (packed := self._packed(spec)).archive:
             sending.send(self._client, self.handle(spec), packed.archive, packed.size, scope)
@@ -248,7 +248,7 @@ class Kubernetes:
                 except Rejected:
                     continue  # it is in the ledger all the same
 
-    def _verify(self, spec: JobSpec) -> None:
+    def _verify(self, spec: JobSpec, sent: Object) -> None:
         """Raise `Rejected` where the cluster has silently dropped what it does not know."""
         given = self._ordered().template
         if spec.nodes == 1 and given is None:
@@ -259,7 +259,7 @@ class Kubernetes:
                 "this cluster is too old for many nodes: it knows no Indexed Jobs",
                 "they came with Kubernetes 1.21; leave --nodes out",
             )
-        if given and (lost := template.dropped(job, given)):
+        if given and (lost := template.dropped(given, sent, job)):
             raise CvlError(
                 f"this cluster does not know what {given.origin} says: {', '.join(lost[:SHOWN])}",
                 "look for a misspelling, or a field that came with a later Kubernetes",

@@ -100,8 +100,10 @@ def read(path: Path) -> Template:
     kind = str(found.data.get("kind", ""))
     if kind not in KINDS:
         raise UsageError(f"{path}: kind {kind} is no pod: give what is below spec.template", HINT)
-    data = {key: value for key, value in found.data.items() if key not in {"kind", "apiVersion"}}
+    heads = {"kind", "apiVersion"}
+    data = {key: each for key, each in found.data.items() if key not in heads and each != {}}
     if kind == "PodTemplate":
+        _only(path, data, (), {"metadata", "template"})
         data = dict(_mapping(path, data, "template"))
     _only(path, data, (), {"metadata", "spec"})
     _only(path, _mapping(path, data, "metadata"), ("metadata",), {"labels", "annotations"})
@@ -110,9 +112,10 @@ def read(path: Path) -> Template:
     return replace(found, data=data)
 
 
-def of_pod(found: Template | None, field: str) -> str:
-    """Return one field of the pod's `spec`, "" where the template does not say."""
-    return str(found.data.get("spec", {}).get(field, "")) if found else ""
+def service_account(found: Template | None) -> str:
+    """Return what the pod runs as, "" where the template does not say; one name of it is old."""
+    spec = found.data.get("spec", {}) if found else {}
+    return str(spec.get("serviceAccountName") or spec.get("serviceAccount") or "")
 
 
 def of_container(found: Template | None, field: str) -> str:
@@ -133,9 +136,10 @@ def under(job: Made, found: Template | None) -> Merged:
     return replace(pod, value={**job, "spec": {**job["spec"], "template": pod.value}})
 
 
-def dropped(job: Object, found: Template) -> list[str]:
-    """Return the fields of the template that the cluster did not keep."""
-    return list(template.dropped(found.data, job["spec"]["template"], RULES))
+def dropped(found: Template, sent: Object, seen: Object) -> list[str]:
+    """Return the fields of the template that were in the Job as sent, and are not in it there."""
+    asked, kept = (each["spec"]["template"] for each in (sent, seen))
+    return list(template.dropped(found.data, asked, kept, RULES))
 
 
 def _only(path: Path, data: Mapping[str, Any], where: Where, known: set[str]) -> None:

@@ -117,7 +117,7 @@ class K8sRunner:
             shm=shm or "",
             node_selector=pairs(node_selector, "--node-selector"),
             volumes=mounts(volume),
-            service_account=service_account or template.of_pod(given, "serviceAccountName"),
+            service_account=service_account or template.service_account(given),
             pull_secrets=tuple(pull_secrets),
             pull_policy=(
                 pull_policy or template.of_container(given, "imagePullPolicy") or PULL_POLICY

@@ -270,6 +270,8 @@ def test_a_variable_of_ours_cannot_be_in_a_pod_template(tmp_path: Path) -> None:
         ({"spec": {"containers": [{"name": "main", "resources": {}}]}}, "has no image"),
         ({"spec": {"containers": ["x"]}}, "has no image"),
         ({"spec": {"volumes": "x"}}, "spec.volumes must be a list"),
+        ({"spec": {"containers": [{"name": "job"}] * 2}}, "containers[job] must be there once"),
+        ({"kind": "PodTemplate", "spec": {"priority": 1}}, "spec is no field"),
     ],
 )
 def test_what_is_no_pod_is_one_sentence(data: object, said: str, tmp_path: Path) -> None:
@@ -298,14 +300,54 @@ def test_ours_counts_and_the_other_is_named(tmp_path: Path) -> None:
 def test_what_a_cluster_did_not_keep_is_found(tmp_path: Path) -> None:
     given = kube.read(written(tmp_path, WHOLE.replace("priorityClassName", "priorityClasName")))
     sent = kube.under(made(), given).value
-    assert kube.dropped(sent, given) == []
+    assert kube.dropped(given, sent, sent) == []
     kept = yaml.safe_load(yaml.safe_dump(sent))
     del pod(kept)["spec"]["priorityClasName"]
     del pod(kept)["spec"]["containers"][0]["securityContext"]["capabilities"]
-    assert kube.dropped(kept, given) == [
+    assert kube.dropped(given, sent, kept) == [
         "spec.priorityClasName",
         "spec.containers[job].securityContext.capabilities",
     ]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"volumes": [{"name": "shm", "hostPath": {"path": "/tmp"}}]},
+        {"containers": [{"name": "job", "env": [{"name": "PYTHONUNBUFFERED", "valueFrom": {}}]}]},
+        {"containers": [{"name": "job", "volumeMounts": [{"mountPath": "/cvl", "subPath": "x"}]}]},
+        {"containers": [{"name": "job", "volumeMounts": [{"mountPath": "//cvl", "subPath": "x"}]}]},
+    ],
+)
+def test_the_cluster_is_not_said_to_have_lost_what_we_overruled(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    given = kube.read(written(tmp_path, {"spec": spec}))
+    found = kube.under(made(), given)
+    assert found.warnings
+    assert kube.dropped(given, found.value, found.value) == []
+
+
+def test_a_command_of_ours_has_no_arguments_of_a_template(tmp_path: Path) -> None:
+    spec = JobSpec(run_id=RUN, argv=("echo", "ours"))
+    bare = job(Order(image="image"), spec, Marks(run_id=RUN, owner="", deadline=1.0), {})
+    given = kube.read(written(tmp_path, {"spec": {"containers": [{"name": "job", "args": ["x"]}]}}))
+    found = kube.under(bare, given)
+    own = pod(found.value)["spec"]["containers"][0]
+    assert (own["command"], own["args"]) == (["echo", "ours"], [])
+    assert "containers[job].args" in found.warnings[0]
+
+
+def test_an_empty_status_says_nothing(tmp_path: Path) -> None:
+    """As `kubectl run --dry-run=client -o yaml` writes it."""
+    data = {"kind": "Pod", "metadata": {"creationTimestamp": None}, "spec": {}, "status": {}}
+    assert kube.read(written(tmp_path, data)).data == {}
+
+
+def test_the_old_name_of_a_service_account_is_taken(tmp_path: Path) -> None:
+    for name in ("serviceAccount", "serviceAccountName"):
+        given = kube.read(written(tmp_path, {"spec": {name: "trainer"}}))
+        assert kube.service_account(given) == "trainer"
 
 
 # --- requests ------------------------------------------------------------------------------------
