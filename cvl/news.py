@@ -9,7 +9,7 @@ from functools import partial
 from cvl.errors import CvlError, Elsewhere
 from cvl.ledger import Ledger, Run, RunState
 from cvl.process import Life, life
-from cvl.spec import ExitStatus
+from cvl.spec import Cause, ExitStatus
 from cvl.together import together
 
 LIMIT = 2.0
@@ -37,9 +37,7 @@ def latest(
     unknown = [run for run in runs if run.state in OPEN and run.exit_code is None]
     unheard = [run for run in unknown if undriven(run)][:MOST]
     ends = _asked(unheard, ask or asked, hear) if unheard else {}
-    for run_id, status in ends.items():
-        _note(ledger, run_id, status)
-    return [_ended(run, ends[run.id]) if run.id in ends else run for run in runs]
+    return [_noted(ledger, run, ends[run.id]) if run.id in ends else run for run in runs]
 
 
 def undriven(run: Run) -> bool:
@@ -70,13 +68,13 @@ def _asked(runs: Sequence[Run], ask: Ask, hear: Hear) -> dict[str, ExitStatus]:
     }
 
 
-def _ended(run: Run, status: ExitStatus) -> Run:
-    return replace(run, state=RunState.FETCHING, exit_code=int(status), cause=status.cause)
-
-
-def _note(ledger: Ledger, run_id: str, status: ExitStatus) -> None:
-    """Note that only the results are still to be fetched."""
+def _noted(ledger: Ledger, run: Run, status: ExitStatus) -> Run:
+    """Note that only the results are still to be fetched; what never started has none."""
+    over = replace(run, state=RunState.FETCHING, exit_code=int(status), cause=status.cause)
     try:
-        ledger.advance(run_id, RunState.FETCHING, status=status)
+        if status.cause is Cause.NOT_STARTED and ledger.finish(run.id, status, by=run.owner):
+            return ledger.run(run.id)
+        ledger.advance(run.id, RunState.FETCHING, status=status)
     except CvlError:
-        return
+        pass
+    return over
