@@ -237,7 +237,7 @@ def _container(order: Order, spec: JobSpec, *, sent: bool) -> Made:
     if spec.source:
         container |= {"command": ["/bin/sh", f"{IN}/{ENTRY}"], "args": words}
     elif words:
-        container |= {"command": words, "args": []}
+        container |= {"command": words, **({"args": []} if order.template else {})}
     return container
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from cvl import template
 from cvl.errors import UsageError
+from cvl.kube import shapes
 from cvl.kube.client import Object
 from cvl.kube.manifest import CONTAINER, Made
 from cvl.template import Merged, Rules, Template, Where
@@ -107,6 +108,8 @@ def read(path: Path) -> Template:
         data = dict(_mapping(path, data, "template"))
     _only(path, data, (), {"metadata", "spec"})
     _only(path, _mapping(path, data, "metadata"), ("metadata",), {"labels", "annotations"})
+    for words in shapes.wrong(data):
+        raise UsageError(f"{path}: {words}")
     for each in _containers(_mapping(path, data, "spec")):
         _runnable(path, each)
     return replace(found, data=data)

@@ -49,6 +49,10 @@ def written(folder: Path, text: object, name: str = "t.yaml") -> Path:
     return file
 
 
+def of_ours(**fields: Any) -> Any:
+    return {"spec": {"containers": [{"name": "job", **fields}]}}
+
+
 def a_training() -> Mapping[str, Any]:
     spec = JobSpec(run_id=RUN, argv=("true",))
     run = Runtime(seconds=60, why="")
@@ -268,7 +272,18 @@ def test_a_variable_of_ours_cannot_be_in_a_pod_template(tmp_path: Path) -> None:
         ({"metadata": {"labels": [1]}}, "metadata.labels must be"),
         ({"spec": {"containers": {}}}, "spec.containers must be a list"),
         ({"spec": {"containers": [{"name": "main", "resources": {}}]}}, "has no image"),
-        ({"spec": {"containers": ["x"]}}, "has no image"),
+        ({"spec": {"containers": ["x"]}}, "spec.containers must be a list of key: value"),
+        ({"spec": {"initContainers": {"a": {}}}}, "spec.initContainers must be a list"),
+        ({"spec": {"tolerations": {"key": "a"}}}, "spec.tolerations must be a list"),
+        ({"spec": {"nodeSelector": ["a"]}}, "spec.nodeSelector must be key: value pairs"),
+        ({"spec": {"nodeSelector": {"spot": True}}}, "put"),
+        ({"metadata": {"labels": {"cost": 1}}}, "metadata.labels must be key: value pairs of text"),
+        ({"spec": {"securityContext": []}}, "spec.securityContext must be key"),
+        (of_ours(resources={"limits": [1]}), "containers[job].resources.limits must be key"),
+        (of_ours(args=[1]), "containers[job].args must be a list of texts"),
+        (of_ours(command="x"), "containers[job].command must be a list of texts"),
+        (of_ours(env=[{"name": "N", "value": 1}]), "containers[job].env[N].value must be text"),
+        (of_ours(env={"N": "1"}), "containers[job].env must be a list"),
         ({"spec": {"volumes": "x"}}, "spec.volumes must be a list"),
         ({"spec": {"containers": [{"name": "job"}] * 2}}, "containers[job] must be there once"),
         ({"kind": "PodTemplate", "spec": {"priority": 1}}, "spec is no field"),
@@ -330,8 +345,9 @@ def test_the_cluster_is_not_said_to_have_lost_what_we_overruled(
 
 def test_a_command_of_ours_has_no_arguments_of_a_template(tmp_path: Path) -> None:
     spec = JobSpec(run_id=RUN, argv=("echo", "ours"))
-    bare = job(Order(image="image"), spec, Marks(run_id=RUN, owner="", deadline=1.0), {})
-    given = kube.read(written(tmp_path, {"spec": {"containers": [{"name": "job", "args": ["x"]}]}}))
+    given = kube.read(written(tmp_path, of_ours(args=["x"])))
+    order = Order(image="image", template=given)
+    bare = job(order, spec, Marks(run_id=RUN, owner="", deadline=1.0), {})
     found = kube.under(bare, given)
     own = pod(found.value)["spec"]["containers"][0]
     assert (own["command"], own["args"]) == (["echo", "ours"], [])
