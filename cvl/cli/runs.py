@@ -13,6 +13,7 @@ from signal import SIGTERM
 import click
 
 from cvl import engine
+from cvl.cli.let_in import see_let_in
 from cvl.cli.options import FilePath, Grace
 from cvl.cli.standing import told
 from cvl.console import Console
@@ -109,6 +110,9 @@ def attach(run_id: str, quiet: bool) -> int:
     count(run, console)
     try:
         with nullcontext() if quiet else told(run, console):
+            if undriven(run):  # else a guardian would go on trying for nobody
+                with execution_of(run, console) as execution:
+                    see_let_in(run, execution, console.phase)
             status = watched(run, console) if foreign(run) else driven(run, console)
     finally:
         console.close()
@@ -320,6 +324,7 @@ def fetch(run_id: str, output_dir: Path | None) -> None:
     scope = Scope(seconds=FETCH_LIMIT, tell=console.phase)
     with told(run, console), execution_of(run, console) as execution:
         try:
+            see_let_in(run, execution, console.phase)
             execution.fetch(into, scope)
         except DeadlineExceeded:
             raise FetchError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from cvl.paths import ledger_file
 from cvl.process import me
 from cvl.spec import Resource, new_run_id
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
+from cvl.tests.test_broken_aws import marked
 from cvl.tests.test_reap import dead_owner, rented
 from cvl.tests.test_reap_broken import (
     command,
@@ -20,7 +22,9 @@ from cvl.tests.test_reap_broken import (
     fake,  # noqa: F401 - a fixture
     hanging_both,
     home,  # noqa: F401 - a fixture
+    kubeconfig,
     nulls,
+    plugin,
 )
 
 SOON = 25.0
@@ -28,6 +32,12 @@ HANDLES = {
     "sagemaker": {"region": "us-east-1", "output": "s3://bucket/x", "nodes": "1"},
     "k8s": {"context": "c", "namespace": "default", "nodes": "1"},
 }
+
+
+def failing_both(home: Path) -> None:  # noqa: F811
+    """Two programs that give no credentials: what nobody can know before they are asked."""
+    fails(home)
+    kubeconfig(home, exec=plugin(home / "fails"))
 
 
 def running(runner: str) -> Run:
@@ -47,24 +57,28 @@ def running(runner: str) -> Run:
     return ledger.run(run_id)
 
 
-@pytest.mark.parametrize("words", ["attach", "logs -f", "stop"])
+@pytest.mark.parametrize("words", ["attach", "fetch", "logs -f", "stop"])
+@pytest.mark.parametrize("broken", [everything, failing_both])
 @pytest.mark.parametrize("runner", HANDLES)
 def test_a_run_whose_login_is_broken_says_so_at_once(
     words: str,
     runner: str,
+    broken: Callable[[Path], None],
     fake: FakeCloud,  # noqa: F811
     home: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
-    everything(home)
+    broken(home)
     run, began = running(runner), time.monotonic()
     done = command(*words.split(), run.id)
     assert time.monotonic() - began < SOON, done.stderr
     assert done.returncode in {2, 125}, done.stderr
     assert "defect" not in done.stderr
-    said = {"sagemaker": "failed: oops", "k8s": "must be a list"}[runner]
+    said = "must be a list" if (runner, broken) == ("k8s", everything) else "failed: oops"
     assert said in done.stderr, done.stderr
     after = Ledger(ledger_file()).run(run.id)
     assert after.state is not RunState.ENDED
+    assert not marked(tmp_path)  # nobody goes on trying
 
 
 def test_ps_shows_all_whoever_cannot_be_asked(
