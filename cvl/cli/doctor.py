@@ -250,10 +250,16 @@ def there(host: str) -> Iterator[Finding]:
 
 def asked(transport: Transport, tell: Tell = silent) -> dict[str, str]:
     """Return what the host says of itself; `tell` hears when that takes long. `HostError`."""
+    from cvl.errors import Silent, Unreachable
     from cvl.remote.far import FarSide
 
     far = FarSide(transport)
-    stream, said = far.script(SEARCH, b"", LIMIT, Scope(tell=tell))
+    try:
+        stream, said = far.script(SEARCH, b"", LIMIT, Scope(tell=tell))
+    except Unreachable as error:
+        if isinstance(error, Silent):
+            raise
+        stream, said = far.script(SEARCH, b"", LIMIT, Scope(tell=tell))  # ssh now says more
     if not stream.complete:
         raise far.unanswered(stream)
     return facts_of(said, transport.where)

@@ -216,6 +216,38 @@ def test_a_host_that_ends_as_ssh_does(tmp_path: Path) -> None:
         never_sent(desk_at(sshd, tmp_path), "it says: maintenance", limit=RETRIED)
 
 
+@pytest.mark.parametrize(
+    "line", ["KexAlgorithms diffie-hellman-group14-sha1", "HostKeyAlgorithms ssh-rsa"]
+)
+def test_a_host_with_which_nothing_is_in_common(line: str, tmp_path: Path) -> None:
+    """To ssh itself that is no error, so it has to be asked for more of its words."""
+    with Sshd(tmp_path / "host", options=("KexAlgorithms curve25519-sha256",)) as sshd:
+        sshd.ssh_config.write_text(f"{line}\n{sshd.ssh_config.read_text()}")
+        said = never_sent(desk_at(sshd, tmp_path), "Unable to negotiate", limit=RETRIED)
+        assert "no common way to encrypt" in said
+
+
+PROXIES = {
+    "ProxyCommand sh -c 'echo the VPN is down >&2; exit 3'": "the VPN is down",
+    "ProxyCommand /no/such/program %h": "/no/such/program",
+    "ProxyJump nobody@no-such-host.invalid": "no-such-host.invalid",
+    "ProxyJump nobody@127.0.0.1:1": "port 1: Connection refused",
+}
+
+
+@pytest.mark.parametrize("line", PROXIES)
+def test_what_the_way_to_a_host_says_is_said(line: str, host: Sshd, tmp_path: Path) -> None:
+    host.ssh_config.write_text(f"{host.ssh_config.read_text()}{line}\n")
+    desk = desk_at(host, tmp_path)
+    never_sent(desk, PROXIES[line], limit=RETRIED)
+    assert PROXIES[line].encode() in desk.cvl("doctor", "--host", "testhost").out
+
+
+def test_a_host_that_lets_nobody_in_at_all(tmp_path: Path) -> None:
+    with Sshd(tmp_path / "host", options=("PubkeyAuthentication no",)) as sshd:
+        never_sent(desk_at(sshd, tmp_path), "Authentication failed")
+
+
 def test_a_host_that_opens_no_session(tmp_path: Path) -> None:
     with Sshd(tmp_path / "host", max_sessions=0) as sshd:
         said = never_sent(desk_at(sshd, tmp_path), "opens no session", limit=SOON)

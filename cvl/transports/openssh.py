@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from cvl.errors import AuthError, CvlError, MissingTool, UsageError
+from cvl.errors import AuthError, CvlError, MissingTool, Unreachable, UsageError
 from cvl.provider import Process
 from cvl.scope import Scope
 from cvl.transports import mux, sockets
@@ -80,7 +80,6 @@ class OpenSSH:
         self._options = [
             *options,
             *_option("BatchMode", "yes"),
-            *_option("LogLevel", "ERROR"),
             *_option("ConnectTimeout", str(max(1, round(connect_timeout)))),
             *_option("ServerAliveInterval", str(seconds)),
             *_option("ServerAliveCountMax", str(count)),
@@ -94,6 +93,7 @@ class OpenSSH:
         self._persist = round(control_persist)
         self._frozen: set[str] = set()
         self._ready: tuple[str, Process] | None = None
+        self._loud = False
 
     @property
     def where(self) -> str:
@@ -143,7 +143,9 @@ class OpenSSH:
         return self._spawn(line, None)
 
     def failure(self, code: int, stderr: bytes) -> CvlError | None:
-        return lost(self._where, code, stderr)
+        error = lost(self._where, code, stderr)
+        self._loud = type(error) is Unreachable
+        return error
 
     def pull(self, source: str, files: Sequence[bytes], into: Path, scope: Scope) -> None:
         from cvl.transports import rsync
@@ -219,13 +221,18 @@ class OpenSSH:
 
         if not installed("ssh"):
             raise MissingTool(*SSH_MISSING)
+        # After a cut, once: much of what ends a connection is no error to ssh, and one that keeps
+        # its connection does not pass on what a ProxyCommand or a jump host says.
+        loud, self._loud = self._loud, False
+        words = self._ssh(self._keep(None if loud else path), "INFO" if loud else "ERROR")
         # its own session: the terminal's Ctrl-C is not for it
-        process = cast("Process", Leashed([*self._ssh(self._keep(path)), line]))
+        process = cast("Process", Leashed([*words, line]))
         mux.widen(process.stdout.fileno())
         return process
 
-    def _ssh(self, more: Sequence[str]) -> list[str]:
-        return ["ssh", *self._options, *more, "--", self._to.name]
+    def _ssh(self, more: Sequence[str], level: str = "ERROR") -> list[str]:
+        words = _option("LogLevel", level)
+        return ["ssh", *self._options, *words, *more, "--", self._to.name]
 
     def _keep(self, path: str | None) -> list[str]:
         """The options that leave a connection behind at `path`."""

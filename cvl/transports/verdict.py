@@ -69,7 +69,7 @@ RULES: tuple[Rule, ...] = (
         "name the right one: --ssh-key-path FILE, or IdentityFile and IdentitiesOnly in ssh_config",
     ),
     (
-        r"Permission denied \([a-z]",
+        r"Permission denied \([a-z,-]*\)",
         AuthError,
         "Authentication failed: {where} refused us",
         KEY_HINT,
@@ -217,7 +217,8 @@ def lost(where: str, code: int, stderr: bytes) -> CvlError | None:
     if code < 0:
         words = "; ".join(filter(None, (words, f"ssh here was ended by {_signal(-code)}")))
     said = f" ({words})" if words else ""
-    return Unreachable(f"the connection to {where} ended{said}")
+    hint = "" if words else "`ssh -v HOST true` may say why"
+    return Unreachable(f"the connection to {where} ended{said}", hint)
 
 
 def _last(text: str) -> str:
