@@ -49,7 +49,8 @@ def trouble(error: BaseException) -> Trouble:
 def beneath(error: BaseException) -> BaseException:
     """Return what stands behind an exception that only passes another on."""
     for _ in range(5):
-        inner = getattr(error, "original_error", None) or getattr(error, "reason", None)
+        kept = vars(error)  # not its properties: one of websockets warns whoever reads it
+        inner = kept.get("original_error") or kept.get("reason")
         if not isinstance(inner, BaseException):
             break
         error = inner

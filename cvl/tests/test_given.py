@@ -27,6 +27,8 @@ from cvl.testing.desk import Desk
         ([], {"timeout_minutes": 0}, "more than 0"),
         ([], {"grace": -5}, "grace is not a number of seconds: -5"),
         ([], {"fetch_limit": float("inf")}, "fetch_limit"),
+        ([], {"output_dir": "a\0b"}, "output_dir holds a NUL"),
+        ([], {"output_dir": Path("a\ud83d")}, "output_dir holds half a character"),
     ],
 )
 def test_what_makes_no_sense_is_said_and_nothing_starts(
@@ -65,3 +67,9 @@ def test_an_example_cannot_set_what_cvl_itself_sets(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match="CVL_RUN_ID"):
         LocalRunner().run("one", "sh", ["true"], root=desk.repo)
+
+
+@pytest.mark.parametrize("root", ["a\0b", Path("a\ud83d")])
+def test_a_root_that_no_folder_can_be_is_refused(root: str | Path) -> None:
+    with pytest.raises(UsageError, match="root holds"):
+        LocalRunner().run("one", "args", root=root)

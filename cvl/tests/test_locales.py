@@ -146,3 +146,28 @@ def test_what_is_listed_and_shown_is_all_there(desk: Desk) -> None:
 
 def test_text_of_python_has_bytes_or_is_refused() -> None:
     assert octets("é\udcff") == b"\xc3\xa9\xff"
+
+
+FROM_PYTHON = """
+from pathlib import Path
+from cvl.runners import LocalRunner
+here = {here}
+LocalRunner().run("one", "sh", ["echo x >result"], root=Path(here), output_dir=here + "/out")
+"""
+
+
+def test_a_folder_that_python_names_is_that_folder(
+    spoken: Mapping[str, str], tmp_path: Path
+) -> None:
+    desk = Desk(folder=tmp_path, options=(), env=spoken)
+    desk.repo.rename(tmp_path / ".日本é")
+    script = FROM_PYTHON.format(here=ascii(".日本é"))
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=desk.environment,
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert brought(tmp_path / ".日本é/out", "result") == b"x\n"
