@@ -12,10 +12,14 @@ from types import MappingProxyType
 
 SEQUENCE = re.compile(rb"\x1b(?:\[([0-?]*)[ -/]*([@-~])|\(([ -~])|([78=>DEMc]))|[\x0e\x0f]")
 """CSI with parameters and final; a character set; a short one; shift out and in."""
-BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|\()?\Z")
-"""A sequence of which the rest is still to come."""
-LONGEST = 64
-"""Bytes that a sequence may have; what is longer is none."""
+BEGUN = re.compile(
+    rb"\x1b(?:[\x00-\x17\x19\x1c-/]*|\[[\x00-\x17\x19\x1c-?]*|[\]PX^_][^\x07\x18\x1a\x1b]*)\Z"
+)
+"""A sequence of which the rest is still to come: a short one, CSI, a string such as a title."""
+BROKEN_OFF = b"\x18\x1b\\"
+"""What ends any of these, and is nothing by itself: CAN and the end of a string."""
+LONGEST = 4096
+"""Bytes that are kept of such a sequence; of a longer one only how it begins."""
 ENDED = re.compile(rb"\n(?:\x1b\[[0-9;]*m)*\Z")
 """How output ends that leaves the cursor at the start of a line; colours do not move it."""
 ON_AT_FIRST = frozenset({b"7", b"25"})
@@ -29,16 +33,25 @@ COLOURS = 256
 MOST = 64
 """Modes that are kept."""
 UNDONE: Mapping[str, bytes] = MappingProxyType(
-    {"region": b"\x1b7\x1b[r\x1b8", "charset": b"\x1b(B\x0f", "keys": b"\x1b>"}
+    {
+        "region": b"\x1b7\x1b[r\x1b8",
+        "charset": b"\x1b(B\x0f",
+        "keys": b"\x1b>",
+        "4": b"\x1b[4l",
+        "20": b"\x1b[20l",
+    }
 )
-"""What is left behind -> what takes it away."""
+"""What is left behind -> what takes it away; modes 4 and 20 are to insert and to begin lines."""
+ORIGIN, BOTTOM = b"6", b"\x1b[999H"
+"""A private mode that takes the cursor to the top when it ends, over all that stands there."""
 
 
 class Painted:
     """Follows the bytes that go to a terminal."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self.begun = b""
+        """The sequence that the job is in: until its rest comes, it swallows what is written."""
         self._forget()
 
     def _forget(self) -> None:
@@ -51,12 +64,12 @@ class Painted:
 
     def follow(self, data: bytes) -> None:
         """Read on; a sequence may be cut anywhere."""
-        if not (self._rest or b"\x1b" in data or b"\x0e" in data or b"\x0f" in data):
+        if not (self.begun or b"\x1b" in data or b"\x0e" in data or b"\x0f" in data):
             return
-        text = self._rest + data
-        begun = BEGUN.search(text, max(len(text) - LONGEST, 0))
+        text = self.begun + data
+        begun = BEGUN.match(text, max(text.rfind(b"\x1b"), 0))
         ends = begun.start() if begun else len(text)
-        self._rest = text[ends:]
+        self.begun = text[ends:] if len(text) - ends <= LONGEST else text[ends : ends + 2]
         for found in SEQUENCE.finditer(text, 0, ends):
             self._take(found)
 
@@ -67,7 +80,11 @@ class Painted:
             for mode in sorted(self._modes, key=lambda mode: (mode not in SCREENS, mode))
         )
         colours = b"\x1b[0m" if self.colours else b""
-        undone = b"".join([*modes, *(UNDONE[each] for each in sorted(self._left)), colours])
+        begun = BROKEN_OFF if self.begun else b""
+        below = BOTTOM if ORIGIN in self._modes else b""
+        others = (UNDONE[each] for each in sorted(self._left))
+        undone = b"".join([begun, *modes, *others, below, colours])
+        self.begun = b""
         self._forget()
         return undone
 
@@ -77,6 +94,8 @@ class Painted:
             self._colour(found[0], parameters)
         elif final is not None and final in b"hl" and parameters.startswith(b"?"):
             self._mode(parameters[1:].split(b";"), on=final == b"h")
+        elif final is not None and final in b"hl" and parameters in {b"4", b"20"}:
+            self._note(parameters.decode(), left=final == b"h")
         elif final is not None:
             self.moves = self.moves or final in MOVES
             if final == b"r":

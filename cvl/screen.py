@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from select import select
 from typing import TextIO
 
-from cvl.painted import ENDED, Painted
+from cvl.painted import BROKEN_OFF, ENDED, Painted
 
 OUT, ERR = 1, 2
 PATIENCE = 1.0
@@ -60,7 +60,8 @@ class Screen:
                 return
             number = OUT if stream is sys.stdout else ERR
             before = self._before(number)
-            _put(stream, f"{before}{text}\n{self._colours(number)}{self._back(number)}")
+            goes_on = self._colours(number) + self._begun(number)
+            _put(stream, f"{before}{text}\n{goes_on}{self._back(number)}")
 
     def bottom(self, text: str, cells: int) -> None:
         """Let a line of so many columns stand below all else on the terminal; "" is none."""
@@ -142,7 +143,8 @@ class Screen:
         ends = self._unfinished[number] or (self._together() and any(self._unfinished.values()))
         for each in (OUT, ERR) if self._together() else (number,):
             self._unfinished[each] = False
-        gone = self._gone(number)
+        broken_off = BROKEN_OFF.decode() if self._begun(number) else ""
+        gone = broken_off + self._gone(number)
         return gone + ("\n" if ends else "") + (PLAIN if self._colours(number) else "")
 
     def _gone(self, number: int) -> str:
@@ -163,7 +165,8 @@ class Screen:
 
     def _may_stand(self) -> bool:
         free = self._held is None and not any(self._unfinished.values())
-        return free and not self._painted.moves and self._cells < columns() and _in_front()
+        its_own = self._painted.moves or self._painted.begun != b""
+        return free and not its_own and self._cells < columns() and _in_front()
 
     def _stands_at(self, number: int) -> bool:
         return number == ERR or self._together()
@@ -180,6 +183,10 @@ class Screen:
         """Return the job's colours, if they reach where this stream leads."""
         colours = self._painted.colours
         return colours.decode("ascii", "replace") if colours and self._reaches(number) else ""
+
+    def _begun(self, number: int) -> str:
+        """Return the sequence that the job is in, if it reaches where this stream leads."""
+        return self._painted.begun.decode("ascii", "replace") if self._reaches(number) else ""
 
     def _reaches(self, number: int) -> bool:
         return number == OUT or self._together()

@@ -299,7 +299,11 @@ KINDS = (
     "cli.main(['attach', 'no-such-run'])",
     "terminal.agree('one', 'two')",
 )
-ODD_ENDS = ("half", "half\\033[31m", "line\\nhalf", "100%\\r", "\\033[Khalf")
+ODD_ENDS = (
+    *("half", "half\\033[31m", "line\\nhalf", "100%\\r", "\\033[Khalf"),
+    *("half\\033", "half\\033[3", "half\\033]0;a title", "half\\303"),
+)
+"""Some end within a sequence, which would take our words for its rest, or within a character."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -311,9 +315,7 @@ def test_no_kind_of_message_is_glued_to_it(kind: str, end: str, here: Desk) -> N
         "console = Console();"
         f"console.output(LogChunk(data=b'{end}', cursor='')); {kind}"
     )
-    it = Seen(
-        [sys.executable, "-c", program.replace("\\033", "\\x1b")], here.environment, here.repo
-    )
+    it = Seen([sys.executable, "-c", program], here.environment, here.repo)
     ends = time.monotonic() + 30
     while it.process.poll() is None and "[y/N]" not in "".join(it.shown):
         assert time.monotonic() < ends
@@ -321,7 +323,7 @@ def test_no_kind_of_message_is_glued_to_it(kind: str, end: str, here: Desk) -> N
     it.type("\n")
     it.ended()
     (line,) = [line for line in it.shown if "half" in line or "100%" in line]
-    assert line in {"half", "100%"}
+    assert line in {"half", "half\ufffd", "100%"}
     assert len(it.shown) > it.shown.index(line) + 1
 
 
@@ -347,6 +349,39 @@ def test_the_output_alone_is_exact(here: Desk, tmp_path: Path) -> None:
         assert it.ended() == 0
         assert out.read_bytes() == b"a\x1b[31mb\x1b[?25lc"
         assert b"\x1b" not in it.bytes
+
+
+def said_between(one: str, two: str, here: Desk) -> Seen:
+    """Return what is seen of a message of ours that comes within the output of a job."""
+    chunks = [f"console.output(LogChunk(data=b'{each}', cursor=''));" for each in (one, two)]
+    program = (
+        "from cvl.console import Console; from cvl.spec import LogChunk; console = Console();"
+        f"{chunks[0]} console.say('ours'); {chunks[1]} console.close(); print('after')"
+    )
+    it = Seen([sys.executable, "-c", program], here.environment, here.repo)
+    assert it.ended() == 0
+    return it
+
+
+def test_a_sequence_goes_on_after_a_message_of_ours(here: Desk) -> None:
+    it = said_between("one\\033[3", "1mred\\n", here)
+    assert it.shown == ["one", "cvl: ours", "red", "after"]
+    assert [plain(it, line) for line in range(4)] == [True, True, False, True]
+    it = said_between("one\\033]0;a ti", "tle\\007two\\n", here)
+    assert (it.shown, it.screen.title) == (["one", "cvl: ours", "two", "after"], "a title")
+
+
+@pytest.mark.parametrize("size", [3, 100, 100_000])
+def test_a_title_that_does_not_end_swallows_nothing(size: int, here: Desk) -> None:
+    it = said_between("one\\n\\033]0;", f"'+b'x'*{size}+b'\\n", here)
+    assert it.shown[-1] == "after"
+    assert "cvl: ours" in it.shown
+
+
+def test_the_end_of_a_mode_that_moves_the_cursor_writes_nothing_over(here: Desk) -> None:
+    it = said_between("\\033[?6h\\033[4hone\\n", "two\\n", here)
+    assert [line for line in it.shown if line] == ["cvl: ours", "two", "after"], it.bytes
+    assert b"\x1b[4l" in it.bytes
 
 
 # --- a job that paints
