@@ -21,6 +21,7 @@ _DURATION = re.compile(
     r"\s*+" + "".join(rf"(?:{_NUMBER}\s*+{unit}\s*+)?" for unit in SECONDS), re.IGNORECASE
 )
 _BARE = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]+|inf|nan)", re.IGNORECASE)
+_ZERO = re.compile(r"(?:0++(?:\.0++)?+\s*+[dhms]?\s*+)++", re.IGNORECASE)
 _MONEY = re.compile(r"\$?\s*([0-9]{1,12}(?:\.[0-9]{1,4})?)")
 _SIZES = ("kB", "MB", "GB", "TB", "PB", "EB")
 _STEP = 1000
@@ -38,10 +39,17 @@ def duration(text: str) -> float:
         numbers = (float(part or 0) for part in parts.groups())
         total = sum(each * number for each, number in zip(SECONDS.values(), numbers, strict=True))
         return sane(-total if words.startswith("-") else total, text)
+    if is_zero(words):
+        return sane(0.0, text)
     if _BARE.fullmatch(words):
         hint = f"say {words}s, {words}m or {words}h" if words.isdecimal() else _EXAMPLES
         raise UsageError(f"duration {text!r} has no unit", hint)
     raise UsageError(f"cannot read the duration {text!r}", _EXAMPLES)
+
+
+def is_zero(text: str) -> bool:
+    """Return whether a duration is 0, which needs no unit: `0`, `0s`, `0.0`, `0h0m`."""
+    return _ZERO.fullmatch(text.strip()) is not None
 
 
 def minutes(number: float) -> float:

@@ -145,7 +145,9 @@ class Grace(Duration):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        return 0.0 if value in {"0", "0s"} else super().convert(value, param, ctx)
+        from cvl.units import is_zero
+
+        return 0.0 if is_zero(str(value)) else super().convert(value, param, ctx)
 
 
 class DecimalType(click.ParamType[Decimal]):

@@ -44,7 +44,7 @@ END_LIMIT = 3600.0
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only list, with prices.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--remote", metavar="NAME", default="", help="Ask this provider, and no other.")
+@click.option("--remote", metavar="NAME", help="Ask this provider, and no other.")
 @click.option("--host", metavar="HOST", help="Tidy up what dead runs left on this machine.")
 @click.option("--days", type=click.IntRange(0), default=30, help="With --host: older than this.")
 @click.option("--remote-workdir", metavar="DIR", help="With --host: our files lie here too.")
@@ -53,7 +53,7 @@ def reap(
     yes: bool,
     dry_run: bool,
     as_json: bool,
-    remote: str,
+    remote: str | None,
     host: str | None,
     days: int,
     remote_workdir: str | None,
@@ -79,9 +79,11 @@ def reap(
         if not dry_run:
             worst |= sweep(host, {"", remote_workdir or ""}, days, ledger, console)
         return worst
-    own = configured()
-    known = places(ledger, [name for name in own if name], remote, own)
-    survey = Survey(ledger, console, known, remote)
+    if remote == "":  # a variable of a script that was not set: no wish to ask all
+        raise UsageError("--remote is empty", "name a provider, or leave it out to ask all")
+    own, only = configured(), remote or ""
+    known = places(ledger, [name for name in own if name], only, own)
+    survey = Survey(ledger, console, known, only)
     if yes and not dry_run:
         return at_once(survey, as_json=as_json)
     return when_agreed(survey, dry_run=dry_run, as_json=as_json)

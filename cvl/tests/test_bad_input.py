@@ -70,6 +70,8 @@ def refused(done: Done, code: int, *words: str) -> None:
         ("run --remote lambda --region= one sh", 2, ["--region is empty"]),
         ("run --remote lambda --wait-capacity= one sh", 2, ["--wait-capacity is empty"]),
         ("run --k8s --image= one sh", 2, ["--image is empty"]),
+        ("reap --remote=", 2, ["--remote is empty"]),
+        ("run --timeout 0 one sh", 2, ["more than 0"]),
         ("reap --dry-run --host=", 2, ["not a host"]),
         ("reap -y --host=", 2, ["not a host"]),
         ("run --output-dir= one sh", 2, ["'--output-dir'", "empty"]),

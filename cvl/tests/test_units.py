@@ -1,10 +1,12 @@
 from decimal import Decimal
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl import units
+from cvl.cli.options import Grace
 from cvl.errors import UsageError
 
 
@@ -48,6 +50,8 @@ def test_a_duration_is_read(text: str, seconds: float) -> None:
         ("inf", "no unit"),
         ("0s", "more than 0"),
         ("0h0m", "more than 0"),
+        ("0", "more than 0"),
+        ("0.0", "more than 0"),
         ("-5m", "more than 0"),
         ("366d", "longer than a year"),
         ("9" * 400 + "h", "longer than a year"),
@@ -58,6 +62,17 @@ def test_what_is_no_duration_is_refused_with_a_hint(text: str, word: str) -> Non
         units.duration(text)
     assert raised.value.hint
     assert len(str(raised.value)) < 100
+
+
+@pytest.mark.parametrize("text", ["0", "00", "0.0", "0s", "0 s", "0m", "0h0m0s", " 0.0d "])
+def test_a_grace_may_be_nothing_however_that_is_written(text: str) -> None:
+    assert Grace().convert(text, None, None) == 0.0
+
+
+@pytest.mark.parametrize("text", ["", "0x", "-0", "0..0", "0h-1m"])
+def test_what_is_no_grace_is_refused(text: str) -> None:
+    with pytest.raises(click.UsageError):
+        Grace().convert(text, None, None)
 
 
 def test_a_bare_number_says_what_to_write() -> None:
