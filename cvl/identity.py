@@ -41,13 +41,16 @@ def confirm(owner: object, identity: str) -> None:
 def stranger(owner: Owner, handle: Mapping[str, str], held: Sequence[Resource]) -> CvlError | None:
     """Return why what `owner` lacks may be elsewhere, None if it is whom the run is on.
 
-    Whoever shows a machine of the run, of what it has `held`, is: keys are replaced.
+    Whoever shows a machine of the run, of what it has `held`, is: keys are replaced. So is who
+    shows a thing whose id is nowhere else, of the kinds `owner.unique`: addresses change.
     """
     try:
         confirm(owner, noted(handle))
     except Elsewhere as error:
-        machines = {(each.kind, each.id) for each in held if each.price_per_hour is not None}
-        shown = any((each.kind, each.id) in machines for each in owner.owned() if each.alive)
+        kinds = getattr(owner, "unique", ())
+        sure = [each for each in held if each.price_per_hour is not None or each.kind in kinds]
+        proof = {(each.kind, each.id) for each in sure if each.id}
+        shown = any((each.kind, each.id) in proof for each in owner.owned() if each.alive)
         return None if shown else error
     except CvlError as error:
         return error

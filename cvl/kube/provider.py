@@ -47,6 +47,7 @@ class Kubernetes:
     name = "k8s"
     many_nodes = True
     settle = SETTLE
+    unique = frozenset(KINDS)  # an id has the uid in it, which no other cluster has
     secrets: Mapping[str, str] = EMPTY  # the kubeconfig is found in any process
 
     def __init__(

@@ -46,6 +46,7 @@ class Account2:
 
     name = "shop"
     settle = 0.0
+    unique: frozenset[str] = frozenset()
 
     def __init__(self, me: str, *things: Resource, trouble: CvlError | None = None) -> None:
         self.me, self.things, self.trouble = me, list(things), trouble
@@ -149,6 +150,16 @@ def test_what_has_no_price_proves_only_itself(ledger: Ledger) -> None:
         released(ledger, owner)
     assert "s3://b/x" in owner.ended
     assert opened(ledger) == ["j-1"]
+
+
+@pytest.mark.parametrize(("seen", "known"), [("j-1", True), ("j-2", False), ("", False)])
+def test_an_id_that_is_nowhere_else_proves_who_is_asked(seen: str, known: bool) -> None:
+    """A cluster whose address has changed, for somebody who may not read its uid."""
+    owner = Account2(SECOND, *([replace(JOB, id=seen)] if seen else []))
+    handle = {identity.IDENTITY: FIRST}
+    assert identity.stranger(owner, handle, [JOB]), "an id that others may have proves nothing"
+    owner.unique = frozenset({JOB.kind})
+    assert (identity.stranger(owner, handle, [JOB]) is None) is known
 
 
 @pytest.mark.parametrize("trouble", [Unreachable("offline"), Denied("sts: no"), AuthError("no")])
