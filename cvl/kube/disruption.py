@@ -33,6 +33,17 @@ def told(pod: Object | None, events: Iterable[Object]) -> str:
     return pods.latest([each for each in events if each.get("reason") in TELLING], any_kind=True)
 
 
+def suspended(job: Object, pod: Object | None) -> str:
+    """Return that a Job was suspended while it had this pod, "" if nothing tells that."""
+    if job["spec"].get("suspend"):
+        return "its Job was suspended"
+    resumed = pods.condition(job, "Suspended").get("lastTransitionTime")
+    if pod and resumed:
+        made = pods.epoch(str(pod["metadata"]["creationTimestamp"]))
+        return "its Job was suspended and resumed" if made < pods.epoch(str(resumed)) else ""
+    return ""
+
+
 def node_of(pod: Object | None, events: Sequence[Object]) -> str:
     """Return the name of the node that a pod was on, "" if nothing tells."""
     if pod and pod["spec"].get("nodeName"):

@@ -68,13 +68,11 @@ class Losses:
         now = time.monotonic()
         return now - self._since.setdefault(node, now) > DOUBT
 
-    def words(self, node: int, named: Named, *, suspended: bool) -> str:
-        """Return why a node's pod was ended, "" while nothing tells."""
+    def words(self, node: int, named: Named, job: Object) -> str:
+        """Return why a node's pod was ended while its Job lives, "" while nothing tells."""
         pod, events = self._pods.get(node), self._of_pod(named)
-        if told := disruption.told(pod, events):
+        if told := disruption.told(pod, events) or disruption.suspended(job, pod):
             return told
-        if suspended:
-            return "its Job was suspended"
         name = disruption.node_of(pod, events)
         found = self.node(name) if name else UNKNOWN
         return "" if found is UNKNOWN else disruption.of_node(name, found)

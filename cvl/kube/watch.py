@@ -151,8 +151,7 @@ class Watch:
         over = over if over.get("type") == "Failed" else {}
         if over.get("reason") == "DeadlineExceeded":
             return replace(fate, cause=Cause.TIMEOUT, detail=pods.said(over, ""))
-        suspended = bool(job["spec"].get("suspend"))
-        words = self._losses.words(node, self._firsts.known.get(node, NONE), suspended=suspended)
+        words = self._losses.words(node, self._firsts.known.get(node, NONE), job)
         if not (words or over or again or self._losses.doubt_is_over(node)):
             return None
         lost = self._losses.lost(node, words or pods.said(over, ""), again=again)

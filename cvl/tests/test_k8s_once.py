@@ -255,6 +255,25 @@ def test_a_job_that_a_queue_suspends_is_not_resumed(
         assert not ours(fake_cluster, calling.runs()[0])
 
 
+def test_a_job_that_a_queue_resumes_while_nobody_looks_runs_once(
+    fake_cluster: KubernetesCluster, tmp_path: Path
+) -> None:
+    with kube.fresh_namespace(fake_cluster) as namespace:
+        calling = desk(tmp_path, fake_cluster, namespace)
+        run = calling.sh(f"{ENDS}; echo ran; {FOREVER}", "-d").out.decode().strip()
+        pod, job = pod_of(fake_cluster, run), ("job", f"cvl-{run}", "-n", namespace)
+        log = ("logs", pod, "-n", namespace)
+        wait_for(lambda: "ran" in fake_cluster.kubectl(*log))
+        fake_cluster.kubectl("patch", *job, "-p", '{"spec": {"suspend": true}}')
+        wait_for(lambda: "exit code 9 (stopped)" in fake_cluster.kubectl(*log))
+        fake_cluster.kubectl("patch", *job, "-p", '{"spec": {"suspend": false}}')
+        end = calling.cvl("attach", run)
+        assert (end.code, end_of(calling)) == (125, (125, "lost")), end.err
+        assert "its Job was suspended and resumed" in end.err
+        assert end.out.count(b"ran\n") == 1
+        assert not ours(fake_cluster, run)
+
+
 def test_a_pod_on_a_silent_node_is_given_up_when_the_cluster_does(
     fake_cluster: KubernetesCluster, tmp_path: Path
 ) -> None:
@@ -283,7 +302,11 @@ def test_a_container_that_its_node_has_forgotten_is_not_started_again(
             client.shows(b"ran")
             pod = pod_of(real_cluster, calling.runs()[0])
             own = real_cluster.engine.docker("ps", "-aq", "--filter", f"name={pod}")
-            real_cluster.engine.docker("rm", "-f", *own.split())
+            real_cluster.holder.order("lose")  # or it may see how they end, between kill and rm
+            try:
+                real_cluster.engine.docker("rm", "-f", *own.split())
+            finally:
+                real_cluster.holder.order("return")
             done = client.ended(150)
         assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
         assert done.out.count(b"ran\n") == 1
