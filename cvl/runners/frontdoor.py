@@ -103,7 +103,7 @@ def lookup(common: Common) -> Lookup:
     """Return what decides where examples are looked for."""
     named, configured = common.get("root"), common.get("configured_root")
     return Lookup(
-        named=Path(named) if named else None,
+        named=given.place(named, "root") if named else None,
         configured=configured,
         env=os.environ,
         warn=observer_of(common).warn,
@@ -156,11 +156,11 @@ def limits(
 
 def options_of(spec: JobSpec, common: Common) -> engine.Options:
     """Return what the engine needs beside the job."""
-    results = common.get("output_dir") or Path("cvl-runs", spec.run_id)
+    results = given.place(common.get("output_dir") or Path("cvl-runs", spec.run_id), "output_dir")
     return engine.Options(
         observer=observer_of(common),
         agree=common.get("agree") or (lambda _plan: None),
-        results=given.results(Path(results).absolute()),
+        results=given.results(results.absolute()),
         fetch=common.get("fetch", True),
         keep=common.get("keep", False),
         keep_on_fetch_failure=common.get("keep_rented", False),

@@ -64,6 +64,11 @@ def results(folder: Path) -> Path:
     return folder
 
 
+def place(value: str | Path, what: str) -> Path:
+    """Return a path as the system has it here, whatever the locale. Raises `UsageError`."""
+    return Path(os.fsdecode(octets(_text(os.fspath(value), what))))
+
+
 def only(found: Mapping[str, object], known: Collection[str]) -> None:
     """Raise `TypeError`, as Python does, for a keyword that is not known."""
     for name in sorted(set(found) - set(known)):
