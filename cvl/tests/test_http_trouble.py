@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosedError
 
 from cvl.encrypted import address
 from cvl.errors import Ambiguity, CvlError, NotConnected, ProviderError, Unreachable, UsageError
+from cvl.http_trouble import reason
 from cvl.kube.client import Client
 from cvl.runners.lambda_api import LambdaAPI
 from cvl.units import variable
@@ -211,6 +213,11 @@ def test_a_server_without_tls_is_no_answer(tmp_path: Path) -> None:
         with pytest.raises(Unreachable) as caught:
             client.create("/x", {})
         one_sentence(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_broken_websocket_is_read_without_a_warning() -> None:
+    assert "close frame" in reason(ConnectionClosedError(None, None))
 
 
 NO_NUMBERS = ["x", "nan", "inf", "-1", "1e9", "0x1", "9" * 5000, "1,5", "é", " "]
