@@ -96,10 +96,11 @@ class Firsts:
                 return  # it has changed meanwhile: the next look tells
 
 
-def note(client: Client, handle: Mapping[str, str], scope: Scope) -> None:
+def note(client: Client, handle: Mapping[str, str], scope: Scope) -> bool:
     """Wait for the pods of a new Job, and note them: its client may leave at once.
 
     Where they do not come soon, for a quota or a queue, whoever follows the run notes them.
+    Returns whether all are noted.
     """
     firsts, ends = Firsts(client, handle), time.monotonic() + NOTE_LIMIT
     with suppress(CvlError, Cancelled, DeadlineExceeded):
@@ -107,8 +108,9 @@ def note(client: Client, handle: Mapping[str, str], scope: Scope) -> None:
             job = client.get(firsts.job)
             firsts.learn(job, listed(client, handle["namespace"], handle["run"]))
             if firsts.complete or job["spec"].get("suspend"):
-                return
+                break
             scope.sleep(LOOK)
+    return firsts.complete
 
 
 def listed(client: Client, namespace: str, run_id: str) -> list[Object]:

@@ -36,6 +36,10 @@ SENT = (
     "the example's files are {} packed, more than the {} that Secrets hold: they are sent into the "
     "pod once it runs, so this waits for that (with -d too)"
 )
+UNNOTED = (
+    "it has no pod yet: until `cvl attach {}` has seen it, nobody keeps it from running a second "
+    "time, should a queue suspend and resume it (before Kubernetes 1.26: should its pod be lost)"
+)
 SHOWN = 12
 """Fields of a template that are named in one sentence."""
 PRICE = "a cluster has no price list; its nodes cost what they cost"
@@ -111,7 +115,8 @@ class Kubernetes:
         resources = [self._acquired(each, spec, leases, scope) for each in made]
         self._give(resources)
         self._verify(spec, made[-1])
-        firsts.note(self._client, self.handle(spec), scope)
+        if not firsts.note(self._client, self.handle(spec), scope) and spec.detach:
+            scope.tell("warning", UNNOTED.format(spec.run_id))
         if (packed := self._packed(spec)).archive:
             sending.send(self._client, self.handle(spec), packed.archive, packed.size, scope)
         return KubeJob(self._client, self.handle(spec), scope.tell, known=True)

@@ -312,3 +312,20 @@ def test_a_container_that_its_node_has_forgotten_is_not_started_again(
         assert done.out.count(b"ran\n") == 1
         assert "its container was started a second time" in done.err
         assert not ours(real_cluster, calling.runs()[0])
+
+
+def test_who_leaves_before_there_is_a_pod_is_told_what_that_means(
+    fake_cluster: KubernetesCluster, tmp_path: Path
+) -> None:
+    with kube.fresh_namespace(fake_cluster) as namespace:
+        calling = desk(tmp_path, fake_cluster, namespace)
+        noted = calling.sh("true", "-d")
+        assert "a second time" not in noted.err
+        kube.quota(fake_cluster, namespace, pods="0")
+        late = calling.sh("true", "-d")
+        assert late.code == 0, late.err
+        run = late.out.decode().strip()
+        assert f"until `cvl attach {run}` has seen it" in late.err
+        assert calling.cvl("stop", run).code == 0
+        assert calling.cvl("attach", noted.out.decode().strip()).code == 0
+        assert not ours(fake_cluster)
