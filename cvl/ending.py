@@ -224,7 +224,10 @@ class Ending:
         left = self._leases.left()
         if left is None:
             return self._held_there()
-        return self._options.guarded and self._held(left)
+        seconds = self._leases.within(self._options.fetch_limit)
+        if self._record.state is RunState.FETCHING:  # then somebody may have waited before us
+            seconds = min(seconds, left)
+        return self._options.guarded and seconds > 0 and self._held(seconds)
 
     def _held_there(self) -> bool:
         """Leave the results where they are kept for a while without us, and at nobody's cost."""
@@ -237,16 +240,20 @@ class Ending:
         self._leases.let_be()
         return True
 
-    def _held(self, left: float) -> bool:
-        """Keep what is rented for as long as a fetch may take; the guardian ends it then."""
+    def _held(self, seconds: float) -> bool:
+        """Keep what is rented for so long; a guardian ends it then. Return whether there is one."""
         run_id, rate = self._record.id, self._record.price_per_hour
-        seconds = min(left, self._options.fetch_limit)
+        self._leases.shorten(seconds)
+        try:
+            self._leases.guarded()
+        except CvlError as error:  # what has no way here says more
+            self._progress.warn(f"{error}; so what is rented ends now")
+            return False
         price = f" at ${rate}/h" if rate is not None else ""
         self._progress.warn(
             f"{self._record.where} stays rented{price} for {elapsed(seconds)}, for its results: "
             f"`cvl fetch {run_id} -o DIR` gets them, `cvl stop {run_id}` ends the rent"
         )
-        self._leases.shorten(seconds)
         self._leases.keep()
         return True
 

@@ -72,8 +72,13 @@ class Leases:
         self._duty.limit(seconds, room)
 
     def shorten(self, seconds: float) -> None:
-        """Let the run last no more than so many seconds from now; its room stays as it was."""
-        self.until(seconds, self._room)
+        """Let the run last no more than so many seconds from now.
+
+        Of its room that stays which does not lead beyond what was the last moment before.
+        """
+        last = self._last()
+        rest = self._room if last is None else max(last - seconds, 0.0)
+        self.until(seconds, min(self._room, rest))
 
     def expect(self, seconds: float, room: float) -> None:
         """Count by a limit that somebody else has noted."""

@@ -201,7 +201,6 @@ def finish(
         observer=observer,
         results=Path(run.results),
         release_limit=RELEASE_LIMIT,
-        guarded=False,
     )
     engine.recover(ledger.run(run.id), provider, ledger, options, cause=Cause.STOPPED)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cvl import blind, engine
 from cvl.drive import STOP_LIMIT, Drive
-from cvl.errors import LedgerError, said
+from cvl.errors import FetchError, LedgerError, said
 from cvl.guardian import FOLLOW, GONE, LATE, RELEASE
 from cvl.leases import room_of
 from cvl.ledger import Ledger, Run, RunState
@@ -131,7 +131,13 @@ class Work:
                 ledger.take(record.id, me(), record.owner)
             if not engine.adopt(ledger.run(record.id), ledger):
                 return False
-            self._recover(ledger.run(record.id), ledger, meant(record, word))
+            try:
+                self._recover(ledger.run(record.id), ledger, meant(record, word))
+            except FetchError as error:
+                if ledger.run(record.id).guardian == me():
+                    raise
+                Log().warn(f"{error}; another guardian goes on")
+                return True
             return ledger.run(record.id).state is RunState.ENDED
         except LedgerError as error:
             Log().warn(f"{error}; going on without it")
@@ -145,7 +151,6 @@ class Work:
             results=Path(record.results),
             fetch=word != RELEASE and bool(record.results),
             release_limit=RELEASE_LIMIT,
-            guarded=False,
         )
         work = Drive(record, self._provider(record), ledger, options)
         left, last = self._ears.left(), self._ears.last()

@@ -15,8 +15,10 @@ from cvl.config import Config
 from cvl.console import Console
 from cvl.errors import (
     AuthError,
+    Blocked,
     CvlError,
     Elsewhere,
+    LedgerError,
     MissingTool,
     StillOpen,
     Unreachable,
@@ -24,7 +26,7 @@ from cvl.errors import (
     explained,
 )
 from cvl.hidden import whole
-from cvl.ledger import Ledger, Run
+from cvl.ledger import Ledger, Run, RunState
 from cvl.paths import ledger_file
 from cvl.places import places
 from cvl.provider import Provider
@@ -207,6 +209,8 @@ def end_run(each: Finding, survey: Survey) -> None:
     except Exception as error:
         if isinstance(error, StillOpen) and not isinstance(error.__cause__, Elsewhere):
             raise
+        if isinstance(error, Blocked) and waits(each, survey.ledger):
+            raise
         survey.console.say(f"{each.name}: {explained(error)}; ending what carries its tag")
         seen = end_tagged(each, survey)
         strange = Elsewhere in {type(error), type(error.__cause__)}
@@ -214,6 +218,14 @@ def end_run(each: Finding, survey: Survey) -> None:
             reaping.close(each, survey.ledger, seen if strange else None)
         if not seen or (strange and survey.ledger.leases(each.run_id, open_only=True)):
             raise
+
+
+def waits(each: Finding, ledger: Ledger) -> bool:
+    """Return whether a run is kept for its results: then a guardian ends it, or its provider."""
+    try:
+        return ledger.run(each.run_id).state is RunState.FETCHING
+    except LedgerError:
+        return False
 
 
 def let_in(each: Finding) -> None:

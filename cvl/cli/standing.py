@@ -17,7 +17,7 @@ DOING = {
     RunState.PLANNED: "being started",
     RunState.LAUNCHING: "being started",
     RunState.RUNNING: "running",
-    RunState.FETCHING: "over, its results are fetched",
+    RunState.FETCHING: "over, its results are to be fetched",
     RunState.RELEASING: "over, what was rented for it is ended",
     RunState.ENDED: "over",
 }
@@ -48,7 +48,9 @@ def _keeper(run: Run) -> str:
     if run.owner not in {"", run.guardian} and life(run.owner) is not Life.DEAD:
         return f"{describe(run.owner)} drives it"
     if run.guardian and life(run.guardian) is not Life.DEAD:
-        return "what started it is gone, its guardian brings it to its end"
+        kept = run.state is RunState.FETCHING and not run.owner
+        doing = "it is kept for its results, until" if kept else "what started it is gone,"
+        return f"{doing} its guardian brings it to its end"
     if run.detached:
         return "nobody drives it, it goes on by itself"
     return "what started it is gone, and nobody else drives it"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cvl.ledger import Ledger
 from cvl.testing.desk import Desk, Done, wait_for
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.testing.machine import possible
@@ -133,14 +134,99 @@ def test_the_deadline_wins(desk: Desk, cloud: LambdaCloud, small: Path) -> None:
     assert time.time() < due + 30
 
 
-def test_a_client_that_is_killed_while_it_is_full_leaves_nothing(
+# --- no client is left when it turns out that there is no room
+
+
+SMALL = "head -c 600000 /dev/zero >big; exit 3"
+
+
+def held_without_client(desk: Desk, into: Path, job: str = SMALL, *more: str) -> str:
+    """Kill the client of a run whose results have no room; return the run once it is kept."""
+    with desk.running(
+        f"echo ready; trap '{job}' TERM; sleep 300 & wait", *more, "-o", str(into)
+    ) as it:
+        it.shows(b"ready")
+        it.signal(signal.SIGKILL)
+        it.process.wait(10)
+    (run,) = desk.runs()
+    wait_for(lambda: "stays rented" in log_of(desk), 90)
+    wait_for(lambda: Ledger(desk.state / "ledger.db").run(run).owner == "")
+    return run
+
+
+def log_of(desk: Desk) -> str:
+    (log,) = (desk.state / "runs").rglob("guardian.log")
+    return log.read_text()
+
+
+def test_a_guardian_that_has_no_room_keeps_the_machine_as_a_client_does(
     desk: Desk, cloud: LambdaCloud, small: Path
 ) -> None:
-    with desk.running(f"echo ready; sleep 1; {JOB}", "-o", str(small / "r")) as client:
-        client.shows(b"ready")
-        client.signal(signal.SIGKILL)
-        client.ended()
-    wait_for(lambda: not cloud.alive(), 90)
+    (filler := small / "filler").write_bytes(bytes(900_000))
+    run = held_without_client(desk, small / "r")
+    assert len(cloud.alive()) == 1
+    assert desk.cvl("reap", "-y").out == b"nothing to reap\n", "another guardian looks after it"
+    filler.unlink()
+    again = desk.cvl("attach", run)
+    assert (small / "r/big").stat().st_size == 600_000, again.err
+    assert again.code == 143, again.err  # it was stopped when its client died
+    assert "is kept for its results, until its guardian brings it" in again.err
+    assert not cloud.alive()
+
+
+def test_a_detached_run_without_room_is_kept_as_well(
+    desk: Desk, cloud: LambdaCloud, small: Path
+) -> None:
+    done = desk.sh(JOB, "-d", "--accept-unguarded", "-o", str(small / "r"))
+    assert done.code == 0, done.err
+    wait_for(lambda: "stays rented" in log_of(desk), 90)
+    assert len(cloud.alive()) == 1
+    end = desk.cvl("stop", done.out.decode().strip())
+    assert not cloud.alive(), end.err
+
+
+def test_what_a_guardian_keeps_is_gone_by_its_deadline(
+    desk: Desk, cloud: LambdaCloud, small: Path
+) -> None:
+    (small / "filler").write_bytes(bytes(900_000))
+    held_without_client(desk, small / "r", SMALL, "--max-cost", "0.02")
+    (machine,) = cloud.alive()
+    due = float(dict(machine.order.tags)["cvl-deadline"])
+    wait_for(lambda: not cloud.alive(), max(due - time.time(), 0) + 60)
+    assert time.time() < due + 30
+    wait_for(lambda: desk.ps()[0]["state"] == "ended", 60)
+
+
+def test_a_reap_without_room_keeps_it_too_and_ends_it_once_there_is_some(
+    desk: Desk, cloud: LambdaCloud, small: Path
+) -> None:
+    """Both the client and whoever kept the machine are dead: it is nobody's, but of use."""
+    (filler := small / "filler").write_bytes(bytes(900_000))
+    held_without_client(desk, small / "r")
+    deadline = noted(desk)
+    os.kill(guardian_of(desk), signal.SIGKILL)
+    wait_for(lambda: desk.cvl("reap", "--dry-run").out.startswith(b"lambda run"))
+    kept = desk.cvl("reap", "-y")
+    assert kept.code == 125
+    assert "No space left on device" in kept.err
+    assert "stays rented" in kept.err
+    assert len(cloud.alive()) == 1
+    assert noted(desk) <= deadline + 1, "it is not put off"
+    assert desk.cvl("reap", "-y").out == b"nothing to reap\n"
+    os.kill(guardian_of(desk), signal.SIGKILL)
+    filler.unlink()
+    wait_for(lambda: desk.cvl("reap", "--dry-run").out.startswith(b"lambda run"))
+    end = desk.cvl("reap", "-y")
+    assert end.code == 0, end.err
+    assert (small / "r/big").stat().st_size == 600_000
+    assert not cloud.alive()
+
+
+def noted(desk: Desk) -> float:
+    """Return until when the newest run lasts, by the ledger."""
+    (run, *_) = Ledger(desk.state / "ledger.db").runs(1)
+    assert run.deadline is not None
+    return run.deadline
 
 
 # --- who comes back after everything here was killed

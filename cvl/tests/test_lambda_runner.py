@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from cvl.testing import hostile
 from cvl.testing.desk import Client, Desk, wait_for
 from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Moment, Settings
 from cvl.testing.lambda_cloud.api import Entry
+from cvl.testing.lambda_cloud.real_hosts import RealHost
 from cvl.testing.machine import possible
 
 pytestmark = [
@@ -224,10 +226,13 @@ def test_a_run_that_is_still_booting_can_be_stopped_from_another_terminal(
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_machine_whose_results_do_not_arrive_is_kept_only_if_asked(
+def test_a_machine_whose_results_have_no_way_here_is_kept_until_they_have_one(
     desk: Desk, cloud: LambdaCloud, keep: bool, tmp_path: Path
 ) -> None:
-    """A file stands where the results should go; whoever keeps the machine removes it."""
+    """A file stands where the results should go; whoever keeps the machine removes it.
+
+    Without the flag it is kept for a while, with it until its deadline: see `test_kept`, too.
+    """
     there = tmp_path / "there"
     options = ("--keep-on-fetch-failure",) if keep else ()
     job = "echo ready; sleep 1; echo a >out"
@@ -237,14 +242,36 @@ def test_a_machine_whose_results_do_not_arrive_is_kept_only_if_asked(
         done = client.ended()
     run = desk.runs()[0]
     assert (done.code, "could not be fetched" in done.err) == (125, True), done.err
-    assert ("stays rented at $0.75/h" in done.err) == keep
+    until = ", until its deadline:" if keep else " for 30m00s, for its results:"
+    assert f"stays rented at $0.75/h{until}" in done.err
+    assert len(cloud.alive()) == 1
+    assert desk.cvl("reap", "-y").out == b"nothing to reap\n", "the guardian looks after it"
+    there.unlink()
+    assert desk.cvl("fetch", run).code == 0
+    assert (there / "out").read_text() == "a\n"
+    assert desk.cvl("stop", run).code == 0
+    assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
+    wait_for(lambda: not guardians(desk))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_machine_that_gives_no_results_that_make_sense_is_kept_only_if_asked(
+    desk: Desk, cloud: LambdaCloud, keep: bool
+) -> None:
+    """Nobody here can help that: it is released at once, unless that was asked for."""
+    options = ("--keep-on-fetch-failure",) if keep else ()
+    with desk.running("echo ready; sleep 2; echo a >out", *options) as client:
+        client.shows(b"ready")
+        (machine,) = cloud.alive()
+        assert isinstance(machine.host, RealHost)
+        assert machine.host.machine
+        hostile.mount(machine.host.machine).turn("pax-bomb", "pack")
+        done = client.ended()
+    assert (done.code, "could not be fetched" in done.err) == (125, True), done.err
+    assert ("stays rented" in done.err) == keep
     if keep:
         assert len(cloud.alive()) == 1
-        assert desk.cvl("reap", "-y").out == b"nothing to reap\n", "the guardian looks after it"
-        there.unlink()
-        assert desk.cvl("fetch", run).code == 0
-        assert (there / "out").read_text() == "a\n"
-        assert desk.cvl("stop", run).code == 0
+        desk.cvl("stop", desk.runs()[0])
     assert (cloud.alive(), cloud.keys(), state(desk)) == ([], [], "ended")
     wait_for(lambda: not guardians(desk))
 
