@@ -66,6 +66,8 @@ class Hearing:
         self._heard(before if mark else line + b"\n")
         if not mark:
             return
+        if before.endswith(b"\0") and answer.strip() == b"end":
+            return  # of a payload, on the wrong channel or cut into pieces: no answer
         self._answered += len(answer)
         if len(self.answers) <= ANSWERS:
             word, _, rest = answer[:LINE].decode(errors="replace").strip().partition(" ")

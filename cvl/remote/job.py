@@ -256,7 +256,7 @@ class RemoteJob:
             self._short += [] if failure else [offset]
             if self._short.count(offset) < SHORT_LIMIT:
                 raise Unreachable(f"{self._far.transport.where} sent less output than there is")
-            status = _cut(status, offset)
+            status = _cut(status, offset, stream.half)
         self._status = status
         return True
 
@@ -300,9 +300,11 @@ class RemoteJob:
         return [("image", image)] if image else []
 
 
-def _cut(status: ExitStatus, size: int) -> ExitStatus:
-    """Return the ending of a run whose output is gone, but for `size` bytes."""
+def _cut(status: ExitStatus, size: int, half: str) -> ExitStatus:
+    """Return the ending of a run of whose output only `size` bytes came; `half`: why, if known."""
     lacks = f"of its {status.log_bytes} bytes of output the machine has only {size}"
+    if half:
+        lacks = f"of its {status.log_bytes} bytes of output only {size} came here: {half}"
     return ExitStatus(
         int(status),
         cause=status.cause,

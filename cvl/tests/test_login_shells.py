@@ -74,6 +74,11 @@ NAMED_RC = {
     "another fish": ("exec fish", "starts another shell"),
     "no stdout": ("exec >&-", "what it writes to stdout does not arrive"),
     "no stderr": ("exec 2>&-", "what it writes to stderr does not arrive"),
+    "stdout is stderr": ("exec >&2", "what it writes to stdout does not arrive"),
+    "the channels changed round": (
+        "exec 3>&1 1>&2 2>&3 3>&-",
+        "what it writes to stdout does not arrive",
+    ),
     "a terminal wanted": ("exec tmux", "not a terminal"),
     "an expired password": (
         (
@@ -98,6 +103,10 @@ NAMED_FORCED = {
     "a menu": ("echo forbidden: " + RUN, "it says: forbidden: exec sh -c"),
     "no stderr": (f"sh -c {RUN} 2>/dev/null", "what it writes to stderr does not arrive"),
     "no stdout": (f"sh -c {RUN} >/dev/null", "what it writes to stdout does not arrive"),
+    "other line ends": (
+        f"sh -c {RUN} | sed 's/$/\\r/'",
+        "what it writes to stdout does not arrive",
+    ),
     "nothing at all": (f"sh -c {RUN} >/dev/null 2>&1", "it says nothing"),
 }
 
@@ -224,6 +233,22 @@ def test_a_job_that_runs_is_followed_though_the_way_there_has_changed(folder: Pa
         assert (done.code, done.out) == (0, b"up\ndown\n"), done.err
 
 
+def test_output_that_stops_coming_is_not_said_to_be_gone(folder: Path) -> None:
+    """The job goes on to its end, which is told with what keeps its output from us."""
+    with Sshd(folder / "host", options=(f"ForceCommand exec sh {folder}/forced",)) as sshd:
+        forced = folder / "forced"
+        forced.write_text(f"exec sh -c {RUN}\n")
+        desk = desk_at(sshd, folder)
+        with desk.running("echo up; while [ ! -e go ]; do sleep 0.05; done; echo down") as client:
+            client.shows(b"up\n")
+            forced.write_text(f"exec sh -c {RUN} >&2\n")
+            sshd.cut()
+            next(sshd.home.rglob("ws/examples/conformance/one")).joinpath("go").touch()
+            done = client.ended()
+        assert "the machine has only" not in done.err
+        assert "what it writes to stdout does not arrive" in done.err
+
+
 def test_a_shell_that_reads_what_we_send_runs_none_of_it(folder: Path) -> None:
     """A tar of scripts, or an environment with secrets, is no script of whoever reads it."""
     with Sshd(folder / "host", options=("ForceCommand /bin/sh -x",)) as sshd:
@@ -285,6 +310,14 @@ def test_an_answer_is_found_behind_any_noise() -> None:
         hearing.take(noise + b"cvl:1 started\nmore")
         assert [each.word for each in hearing.answers] == ["started"], noise[:20]
         assert hearing.noise.endswith(b"more")
+
+
+def test_the_end_of_a_payload_is_no_answer_on_the_wrong_channel() -> None:
+    for ends in (b"\n", b"\r\n"):
+        hearing = Hearing(b"cvl:0123")
+        hearing.take(b"cvl:0123" + ends + b"output\0cvl:0123 end" + ends)
+        hearing.take(b"\0cvl:0123 state running\ncvl:0123 end\n")
+        assert [answer.word for answer in hearing.answers] == ["state", "end"]
 
 
 def test_words_for_a_terminal_are_shown_without_what_acts() -> None:
