@@ -24,6 +24,8 @@ PATIENCE = 1.0
 """Seconds that a line of ours waits for whoever writes: what holds that up may be for ever."""
 PLAIN, GONE = "\x1b[0m", "\r\x1b[J\x1b[2K"
 """No colours; and no bottom line, however many lines a narrower window has made of it."""
+LOOK = 0.2
+"""Seconds between two looks at whether an answer is there."""
 COLUMNS = 80
 """Of a terminal that does not say how many it has."""
 
@@ -88,7 +90,7 @@ class Screen:
         """
         with self._alone(f"{question} "):
             try:
-                answer = sys.stdin.readline()
+                answer = _typed()
             except UnicodeDecodeError:
                 answer = "\n"
             self._unfinished[ERR] = not answer.endswith("\n")
@@ -202,6 +204,18 @@ def columns() -> int:
     except OSError:
         found = 0
     return found if found > 0 else COLUMNS
+
+
+def _typed() -> str:
+    """Return a line of stdin, read only once it is there.
+
+    Whoever stands in `read` may sleep over a SIGCONT that another thread was given, and with it
+    over the question that is to be asked again. Behind a shell we stop as a reader does.
+    """
+    while not select([sys.stdin], [], [], LOOK)[0]:
+        if not _in_front():
+            signal.raise_signal(signal.SIGTTIN)
+    return sys.stdin.readline()
 
 
 def _in_front() -> bool:

@@ -19,6 +19,7 @@ from cvl.tests.screens import Seen, is_status, seen, status
 WIDE = 300
 """Columns on which no message of ours is broken into two lines."""
 QUESTION = "go ahead? [y/N]:"
+QUESTION_LINE = f"cvl: {QUESTION}"
 RENTING = ("--remote", "lambda", "--gpu-type", "gpu_8x_h100_sxm5")
 
 
@@ -119,6 +120,26 @@ def test_nobody_can_be_asked_without_a_standard_input(renting: Desk) -> None:
     it = Seen([*words, "one", "sh", "true"], renting.environment, renting.repo)
     assert it.ended() == 2
     assert any("nobody is there to ask" in line for line in it.shown)
+
+
+def test_a_question_of_a_command_in_the_background_is_there_in_front(renting: Desk) -> None:
+    """By key, in a shell: asked behind it, brought in front, sent back, and brought again."""
+    env = {**renting.environment, "PS1": "$ ", "HISTFILE": ""}
+    it = Seen(["bash", "--norc", "--noediting", "-i"], env, renting.repo, columns=WIDE)
+    it.shows("$")
+    it.type(f"{sys.executable} -m cvl run {' '.join(RENTING)} one sh true &\n")
+    it.shows(QUESTION)
+    for key in ("", "\x1a", "\x1a"):
+        it.type(key)
+        for _ in it.over(1):  # the shell is there again
+            pass
+        it.screen.reset()
+        it.type("fg\n")
+        it.until(lambda lines: lines and lines[-1] == QUESTION_LINE)
+    it.type("n\n")
+    it.shows("not agreed; nothing was rented")
+    it.type("exit\n")
+    assert it.ended() == 125
 
 
 def stopped(it: Seen, number: int) -> None:
