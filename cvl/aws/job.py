@@ -280,12 +280,12 @@ def stop(account: Account, job: str) -> None:
 
 
 def tags_of(account: Account, arn: str) -> dict[str, str]:
-    """Return the tags of a job."""
+    """Return the tags of a job. Raises also `KeyError`: of one that shows none nothing is known."""
     found: dict[str, str] = {}
     more: dict[str, str] = {}
     while True:
         page = account.call("sagemaker", "list_tags", ResourceArn=arn, **more)
-        found |= {str(tag["Key"]): str(tag["Value"]) for tag in page["Tags"]}
+        found |= {str(tag["Key"]): str(tag["Value"]) for tag in dict(page)["Tags"]}
         if not page.get("NextToken"):
             return found
         more = {"NextToken": page["NextToken"]}

@@ -66,6 +66,8 @@ BROKEN = (
     *("FlexibleChecksumError", "AwsChunkedWrapperError"),
 )
 """Those that say that no answer came, or none that is whole: the next may."""
+UNREADABLE = ("ResponseParserError", "EventStreamError")
+"""Its own errors about an answer that is no answer of AWS's: a proxy's page, perhaps."""
 KINDS: tuple[tuple[tuple[str, ...], type[CvlError], str], ...] = (
     (("ProfileNotFound",), AuthError, "`aws configure list-profiles` names those there are"),
     (("ParamValidationError",), Rejected, ""),
@@ -125,7 +127,7 @@ def understood(error: Exception, service: str) -> CvlError:
     if isinstance(error, boto.ClientError):
         return _answered(error, place)
     text = f"{place}{_words(error)}"
-    if isinstance(error, _named(boto, BROKEN)):
+    if isinstance(error, _named(boto, BROKEN)) or type(error).__name__ in UNREADABLE:
         if UNTRUSTED in text:
             return AuthError(
                 text, "AWS_CA_BUNDLE names the authorities of your network, if it has any"

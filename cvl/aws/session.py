@@ -39,6 +39,13 @@ OWN = (
 GIVEN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
+class Answer(dict[str, Any]):
+    """What AWS answers. What it lacks is `Unreachable`: the next answer may have it."""
+
+    def __missing__(self, name: str) -> Any:
+        raise Unreachable(f"AWS's answer makes no sense: it has no {name}")
+
+
 class Client(Protocol):
     """What of a boto3 client is used: its operations, by name."""
 
@@ -174,7 +181,7 @@ class Account:
         self, client: Client, service: str, operation: str, parameters: Mapping[str, Any]
     ) -> Reply:
         with boundary(service):
-            reply: Reply = getattr(client, operation)(**readable(parameters, "AWS"))
+            reply: Reply = Answer(getattr(client, operation)(**readable(parameters, "AWS")))
         self._heard(reply)
         return reply
 

@@ -7,14 +7,18 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from cvl.aws import login, program
+from cvl.aws.job import TrainingJob
 from cvl.aws.session import Account
 from cvl.errors import AuthError, CvlError, MissingTool, Rejected, Unreachable, UsageError
+from cvl.spec import Cause
 from cvl.testing.desk import wait_for
 
 PAIR = "aws_access_key_id = AKIAX\naws_secret_access_key = secret-secret\n"
@@ -307,8 +311,6 @@ def test_a_certificate_of_nobody_s_is_no_silence(
     pair.write_text(pair.read_text() + (tmp_path / "c.pem").read_text())
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pair)
-    from threading import Thread
-
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -331,3 +333,43 @@ def test_where_nobody_listens_it_may_pass(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"https://127.0.0.1:{server.getsockname()[1]}"
     assert isinstance(said(Account("us-east-1", endpoint=address)), Unreachable)
+
+
+@pytest.fixture
+def hollow() -> Iterator[str]:
+    """Return the address of an AWS whose answers have nothing in them."""
+
+    class Hollow(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as it is there
+            del format, args
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hollow) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("what", ["poll", "stop", "account"])
+def test_an_answer_that_lacks_everything_may_be_another_next_time(
+    what: str, hollow: str, tmp_path: Path
+) -> None:
+    profile(tmp_path, PAIR)
+    account = Account("us-east-1", endpoint=hollow)
+    handle = {"run": "one-1129-120000-0123456789", "job": "cvl-one", "nodes": "1"}
+    job = TrainingJob(account, handle)
+    calls: Mapping[str, Callable[[], object]] = {
+        "poll": job.poll,
+        "stop": lambda: job.stop(1.0, Cause.STOPPED),
+        "account": account.number,
+    }
+    with pytest.raises(Unreachable):
+        calls[what]()
