@@ -48,8 +48,8 @@ MOVING = frozenset({"upload", "fetch"})
 PACE = 10.0
 OVER = frozenset({"fetching", "left", "releasing"})
 """Phases of a job that writes no more."""
-DUMB = frozenset({"dumb", "unknown"})
-"""What TERM names a terminal that cannot move its cursor."""
+DUMB = frozenset({"", "dumb", "unknown"})
+"""What TERM names a terminal that cannot move its cursor, or of which nothing is known."""
 SPINNER = 2
 """Columns before the status line's words."""
 NARROW = 8
@@ -78,7 +78,7 @@ class Console:
         self._doing = "", ""
         self._moved: dict[str, float] = {}
         self._column_zero: dict[int, bool] = {}
-        able = os.isatty(1) and os.isatty(2) and os.environ.get("TERM") not in DUMB
+        able = os.isatty(1) and os.isatty(2) and os.environ.get("TERM", "") not in DUMB
         self._status = StatusLine() if able and not quiet else None
 
     def phase(self, name: str, text: str) -> None:

@@ -260,7 +260,7 @@ def test_a_window_that_becomes_narrower_leaves_nothing_behind(here: Desk) -> Non
         assert [line for line in it.shown if not line.startswith("cvl:")] == ["one", "two"]
 
 
-@pytest.mark.parametrize("term", ["dumb", "unknown"])
+@pytest.mark.parametrize("term", ["dumb", "unknown", ""])
 def test_a_terminal_that_can_nothing_is_sent_nothing_but_lines(term: str, here: Desk) -> None:
     with seen(here, "run", "--local", "one", "sh", "echo one; sleep 1", env={"TERM": term}) as it:
         assert it.ended() == 0
