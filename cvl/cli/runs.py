@@ -130,7 +130,8 @@ def count(run: Run, console: Console) -> None:
         paid = [lease.created for lease in leases if lease.price_per_hour is not None]
         began = min((each for each in paid if each is not None), default=None)
         spent = None if began is None else now - began
-        console.price(run.price_per_hour, run.currency, spent)
+        if paid or run.price_per_hour > 0:  # a machine of one's own costs nothing, not $0.00
+            console.price(run.price_per_hour, run.currency, spent)
 
 
 @click.command()

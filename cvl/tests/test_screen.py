@@ -221,6 +221,7 @@ def test_attach_counts_from_the_start_of_the_job(here: Desk) -> None:
         found = re.search(r" · (\d+)s", line)
         assert found
         assert int(found[1]) >= 2
+        assert "$" not in line, "a machine of one's own has no price"
         it.type("\x03")
         assert it.ended() == 0
 
