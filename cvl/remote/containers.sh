@@ -45,8 +45,10 @@ outlived() {
     _outlived=
     may_have_containers || has_keepers || return 0
     command -v docker >/dev/null || { _outlived=containers-left; return; }
-    _since=$(date -u -r "$_run/marker" +%Y-%m-%dT%H:%M:%S) && _ids=$(engine 5 ps -q --no-trunc) &&
+    # Some date programs know no fractions of a second: then what is of the same second counts too.
+    _since=$(date -u -r "$_run/marker" +%Y-%m-%dT%H:%M:%S.%N) && _ids=$(engine 5 ps -q --no-trunc) &&
         [ -n "$_ids" ] || return 0
+    case ${_since##*.} in *[!0-9]*) _since=${_since%.*} ;; esac
     # shellcheck disable=SC2086 # ids
     _outlived=$(
         engine 5 inspect -f '{{.Created}}|{{.Id}}|{{json .Config.Labels}}' $_ids |
