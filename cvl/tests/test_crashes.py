@@ -112,6 +112,7 @@ def test_these_are_all_the_points(bench: Bench) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_nothing_is_left_by_a_fault_alone(tmp_path: Path) -> None:
     outcomes = tried([Point(fault=name) for name in sorted(FAULTS)], tmp_path)
     assert not leaks(outcomes)
