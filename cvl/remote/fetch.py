@@ -81,7 +81,10 @@ def fetch(
     place = os.fsencode(handle.get("place", ""))
     here = os.fsencode(into) if "host" not in handle else b""
     with Heap(run_folder(run_id), where) as heap:
-        answers = steadily(scope, lambda: _listed(far, headers, heap, scope), between=between)
+        broken: set[bytes] = set()
+        answers = steadily(
+            scope, lambda: _listed(far, headers, heap, scope, broken), between=between
+        )
         if heap.empty:  # as after many a job: then no notes have to be opened
             report(scope, NOTHING, into)
             return NOTHING
@@ -100,14 +103,24 @@ def fetch(
     return total
 
 
-def _listed(far: FarSide, headers: Headers, heap: Heap, scope: Scope) -> list[Answer]:
-    """Have the host list what has changed, however long it looks for it."""
+def _listed(
+    far: FarSide, headers: Headers, heap: Heap, scope: Scope, broken: set[bytes]
+) -> list[Answer]:
+    """Have the host list what has changed, however long it looks for it.
+
+    One that ends in the middle may be whole the next time. Raises `FetchError` for one that was
+    in `broken` before: that is no list of ours, but what something over there says instead.
+    """
     heap.clear()
     try:
         patient = scope.patient(lambda: LISTING_LIMIT)
         answers = far.collect("changed", headers, heap.take, patient)
         if not heap.whole:
-            raise BrokenOff(f"the list of results from {far.transport.where} broke off")
+            what = f"the list of results from {far.transport.where}"
+            if (mark := heap.mark()) in broken:
+                raise FetchError(f"{what} makes no sense: it ends in the middle each time")
+            broken.add(mark)
+            raise BrokenOff(f"{what} broke off")
         return answers
     except DeadlineExceeded:
         scope.checkpoint()

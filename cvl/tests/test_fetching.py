@@ -298,3 +298,17 @@ def test_results_that_cannot_be_written_are_no_reason_to_wait(tmp_path: Path, ho
 def test_fetch_error_says_where_the_results_still_are() -> None:
     assert issubclass(Blocked, FetchError)
     assert issubclass(BrokenOff, FetchError)
+
+
+def test_a_find_that_lists_something_else_is_told_at_once(tmp_path: Path) -> None:
+    """What it says each time is no list that was cut short: asking again does not help."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "find").write_text("#!/bin/sh\necho this is no find\n")
+    (tools / "find").chmod(0o755)
+    with Sshd(tmp_path / "host", path=f"{tools}:{os.defpath}") as sshd:
+        desk = Desk(folder=tmp_path / "desk", options=("--docker", "testhost"), env=sshd.env)
+        done = desk.sh("echo a >a")
+        assert done.code == 125
+        assert "makes no sense" in done.err
+        assert done.err.count("asking again") == 1
