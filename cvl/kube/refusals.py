@@ -25,7 +25,7 @@ QUOTA = "exceeded quota"
 PASSING = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}
 WRONG = "see `server`, `tls-server-name` and `proxy-url` in the kubeconfig, and HTTPS_PROXY"
 UNTRUSTED = "see `certificate-authority` in the kubeconfig; " + LOGIN
-REFUSED = re.compile(r"ALERT_\w*(CERTIFICATE|ACCESS_DENIED|UNKNOWN_CA|HANDSHAKE_FAILURE)")
+REFUSED = re.compile(r"ALERT_\w{0,40}(CERTIFICATE|ACCESS_DENIED|UNKNOWN_CA|HANDSHAKE_FAILURE)")
 SHOWN = 300
 """Characters of an answer that is no Status."""
 

@@ -56,7 +56,7 @@ ARM = re.compile(
     r"(?<![a-z0-9])(g[hb]|vr)\d{2,3}(?![0-9])|(?<![a-z])(arm|arm64|aarch64|gra(ce|viton)\d?)(?![a-z])",
     re.IGNORECASE,
 )
-MEMORY = re.compile(r"(\d+)\s*Gi?B\b", re.IGNORECASE)
+MEMORY = re.compile(r"(?<!\d)(\d{1,6})\s{0,4}Gi?B\b", re.IGNORECASE)
 ADDRESS = re.compile(r"[0-9A-Za-z][0-9A-Za-z.:-]{0,252}\Z")
 MOST = 10**6
 """The largest count of anything in one machine, in its own unit."""

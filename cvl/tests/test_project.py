@@ -391,7 +391,7 @@ def _a_max_cost_counts(desk: Desk) -> None:
             "run", "--remote", "lambda", "--dry-run", "--json", "one", "sh", env=environ
         )
         quote = json.loads(done.out)["quote"]
-        return str(re.search(r"h: (.*)", quote["note"])[1])  # type: ignore[index]
+        return str(re.search(r"h: ([^;]*)", quote["note"])[1])  # type: ignore[index]
 
     assert why() == "no --timeout was given"
     user.write_text("max_cost = 9\n")

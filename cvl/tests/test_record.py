@@ -24,7 +24,10 @@ from cvl.scope import Scope
 from cvl.spec import EXIT_CODES, Cause, ExitStatus, JobSpec, Source
 from cvl.transports.local import Local
 
-ANSWERS = 'read -r _; read -r _ nonce; echo "cvl:$nonce"; sed "s/^/cvl:$nonce /" "$1" >&2'
+ANSWERS = (
+    "while read -r word nonce _ && [ $word != cvl ]; do :; done; "
+    'echo "cvl:$nonce"; sed "s/^/cvl:$nonce /" "$1" >&2; echo "cvl:$nonce end" >&2'
+)
 GARBAGE = (
     "",
     "exited",
