@@ -41,22 +41,24 @@ containers() {
 
 # outlived -> _outlived: the flag that names what of all containers is younger than the job and still
 # runs, and bears no run's label: started past our docker, by the job or by somebody else meanwhile.
+# The job may have a PATH that is not ours; where no docker is found, nobody can say.
 outlived() {
     _outlived=
     may_have_containers || has_keepers || return 0
-    command -v docker >/dev/null || { _outlived=containers-left; return; }
+    _outlived=$(PATH=$PATH:/usr/local/bin:/usr/bin:/snap/bin; unmarked)
+} 2>/dev/null
+
+unmarked() {
     # Some date programs know no fractions of a second: then what is of the same second counts too.
     _since=$(date -u -r "$_run/marker" +%Y-%m-%dT%H:%M:%S.%N) && _ids=$(engine 5 ps -q --no-trunc) &&
         [ -n "$_ids" ] || return 0
     case ${_since##*.} in *[!0-9]*) _since=${_since%.*} ;; esac
     # shellcheck disable=SC2086 # ids
-    _outlived=$(
-        engine 5 inspect -f '{{.Created}}|{{.Id}}|{{json .Config.Labels}}' $_ids |
-            awk -F '|' -v since="$_since" '
-                $1 "" >= since && !/"cvl\.run":/ && n < 3 { ids = ids (n++ ? "," : "") substr($2, 1, 12) }
-                END { if (n) print "containers-left=" ids }'
-    )
-} 2>/dev/null
+    engine 5 inspect -f '{{.Created}}|{{.Id}}|{{json .Config.Labels}}' $_ids |
+        awk -F '|' -v since="$_since" '
+            $1 "" >= since && !/"cvl\.run":/ && n < 3 { ids = ids (n++ ? "," : "") substr($2, 1, 12) }
+            END { if (n) print "containers-left=" ids }'
+}
 
 # has_keepers: a process that keeps a container is younger than the job; or the engine is elsewhere.
 has_keepers() {

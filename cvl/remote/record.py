@@ -64,10 +64,9 @@ def _meaning(flag: str) -> str:
     word, _, ids = flag.partition("=")
     if word != LEFT:
         return word
-    ends = f"if they are its own, `docker rm -f {ids.replace(',', ' ')}` ends them"
     return (
         "containers that were started while it ran, past cvl's own docker or by somebody else, "
-        f"still run there: {ends if ids else '`docker ps` shows them'}"
+        f"still run there: if they are its own, `docker rm -f {ids.replace(',', ' ')}` ends them"
     )
 
 
