@@ -279,7 +279,9 @@ def test_a_full_disk_here_keeps_the_results_there(
     assert not ours(cluster, run)
 
 
-def test_who_leaves_hears_nothing_more_of_the_output(there: Desk) -> None:
+def test_who_leaves_hears_nothing_more_of_the_output(
+    cluster: KubernetesCluster, there: Desk
+) -> None:
     run = there.sh(f"echo ran; {FOREVER}", "-d").out.decode().strip()
     with there.start("attach", run) as client:
         client.shows(b"ran")
@@ -288,3 +290,4 @@ def test_who_leaves_hears_nothing_more_of_the_output(there: Desk) -> None:
     assert "lives on" in done.err
     assert "cannot be read" not in done.err
     assert there.cvl("stop", run).code == 0
+    wait_for(lambda: not ours(cluster, run))  # its guardian may still be about to end it

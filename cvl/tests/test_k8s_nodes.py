@@ -34,8 +34,8 @@ def test_nodes_know_and_reach_each_other(there: Desk) -> None:
     script = (
         'echo "$NODE_RANK of $WORLD_SIZE at $MASTER_PORT"; echo $NODE_RANK >$CVL_WORK_DIR/rank; '
         "if [ $NODE_RANK = 0 ]; then echo hello | nc -l -p $MASTER_PORT; else "
-        "until nc $MASTER_ADDR $MASTER_PORT </dev/null >got && [ -s got ]; do sleep .2; done; "
-        "echo got $(cat got); fi"
+        "until nc $MASTER_ADDR $MASTER_PORT </dev/null >got 2>err && [ -s got ]; do "
+        "sleep .2; done; echo got $(cat got); fi"
     )
     done = there.sh(script, "--nodes", "2")
     assert done.code == 0, done.err
