@@ -242,16 +242,15 @@ class Ending:
 
     def _held(self, seconds: float) -> bool:
         """Keep what is rented for so long; a guardian ends it then. Return whether there is one."""
-        run_id, rate = self._record.id, self._record.price_per_hour
+        run_id = self._record.id
         self._leases.shorten(seconds)
         try:
             self._leases.guarded()
         except CvlError as error:  # what has no way here says more
             self._progress.warn(f"{error}; so what is rented ends now")
             return False
-        price = f" at ${rate}/h" if rate is not None else ""
         self._progress.warn(
-            f"{self._record.where} stays rented{price} for {elapsed(seconds)}, for its results: "
+            f"{self._record.where} {self._stays()} for {elapsed(seconds)}, for its results: "
             f"`cvl fetch {run_id} -o DIR` gets them, `cvl stop {run_id}` ends the rent"
         )
         self._leases.keep()
@@ -259,14 +258,17 @@ class Ending:
 
     def _kept(self) -> bool:
         """Leave what is rented for another `cvl fetch`, until its deadline."""
-        run_id, rate = self._record.id, self._record.price_per_hour
-        price = f" at ${rate}/h" if rate is not None else ""
+        run_id = self._record.id
         self._progress.warn(
-            f"{self._record.where} stays rented{price}, until its deadline: `cvl fetch {run_id}`"
+            f"{self._record.where} {self._stays()}, until its deadline: `cvl fetch {run_id}`"
             f" tries again, `cvl stop {run_id}` ends the rent"
         )
         self._leases.keep()
         return True
+
+    def _stays(self) -> str:
+        rate = self._record.price_per_hour
+        return "stays rented" if rate is None else f"stays rented at ${rate}/h"
 
     def _finish(self, status: ExitStatus) -> ExitStatus:
         cost = self._leases.cost()
