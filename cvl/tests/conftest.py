@@ -72,10 +72,16 @@ def fake_cluster(shared_engine: Engine) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def room(cluster: Cluster) -> Iterator[Room]:
+def namespace(cluster: Cluster) -> Iterator[str]:
     """A namespace of that cluster."""
     with kube.fresh_namespace(cluster) as name:
-        yield Room(cluster=cluster, name=name)
+        yield name
+
+
+@pytest.fixture
+def room(cluster: Cluster, namespace: str) -> Room:
+    """The same, with the cluster that it lies in."""
+    return Room(cluster=cluster, name=namespace)
 
 
 @pytest.fixture(scope="session", params=[pytest.param("real", marks=pytest.mark.kube), "fake"])

@@ -110,15 +110,20 @@ class Seen:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def _read(self, limit: float) -> bytes:
-        if not select.select([self.master], [], [], limit)[0]:
-            return b""
-        try:
-            data = os.read(self.master, 1 << 16)
-        except OSError:
-            return b""
+        data = read_from(self.master, limit)
         self.bytes += data
         self._stream.feed(data)
         return data
+
+
+def read_from(terminal: int, limit: float) -> bytes:
+    """Return what comes on a terminal within `limit` seconds, nothing at its end."""
+    if not select.select([terminal], [], [], limit)[0]:
+        return b""
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:
+        return b""
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,8 +34,9 @@ LATE = 60.0
 JOB = "echo ready; sleep 300"
 
 
-@pytest.fixture
-def cloud() -> Iterator[LambdaCloud]:
+@contextmanager
+def quick_cloud() -> Iterator[LambdaCloud]:
+    """Give a cloud without pauses, of real machines."""
     settings = Settings(
         request_interval=0,
         launch_interval=0,
@@ -47,15 +48,26 @@ def cloud() -> Iterator[LambdaCloud]:
         yield made
 
 
-@pytest.fixture
-def desk(cloud: LambdaCloud, tmp_path: Path) -> Desk:
+def desk_at(cloud: LambdaCloud, folder: Path) -> Desk:
+    """Return a desk whose runs are there."""
     env = {
         **cloud.env,
         "LAMBDA_API_RPS": "1000",
         "LAMBDA_LAUNCH_INTERVAL": "0",
         "LAMBDA_SETTLE": "2",
     }
-    return Desk(folder=tmp_path, options=LAMBDA, env=env, left=lambda _run: ())
+    return Desk(folder=folder, options=LAMBDA, env=env, left=lambda _run: ())
+
+
+@pytest.fixture
+def cloud() -> Iterator[LambdaCloud]:
+    with quick_cloud() as made:
+        yield made
+
+
+@pytest.fixture
+def desk(cloud: LambdaCloud, tmp_path: Path) -> Desk:
+    return desk_at(cloud, tmp_path)
 
 
 def turned(cloud: LambdaCloud, name: str, *verbs: str) -> float:

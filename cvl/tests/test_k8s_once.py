@@ -25,12 +25,6 @@ ENDS = "trap 'echo saved >saved; exit 9' TERM"
 
 
 @pytest.fixture
-def namespace(cluster: Cluster) -> Iterator[str]:
-    with kube.fresh_namespace(cluster) as name:
-        yield name
-
-
-@pytest.fixture
 def there(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Desk]:
     """A desk whose runs leave nothing in the cluster."""
     calling = desk(tmp_path, cluster, namespace)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -57,12 +57,6 @@ def bind(cluster: Cluster, namespace: str, rights: Rights) -> None:
         },
         at=namespace,
     )
-
-
-@pytest.fixture
-def namespace(cluster: Cluster) -> Iterator[str]:
-    with kube.fresh_namespace(cluster) as name:
-        yield name
 
 
 def test_the_page_lists_what_is_checked() -> None:

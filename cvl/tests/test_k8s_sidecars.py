@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import pytest
 from cvl.kube import manifest
 from cvl.runners import K8sRunner
 from cvl.spec import ExitStatus
-from cvl.testing import kube
 from cvl.testing.desk import Desk
 from cvl.testing.kube import Cluster
 from cvl.tests.kubes import desk, ours
@@ -23,12 +22,6 @@ DEAF = "trap '' TERM INT; while :; do sleep 1; done"
 SOON = 60.0
 """Seconds, on a busy computer; a pod's own grace is ten minutes."""
 Inject = Callable[[dict[str, Any], dict[str, Any]], None]
-
-
-@pytest.fixture
-def namespace(cluster: Cluster) -> Iterator[str]:
-    with kube.fresh_namespace(cluster) as name:
-        yield name
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,6 @@ from cvl.tests.kubes import desk, ours
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
 SCRIPT = "echo one; echo a >a; exit 3"
-
-
-@pytest.fixture
-def namespace(cluster: Cluster) -> Iterator[str]:
-    with kube.fresh_namespace(cluster) as name:
-        yield name
 
 
 def changed(cluster: Cluster, file: Path, **context: str) -> dict[str, Any]:

@@ -15,10 +15,10 @@ import pytest
 
 from cvl.ledger import Ledger
 from cvl.testing.desk import Desk, Done, wait_for
-from cvl.testing.lambda_cloud import LambdaCloud, Settings
+from cvl.testing.lambda_cloud import LambdaCloud
 from cvl.testing.machine import possible
 from cvl.tests.test_fetching import disk
-from cvl.tests.test_hostile_rented import LAMBDA, guardian_of
+from cvl.tests.test_hostile_rented import desk_at, guardian_of, quick_cloud
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,26 +31,13 @@ JOB = f"head -c {BIG} /dev/zero >big; exit 3"
 
 @pytest.fixture
 def cloud() -> Iterator[LambdaCloud]:
-    settings = Settings(
-        request_interval=0,
-        launch_interval=0,
-        boot_seconds=0,
-        terminate_seconds=0.1,
-        hosts="machine",
-    )
-    with LambdaCloud(settings) as made:
+    with quick_cloud() as made:
         yield made
 
 
 @pytest.fixture
 def desk(cloud: LambdaCloud, tmp_path: Path) -> Desk:
-    env = {
-        **cloud.env,
-        "LAMBDA_API_RPS": "1000",
-        "LAMBDA_LAUNCH_INTERVAL": "0",
-        "LAMBDA_SETTLE": "2",
-    }
-    return Desk(folder=tmp_path / "desk", options=LAMBDA, env=env, left=lambda _run: ())
+    return desk_at(cloud, tmp_path / "desk")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import re
-import select
 import shlex
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 from cvl.testing.desk import LIMIT, Desk
 from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Settings
 from cvl.testing.sshd import Sshd
+from cvl.tests.screens import read_from
 
 
 @pytest.fixture
@@ -56,12 +56,7 @@ class Terminal:
         return self.process.wait(LIMIT)
 
     def _read(self) -> bytes:
-        if not select.select([self.master], [], [], LIMIT)[0]:
-            return b""
-        try:
-            data = os.read(self.master, 1 << 16)
-        except OSError:
-            return b""
+        data = read_from(self.master, LIMIT)
         self.seen += data
         return data
 
