@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cvl.bounded import bounded
 from cvl.drive import STOP_LIMIT, deliver
 from cvl.errors import LedgerError, Unreachable, Unreadable, said
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Run
 from cvl.provider import Execution, Observer, Provider
-from cvl.puller import bounded
 from cvl.scope import DeadlineExceeded, Scope
 from cvl.spec import FETCH_LIMIT, GRACE, Cause
 

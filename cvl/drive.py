@@ -9,6 +9,7 @@ from threading import Thread
 from typing import Self
 
 from cvl import identity
+from cvl.bounded import bounded
 from cvl.duty import Guard
 from cvl.ending import QUIET, Ending, settled
 from cvl.errors import (
@@ -26,7 +27,7 @@ from cvl.ledger import EARLY, Ledger, Run, RunState
 from cvl.options import Options
 from cvl.progress import Progress
 from cvl.provider import Execution, Provider
-from cvl.puller import Puller, bounded
+from cvl.puller import Puller
 from cvl.pump import Pump
 from cvl.runlog import RunLog, run_folder
 from cvl.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits

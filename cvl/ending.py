@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import inf
 
 from cvl.again import AGAIN
+from cvl.bounded import bounded
 from cvl.errors import Blocked, CvlError, FetchError, StillOpen, said
 from cvl.leases import Leases
 from cvl.ledger import RunState
 from cvl.process import me
 from cvl.progress import Progress
 from cvl.provider import Execution
-from cvl.puller import bounded
 from cvl.scope import Cancelled, DeadlineExceeded, Hushed, Scope
 from cvl.spec import EXIT_CODES, Cause, ExitStatus
 from cvl.units import elapsed

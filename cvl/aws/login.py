@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from cvl.aws import dialling
 from cvl.aws.program import Asked
 from cvl.aws.refusals import boundary
+from cvl.bounded import bounded
 from cvl.errors import AuthError
 from cvl.hidden import key
-from cvl.puller import bounded
 from cvl.scope import DeadlineExceeded, Scope
 
 T = TypeVar("T")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from cvl.bounded import bounded
 from cvl.errors import AuthError, CvlError, MissingTool, UsageError
 from cvl.ledger import Run
 from cvl.provider import Execution
-from cvl.puller import bounded
 from cvl.runners import load
 from cvl.scope import DeadlineExceeded, Scope, Tell
 

@@ -10,6 +10,7 @@ from threading import Thread
 import click
 
 from cvl import reap as reaping
+from cvl.bounded import bounded
 from cvl.cli.survey import LOOK_LIMIT, Survey
 from cvl.config import Config
 from cvl.console import Console
@@ -30,7 +31,6 @@ from cvl.ledger import Ledger, Run, RunState
 from cvl.paths import ledger_file
 from cvl.places import places
 from cvl.provider import Provider
-from cvl.puller import bounded
 from cvl.reap import Finding
 from cvl.runners import reopen
 from cvl.scope import DeadlineExceeded, Scope

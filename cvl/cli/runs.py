@@ -13,6 +13,7 @@ from signal import SIGTERM
 import click
 
 from cvl import engine
+from cvl.bounded import bounded
 from cvl.cli.let_in import see_let_in
 from cvl.cli.options import FilePath, Grace
 from cvl.cli.standing import told
@@ -35,7 +36,6 @@ from cvl.news import undriven
 from cvl.paths import ledger_file
 from cvl.process import Life, describe, life, parse
 from cvl.provider import Execution
-from cvl.puller import bounded
 from cvl.remote.visitors import find, foreign
 from cvl.runlog import RunLog, run_folder
 from cvl.runners import BUILT_IN, reopen

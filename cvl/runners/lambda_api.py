@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from cvl import outside
 from cvl.answers import Answers
+from cvl.bounded import bounded
 from cvl.digest import blake2b
 from cvl.encrypted import address
 from cvl.errors import (
@@ -29,7 +30,6 @@ from cvl.hidden import key as checked
 from cvl.http_trouble import Trouble, beneath, reason, trouble
 from cvl.octets import octets, to_send
 from cvl.pace import Pace
-from cvl.puller import bounded
 from cvl.scope import DeadlineExceeded, Scope, nap
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.again import MOST_WAIT, attempts, steadily
+from cvl.bounded import bounded
 from cvl.errors import (
     AuthError,
     Blocked,
@@ -28,7 +29,6 @@ from cvl.errors import (
 from cvl.ledger import Ledger
 from cvl.outside import LONGEST_WAIT, retry_after
 from cvl.provider import Owner
-from cvl.puller import bounded
 from cvl.release import Release
 from cvl.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits, nap
 from cvl.spec import FETCH_LIMIT, Cause

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cvl import deadline, puller, rented
+from cvl.bounded import bounded
 from cvl.deadline import deadline_of
 from cvl.errors import (
     AuthError,
@@ -275,14 +276,14 @@ def test_a_call_that_hangs_is_waited_for_no_longer_than_its_scope() -> None:
     hang = threading.Event()
     try:
         with pytest.raises(DeadlineExceeded):
-            puller.bounded(lambda: hang.wait(30), Scope(seconds=0.05))
+            bounded(lambda: hang.wait(30), Scope(seconds=0.05))
         scope = Scope()
         scope.cancel(Cause.STOPPED)
         with pytest.raises(Cancelled):
-            puller.bounded(lambda: hang.wait(30), scope)
-        assert puller.bounded(lambda: 7, Scope(seconds=10)) == 7
+            bounded(lambda: hang.wait(30), scope)
+        assert bounded(lambda: 7, Scope(seconds=10)) == 7
         with pytest.raises(FetchError):
-            puller.bounded(failing, Scope(seconds=10))
+            bounded(failing, Scope(seconds=10))
     finally:
         hang.set()
 
