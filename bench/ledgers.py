@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
+from cvl.core.spec import Cause, ExitStatus
 from cvl.ledger import Ledger, Run, RunState
 from cvl.ledger.schema import insert
 from cvl.ledger.store import Store
-from cvl.spec import Cause, ExitStatus
 
 STARTED = 1_700_000_000.0
 

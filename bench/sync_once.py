@@ -9,14 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+from cvl.core.scope import Scope
+from cvl.core.spec import JobSpec, Source, new_run_id
 from cvl.remote import (
     job as _job,  # noqa: F401 - loaded before the clock starts, as the rest
 )
 from cvl.remote import launch, tree
 from cvl.remote.far import FarSide
 from cvl.remote.launch import Setup
-from cvl.scope import Scope
-from cvl.spec import JobSpec, Source, new_run_id
 from cvl.transports.openssh import OpenSSH
 
 assert tree

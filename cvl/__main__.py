@@ -17,7 +17,7 @@ def main() -> int:
     os.umask(os.umask(0o077) & 0o077)  # a mask that takes our own rights helps nobody
     try:
         from cvl.cli import main as cli
-        from cvl.hidden import own_process
+        from cvl.core.secrets import own_process
         from cvl.terminal import never_fail_on_encoding
 
         own_process()
@@ -31,7 +31,7 @@ def main() -> int:
 
 def _not_loaded(error: ImportError) -> int:
     """Say which package cvl cannot be without, and how to install it."""
-    from cvl.extras import understood
+    from cvl.core.extras import understood
 
     missing = understood(error)
     if missing is None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 
-from cvl.paths import private, replace_file, state_dir
-from cvl.process import boot_id
+from cvl.core.paths import private, replace_file, state_dir
+from cvl.core.process import boot_id
 
 SECRET = frozenset({"jupyter_token", "jupyter_url", "private_key"})
 """Fields of an entry that nobody here needs, and that do not belong into a file."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cvl.bounded import bounded
+from cvl.core.bounded import bounded
+from cvl.core.errors import LedgerError, Unreachable, Unreadable, said
+from cvl.core.interfaces import Execution, Observer, Provider
+from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
 from cvl.drive import STOP_LIMIT, deliver
-from cvl.errors import LedgerError, Unreachable, Unreadable, said
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Run
-from cvl.provider import Execution, Observer, Provider
-from cvl.scope import DeadlineExceeded, Scope
-from cvl.spec import FETCH_LIMIT, GRACE, Cause
 
 LOOK = 1.0
 """Seconds between two questions whether the job has ended."""

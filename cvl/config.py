@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvl.config_file import FILE, Layer, Value, content, layer
-from cvl.errors import UsageError
-from cvl.values import dataclass
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
 
 if TYPE_CHECKING:
     from cvl.project import Own

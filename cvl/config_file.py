@@ -7,10 +7,10 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from cvl.errors import UsageError
-from cvl.octets import everywhere, own
-from cvl.owners import judged
-from cvl.values import dataclass
+from cvl.core.errors import UsageError
+from cvl.core.file_owner import judged
+from cvl.core.frozen import dataclass
+from cvl.core.octets import everywhere, own
 
 FILE = "cvl.toml"
 LIMIT = 1 << 16

@@ -15,15 +15,15 @@ from decimal import Decimal
 from errno import EIO, EPIPE
 from typing import TYPE_CHECKING
 
-from cvl.errors import CvlError
-from cvl.hidden import clean
+from cvl.core.errors import CvlError
+from cvl.core.printable import one_line
+from cvl.core.scope import BACK, SILENT, WARNING
+from cvl.core.secrets import clean
+from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, LogChunk
+from cvl.core.units import elapsed, priced, size
 from cvl.nodes import prefix
-from cvl.scope import BACK, SILENT, WARNING
 from cvl.screen import SCREEN, columns
-from cvl.spec import EXIT_CODES, Cause, ExitStatus, LogChunk
 from cvl.terminal import say, spelt
-from cvl.units import elapsed, priced, size
-from cvl.visible import one_line
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
+from cvl.core.spec import Limits
+from cvl.core.units import elapsed
 from cvl.leases import HOUR
-from cvl.spec import Limits
-from cvl.units import elapsed
-from cvl.values import dataclass
 
 BUILD_LIMIT = 3600.0
 """Seconds that building an image may take, when the deadline is reckoned."""

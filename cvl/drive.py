@@ -8,11 +8,9 @@ from contextlib import suppress
 from threading import Thread
 from typing import Self
 
-from cvl import identity
-from cvl.bounded import bounded
-from cvl.duty import Guard
-from cvl.ending import QUIET, Ending, settled
-from cvl.errors import (
+from cvl.core import identity
+from cvl.core.bounded import bounded
+from cvl.core.errors import (
     CvlError,
     LedgerError,
     LostContact,
@@ -22,16 +20,18 @@ from cvl.errors import (
     Unreadable,
     said,
 )
+from cvl.core.interfaces import Execution, Provider
+from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits
+from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, JobSpec
+from cvl.duty import Guard
+from cvl.ending import QUIET, Ending, settled
 from cvl.leases import Leases
 from cvl.ledger import EARLY, Ledger, Run, RunState
 from cvl.options import Options
 from cvl.progress import Progress
-from cvl.provider import Execution, Provider
 from cvl.puller import Puller
 from cvl.pump import Pump
 from cvl.runlog import RunLog, run_folder
-from cvl.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits
-from cvl.spec import EXIT_CODES, Cause, ExitStatus, JobSpec
 
 STOP_LIMIT = 60.0
 """Seconds beyond the grace in which a stopped job has to be seen ended."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from cvl.errors import CvlError
+from cvl.core.errors import CvlError
 
 MOST = 10
 """Guardians that are started for one run: something that kills ten will kill the next."""

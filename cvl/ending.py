@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from math import inf
 
-from cvl.again import AGAIN
-from cvl.bounded import bounded
-from cvl.errors import Blocked, CvlError, FetchError, StillOpen, said
+from cvl.core.bounded import bounded
+from cvl.core.errors import Blocked, CvlError, FetchError, StillOpen, said
+from cvl.core.interfaces import Execution
+from cvl.core.process import me
+from cvl.core.retry import AGAIN
+from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope
+from cvl.core.spec import EXIT_CODES, Cause, ExitStatus
+from cvl.core.units import elapsed
 from cvl.leases import Leases
 from cvl.ledger import RunState
-from cvl.process import me
 from cvl.progress import Progress
-from cvl.provider import Execution
-from cvl.scope import Cancelled, DeadlineExceeded, Hushed, Scope
-from cvl.spec import EXIT_CODES, Cause, ExitStatus
-from cvl.units import elapsed
 
 QUIET = 5.0
 """Seconds beyond the grace in which not a byte comes from a host that is to stop its job, and it is

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cvl import identity
+from cvl.core import identity
+from cvl.core.errors import Elsewhere, UsageError
+from cvl.core.interfaces import Provider
+from cvl.core.process import Life, life, me
+from cvl.core.scope import signals
+from cvl.core.spec import Cause, ExitStatus, JobSpec, Plan
 from cvl.drive import STOP_LIMIT, Drive
-from cvl.errors import Elsewhere, UsageError
 from cvl.ledger import Ledger, Run
 from cvl.options import Options
-from cvl.process import Life, life, me
-from cvl.provider import Provider
-from cvl.scope import signals
-from cvl.spec import Cause, ExitStatus, JobSpec, Plan
 
 __all__ = ["STOP_LIMIT", "Options", "adopt", "attach", "noted", "recover", "run"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cvl.errors import CvlError, MissingTool
-from cvl.paths import private, replace_file
-from cvl.values import dataclass
+from cvl.core.errors import CvlError, MissingTool
+from cvl.core.frozen import dataclass
+from cvl.core.paths import private, replace_file
 
 REDACTED = "<redacted:host_key>"
 

@@ -11,8 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal
 
-from cvl.duty import TAIL, Duty, Guard, tail
-from cvl.errors import (
+from cvl.core.errors import (
     CvlError,
     LedgerError,
     MissingTool,
@@ -21,13 +20,14 @@ from cvl.errors import (
     StillOpen,
     said,
 )
+from cvl.core.interfaces import Owner
+from cvl.core.process import me
+from cvl.core.scope import Scope, limits
+from cvl.core.spec import Resource
+from cvl.core.units import YEAR
+from cvl.duty import TAIL, Duty, Guard, tail
 from cvl.ledger import Facts, Lease, LeaseState, Ledger, Run
-from cvl.process import me
-from cvl.provider import Owner
 from cvl.release import RELEASE_LIMIT, Release, shown
-from cvl.scope import Scope, limits
-from cvl.spec import Resource
-from cvl.units import YEAR
 
 HOUR, CENT = Decimal(3600), Decimal("0.01")
 JUMP = 120.0

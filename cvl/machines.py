@@ -12,26 +12,26 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from threading import Thread
 
-from cvl import identity as whose
 from cvl import rented
+from cvl.core import identity as whose
+from cvl.core.errors import CvlError, HostError, NoCapacity, NotReady, explained
+from cvl.core.interfaces import Cloud, Machine, Offer, Order
+from cvl.core.paths import ledger_file
+from cvl.core.scope import DeadlineExceeded, Scope, Tell, silent
+from cvl.core.spec import JobSpec, Plan, Quote, Resource
+from cvl.core.units import elapsed
 from cvl.deadline import Deadline, deadline_of, too_little
-from cvl.errors import CvlError, HostError, NoCapacity, NotReady, explained
 from cvl.keys import RunKeys
 from cvl.leases import HOUR, Leases, cost
 from cvl.ledger import Ledger
 from cvl.market import Choice, Market
 from cvl.offers import runs
-from cvl.paths import ledger_file
-from cvl.provider import Cloud, Machine, Offer, Order
 from cvl.remote import launch
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
 from cvl.remote.launch import Setup
 from cvl.rented import RentedJob
 from cvl.runlog import run_folder
-from cvl.scope import DeadlineExceeded, Scope, Tell, silent
-from cvl.spec import JobSpec, Plan, Quote, Resource
-from cvl.units import elapsed
 
 LOOKS = (0.2, 0.5, *(1.0,) * 60, 2.0)
 """Seconds between two looks at a booting machine; the last one repeats. It costs from the moment

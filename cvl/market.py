@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from cvl.errors import CvlError, NoCapacity, UsageError
+from cvl.core.errors import CvlError, NoCapacity, UsageError
+from cvl.core.frozen import dataclass
+from cvl.core.interfaces import Offer
+from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.spec import Needs
+from cvl.core.units import dollars
 from cvl.offers import choose, reading
-from cvl.provider import Offer
-from cvl.scope import DeadlineExceeded, Scope
-from cvl.spec import Needs
-from cvl.units import dollars
-from cvl.values import dataclass
 
 FRESH = 1.0
 """Seconds for which a look at the offers holds: a request costs one of the rate limit."""

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from cvl.errors import CvlError, Elsewhere
+from cvl.core.errors import CvlError, Elsewhere
+from cvl.core.parallel import together
+from cvl.core.process import Life, life
+from cvl.core.spec import Cause, ExitStatus
 from cvl.ledger import Ledger, Run, RunState
-from cvl.process import Life, life
-from cvl.spec import Cause, ExitStatus
-from cvl.together import together
 
 LIMIT = 2.0
 """Seconds that all questions together may take."""

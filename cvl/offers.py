@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from cvl.errors import NoCapacity, UsageError
-from cvl.provider import Offer
-from cvl.spec import Needs
+from cvl.core.errors import NoCapacity, UsageError
+from cvl.core.interfaces import Offer
+from cvl.core.spec import Needs
 
 AMD64 = "amd64"
 ELSEWHERE = "`cvl offers` shows what can be had now; --wait-capacity 2h keeps looking"

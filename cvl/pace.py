@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from cvl.paths import private, private_file, state_dir
-from cvl.process import boot_id
-from cvl.scope import Clock, Scope, SystemClock
+from cvl.core.paths import private, private_file, state_dir
+from cvl.core.process import boot_id
+from cvl.core.scope import Clock, Scope, SystemClock
 
 HELD = 1.0
 """How long, in intervals, a slot may take from being given out to the request having arrived."""

@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from cvl.errors import AuthError, CvlError
+from cvl.core.errors import AuthError, CvlError
+from cvl.core.frozen import dataclass
+from cvl.core.interfaces import Reapable
+from cvl.core.paths import private, replace_file, state_dir
+from cvl.core.spec import EMPTY
 from cvl.ledger import Ledger, Run
-from cvl.paths import private, replace_file, state_dir
-from cvl.provider import Reapable
 from cvl.runners import BUILT_IN, Runner, load, reopen
-from cvl.spec import EMPTY
-from cvl.values import dataclass
 
 RECENT = 31 * 86400.0
 """Seconds after its start in which a run may have left something that its ledger has as over."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Unpack
 
-from cvl.errors import CvlError, LedgerError
+from cvl.core.errors import CvlError, LedgerError
+from cvl.core.process import Life, life, me
+from cvl.core.scope import BACK, SILENT, WARNING, Scope
+from cvl.core.spec import Cause, ExitStatus, ended
 from cvl.ledger import EARLY, Facts, Ledger, Run, RunState
 from cvl.options import Options
-from cvl.process import Life, life, me
-from cvl.scope import BACK, SILENT, WARNING, Scope
-from cvl.spec import Cause, ExitStatus, ended
 
 LOOK = 0.5
 """Seconds between two looks at what another process is doing."""

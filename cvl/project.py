@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from cvl import trust
 from cvl.config_file import FILE, Layer, Value, content
-from cvl.values import dataclass
+from cvl.core import trust
+from cvl.core.frozen import dataclass
 
 HOSTED = ("ssh", "docker")
 """Runners whose place is a host of the user's own."""

@@ -6,10 +6,10 @@ import threading
 from pathlib import Path
 from typing import Self, TypeVar
 
-from cvl.errors import CvlError
-from cvl.provider import Execution
-from cvl.scope import Cancelled, DeadlineExceeded, Scope
-from cvl.spec import Cause
+from cvl.core.errors import CvlError
+from cvl.core.interfaces import Execution
+from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.core.spec import Cause
 
 T = TypeVar("T")
 

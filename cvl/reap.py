@@ -17,16 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from cvl import engine, identity
-from cvl.errors import CvlError, Elsewhere, StillOpen, said
+from cvl import engine
+from cvl.core import identity
+from cvl.core.errors import CvlError, Elsewhere, StillOpen, said
+from cvl.core.frozen import dataclass
+from cvl.core.interfaces import Observer, Provider, Reapable
+from cvl.core.parallel import together
+from cvl.core.scope import DeadlineExceeded, Scope, limits, nap
+from cvl.core.spec import Cause, Resource, ended
 from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.news import Hear, latest, silent, undriven
-from cvl.provider import Observer, Provider, Reapable
 from cvl.release import PAUSES, UNSEEN, named, same
-from cvl.scope import DeadlineExceeded, Scope, limits, nap
-from cvl.spec import Cause, Resource, ended
-from cvl.together import together
-from cvl.values import dataclass
 
 T = TypeVar("T")
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from cvl import identity
-from cvl.errors import AuthError, CvlError, Elsewhere, LedgerError, StillOpen, said
+from cvl.core import identity
+from cvl.core.errors import AuthError, CvlError, Elsewhere, LedgerError, StillOpen, said
+from cvl.core.interfaces import Owner
+from cvl.core.scope import Cancelled, DeadlineExceeded, Scope, limits, nap
+from cvl.core.spec import Resource
 from cvl.ledger import Lease, LeaseState, Ledger, RunState
-from cvl.provider import Owner
-from cvl.scope import Cancelled, DeadlineExceeded, Scope, limits, nap
-from cvl.spec import Resource
 
 T = TypeVar("T")
 

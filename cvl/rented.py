@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cvl import identity
-from cvl.errors import (
+from cvl.core import identity
+from cvl.core.errors import (
     AuthError,
     CvlError,
     Elsewhere,
@@ -16,15 +16,15 @@ from cvl.errors import (
     HostKeyError,
     NotReady,
 )
+from cvl.core.interfaces import Cloud
+from cvl.core.scope import Scope
+from cvl.core.spec import Cause, ExitStatus, LogChunk, Resource, ended
+from cvl.core.staging import not_taken
 from cvl.keys import RunKeys
-from cvl.provider import Cloud
 from cvl.release import UNSEEN
 from cvl.remote.far import FarSide
-from cvl.remote.incoming import not_taken
 from cvl.remote.job import RemoteJob
 from cvl.runlog import run_folder
-from cvl.scope import Scope
-from cvl.spec import Cause, ExitStatus, LogChunk, Resource, ended
 from cvl.transports.openssh import OpenSSH
 
 CONNECT_LIMIT = 8.0

@@ -11,8 +11,8 @@ import re
 import stat
 from pathlib import Path
 
-from cvl.paths import private, private_file, replace_file, state_dir
-from cvl.spec import LogChunk
+from cvl.core.paths import private, private_file, replace_file, state_dir
+from cvl.core.spec import LogChunk
 
 MOST = 1 << 20
 """Bytes that our two marks may have."""

@@ -14,18 +14,18 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from cvl import blind, engine
+from cvl.core.errors import FetchError, LedgerError, said
+from cvl.core.interfaces import Provider
+from cvl.core.paths import ledger_file
+from cvl.core.process import me
+from cvl.core.scope import Scope
+from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
 from cvl.drive import STOP_LIMIT, Drive
-from cvl.errors import FetchError, LedgerError, said
 from cvl.guardian import FOLLOW, GONE, LATE, RELEASE
 from cvl.leases import room_of
 from cvl.ledger import Ledger, Run, RunState
 from cvl.options import Options
-from cvl.paths import ledger_file
-from cvl.process import me
-from cvl.provider import Provider
 from cvl.runners import reopen
-from cvl.scope import Scope
-from cvl.spec import FETCH_LIMIT, GRACE, Cause
 from cvl.terminal import say
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
 """The only place that makes lines of ours; `screen.py` puts them where there is room for them.
 
-Whatever a line holds may have come from outside, so each is cleaned here: of secrets (`hidden.py`)
-and of what acts on a terminal (`visible.py`). None fails because the terminal's encoding lacks a
-character. Lines for a person and for a pipe are the same. JSON is exact: it escapes by itself.
+Whatever a line holds may have come from outside, so each is cleaned here: of secrets
+(`core/secrets.py`) and of what acts on a terminal (`core/printable.py`). None fails because the
+terminal's encoding lacks a character. Lines for a person and for a pipe are the same. JSON is
+exact: it escapes by itself.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from cvl.errors import NotAgreed, UsageError
-from cvl.hidden import clean
-from cvl.octets import UTF8, everywhere, seen
+from cvl.core.errors import NotAgreed, UsageError
+from cvl.core.octets import UTF8, everywhere, seen
+from cvl.core.printable import LINE, many_lines, one_line
+from cvl.core.secrets import clean
 from cvl.screen import SCREEN
-from cvl.visible import LINE, many_lines, one_line
 
 YES, NO = frozenset({"y", "yes"}), frozenset({"n", "no", ""})
 CELL = 256

@@ -16,8 +16,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from cvl.core.secrets import leave_no_core
 from cvl.guardian import DONE, GONE, KEEP, LATE, LIMIT, RELEASE
-from cvl.hidden import leave_no_core
 
 if TYPE_CHECKING:
     from cvl.ledger import Ledger
@@ -126,9 +126,9 @@ def main(run_id: str) -> int:
 
     Without the keys, which the client sends first, nothing can be ended: 1, for who has them to do.
     """
+    from cvl.core.paths import ledger_file
+    from cvl.core.process import me
     from cvl.ledger import Ledger
-    from cvl.paths import ledger_file
-    from cvl.process import me
 
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -156,7 +156,7 @@ def main(run_id: str) -> int:
 
 def kept(ears: Ears, ledger: Ledger, run_id: str) -> str:
     """Wait until the limit, until told to release, or until somebody else has ended the run."""
-    from cvl.errors import LedgerError
+    from cvl.core.errors import LedgerError
 
     while not ears.hurried and ears.left() != 0:
         with suppress(LedgerError):

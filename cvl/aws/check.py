@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from cvl.aws.order import Order
 from cvl.aws.refusals import Denied, Missing
 from cvl.aws.session import Account
-from cvl.errors import CvlError, Rejected, UsageError
-from cvl.scope import Scope
+from cvl.core.errors import CvlError, Rejected, UsageError
+from cvl.core.scope import Scope
 
 TRUSTED = re.compile(r"sagemaker\.|(?<![^'\"])\*(?![^'\"])")
 """What a trust policy holds that lets SageMaker in, or everybody."""

@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cvl.dial.proxies import proxy_for
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
+from cvl.core.http.proxies import proxy_for
 
 CREDENTIALS = "https://sts.amazonaws.com"
 NAMES = ("https_proxy", "http_proxy", "all_proxy", "no_proxy")

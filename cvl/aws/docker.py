@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Self
 
-from cvl.errors import CvlError, MissingTool
-from cvl.scope import Bell, Scope
+from cvl.core.errors import CvlError, MissingTool
+from cvl.core.scope import Bell, Scope
 
 TAIL = 12
 """Last lines of a failed command that are told."""

@@ -14,10 +14,10 @@ from pathlib import Path
 from cvl.aws.docker import Docker
 from cvl.aws.registry import Registry
 from cvl.container.contents import REPO, WORKSPACE, Contents, write_tar
-from cvl.digest import blake2b
-from cvl.errors import UsageError
-from cvl.octets import octets
-from cvl.scope import Scope
+from cvl.core.digest import blake2b
+from cvl.core.errors import UsageError
+from cvl.core.octets import octets
+from cvl.core.scope import Scope
 
 BUILD_LIMIT = 4 * 3600.0
 PLATFORM = "linux/amd64"

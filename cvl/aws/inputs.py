@@ -11,13 +11,13 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
-from cvl import outside
 from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing
 from cvl.aws.session import Account
-from cvl.errors import Unreachable, UsageError
-from cvl.octets import octets
-from cvl.spec import RUN_ID, JobSpec, Resource
+from cvl.core import replies
+from cvl.core.errors import Unreachable, UsageError
+from cvl.core.octets import octets
+from cvl.core.spec import RUN_ID, JobSpec, Resource
 
 KIND = "s3-input"
 FOLDER = "cvl-input"
@@ -189,5 +189,5 @@ def _resource(account: Account, output: Place, job: str, key: str) -> Resource |
         id=str(place_of(output, job)),
         run_id=run_id,
         owner=marks.get("cvl-owner", ""),
-        deadline=outside.deadline(deadline),
+        deadline=replies.deadline(deadline),
     )

@@ -15,13 +15,13 @@ from cvl.aws.logs import Ending, LogReader
 from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing
 from cvl.aws.session import Account, Reply
-from cvl.errors import AuthError, CvlError, LostContact, Rejected, Unreachable, UsageError
-from cvl.identity import noted
+from cvl.core.errors import AuthError, CvlError, LostContact, Rejected, Unreachable, UsageError
+from cvl.core.identity import noted
+from cvl.core.scope import Scope, Tell, silent
+from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
+from cvl.core.units import priced, variable
 from cvl.leases import cost
 from cvl.nodes import first_failed
-from cvl.scope import Scope, Tell, silent
-from cvl.spec import Cause, ExitStatus, LogChunk, ended
-from cvl.units import priced, variable
 
 OVER = frozenset({"Completed", "Failed", "Stopped", "Deleted"})
 """The states after which nothing is billed; one that is not here is going on."""

@@ -8,15 +8,15 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from cvl import outside
 from cvl.aws.inputs import FOLDER, PREFIX, remove
 from cvl.aws.job import OVER, tags_of
 from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing, Taken
 from cvl.aws.session import Account
-from cvl.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
-from cvl.scope import DeadlineExceeded, Scope
-from cvl.spec import Resource
+from cvl.core import replies
+from cvl.core.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
+from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.spec import Resource
 
 KIND = "training-job"
 OLDEST = timedelta(days=31)
@@ -74,7 +74,7 @@ def found(account: Account) -> Iterator[Resource]:
         listed = page.get("TrainingJobSummaries")
         if not isinstance(listed, list):  # an empty object would pass for an empty list
             raise Unreachable("SageMaker's list of jobs makes no sense")
-        yield from outside.read(KIND, listed, partial(_ours, account))
+        yield from replies.read(KIND, listed, partial(_ours, account))
         if not page.get("NextToken"):  # a page may be empty and not the last
             return
         more = {"NextToken": page["NextToken"]}
@@ -95,16 +95,16 @@ def _arn(account: Account, name: str) -> str:
     return str(found["TrainingJobArn"])
 
 
-def _ours(account: Account, each: outside.Entry) -> Resource | None:
+def _ours(account: Account, each: replies.Entry) -> Resource | None:
     """Return a job that bears a name of ours and, while it goes on, our tag.
 
     What keeps its tags from us is only known by its name: enough to see it gone.
     """
-    name, arn = outside.text(each.get("TrainingJobName")), outside.text(each.get("TrainingJobArn"))
-    run_id = outside.run_id(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else ""
+    name, arn = replies.text(each.get("TrainingJobName")), replies.text(each.get("TrainingJobArn"))
+    run_id = replies.run_id(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else ""
     if not run_id:
-        return None if name else outside.unreadable(KIND, arn)
-    state = outside.text(each.get("TrainingJobStatus"))
+        return None if name else replies.unreadable(KIND, arn)
+    state = replies.text(each.get("TrainingJobStatus"))
     job = Resource(kind=KIND, name=name, id=arn, run_id=run_id, note=state)
     return replace(job, alive=False) if state in OVER else _tagged(account, job)
 
@@ -118,5 +118,5 @@ def _tagged(account: Account, job: Resource) -> Resource | None:
         return replace(job, proven=False)
     if tags.get("cvl-run") != job.run_id:
         return None
-    due = outside.deadline(tags.get("cvl-deadline"))
+    due = replies.deadline(tags.get("cvl-deadline"))
     return replace(job, owner=tags.get("cvl-owner", ""), deadline=due)

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from cvl.aws import dialling
 from cvl.aws.program import Asked
 from cvl.aws.refusals import boundary
-from cvl.bounded import bounded
-from cvl.errors import AuthError
-from cvl.hidden import key
-from cvl.scope import DeadlineExceeded, Scope
+from cvl.core.bounded import bounded
+from cvl.core.errors import AuthError
+from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.secrets import key
 
 T = TypeVar("T")
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from cvl.aws.refusals import Missing
 from cvl.aws.session import Account
-from cvl.errors import Rejected
-from cvl.octets import utf8
-from cvl.spec import LogChunk
-from cvl.values import dataclass
+from cvl.core.errors import Rejected
+from cvl.core.frozen import dataclass
+from cvl.core.octets import utf8
+from cvl.core.spec import LogChunk
 
 MOST = ((1 << 18) - 26, (1 << 20) - 26)
 """Bytes that one event takes: 256 KB and, since 2025, 1 MB, where it is counted as 26 more."""

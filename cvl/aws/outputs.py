@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from cvl.again import PASSING, steadily
 from cvl.aws.place import Place
 from cvl.aws.refusals import Missing, boundary
 from cvl.aws.session import Account
-from cvl.errors import AuthError, BrokenOff, CvlError, FetchError
+from cvl.core.errors import AuthError, BrokenOff, CvlError, FetchError
+from cvl.core.retry import PASSING, steadily
+from cvl.core.scope import Scope
+from cvl.core.staging import incoming, landing_in, not_taken
+from cvl.core.units import size
 from cvl.remote.archive import land_archive
-from cvl.remote.incoming import incoming, landing_in, not_taken
 from cvl.remote.inert import told
 from cvl.remote.landing import NOTHING, Landed
 from cvl.remote.report import report
 from cvl.remote.results import Changed
 from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member
-from cvl.scope import Scope
-from cvl.units import size
 
 BLOCK = 1 << 20
 MAY_PASS = (*PASSING, AuthError)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from cvl.aws.session import Account
-from cvl.errors import UsageError
-from cvl.values import dataclass
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
 
 FORM = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?\Z")
 

@@ -9,10 +9,10 @@ from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 
 from cvl.aws.session import Account
-from cvl.digest import blake2b
-from cvl.errors import CvlError
-from cvl.octets import octets
-from cvl.paths import private, replace_file, state_dir
+from cvl.core.digest import blake2b
+from cvl.core.errors import CvlError
+from cvl.core.octets import octets
+from cvl.core.paths import private, replace_file, state_dir
 
 SERVICE = "AmazonSageMaker"
 PLACES = {"eu": "eu-central-1", "ap": "ap-south-1"}

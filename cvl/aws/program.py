@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from subprocess import TimeoutExpired
 from typing import Any
 
-from cvl import outside
-from cvl.errors import AuthError
-from cvl.transports import leash
+from cvl.core import child_process, replies
+from cvl.core.errors import AuthError
 
 LIMIT = 60.0
 """Seconds that it may take; it may ask somebody."""
@@ -39,7 +38,7 @@ class Asked:
         self._name = argv[0]
         terminal = bool(sys.stdin and sys.stdin.isatty())
         try:
-            self._process = leash.asked(argv, terminal=terminal)
+            self._process = child_process.asked(argv, terminal=terminal)
         except (OSError, ValueError) as error:
             raise self._failed(getattr(error, "strerror", None) or str(error)) from error
         self.returncode = 0
@@ -50,7 +49,7 @@ class Asked:
         try:
             self._hear(out, words)
         finally:
-            leash.dismissed(self._process)
+            child_process.dismissed(self._process)
         if self._process.returncode:
             raise self._failed(_last(words) or f"it ended with {self._process.returncode}")
         if not _is_object(bytes(out)):
@@ -88,7 +87,7 @@ class Asked:
 
 def _is_object(out: bytes) -> bool:
     try:
-        return isinstance(outside.parsed(out), dict)
+        return isinstance(replies.parsed(out), dict)
     except ValueError:
         return False
 

@@ -18,15 +18,15 @@ from cvl.aws.place import Place
 from cvl.aws.refusals import EXTRA
 from cvl.aws.session import Account
 from cvl.container.contents import Contents, contents_of, write_tar
-from cvl.errors import CvlError, explained
-from cvl.extras import lacking
+from cvl.core.errors import CvlError, explained
+from cvl.core.extras import lacking
+from cvl.core.paths import ledger_file
+from cvl.core.request_template import Merged
+from cvl.core.scope import Scope, Tell, silent
+from cvl.core.spec import EMPTY, JobSpec, Plan, Quote, Resource
+from cvl.core.units import priced
 from cvl.leases import HOUR, Leases, cost
 from cvl.ledger import Ledger
-from cvl.paths import ledger_file
-from cvl.scope import Scope, Tell, silent
-from cvl.spec import EMPTY, JobSpec, Plan, Quote, Resource
-from cvl.template import Merged
-from cvl.units import priced
 
 LAYERS = (
     "SageMaker itself, at MaxRuntimeInSeconds, whatever becomes of this machine",

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from cvl import outside
-from cvl.errors import (
+from cvl.core import replies
+from cvl.core.errors import (
     LONGEST,
     AuthError,
     CvlError,
@@ -21,8 +21,8 @@ from cvl.errors import (
     UsageError,
     used_up,
 )
-from cvl.extras import needed
-from cvl.scope import Cancelled, DeadlineExceeded
+from cvl.core.extras import needed
+from cvl.core.scope import Cancelled, DeadlineExceeded
 
 EXTRA = "aws"
 
@@ -168,17 +168,17 @@ def _words(error: Exception) -> str:
 
 
 def _answered(error: Any, place: str) -> CvlError:
-    details = outside.entry(error.response.get("Error"))
+    details = replies.entry(error.response.get("Error"))
     code, message = str(details.get("Code", "")), str(details.get("Message", "")).strip()[:LONGEST]
-    reply = outside.entry(error.response.get("ResponseMetadata"))
-    found, headers = reply.get("HTTPStatusCode", 0), outside.entry(reply.get("HTTPHeaders"))
+    reply = replies.entry(error.response.get("ResponseMetadata"))
+    found, headers = reply.get("HTTPStatusCode", 0), replies.entry(reply.get("HTTPHeaders"))
     status = found if isinstance(found, int) else 0
     text = f"{place}{code}: {message}" if message else f"{place}{code}"
     stem = code.removesuffix("Exception")
     if stem in PASSING or status == BUSY or status >= SERVER:
         busy = Unreachable(text)
         busy.answered = True
-        busy.wait = outside.retry_after(headers.get("retry-after"), headers.get("date"))
+        busy.wait = replies.retry_after(headers.get("retry-after"), headers.get("date"))
         return busy
     if stem in CREDENTIALS or code == WORDLESS:
         return AuthError(text, LOGIN)

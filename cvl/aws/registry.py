@@ -13,17 +13,17 @@ from dataclasses import field
 from pathlib import Path
 from typing import IO
 
-from cvl import outside
-from cvl.again import attempts
 from cvl.aws.docker import Docker
 from cvl.aws.refusals import EXTRA, Missing, Taken
 from cvl.aws.session import Account
-from cvl.encrypted import is_here
-from cvl.errors import CvlError, Unreachable
-from cvl.hidden import learn
-from cvl.paths import replace_file
-from cvl.scope import Scope, SystemClock
-from cvl.values import dataclass
+from cvl.core import replies
+from cvl.core.errors import CvlError, Unreachable
+from cvl.core.frozen import dataclass
+from cvl.core.http.secure_url import is_here
+from cvl.core.paths import replace_file
+from cvl.core.retry import attempts
+from cvl.core.scope import Scope, SystemClock
+from cvl.core.secrets import learn
 
 REPOSITORY = "cvl"
 MANIFESTS = (
@@ -143,7 +143,7 @@ def _opened(account: Account, uri: str) -> Registry:
 
 
 def _answers(url: str, basic: str) -> bool:
-    from cvl.dial.pool import pool
+    from cvl.core.http.pool import pool
 
     headers = {"Authorization": f"Basic {basic}", "Accept": MANIFESTS}
     made = pool(EXTRA, limits=(ASK_LIMIT, ASK_LIMIT), retries=False)
@@ -153,7 +153,7 @@ def _answers(url: str, basic: str) -> bool:
         reply = made.request("HEAD", url, headers=headers, redirect=False)
         if reply.status in BUSY:
             busy = Unreachable(f"the registry answered {reply.status}")
-            busy.wait = outside.asked_to_wait(reply.headers)
+            busy.wait = replies.asked_to_wait(reply.headers)
             raise busy
         return int(reply.status)
 
@@ -181,7 +181,7 @@ def _private_config() -> Iterator[Mapping[str, str]]:
 
 def _settings(file: Path) -> dict[str, object]:
     try:
-        found = outside.entry(outside.parsed(file.read_bytes()))
+        found = replies.entry(replies.parsed(file.read_bytes()))
     except (OSError, ValueError):  # the docker here says what is wrong with it, or goes on too
         return {}
     return {key: found[key] for key in KEYS if key in found}

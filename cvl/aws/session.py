@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from cvl.again import attempts
 from cvl.aws import dialling, login
 from cvl.aws.refusals import EXTRA, boundary
-from cvl.encrypted import address
-from cvl.errors import AuthError, CvlError, Unreachable, UsageError
-from cvl.extras import loading, needed
-from cvl.octets import readable
-from cvl.outside import http_date
-from cvl.scope import Clock, SystemClock
+from cvl.core.errors import AuthError, CvlError, Unreachable, UsageError
+from cvl.core.extras import loading, needed
+from cvl.core.http.secure_url import address
+from cvl.core.octets import readable
+from cvl.core.replies import http_date
+from cvl.core.retry import attempts
+from cvl.core.scope import Clock, SystemClock
 
 Reply = Mapping[str, Any]
 

@@ -10,10 +10,10 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from cvl import template
 from cvl.aws.session import Account
-from cvl.errors import UsageError
-from cvl.template import Merged, Rules, Template, Where
+from cvl.core import request_template
+from cvl.core.errors import UsageError
+from cvl.core.request_template import Merged, Rules, Template, Where
 
 _DEADLINE = "--timeout sets it: it is the deadline that SageMaker itself keeps"
 _FOUND = "what cvl makes is found again, and ended, by it"
@@ -54,7 +54,7 @@ def under(request: Mapping[str, Any], found: Template | None, account: Account) 
 
     Raises `UsageError`, and what `Account.client` raises.
     """
-    merged = template.merged(request, found, RULES)
+    merged = request_template.merged(request, found, RULES)
     if found:
         _check(merged.value, found, account)
     return merged

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cvl import identity
 from cvl.aws.refusals import LOGIN
 from cvl.aws.session import Account
-from cvl.errors import Rejected, Unreachable
+from cvl.core import identity
+from cvl.core.errors import Rejected, Unreachable
 
 SERVICE = "sagemaker"
 

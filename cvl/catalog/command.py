@@ -10,9 +10,9 @@ from cvl.catalog.example import Example
 from cvl.catalog.image import image_for
 from cvl.catalog.match import fold
 from cvl.catalog.preset import Preset
-from cvl.errors import NotFound, UsageError
-from cvl.spec import Build
-from cvl.values import dataclass
+from cvl.core.errors import NotFound, UsageError
+from cvl.core.frozen import dataclass
+from cvl.core.spec import Build
 
 _PLACES_ARGS = re.compile(r"\$(?:[@*0-9]|\{[@*0-9])")
 

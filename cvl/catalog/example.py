@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 from cvl.catalog.preset import Preset, Say, is_false, read_presets, texts
 from cvl.catalog.root import TYPES
-from cvl.spec import Needs
-from cvl.values import dataclass
+from cvl.core.frozen import dataclass
+from cvl.core.spec import Needs
 
 READMES = ("README.md", "README.rst", "README.txt", "README", "readme.md", "Readme.md")
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)")

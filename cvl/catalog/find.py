@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cvl import trust
 from cvl.catalog.example import Example
 from cvl.catalog.index import Catalog, load, load_one
 from cvl.catalog.match import fold, match, suggest, tidy
 from cvl.catalog.root import FILE, TYPES, Lookup, find_root, own_root
-from cvl.errors import Ambiguous, NotFound, UsageError
+from cvl.core import trust
+from cvl.core.errors import Ambiguous, NotFound, UsageError
 
 
 def find(query: str, lookup: Lookup) -> Example:

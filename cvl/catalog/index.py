@@ -15,8 +15,8 @@ from pathlib import Path
 
 from cvl.catalog.example import Example, Problem, read_example
 from cvl.catalog.root import FILE, walk
-from cvl.octets import UTF8
-from cvl.paths import private, replace_file
+from cvl.core.octets import UTF8
+from cvl.core.paths import private, replace_file
 
 _FORMAT = 1
 LIMIT = 1 << 20
@@ -110,7 +110,7 @@ def _said_before(keys: tuple[str, ...], text: str) -> None:
 
 
 def _parse(root: Path, path: str, status: os.stat_result) -> _Entry:
-    from cvl.catalog.document import parse
+    from cvl.core.yaml_document import parse
 
     document = parse(_bytes(root / path / FILE, status))
     data, lines, notes = document.data, document.lines, list(document.notes)

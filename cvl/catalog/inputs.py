@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from cvl.catalog.preset import PathArg, Preset
-from cvl.values import dataclass
+from cvl.core.frozen import dataclass
 
 ELSEWHERE = "cvl-inputs"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from types import MappingProxyType
 
-from cvl.values import dataclass
+from cvl.core.frozen import dataclass
 
 Say = Callable[[tuple[str, ...], str], None]
 """Takes the keys of a place in the file, and what is wrong there."""

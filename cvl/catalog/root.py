@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
 
-from cvl import trust
-from cvl.errors import UsageError
-from cvl.values import dataclass
+from cvl.core import trust
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
 
 FILE = "example.yaml"
 TYPES: Mapping[str, str] = {"examples": "example", "benchmarks": "benchmark"}

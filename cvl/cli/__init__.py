@@ -15,7 +15,7 @@ from types import MappingProxyType
 import click
 
 from cvl import __version__
-from cvl.errors import CvlError
+from cvl.core.errors import CvlError
 
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -105,7 +105,7 @@ def cvl(ctx: click.Context) -> None:
 
 def _alone(command: str | None) -> None:
     """See that what is ours is only ours. Raises `NotOurs`, but not for what ends something."""
-    from cvl.privacy import NotOurs, secured
+    from cvl.core.privacy import NotOurs, secured
 
     try:
         for line in secured():
@@ -155,7 +155,7 @@ def _package(error: Exception) -> CvlError | None:
     """Return what an import that failed means to the user, None for anything else."""
     if not isinstance(error, ImportError):
         return None
-    from cvl.extras import understood
+    from cvl.core.extras import understood
 
     return understood(error)
 

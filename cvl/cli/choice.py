@@ -8,7 +8,7 @@ import click
 
 from cvl.cli.options import parameters
 from cvl.cli.settings import settings
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 from cvl.runners import BUILT_IN, load
 
 HOST_FLAGS = {"ssh": "ssh", "docker": "docker"}

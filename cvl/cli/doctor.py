@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from cvl import holes
-from cvl.errors import CvlError
-from cvl.extras import lacking
-from cvl.provider import Transport
-from cvl.scope import Scope, Tell, silent
+from cvl.core.errors import CvlError
+from cvl.core.extras import lacking
+from cvl.core.interfaces import Transport
+from cvl.core.scope import Scope, Tell, silent
 from cvl.terminal import show, show_json
 
 SEARCH = """
@@ -108,7 +108,7 @@ def lines(finding: Finding) -> list[str]:
 
 def here() -> Iterator[Finding]:
     """Look at this machine."""
-    from cvl.paths import state_dir
+    from cvl.core.paths import state_dir
 
     state = state_dir()
     parent = next(folder for folder in (state, *state.parents) if folder.exists())
@@ -250,7 +250,7 @@ def there(host: str) -> Iterator[Finding]:
 
 def asked(transport: Transport, tell: Tell = silent) -> dict[str, str]:
     """Return what the host says of itself; `tell` hears when that takes long. `HostError`."""
-    from cvl.errors import Silent, Unreachable
+    from cvl.core.errors import Silent, Unreachable
     from cvl.remote.far import FarSide
 
     far = FarSide(transport)
@@ -267,7 +267,7 @@ def asked(transport: Transport, tell: Tell = silent) -> dict[str, str]:
 
 def facts_of(said: bytes, where: str) -> dict[str, str]:
     """Return the facts that SEARCH has found, "" for one that is not told. Raises `Unreadable`."""
-    from cvl.errors import Unreadable
+    from cvl.core.errors import Unreadable
     from cvl.remote.record import shown
 
     facts = dict.fromkeys(FACTS, "")

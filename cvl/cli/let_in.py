@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cvl.bounded import bounded
-from cvl.errors import AuthError, CvlError, MissingTool, UsageError
+from cvl.core.bounded import bounded
+from cvl.core.errors import AuthError, CvlError, MissingTool, UsageError
+from cvl.core.interfaces import Execution
+from cvl.core.scope import DeadlineExceeded, Scope, Tell
 from cvl.ledger import Run
-from cvl.provider import Execution
 from cvl.runners import load
-from cvl.scope import DeadlineExceeded, Scope, Tell
 
 LIMIT = 90.0
 """Seconds in which a login is one: a program that gives credentials has 60 of them."""

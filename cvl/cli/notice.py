@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from cvl.paths import ledger_file, no_file
+from cvl.core.paths import ledger_file, no_file
 from cvl.terminal import say
 
 QUERY = "SELECT 1 FROM leases WHERE state <> 'released' LIMIT 1"
@@ -31,7 +31,7 @@ def open_leases() -> str:
     path = ledger_file()
     if not path.exists() or no_file(path.resolve()) or not _any_open(path.resolve()):
         return ""
-    from cvl.errors import LedgerError
+    from cvl.core.errors import LedgerError
     from cvl.ledger import Ledger
     from cvl.reap import price
 

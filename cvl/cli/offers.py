@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import click
 
+from cvl.core.interfaces import Offer
 from cvl.offers import hourly
-from cvl.provider import Offer
 from cvl.terminal import show_json, show_table
 
 

@@ -13,9 +13,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
+from cvl.core.frozen import dataclass
+from cvl.core.spec import EMPTY
 from cvl.runners import Runner
-from cvl.spec import EMPTY
-from cvl.values import dataclass
 
 GIVEN = frozenset({"self", "example", "preset", "args", "command"})
 """Parameters that stand on the command line without an option."""
@@ -130,8 +130,8 @@ class Duration(click.ParamType[float]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        from cvl.errors import UsageError
-        from cvl.units import duration
+        from cvl.core.errors import UsageError
+        from cvl.core.units import duration
 
         try:
             return value if isinstance(value, float) else duration(str(value))
@@ -145,7 +145,7 @@ class Grace(Duration):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        from cvl.units import is_zero
+        from cvl.core.units import is_zero
 
         return 0.0 if is_zero(str(value)) else super().convert(value, param, ctx)
 
@@ -158,8 +158,8 @@ class DecimalType(click.ParamType[Decimal]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> Decimal:
-        from cvl.errors import UsageError
-        from cvl.units import money
+        from cvl.core.errors import UsageError
+        from cvl.core.units import money
 
         try:
             return value if isinstance(value, Decimal) else money(str(value))

@@ -8,12 +8,12 @@ from typing import Any
 
 from cvl.cli.notice import notify
 from cvl.console import Console
-from cvl.errors import explained
-from cvl.spec import Plan
+from cvl.core.errors import explained
+from cvl.core.printable import one_line
+from cvl.core.spec import Plan
+from cvl.core.units import priced
 from cvl.terminal import agree as agree_to
 from cvl.terminal import say, show, show_exact, show_json, show_text
-from cvl.units import priced
-from cvl.visible import one_line
 
 
 class Planned(Exception):

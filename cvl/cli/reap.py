@@ -10,11 +10,11 @@ from threading import Thread
 import click
 
 from cvl import reap as reaping
-from cvl.bounded import bounded
 from cvl.cli.survey import LOOK_LIMIT, Survey
 from cvl.config import Config
 from cvl.console import Console
-from cvl.errors import (
+from cvl.core.bounded import bounded
+from cvl.core.errors import (
     AuthError,
     Blocked,
     CvlError,
@@ -26,17 +26,17 @@ from cvl.errors import (
     UsageError,
     explained,
 )
-from cvl.hidden import whole
+from cvl.core.interfaces import Provider
+from cvl.core.parallel import together
+from cvl.core.paths import ledger_file
+from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.secrets import whole
+from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run, RunState
-from cvl.paths import ledger_file
 from cvl.places import places
-from cvl.provider import Provider
 from cvl.reap import Finding
 from cvl.runners import reopen
-from cvl.scope import DeadlineExceeded, Scope
-from cvl.spec import Resource
 from cvl.terminal import agree, show, show_json, show_text
-from cvl.together import together
 
 END_LIMIT = 3600.0
 """Seconds that all the ending may take: its fetching and releasing have limits of their own."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from cvl.console import Console
-from cvl.errors import AuthError, HostKeyError, Unreachable, explained
+from cvl.core.errors import AuthError, HostKeyError, Unreachable, explained
+from cvl.core.scope import Scope
 from cvl.ledger import Ledger, Run
 from cvl.runners import reopen
-from cvl.scope import Scope
 from cvl.terminal import show
 
 NO_HOST = (Unreachable, HostKeyError, AuthError)

@@ -12,13 +12,13 @@ from pathlib import Path
 from subprocess import run
 from textwrap import dedent
 
-from cvl.encrypted import address
-from cvl.errors import CvlError, UsageError
+from cvl.core.errors import CvlError, UsageError
+from cvl.core.http.secure_url import address
+from cvl.core.octets import octets
+from cvl.core.paths import anchored, config_dir, private, replace_file
+from cvl.core.privacy import trouble
+from cvl.core.secrets import key
 from cvl.guardian import environment
-from cvl.hidden import key
-from cvl.octets import octets
-from cvl.paths import anchored, config_dir, private, replace_file
-from cvl.privacy import trouble
 
 MARK = "# cvl reap"
 KEPT = (

@@ -9,8 +9,8 @@ import click
 
 from cvl.catalog import Example, Lookup, build_of, find, find_preset, image_of, needs_of, resolve
 from cvl.cli.settings import configured_root, settings
-from cvl.errors import CvlError
-from cvl.octets import dumped, loaded
+from cvl.core.errors import CvlError
+from cvl.core.octets import dumped, loaded
 from cvl.remote.abroad import Answered
 from cvl.terminal import show_exact
 

@@ -15,11 +15,11 @@ from cvl.cli.plan import Planned, agreement, show_plan
 from cvl.cli.settings import configured_root, read_as, settings
 from cvl.cli.variables import environment
 from cvl.console import Console
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
+from cvl.core.units import duration, minutes, money
 from cvl.runners import Runner, load
 from cvl.runners.common import Common
 from cvl.terminal import say_json, show
-from cvl.units import duration, minutes, money
 
 
 @click.command(
@@ -194,7 +194,7 @@ def seconds(params: Mapping[str, Any], found: config.Config) -> float | None:
 
 def final(status: Any) -> dict[str, object]:
     """Return `run --json`'s last object: the run as `ps --json` shows it."""
+    from cvl.core.paths import ledger_file
     from cvl.ledger import Ledger, ps_json
-    from cvl.paths import ledger_file
 
     return ps_json(Ledger(ledger_file()).find(status.run_id))

@@ -13,12 +13,12 @@ from signal import SIGTERM
 import click
 
 from cvl import engine
-from cvl.bounded import bounded
 from cvl.cli.let_in import see_let_in
 from cvl.cli.options import FilePath, Grace
 from cvl.cli.standing import told
 from cvl.console import Console
-from cvl.errors import (
+from cvl.core.bounded import bounded
+from cvl.core.errors import (
     AuthError,
     CvlError,
     Elsewhere,
@@ -31,20 +31,20 @@ from cvl.errors import (
     explained,
     said,
 )
+from cvl.core.interfaces import Execution
+from cvl.core.parallel import together
+from cvl.core.paths import ledger_file
+from cvl.core.process import Life, describe, life, parse
+from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.spec import FETCH_LIMIT, GRACE, Cause, ExitStatus
+from cvl.core.units import elapsed
 from cvl.ledger import Ledger, Run, RunState
 from cvl.news import undriven
-from cvl.paths import ledger_file
-from cvl.process import Life, describe, life, parse
-from cvl.provider import Execution
 from cvl.remote.visitors import find, foreign
 from cvl.runlog import RunLog, run_folder
 from cvl.runners import BUILT_IN, reopen
-from cvl.scope import DeadlineExceeded, Scope
 from cvl.screen import SCREEN
-from cvl.spec import FETCH_LIMIT, GRACE, Cause, ExitStatus
 from cvl.terminal import complain
-from cvl.together import together
-from cvl.units import elapsed
 
 CHUNK = 1 << 18
 CALL_OFF_LIMIT = 300.0

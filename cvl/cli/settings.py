@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cvl import config
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 
 
 def settings() -> config.Config:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from threading import Timer
 
 from cvl.console import Console
+from cvl.core.process import Life, describe, life
 from cvl.ledger import Run, RunState
-from cvl.process import Life, describe, life
 from cvl.remote.visitors import foreign
 
 AFTER = 1.0

@@ -9,15 +9,15 @@ from itertools import islice
 
 from cvl import reap as reaping
 from cvl.console import Console
-from cvl.errors import Elsewhere, explained
+from cvl.core.errors import Elsewhere, explained
+from cvl.core.interfaces import Reapable
+from cvl.core.parallel import as_they_come, together
+from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run
 from cvl.places import Known, Place, looked_everywhere
-from cvl.provider import Reapable
 from cvl.reap import Finding
 from cvl.release import named
 from cvl.runners import BUILT_IN, load
-from cvl.spec import Resource
-from cvl.together import as_they_come, together
 
 MOST_UNCLEAR = 20
 """Entries that nobody can read, as many as are told of one by one."""

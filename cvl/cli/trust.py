@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 
 from cvl import config, project
-from cvl import trust as store
 from cvl.cli.options import FilePath
 from cvl.config_file import FILE, content, layer
-from cvl.errors import CvlError, NotFound, UsageError
-from cvl.owners import believed
+from cvl.core import trust as store
+from cvl.core.errors import CvlError, NotFound, UsageError
+from cvl.core.file_owner import believed
 from cvl.project import Project, allowed, counts, display, items
 from cvl.terminal import agree, show
 

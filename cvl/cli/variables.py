@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cvl.errors import UsageError
-from cvl.hidden import whole
-from cvl.octets import own
+from cvl.core.errors import UsageError
+from cvl.core.octets import own
+from cvl.core.secrets import whole
 from cvl.runners.given import NAMES, is_name
 
 EXPORT = re.compile(r"\Aexport[ \t]+")

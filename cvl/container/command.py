@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cvl.catalog.script import script_text
-from cvl.errors import UsageError
-from cvl.octets import ESCAPE, own
-from cvl.spec import JobSpec
+from cvl.core.errors import UsageError
+from cvl.core.octets import ESCAPE, own
+from cvl.core.spec import JobSpec
 
 SHELL = frozenset({"bash", "sh"})
 ARGUMENTS = re.compile(r"\"\$(?:@|\{@\})\"|\$(?:@|\{@\})")

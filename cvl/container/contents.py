@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from cvl.paths import private, state_dir
+from cvl.core.frozen import dataclass
+from cvl.core.paths import private, state_dir
+from cvl.core.spec import Source
 from cvl.remote.far import Writable
 from cvl.remote.hashes import Entry
 from cvl.remote.payload import OLDEST, tree_pieces
 from cvl.remote.selection import select
 from cvl.remote.tarstream import END, FILE, FOLDER, Member, header, padding
 from cvl.remote.tree import Tree
-from cvl.spec import Source
-from cvl.values import dataclass
 
 WORKSPACE, REPO = "workspace", "cvlization_repo"
 

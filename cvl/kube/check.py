@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from cvl.errors import Rejected
+from cvl.core.errors import Rejected
+from cvl.core.scope import Scope
+from cvl.core.spec import JobSpec
 from cvl.kube.client import Client, Object
 from cvl.kube.inside import installed
 from cvl.kube.order import Order
 from cvl.kube.refusals import Denied, Missing
-from cvl.scope import Scope
-from cvl.spec import JobSpec
 
 API = "authorization.k8s.io/v1"
 Right = tuple[str, str, str]

@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from cvl import outside
-from cvl.again import attempts
-from cvl.dial.pool import CONNECT_LIMIT
-from cvl.errors import AuthError, Rejected, Unreachable
-from cvl.http_trouble import reason
+from cvl.core import replies
+from cvl.core.errors import AuthError, Rejected, Unreachable
+from cvl.core.http.errors import reason
+from cvl.core.http.pool import CONNECT_LIMIT
+from cvl.core.octets import to_send
+from cvl.core.paths import absolutes
+from cvl.core.retry import attempts
+from cvl.core.scope import Clock, SystemClock
+from cvl.core.units import variable
 from cvl.kube import paths
 from cvl.kube.credentials import Headers
 from cvl.kube.door import Door, Doors
 from cvl.kube.kubeconfig import Access, configured
 from cvl.kube.refusals import understandable, understood
-from cvl.octets import to_send
-from cvl.paths import absolutes
-from cvl.scope import Clock, SystemClock
-from cvl.units import variable
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, Timeout
@@ -102,10 +102,10 @@ class Client:
         at = (access.server, access.data(access.cluster, "certificate-authority"))
         if at not in self._uids:  # another cluster may be at this address by now
             try:
-                found = outside.entry(ask("GET", paths.KUBE_SYSTEM, {}).get("metadata"))
+                found = replies.entry(ask("GET", paths.KUBE_SYSTEM, {}).get("metadata"))
             except Rejected:
                 found = {}
-            self._uids[at] = outside.text(found.get("uid"))
+            self._uids[at] = replies.text(found.get("uid"))
         return self._uids[at]
 
     def get(self, path: str, **query: str) -> Object:
@@ -121,7 +121,7 @@ class Client:
             if not isinstance(listed, list):
                 raise Unreachable("the API server's list makes no sense")
             yield from listed
-            if not (token := outside.text(outside.entry(page.get("metadata")).get("continue"))):
+            if not (token := replies.text(replies.entry(page.get("metadata")).get("continue"))):
                 return
             more = {"limit": "500", "continue": token}
         raise Unreachable("the API server's list has no end")
@@ -243,11 +243,11 @@ class Client:
     def _judge(self, response: BaseHTTPResponse) -> None:
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             error = understood(response.status, _read(response))
-            error.wait = outside.asked_to_wait(response.headers)
+            error.wait = replies.asked_to_wait(response.headers)
             raise error
 
     def _heard(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
-        if (now := outside.http_date(response.headers.get("Date"))) is not None:
+        if (now := replies.http_date(response.headers.get("Date"))) is not None:
             self._skew = now - time.time()
         return response
 
@@ -279,8 +279,8 @@ class Stream:
 
 def _read(response: BaseHTTPResponse) -> bytes:
     try:
-        return outside.taken(response.stream(BLOCK), LONGEST)
-    except outside.TooLong as error:
+        return replies.taken(response.stream(BLOCK), LONGEST)
+    except replies.TooLong as error:
         response.close()
         raise Unreachable(f"the API server answered {error}") from None
     except Exception as error:
@@ -289,7 +289,7 @@ def _read(response: BaseHTTPResponse) -> bytes:
 
 def _json(body: bytes) -> Object:
     try:
-        found = outside.parsed(body, VALUES)
+        found = replies.parsed(body, VALUES)
     except ValueError as error:
         raise Unreachable("the API server's answer makes no sense") from error
     if not isinstance(found, dict):

@@ -17,17 +17,17 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from cvl import outside
-from cvl.dial.tls import context as verified
-from cvl.encrypted import address
-from cvl.errors import AuthError, UsageError
-from cvl.hidden import key, learn
+from cvl.core import replies
+from cvl.core.errors import AuthError, UsageError
+from cvl.core.frozen import dataclass
+from cvl.core.http.secure_url import address
+from cvl.core.http.tls import context as verified
+from cvl.core.octets import shared, utf8
+from cvl.core.paths import replace_file
+from cvl.core.secrets import key, learn
 from cvl.kube import kubefile
 from cvl.kube.kubeconfig import Access
 from cvl.kube.plugin import LOGIN, ask
-from cvl.octets import shared, utf8
-from cvl.paths import replace_file
-from cvl.values import dataclass
 
 EARLY = 30.0
 """Seconds before its expiry from which a credential is renewed."""
@@ -186,7 +186,7 @@ def no_passphrase() -> str:
 
 def _legacy(provider: object) -> str:
     """Return the token that an auth-provider keeps in the kubeconfig, while it is good."""
-    kept = outside.entry(outside.entry(provider).get("config"))
+    kept = replies.entry(replies.entry(provider).get("config"))
     token = next((str(kept[name]) for name in LEGACY if kept.get(name)), "")
     if not token:
         raise UsageError(

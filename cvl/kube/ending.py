@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from cvl.core.frozen import dataclass
 from cvl.kube.log import Mark, Piece
-from cvl.values import dataclass
 
 LONG = 1 << 16
 """Bytes of one line after which it is shown in parts."""

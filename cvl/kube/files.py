@@ -13,11 +13,11 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from cvl.container.contents import Contents, write_tar
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
+from cvl.core.spec import JobSpec
+from cvl.core.units import size
 from cvl.kube.manifest import CODE, COLLECT, ENTRY, MOST_SECRET
-from cvl.spec import JobSpec
-from cvl.units import size
-from cvl.values import dataclass
 
 HERE = Path(__file__).parent
 MOST = 16 << 20

@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from cvl.errors import CvlError, Rejected
+from cvl.core.errors import CvlError, Rejected
+from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.kube import paths, pods
 from cvl.kube.client import Client, Object
 from cvl.kube.manifest import FIRST_KEY, FIRSTS, RUN_LABEL, file_secret
 from cvl.kube.refusals import Taken
-from cvl.scope import Cancelled, DeadlineExceeded, Scope
 
 NOTE_LIMIT, LOOK = 5.0, 0.1
 """Seconds that a launch waits for the pods of its Job, and between two looks."""

@@ -16,17 +16,17 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from cvl import outside
-from cvl.dial.pool import CONNECT_LIMIT, dialled
-from cvl.errors import AuthError, CvlError, Unreachable, used_up
-from cvl.extras import needed
-from cvl.http_trouble import reason
+from cvl.core import replies
+from cvl.core.errors import AuthError, CvlError, Unreachable, used_up
+from cvl.core.extras import needed
+from cvl.core.http.errors import reason
+from cvl.core.http.pool import CONNECT_LIMIT, dialled
+from cvl.core.octets import utf8
 from cvl.kube.client import EXTRA, Client
 from cvl.kube.credentials import Headers
 from cvl.kube.door import Door
 from cvl.kube.manifest import CONTAINER
 from cvl.kube.refusals import certificate_refused, understood
-from cvl.octets import utf8
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -160,7 +160,7 @@ def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str], *, read
             )
     except exceptions.InvalidStatus as error:
         refusal = understood(error.response.status_code, error.response.body or b"")
-        refusal.wait = outside.asked_to_wait(error.response.headers)
+        refusal.wait = replies.asked_to_wait(error.response.headers)
         raise refusal from error
     except CvlError:
         raise
@@ -198,18 +198,18 @@ def _judge(data: bytes, said: str) -> None:
     status = _status(data)
     if status.get("status") == "Success":
         return
-    causes = map(outside.entry, outside.entries(outside.entry(status.get("details")).get("causes")))
-    codes = [outside.text(each.get("message")) for each in causes if each.get("reason") == EXIT]
+    causes = map(replies.entry, replies.entries(replies.entry(status.get("details")).get("causes")))
+    codes = [replies.text(each.get("message")) for each in causes if each.get("reason") == EXIT]
     if codes and CODE.fullmatch(codes[0]):
         raise Failed(int(codes[0]), said)
     raise Unreachable(
-        f"the command could not be run: {outside.text(status.get('message')) or said}"
+        f"the command could not be run: {replies.text(status.get('message')) or said}"
     )
 
 
-def _status(data: bytes) -> outside.Entry:
+def _status(data: bytes) -> replies.Entry:
     """Return what the server says of a command's end, nothing where nobody can read it."""
     try:
-        return outside.entry(outside.parsed(data))
+        return replies.entry(replies.parsed(data))
     except ValueError:
         return {}

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from cvl.errors import (
+from cvl.core.errors import (
     AuthError,
     CvlError,
     FetchError,
@@ -21,7 +21,10 @@ from cvl.errors import (
     Unreachable,
     UsageError,
 )
-from cvl.identity import noted
+from cvl.core.identity import noted
+from cvl.core.scope import Scope, Tell, silent
+from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
+from cvl.core.units import variable
 from cvl.kube import pods, results, sidecars, whose
 from cvl.kube.client import Client, Object
 from cvl.kube.losses import UNSEEN
@@ -31,9 +34,6 @@ from cvl.kube.paths import jobs
 from cvl.kube.pods import Fate
 from cvl.kube.refusals import Denied, Missing, Taken
 from cvl.kube.watch import Look, Watch
-from cvl.scope import Scope, Tell, silent
-from cvl.spec import Cause, ExitStatus, LogChunk, ended
-from cvl.units import variable
 
 LOOK = variable("CVL_KUBE_LOOK", 0.5)
 """Seconds between two looks at a run's pods; six times that when nothing happens."""

@@ -15,11 +15,12 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from cvl import encrypted, outside
-from cvl.errors import UsageError
+from cvl.core import replies
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
+from cvl.core.http import secure_url
+from cvl.core.paths import absolute
 from cvl.kube import kubefile
-from cvl.paths import absolute
-from cvl.values import dataclass
 
 DEFAULT_FILE = "~/.kube/config"
 INSIDE = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -128,7 +129,7 @@ def _plain(server: str, name: str) -> str:
 
     Raises `UsageError` for what is none.
     """
-    encrypted.server(server, name)
+    secure_url.server(server, name)
     scheme, mark, rest = server.rstrip("/").partition("://")
     return f"{scheme.lower()}{mark}{rest}"
 
@@ -172,8 +173,8 @@ def _anchored(entry: Entry, kind: str, folder: Path) -> Entry:
     paths: Entry = {
         each: str(folder / entry[each]) for each in named if isinstance(entry[each], str)
     }
-    plugin = outside.entry(entry.get("exec")) if kind == "users" else {}
-    if "/" in (command := outside.text(plugin.get("command"))):
+    plugin = replies.entry(entry.get("exec")) if kind == "users" else {}
+    if "/" in (command := replies.text(plugin.get("command"))):
         paths = {**paths, "exec": {**plugin, "command": str(folder / command)}}
     return {**entry, **paths}
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cvl import outside
-from cvl.errors import UsageError
+from cvl.core import replies
+from cvl.core.errors import UsageError
 
 Entry = Mapping[str, Any]
 
@@ -36,10 +36,10 @@ def content(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
-            return outside.taken(_blocks(descriptor), LIMIT)
+            return replies.taken(_blocks(descriptor), LIMIT)
         finally:
             os.close(descriptor)
-    except outside.TooLong as error:
+    except replies.TooLong as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     except (OSError, ValueError) as error:  # a path may hold what no path can
         why = getattr(error, "strerror", None) or error
@@ -79,7 +79,7 @@ def read(path: Path) -> Mapping[str, Any]:
 
     Raises `UsageError`, with file and line.
     """
-    from cvl.catalog.document import EMPTY, parse
+    from cvl.core.yaml_document import EMPTY, parse
 
     found = parse(content(path), values=VALUES, text=LIMIT)
     if found.data is None:
@@ -198,7 +198,7 @@ def lists(value: object) -> Mapping[str, list[str]]:
 
 def extensions(value: object) -> list[Entry]:
     """Return what others keep in the file; what has no name is left out."""
-    return [each for each in outside.entries(value) if isinstance(each, dict)]
+    return [each for each in replies.entries(value) if isinstance(each, dict)]
 
 
 PLUGIN: Mapping[str, Reader] = {

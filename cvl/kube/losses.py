@@ -8,13 +8,13 @@ from dataclasses import replace
 from enum import Enum
 from typing import Final
 
-from cvl.errors import CvlError
+from cvl.core.errors import CvlError
+from cvl.core.spec import Cause
 from cvl.kube import disruption, paths, pods
 from cvl.kube.client import Client, Object
 from cvl.kube.firsts import Named
 from cvl.kube.pods import Fate
 from cvl.kube.refusals import Denied, Missing
-from cvl.spec import Cause
 
 UNSEEN = 3
 """Looks in a row that must miss something before it is gone."""

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
+from cvl.core.octets import plain, utf8
+from cvl.core.spec import JobSpec
 from cvl.kube.order import DAY, Order, hold, job_name, leave, lifetime, runtime
 from cvl.nodes import NODE_RANK, variables
-from cvl.octets import plain, utf8
-from cvl.spec import JobSpec
-from cvl.values import dataclass
 
 Made = dict[str, Any]
 

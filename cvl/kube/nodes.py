@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from queue import Empty, Full, Queue
 
+from cvl.core.scope import Tell
+from cvl.core.spec import LogChunk
 from cvl.kube import paths
 from cvl.kube.client import Client, Object
 from cvl.kube.ending import Ending
 from cvl.kube.log import Mark
 from cvl.kube.pods import over, started
 from cvl.kube.reader import News, Reader
-from cvl.scope import Tell
-from cvl.spec import LogChunk
 
 WAITING = 256
 """Pieces that are read ahead of whoever takes them."""

@@ -12,14 +12,14 @@ from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 
-from cvl import outside
-from cvl.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
+from cvl.core import replies
+from cvl.core.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
+from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.spec import Resource
 from cvl.kube import paths, pods, sidecars
 from cvl.kube.client import Client, Object
 from cvl.kube.manifest import DEADLINE, OWNER_LABEL, RUN_LABEL
 from cvl.kube.refusals import Denied, Missing, Taken
-from cvl.scope import DeadlineExceeded, Scope
-from cvl.spec import Resource
 
 JOB, SECRET, SERVICE, POD = "job", "secret", "service", "pod"
 KINDS: Mapping[str, str] = MappingProxyType({JOB: "Job", SECRET: "Secret", SERVICE: "Service"})
@@ -98,7 +98,7 @@ def found(client: Client, kind: str, namespaces: tuple[str, ...]) -> Iterator[Re
     for namespace in namespaces:
         uids = set()
         listed = list(client.items(collection(kind, namespace), labelSelector=RUN_LABEL))
-        for each in outside.read(kind, listed, partial(_seen, kind)):
+        for each in replies.read(kind, listed, partial(_seen, kind)):
             uids.add(each.id.rpartition("/")[2])
             yield each
         if kind == JOB:
@@ -113,7 +113,7 @@ def _seen(kind: str, each: Object) -> Resource | None:
 def _outlived(client: Client, namespace: str, uids: set[str]) -> Iterator[Resource]:
     """Yield the Jobs that are no more and whose pods still are: gone they are not."""
     listed = list(client.items(paths.core("pods", namespace), labelSelector=RUN_LABEL))
-    for each in outside.read(JOB, listed, partial(_job_of, uids)):
+    for each in replies.read(JOB, listed, partial(_job_of, uids)):
         uids.add(each.id.rpartition("/")[2])
         yield each
 
@@ -235,7 +235,7 @@ def _resource(kind: str, each: Object) -> Resource | None:
     meta = each["metadata"]
     labels, notes = meta.get("labels") or {}, meta.get("annotations") or {}
     run_id, due = str(labels.get(RUN_LABEL, "")), str(notes.get(DEADLINE, ""))
-    if not outside.run_id(run_id):
+    if not replies.run_id(run_id):
         return None
     return Resource(
         kind=kind,
@@ -243,7 +243,7 @@ def _resource(kind: str, each: Object) -> Resource | None:
         id=ident(each),
         run_id=run_id,
         owner=str(labels.get(OWNER_LABEL, "")),
-        deadline=outside.deadline(due),
+        deadline=replies.deadline(due),
         note="ending" if meta.get("deletionTimestamp") else "",
     )
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 
-from cvl.errors import UsageError
-from cvl.spec import JobSpec, Limits
-from cvl.template import Template
-from cvl.values import dataclass
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
+from cvl.core.request_template import Template
+from cvl.core.spec import JobSpec, Limits
 
 DAY = 86400
 NO_LIMIT = DAY

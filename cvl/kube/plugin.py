@@ -21,9 +21,9 @@ from contextlib import suppress
 from pathlib import PurePath
 from typing import IO, Any
 
-from cvl.errors import AuthError, MissingTool, UsageError
+from cvl.core import child_process
+from cvl.core.errors import AuthError, MissingTool, UsageError
 from cvl.kube.kubeconfig import Access
-from cvl.transports import leash
 
 SILENCE_LIMIT = 60.0
 """Seconds that it may take without a word."""
@@ -52,14 +52,14 @@ def ask(access: Access, hear: Callable[[str], None]) -> Mapping[str, Any]:
     terminal = _terminal(plugin, words[0])
     try:
         env = _environment(access, version, interactive=terminal)
-        process = leash.asked(words, terminal=terminal, env=env)
+        process = child_process.asked(words, terminal=terminal, env=env)
     except (OSError, ValueError) as error:  # a word may hold what none can
         raise _failed(words[0], getattr(error, "strerror", None) or str(error)) from error
     name = PurePath(words[0]).name
     try:
         out, said = _heard(process, words[0], lambda line: hear(f"{name}: {line}"))
     finally:
-        leash.dismissed(process)
+        child_process.dismissed(process)
     if process.returncode:
         raise _failed(words[0], said or f"it ended with {process.returncode}")
     return _status(out, version, words[0])

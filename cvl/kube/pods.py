@@ -13,11 +13,11 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from cvl.core.frozen import dataclass
+from cvl.core.spec import Cause
 from cvl.kube.client import Object
 from cvl.kube.ending import AGAIN, Ending
 from cvl.kube.manifest import CONTAINER, RANK
-from cvl.spec import Cause
-from cvl.values import dataclass
 
 DEFINITE = frozenset(
     {"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}

@@ -8,8 +8,12 @@ from dataclasses import replace
 from functools import partial
 
 from cvl.container.contents import Contents, contents_of
-from cvl.errors import CvlError, Elsewhere, Rejected, UsageError
-from cvl.extras import lacking
+from cvl.core.errors import CvlError, Elsewhere, Rejected, UsageError
+from cvl.core.extras import lacking
+from cvl.core.paths import ledger_file
+from cvl.core.scope import Scope, Tell, silent
+from cvl.core.spec import EMPTY, JobSpec, Plan, Quote, Resource
+from cvl.core.units import elapsed, size, variable
 from cvl.kube import check, files, firsts, objects, paths, results, sending, template, whose
 from cvl.kube.client import EXTRA, Client, Object
 from cvl.kube.job import KubeJob
@@ -20,10 +24,6 @@ from cvl.kube.order import NO_LIMIT, Order, ends, job_name, lifetime, runtime
 from cvl.kube.refusals import Denied
 from cvl.leases import Leases
 from cvl.ledger import Ledger, RunState
-from cvl.paths import ledger_file
-from cvl.scope import Scope, Tell, silent
-from cvl.spec import EMPTY, JobSpec, Plan, Quote, Resource
-from cvl.units import elapsed, size, variable
 
 SETTLE = variable("CVL_KUBE_SETTLE", 10)
 """Seconds after a request in which what it made may not be found yet: it may still be under way."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from cvl.errors import CvlError
+from cvl.core.errors import CvlError
+from cvl.core.frozen import dataclass
+from cvl.core.scope import Tell
 from cvl.kube.client import Client, Stream
 from cvl.kube.ending import Ending, LastLine, Lines
 from cvl.kube.log import SPARE, STAMP, TIME, Mark, Piece, Resumed, joined, tail_after
 from cvl.kube.manifest import CONTAINER
 from cvl.kube.refusals import Denied, Missing, NotYet
-from cvl.scope import Tell
-from cvl.values import dataclass
 
 SILENCE = 60.0
 """Seconds without a byte after which a stream is opened anew: the other side may be gone."""

@@ -13,8 +13,16 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
-from cvl.errors import AuthError, CvlError, NotConnected, Rejected, Unreachable, UsageError, used_up
-from cvl.http_trouble import Trouble, reason, trouble
+from cvl.core.errors import (
+    AuthError,
+    CvlError,
+    NotConnected,
+    Rejected,
+    Unreachable,
+    UsageError,
+    used_up,
+)
+from cvl.core.http.errors import Trouble, reason, trouble
 from cvl.kube.plugin import LOGIN
 
 FORBIDDEN = re.compile(

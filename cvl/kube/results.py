@@ -14,8 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from cvl.again import PASSING, steadily
-from cvl.errors import (
+from cvl.core.errors import (
     AuthError,
     Blocked,
     BrokenOff,
@@ -25,6 +24,11 @@ from cvl.errors import (
     UsageError,
     UsedUp,
 )
+from cvl.core.retry import PASSING, steadily
+from cvl.core.scope import Scope
+from cvl.core.spec import FETCH_LIMIT, Cause, ExitStatus
+from cvl.core.staging import incoming, landing_in, not_taken
+from cvl.core.units import elapsed, size
 from cvl.kube import paths, pods
 from cvl.kube.client import Client, Object
 from cvl.kube.inside import Failed, output
@@ -33,15 +37,11 @@ from cvl.kube.refusals import Denied
 from cvl.kube.watch import Watch
 from cvl.nodes import folder
 from cvl.remote.archive import land_archive
-from cvl.remote.incoming import incoming, landing_in, not_taken
 from cvl.remote.inert import told
 from cvl.remote.landing import NOTHING, Landed
 from cvl.remote.report import report
 from cvl.remote.results import Changed
 from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member
-from cvl.scope import Scope
-from cvl.spec import FETCH_LIMIT, Cause, ExitStatus
-from cvl.units import elapsed, size
 
 MOST_KIB = 2 << 20
 """Results that are larger than these 2 GiB are not brought through the API server."""

@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import IO
 
-from cvl.errors import AuthError, CvlError, LostContact, Unreachable
+from cvl.core.errors import AuthError, CvlError, LostContact, Unreachable
+from cvl.core.scope import Scope
+from cvl.core.units import size
 from cvl.kube import paths, pods
 from cvl.kube.client import Client, Object
 from cvl.kube.inside import Failed, output
 from cvl.kube.manifest import OWN
 from cvl.kube.watch import Watch
-from cvl.scope import Scope
-from cvl.units import size
 
 BLOCK, STEP = 1 << 16, 1 << 20
 """Bytes of one message; bytes after which it is told how far they are."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from cvl.template import Where, shown
+from cvl.core.request_template import Where, shown
 
 PAIRS, TEXTS, ITEMS, WORDS, TEXT = "key: value pairs", "pairs of texts", "a list", "texts", "text"
 SPOKEN: Mapping[str, str] = MappingProxyType(

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from cvl import template
-from cvl.errors import UsageError
+from cvl.core import request_template
+from cvl.core.errors import UsageError
+from cvl.core.request_template import Merged, Rules, Template, Where
 from cvl.kube import shapes
 from cvl.kube.client import Object
 from cvl.kube.manifest import CONTAINER, Made
-from cvl.template import Merged, Rules, Template, Where
 
 KINDS = frozenset({"", "Pod", "PodTemplate"})
 HINT = "it holds a pod's `metadata` (labels, annotations) and `spec`, as a Pod or PodTemplate does"
@@ -97,7 +97,7 @@ RULES = Rules(
 
 def read(path: Path) -> Template:
     """Return the `metadata` and `spec` of a pod. Raises `UsageError`, with the file's path."""
-    found = template.read(path)
+    found = request_template.read(path)
     kind = str(found.data.get("kind", ""))
     if kind not in KINDS:
         raise UsageError(f"{path}: kind {kind} is no pod: give what is below spec.template", HINT)
@@ -135,20 +135,22 @@ def limits(found: Template | None) -> Mapping[str, Any]:
 
 def under(job: Made, found: Template | None) -> Merged:
     """Return a Job of ours with the template below it. Raises `UsageError`."""
-    pod = template.merged(job["spec"]["template"], found, RULES)
+    pod = request_template.merged(job["spec"]["template"], found, RULES)
     return replace(pod, value={**job, "spec": {**job["spec"], "template": pod.value}})
 
 
 def dropped(found: Template, sent: Object, seen: Object) -> list[str]:
     """Return the fields of the template that were in the Job as sent, and are not in it there."""
     asked, kept = (each["spec"]["template"] for each in (sent, seen))
-    return list(template.dropped(found.data, asked, kept, RULES))
+    return list(request_template.dropped(found.data, asked, kept, RULES))
 
 
 def _only(path: Path, data: Mapping[str, Any], where: Where, known: set[str]) -> None:
     for key in data:
         if key not in known and (*where, key) not in KEPT:  # those are told with their reason
-            raise UsageError(f"{path}: {template.shown((*where, key))} is no field of a pod", HINT)
+            raise UsageError(
+                f"{path}: {request_template.shown((*where, key))} is no field of a pod", HINT
+            )
 
 
 def _runnable(path: Path, container: object) -> None:

@@ -7,6 +7,10 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from cvl.core.frozen import dataclass
+from cvl.core.scope import Tell
+from cvl.core.spec import Cause
+from cvl.core.units import elapsed
 from cvl.kube import disruption, paths, pods
 from cvl.kube.client import Client, Object
 from cvl.kube.ending import Ending
@@ -15,10 +19,6 @@ from cvl.kube.losses import UNKNOWN, UNSEEN, Losses
 from cvl.kube.manifest import CAUSE
 from cvl.kube.pods import Fate
 from cvl.kube.refusals import Missing
-from cvl.scope import Tell
-from cvl.spec import Cause
-from cvl.units import elapsed
-from cvl.values import dataclass
 
 ASK_EVENTS = 2.0
 """Seconds between two questions for events, while something waits."""

@@ -6,9 +6,9 @@ name in a kubeconfig, an address and an authority can all be given to another cl
 
 from __future__ import annotations
 
-from cvl import identity
-from cvl.digest import blake2b
-from cvl.errors import AuthError, Unreachable
+from cvl.core import identity
+from cvl.core.digest import blake2b
+from cvl.core.errors import AuthError, Unreachable
 from cvl.kube.client import Client
 from cvl.kube.kubeconfig import Access
 

@@ -9,7 +9,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Unpack
 
-from cvl.errors import LedgerError
+from cvl.core.errors import LedgerError
+from cvl.core.process import Life, life
+from cvl.core.spec import EMPTY, ExitStatus, Resource
 from cvl.ledger import leases, runs
 from cvl.ledger.columns import Columns
 from cvl.ledger.store import PATIENCE, Store
@@ -25,8 +27,6 @@ from cvl.ledger.values import (
     RunState,
     sources,
 )
-from cvl.process import Life, life
-from cvl.spec import EMPTY, ExitStatus, Resource
 
 UNFINISHED = frozenset(RunState) - {RunState.ENDED}
 

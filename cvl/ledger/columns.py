@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
-from cvl.octets import loaded, own
+from cvl.core.octets import loaded, own
 
 if TYPE_CHECKING:
     from sqlite3 import Row

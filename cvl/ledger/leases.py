@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cvl.errors import LedgerError
+from cvl.core.errors import LedgerError
+from cvl.core.spec import Resource
 from cvl.ledger.runs import MISSING
 from cvl.ledger.schema import insert, lease_of, update
 from cvl.ledger.values import LEASE_STEPS, Lease, LeaseState
-from cvl.spec import Resource
 
 if TYPE_CHECKING:
     from sqlite3 import Connection

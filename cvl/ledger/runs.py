@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from cvl.errors import Ambiguous, LedgerError, NotFound
-from cvl.hidden import clean
+from cvl.core.errors import Ambiguous, LedgerError, NotFound
+from cvl.core.secrets import clean
 from cvl.ledger.columns import Columns
 from cvl.ledger.schema import insert, run_of, update
 from cvl.ledger.values import Facts, Run, RunState

@@ -8,10 +8,10 @@ from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from cvl.core.octets import dumped, shared, utf8
+from cvl.core.spec import Cause
 from cvl.ledger.columns import Columns
 from cvl.ledger.values import Lease, LeaseState, Run, RunState, money
-from cvl.octets import dumped, shared, utf8
-from cvl.spec import Cause
 
 if TYPE_CHECKING:
     from sqlite3 import Connection, Row

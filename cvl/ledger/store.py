@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cvl.errors import LedgerError
+from cvl.core.errors import LedgerError
+from cvl.core.paths import no_file, private
+from cvl.core.privacy import unsafe
 from cvl.ledger import upkeep
 from cvl.ledger.columns import decoded
 from cvl.ledger.schema import APPLICATION, TABLES, VERSION
 from cvl.ledger.trouble import ELSEWHERE, Damaged, explained, is_damage, is_locked
-from cvl.paths import no_file, private
-from cvl.privacy import unsafe
 
 if TYPE_CHECKING:
     from sqlite3 import Connection

@@ -6,8 +6,8 @@ import errno
 import os
 from pathlib import Path
 
-from cvl.errors import LedgerError
-from cvl.paths import private_file
+from cvl.core.errors import LedgerError
+from cvl.core.paths import private_file
 
 CORRUPT, NOTADB = 11, 26
 BUSY, INTERRUPT, CANTOPEN = 5, 9, 14

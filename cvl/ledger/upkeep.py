@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cvl.core.paths import private, private_file
 from cvl.ledger.schema import SCHEMA
 from cvl.ledger.trouble import try_lock
-from cvl.paths import private, private_file
 
 SIDE_FILES = ("-journal", "-wal", "-shm")
 

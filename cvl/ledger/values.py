@@ -9,8 +9,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TypedDict, TypeVar
 
-from cvl.spec import IN_DOUBT, Cause, ExitStatus, Resource
-from cvl.values import dataclass
+from cvl.core.frozen import dataclass
+from cvl.core.spec import IN_DOUBT, Cause, ExitStatus, Resource
 
 
 class RunState(StrEnum):
@@ -86,8 +86,8 @@ class Run:
 
     `handle` is what `Provider.attach` needs and `options` what makes its runner again: JSON-able,
     no secrets. `owner` is the process that drives the run ("": nobody, on purpose), `guardian`
-    the one that will go on if the owner dies; see `cvl.process`. `fetched` says that the results
-    are complete in the folder `results`. `exit_code` may be known before the run has ended.
+    the one that will go on if the owner dies; see `cvl.core.process`. `fetched` says that the
+    results are complete in the folder `results`. `exit_code` may be known before the run has ended.
     `damage` names the columns that cannot be read: what they say is not known.
     """
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict, cast
 
-from cvl.errors import NotFound, NotReady, Unreadable, UsageError
-from cvl.octets import dumped, loaded, octets
+from cvl.core.errors import NotFound, NotReady, Unreadable, UsageError
+from cvl.core.octets import dumped, loaded, octets
+from cvl.core.scope import Scope
+from cvl.core.spec import Build, JobSpec, Needs, Source, new_run_id
 from cvl.remote.far import FarSide
 from cvl.remote.record import shown
-from cvl.scope import Scope
-from cvl.spec import Build, JobSpec, Needs, Source, new_run_id
 
 LIMIT = 60.0
 ASKING = "cd && test ! -x .cvl/bin/cvl || .cvl/bin/cvl _resolve"

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cvl
-from cvl.digest import blake2b
-from cvl.errors import CvlError, MissingTool, NotReady
-from cvl.octets import octets
-from cvl.paths import cache_dir, private, replace_file
-from cvl.values import dataclass
+from cvl.core.digest import blake2b
+from cvl.core.errors import CvlError, MissingTool, NotReady
+from cvl.core.frozen import dataclass
+from cvl.core.octets import octets
+from cvl.core.paths import cache_dir, private, replace_file
 
 if TYPE_CHECKING:
+    from cvl.core.scope import Scope
     from cvl.remote.far import FarSide
-    from cvl.scope import Scope
 
 DEPENDENCIES = {"click": "click", "pathspec": "pathspec", "rich": "rich", "yaml": "pyyaml"}
 """Package and distribution: all that cvl needs without an extra. What rich needs only for what we

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from cvl.errors import CvlError, NotReady, Silent, Unknown, Unreachable, UsageError
-from cvl.octets import octets
-from cvl.provider import Transport
+from cvl.core.errors import CvlError, NotReady, Silent, Unknown, Unreachable, UsageError
+from cvl.core.interfaces import Transport
+from cvl.core.octets import octets
+from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.remote.library import library
 from cvl.remote.request import PREFACE, REQUEST, SCRIPT
 from cvl.remote.silence import Silence
 from cvl.remote.stream import Answer, Stream
-from cvl.scope import DeadlineExceeded, Scope
 
 ASK_LIMIT = 120.0
 """Seconds that a request without a stream may take."""

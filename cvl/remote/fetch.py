@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cvl.again import nothing, steadily
-from cvl.errors import (
+from cvl.core.errors import (
     AuthError,
     Blocked,
     BrokenOff,
@@ -24,9 +23,13 @@ from cvl.errors import (
     Unreachable,
     UsageError,
 )
+from cvl.core.frozen import dataclass
+from cvl.core.retry import nothing, steadily
+from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.staging import incoming
+from cvl.core.units import size
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.heap import DiskSet, Heap
-from cvl.remote.incoming import incoming
 from cvl.remote.inert import told
 from cvl.remote.landing import NOTHING, Landed, land_staged, land_tar
 from cvl.remote.record import folder_of
@@ -34,9 +37,6 @@ from cvl.remote.report import report
 from cvl.remote.results import Places, Results, arrange, fresh, parts, produced
 from cvl.remote.stream import Answer
 from cvl.runlog import run_folder
-from cvl.scope import DeadlineExceeded, Scope
-from cvl.units import size
-from cvl.values import dataclass
 
 if TYPE_CHECKING:
     from cvl.remote.notes import Notes

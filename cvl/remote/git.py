@@ -11,9 +11,9 @@ import subprocess
 import time
 from collections.abc import Iterator
 
-from cvl.errors import CvlError
-from cvl.scope import interrupted
-from cvl.transports.leash import Leashed
+from cvl.core.child_process import Leashed
+from cvl.core.errors import CvlError
+from cvl.core.scope import interrupted
 
 SETTINGS = (
     "core.fsmonitor=false",

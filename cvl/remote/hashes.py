@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cvl.digest import blake2b
-from cvl.errors import CvlError
-from cvl.paths import private, replace_file
+from cvl.core.digest import blake2b
+from cvl.core.errors import CvlError
+from cvl.core.paths import private, replace_file
+from cvl.core.scope import interrupted
 from cvl.remote.folders import Folders
 from cvl.remote.secrets import inside
-from cvl.scope import interrupted
 
 FORMAT = b"cvl files 2"
 """Goes up when what was noted before does not tell all that is asked today."""

@@ -9,9 +9,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Self
 
-from cvl.errors import FetchError
-from cvl.paths import private
-from cvl.remote.incoming import landing_in
+from cvl.core.errors import FetchError
+from cvl.core.paths import private
+from cvl.core.staging import landing_in
 
 SMALL = 1 << 22
 """Bytes up to which a list stays in memory."""

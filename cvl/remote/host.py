@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from cvl.errors import NotReady, UsageError
+from cvl.core.errors import NotReady, UsageError
+from cvl.core.interfaces import Transport
+from cvl.core.scope import Scope, Tell, silent
+from cvl.core.spec import EMPTY, FREE, JobSpec, Plan, Resource
 from cvl.leases import Leases
-from cvl.provider import Transport
 from cvl.remote import launch
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
 from cvl.remote.launch import Setup
-from cvl.scope import Scope, Tell, silent
-from cvl.spec import EMPTY, FREE, JobSpec, Plan, Resource
 
 LOOKING = 'if command -v cvl >/dev/null 2>&1 || test -x "$base/bin/cvl"; then echo yes; fi'
 LAYERS = ("the host's own supervisor: timeout and stop work without this machine",)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from cvl.errors import (
+from cvl.core.errors import (
     Blocked,
     CvlError,
     FetchError,
@@ -19,15 +19,15 @@ from cvl.errors import (
     Unreachable,
     Unreadable,
 )
+from cvl.core.scope import Bell, Cancelled, Clock, Scope, SystemClock, Tell, silent
+from cvl.core.spec import IN_DOUBT, Cause, ExitStatus, LogChunk
+from cvl.core.staging import landing_in
+from cvl.core.units import elapsed
 from cvl.remote.far import FarSide, Headers
-from cvl.remote.incoming import landing_in
 from cvl.remote.record import STATES, state_of
 from cvl.remote.results import Skipped
 from cvl.remote.stream import Answer, Stream
 from cvl.remote.whose import WHOSE, confirm
-from cvl.scope import Bell, Cancelled, Clock, Scope, SystemClock, Tell, silent
-from cvl.spec import IN_DOUBT, Cause, ExitStatus, LogChunk
-from cvl.units import elapsed
 
 PATIENCE = 600.0
 """Seconds without any contact after which following gives up; the job lives on."""

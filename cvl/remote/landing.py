@@ -14,14 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from cvl.errors import FetchError
-from cvl.remote.incoming import EVERYWHERE, incoming, landing_in, refused
+from cvl.core.errors import FetchError
+from cvl.core.frozen import dataclass
+from cvl.core.safe_dir import AS_FOLDER, Near, Shelf
+from cvl.core.staging import EVERYWHERE, incoming, landing_in, refused
 from cvl.remote.inert import HEAD_LIMIT, SUFFIX, renamed
 from cvl.remote.repositories import Repositories
 from cvl.remote.results import Piece, Results, Skipped, sighting
-from cvl.remote.shelf import AS_FOLDER, Near, Shelf
 from cvl.remote.tarstream import FILE, FOLDER, HARD, Member, TarReader
-from cvl.values import dataclass
 
 NAMED = 10_000
 """Results that are remembered as not brought, or moved."""

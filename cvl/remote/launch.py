@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from cvl.digest import blake2b
-from cvl.errors import HostError, LostContact, NotConnected, NotReady, Silent, Unreachable
-from cvl.octets import dumped, octets
+from cvl.core.digest import blake2b
+from cvl.core.errors import HostError, LostContact, NotConnected, NotReady, Silent, Unreachable
+from cvl.core.frozen import dataclass
+from cvl.core.octets import dumped, octets
+from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.core.spec import IN_DOUBT, Build, JobSpec
+from cvl.core.units import size
 from cvl.remote.far import FarSide, Feed, Headers, Writable
 from cvl.remote.job import RemoteJob
 from cvl.remote.stream import Answer, Stream
 from cvl.remote.sync import TreeSync
 from cvl.remote.whose import WHOSE, told
-from cvl.scope import Cancelled, DeadlineExceeded, Scope
-from cvl.spec import IN_DOUBT, Build, JobSpec
-from cvl.units import size
-from cvl.values import dataclass
 
 ATTEMPTS = 12
 """Requests that one start may take: install, bundle, tree, and connections that break."""

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol, cast
 
-from cvl.digest import blake2b
+from cvl.core.digest import blake2b
 
 SHELL_FILES = (
     "alive.sh",

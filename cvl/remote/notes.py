@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cvl.paths import private, private_file
+from cvl.core.paths import private, private_file
 
 PATIENCE = 5.0
 """Seconds to wait for another fetch of the same run."""

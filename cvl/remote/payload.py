@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from cvl.digest import blake2b
-from cvl.errors import CvlError
+from cvl.core.digest import blake2b
+from cvl.core.errors import CvlError
 from cvl.remote.far import Writable
 from cvl.remote.folders import Folders
 from cvl.remote.hashes import BLOCK, Entry, Hashes, blocks, stamp_of

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from cvl.errors import Unreadable
-from cvl.spec import EXIT_CODES, Cause, ExitStatus, ended
+from cvl.core.errors import Unreadable
+from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, ended
 
 LIMIT = 200
 """Characters that a record may have; ours have half of it at most."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cvl.core.scope import Scope
+from cvl.core.units import size
 from cvl.remote.landing import Landed
-from cvl.scope import Scope
-from cvl.units import size
 
 SHOWN = 5
 """Files that are named, of those that did not come and of those that made way."""

@@ -9,8 +9,8 @@ from contextlib import suppress
 from enum import Enum
 from errno import EPERM
 
+from cvl.core.safe_dir import Shelf
 from cvl.remote.inert import HEAD_LIMIT, SUFFIX, is_head, is_head_name, is_part_name
-from cvl.remote.shelf import Shelf
 
 AS_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cvl.errors import FetchError
+from cvl.core.errors import FetchError
+from cvl.core.frozen import dataclass
 from cvl.remote.inert import inert
-from cvl.values import dataclass
 
 REPO = b"_repo"
 """Where results land that lie neither in the work folder nor in the example's."""

@@ -23,16 +23,16 @@ from contextlib import closing
 from pathlib import Path
 from posixpath import normpath
 
-from cvl.digest import blake2b
-from cvl.errors import UsageError
+from cvl.core.digest import blake2b
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
+from cvl.core.spec import Source
 from cvl.remote.folders import Folders
 from cvl.remote.hashes import Entry, Hashes
 from cvl.remote.inert import under_own_names
 from cvl.remote.listing import Listing, walk
 from cvl.remote.secrets import any_named, named
 from cvl.remote.tree import Tree, prune
-from cvl.spec import Source
-from cvl.values import dataclass
 
 Rule = tuple[bytes, Callable[[str], bool]]
 

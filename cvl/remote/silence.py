@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cvl.scope import BACK, SILENT, Scope, Tell
+from cvl.core.scope import BACK, SILENT, Scope, Tell
 
 AFTER = 30.0
 """Seconds without a sign of life from a host that owes us one; then it is named."""

@@ -16,13 +16,13 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from select import POLLIN, POLLOUT, poll
 
-from cvl.errors import Silent, Unreachable, Unreadable
-from cvl.provider import Process, Transport
+from cvl.core.errors import Silent, Unreachable, Unreadable
+from cvl.core.interfaces import Process, Transport
+from cvl.core.printable import plain
+from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.remote.hearing import Answer, Hearing
 from cvl.remote.request import DEAF, OURS, SHELL
 from cvl.remote.silence import Silence
-from cvl.scope import DeadlineExceeded, Scope
-from cvl.visible import plain
 
 __all__ = ["Answer", "Stream"]
 

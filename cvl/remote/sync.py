@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cvl.digest import blake2b
-from cvl.octets import octets
-from cvl.paths import private, replace_file, state_dir
+from cvl.core.digest import blake2b
+from cvl.core.octets import octets
+from cvl.core.paths import private, replace_file, state_dir
+from cvl.core.spec import Source
 from cvl.remote.far import FarSide, Headers
 from cvl.remote.selection import select
 from cvl.remote.tree import Delta, KnownTrees, Tree, delta
-from cvl.spec import Source
 
 MANY, MUCH = 300, 16 << 20
 """Files and bytes from which on the machine is asked to keep a spare copy for the next run."""

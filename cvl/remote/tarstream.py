@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from cvl.errors import BrokenOff, FetchError
-from cvl.values import dataclass
+from cvl.core.errors import BrokenOff, FetchError
+from cvl.core.frozen import dataclass
 
 BLOCK = 512
 END = bytes(2 * BLOCK)

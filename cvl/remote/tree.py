@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from cvl.digest import blake2b
-from cvl.paths import private, replace_file
+from cvl.core.digest import blake2b
+from cvl.core.frozen import dataclass
+from cvl.core.paths import private, replace_file
 from cvl.remote.hashes import Entry, Hashes
-from cvl.values import dataclass
 
 AS_IT_LIES: Mapping[bytes, bytes] = MappingProxyType({})
 KEPT = 48

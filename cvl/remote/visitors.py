@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 import cvl
-from cvl.errors import Ambiguous, CvlError, NotFound, Unreadable
+from cvl.core.errors import Ambiguous, CvlError, NotFound, Unreadable
+from cvl.core.octets import loaded
+from cvl.core.spec import RUN_ID, ExitStatus
 from cvl.ledger import Run, RunState
-from cvl.octets import loaded
-from cvl.spec import RUN_ID, ExitStatus
 
 WHERE = "this machine, from elsewhere"
 HASH = re.compile(r"[0-9a-f]{32}")

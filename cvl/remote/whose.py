@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from cvl import identity
-from cvl.digest import blake2b
-from cvl.octets import octets
+from cvl.core import identity
+from cvl.core.digest import blake2b
+from cvl.core.octets import octets
 from cvl.remote.record import Said
 
 RAN_ON = "ran_on"

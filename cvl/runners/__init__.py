@@ -11,11 +11,11 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, cast
 
-from cvl.errors import CvlError, NotFound, said
-from cvl.spec import EMPTY
+from cvl.core.errors import CvlError, NotFound, said
+from cvl.core.spec import EMPTY
 
 if TYPE_CHECKING:
-    from cvl.provider import Provider
+    from cvl.core.interfaces import Provider
     from cvl.runners.docker_context import DockerContextRunner
     from cvl.runners.k8s import K8sRunner
     from cvl.runners.lambda_labs import LambdaLabsRunner
@@ -91,7 +91,7 @@ def names() -> list[str]:
 
 def reopen(name: str, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
     """Return the provider behind a run in the ledger. Raises `CvlError` as `handles.checked`."""
-    from cvl.handles import checked
+    from cvl.core.handles import checked
 
     return load(name).reopen(checked(name, handle), secrets)
 

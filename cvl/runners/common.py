@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
-    from cvl.provider import Observer
-    from cvl.spec import LogChunk, Plan
+    from cvl.core.interfaces import Observer
+    from cvl.core.spec import LogChunk, Plan
 
 
 class Common(TypedDict, total=False):

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
+from cvl.core.spec import EMPTY, ExitStatus
 from cvl.runners.common import Common
 from cvl.runners.ssh import ON_A_HOST, provider_at, reached, reopened
-from cvl.spec import EMPTY, ExitStatus
 
 if TYPE_CHECKING:
-    from cvl.provider import Provider
+    from cvl.core.interfaces import Provider
 
 
 class DockerContextRunner:

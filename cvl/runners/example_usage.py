@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from cvl.errors import CvlError
+from cvl.core.errors import CvlError
+from cvl.core.printable import one_line
+from cvl.core.spec import ExitStatus, LogChunk
 from cvl.runners import LambdaLabsRunner, LocalRunner, SSHRunner
-from cvl.spec import ExitStatus, LogChunk
-from cvl.visible import one_line
 
 USAGE = "usage: python -m cvl.runners.example_usage ssh [HOST] | local | lambda [GPU_TYPE]\n"
 EXAMPLE, PRESET, ARGS = "digits", "train", ["--epochs", "3"]

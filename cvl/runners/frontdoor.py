@@ -18,13 +18,10 @@ from cvl.catalog import (
     needs_of,
     resolve,
 )
-from cvl.errors import NotFound
-from cvl.ledger import Ledger
-from cvl.paths import ledger_file
-from cvl.provider import Observer, Provider
-from cvl.runners import given
-from cvl.runners.common import Common
-from cvl.spec import (
+from cvl.core.errors import NotFound
+from cvl.core.interfaces import Observer, Provider
+from cvl.core.paths import ledger_file
+from cvl.core.spec import (
     FETCH_LIMIT,
     GRACE,
     Build,
@@ -35,7 +32,10 @@ from cvl.spec import (
     Source,
     new_run_id,
 )
-from cvl.units import minutes, sane
+from cvl.core.units import minutes, sane
+from cvl.ledger import Ledger
+from cvl.runners import given
+from cvl.runners.common import Common
 
 
 def run(provider: Provider, spec: JobSpec, common: Common) -> ExitStatus:

@@ -7,9 +7,9 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from cvl.errors import UsageError
-from cvl.hidden import learn_variables
-from cvl.octets import octets
+from cvl.core.errors import UsageError
+from cvl.core.octets import octets
+from cvl.core.secrets import learn_variables
 
 OURS = frozenset({"CVL_RUN_ID", "CVL_WORK_DIR", "CVL_CONTAINER_NAME"})
 """Variables by which a run's processes, containers and results are found."""

@@ -15,21 +15,21 @@ from typing import ClassVar, Unpack
 
 from cvl import engine
 from cvl.container.command import command as own_command
-from cvl.errors import UsageError
-from cvl.extras import require
-from cvl.identity import noted
+from cvl.core.errors import UsageError
+from cvl.core.extras import require
+from cvl.core.identity import noted
+from cvl.core.interfaces import Provider, Reapable
+from cvl.core.paths import ledger_file
+from cvl.core.spec import EMPTY, ExitStatus, JobSpec, new_run_id
+from cvl.core.units import duration
 from cvl.kube import template
 from cvl.kube.client import EXTRA, Client
 from cvl.kube.kubeconfig import IN_CLUSTER, configured
 from cvl.kube.order import AFTER_TERM, PULL_POLICY, Order, mounts, pairs
 from cvl.kube.provider import Kubernetes
 from cvl.ledger import Ledger
-from cvl.paths import ledger_file
-from cvl.provider import Provider, Reapable
 from cvl.runners import frontdoor
 from cvl.runners.common import Common
-from cvl.spec import EMPTY, ExitStatus, JobSpec, new_run_id
-from cvl.units import duration
 
 
 class K8sRunner:

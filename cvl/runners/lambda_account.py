@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 
-from cvl import identity, outside
-from cvl.digest import blake2b
-from cvl.errors import Rejected
+from cvl.core import identity, replies
+from cvl.core.digest import blake2b
+from cvl.core.errors import Rejected
 from cvl.runners.lambda_api import Forbidden, LambdaAPI
 
 EVENTS = "/audit-events"
@@ -32,8 +32,8 @@ def account(api: LambdaAPI) -> str:
 
     One request; it counts for the rate limit.
     """
-    for each in outside.entries(api.once_asked(EVENTS)):
-        owner = outside.text(outside.entry(each).get("resource_owner_lrn"))
+    for each in replies.entries(api.once_asked(EVENTS)):
+        owner = replies.text(replies.entry(each).get("resource_owner_lrn"))
         if owner.startswith(OWNER):
             return owner
     return ""

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from cvl import outside
 from cvl.answers import Answers
-from cvl.bounded import bounded
-from cvl.digest import blake2b
-from cvl.encrypted import address
-from cvl.errors import (
+from cvl.core import replies
+from cvl.core.bounded import bounded
+from cvl.core.digest import blake2b
+from cvl.core.errors import (
     Ambiguity,
     AuthError,
     CvlError,
@@ -26,11 +25,12 @@ from cvl.errors import (
     UsageError,
     used_up,
 )
-from cvl.hidden import key as checked
-from cvl.http_trouble import Trouble, beneath, reason, trouble
-from cvl.octets import octets, to_send
+from cvl.core.http.errors import Trouble, beneath, reason, trouble
+from cvl.core.http.secure_url import address
+from cvl.core.octets import octets, to_send
+from cvl.core.scope import DeadlineExceeded, Scope, nap
+from cvl.core.secrets import key as checked
 from cvl.pace import Pace
-from cvl.scope import DeadlineExceeded, Scope, nap
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
@@ -214,7 +214,7 @@ class LambdaAPI:
                     raise
             except Ambiguity as error:
                 asked += error.wait
-                if asked > outside.LONGEST_WAIT:
+                if asked > replies.LONGEST_WAIT:
                     raise
                 pause = THROTTLED_PAUSE if isinstance(error, Throttled) else PAUSE
                 self._sleep(pause * 2**attempt, error.wait)
@@ -238,7 +238,7 @@ class LambdaAPI:
             raise
         except DeadlineExceeded:
             raise Ambiguity("the Lambda API did not answer in full within its time") from None
-        except outside.TooLong as error:
+        except replies.TooLong as error:
             raise Ambiguity(f"the Lambda API answered {error}") from None
         except Exception as error:
             raise used_up(error) or _unanswered(error) from error
@@ -246,7 +246,7 @@ class LambdaAPI:
         try:
             return _judged(status, answer)
         except Ambiguity as error:
-            error.wait = outside.asked_to_wait(headers)
+            error.wait = replies.asked_to_wait(headers)
             raise
 
     def _answer(self, method: str, path: str, body: Json | None) -> Reply:
@@ -260,7 +260,7 @@ class LambdaAPI:
             preload_content=False,
         )
         try:
-            answer = outside.taken(response.stream(BLOCK, decode_content=False))
+            answer = replies.taken(response.stream(BLOCK, decode_content=False))
         except BaseException:
             response.close()
             raise
@@ -292,13 +292,13 @@ class LambdaAPI:
 
     def _opened(self) -> PoolManager:
         if self._pool is None:
-            from cvl.dial.pool import pool
+            from cvl.core.http.pool import pool
 
             self._pool = pool(EXTRA, limits=(CONNECT_LIMIT, self._read_limit), retries=False)
         return self._pool
 
     def _set_clock(self, date: str | None) -> None:
-        if (now := outside.http_date(date)) is not None:  # else the next reply may have one
+        if (now := replies.http_date(date)) is not None:  # else the next reply may have one
             self._skew = now - time.monotonic()
 
 
@@ -322,11 +322,11 @@ def _judged(status: int, answer: bytes) -> object:
             "other programs may use the same account; try again in a minute",
         )
     try:
-        reply = cast("Mapping[str, Mapping[str, object]]", outside.parsed(answer))
+        reply = cast("Mapping[str, Mapping[str, object]]", replies.parsed(answer))
         if status in OK:
             return reply["data"]
         code, message = str(reply["error"]["code"]), str(reply["error"]["message"])
-    except outside.TooLong as error:
+    except replies.TooLong as error:
         raise Ambiguity(f"the Lambda API answered {error}") from None
     except (ValueError, KeyError, TypeError):
         raise Ambiguity(f"the Lambda API answered {status} and no JSON of its own") from None

@@ -14,19 +14,19 @@ from functools import partial
 from typing import cast
 from urllib.parse import quote
 
-from cvl import outside
-from cvl.errors import Ambiguity, CvlError
-from cvl.hidden import key as checked
+from cvl.core import replies
+from cvl.core.errors import Ambiguity, CvlError
+from cvl.core.interfaces import Machine, Offer, Order
+from cvl.core.request_template import Template
+from cvl.core.scope import Scope
+from cvl.core.secrets import key as checked
+from cvl.core.spec import EMPTY, Resource
+from cvl.core.units import variable
 from cvl.leases import Leases
 from cvl.machines import KIND, machine_name
-from cvl.provider import Machine, Offer, Order
 from cvl.runners import lambda_account, lambda_deadline, lambda_template
 from cvl.runners.lambda_api import BASE, LAUNCH, TERMINATE, Gone, Json, LambdaAPI
 from cvl.runners.lambda_key import another, lambda_key
-from cvl.scope import Scope
-from cvl.spec import EMPTY, Resource
-from cvl.template import Template
-from cvl.units import variable
 
 BOOT_LIMIT = 1800.0
 """Seconds: 8xH100 machines were seen to take 25 minutes."""
@@ -150,13 +150,13 @@ class LambdaCloud:
 
     def look(self, resource: Resource) -> Machine:
         listed = self._listed("/instances")
-        found = [each for each in map(outside.entry, listed) if each.get("id") == resource.id]
+        found = [each for each in map(replies.entry, listed) if each.get("id") == resource.id]
         if not found:
-            if not all(outside.text(outside.entry(each).get("id")) for each in listed):
+            if not all(replies.text(replies.entry(each).get("id")) for each in listed):
                 raise Ambiguity("the Lambda API lists what makes no sense: a machine without an id")
             return Machine(state="missing", words="not listed")
-        status = outside.text(found[0].get("status"))
-        address = outside.text(found[0].get("ip"))
+        status = replies.text(found[0].get("status"))
+        address = replies.text(found[0].get("ip"))
         state = STATES.get(status, "booting")
         if state == "ready" and not ADDRESS.match(address):
             return Machine(state="booting", words="active, without an address yet")
@@ -164,9 +164,9 @@ class LambdaCloud:
 
     def owned(self, kind: str = "") -> Iterable[Resource]:
         if kind in {"", KIND}:
-            yield from outside.read(KIND, self._listed("/instances"), machine_of)
+            yield from replies.read(KIND, self._listed("/instances"), machine_of)
         if kind in {"", KEY_KIND}:
-            yield from outside.read(KEY_KIND, self._listed("/ssh-keys"), key_of)
+            yield from replies.read(KEY_KIND, self._listed("/ssh-keys"), key_of)
 
     def _listed(self, path: str) -> list[object]:
         found = self._api.listed(path)
@@ -230,7 +230,7 @@ def offer_of(entry: Json) -> Offer:
     """Return one entry of `GET /instance-types`."""
     kind = cast("Json", entry["instance_type"])
     specs = cast("Mapping[str, object]", kind["specs"])
-    price = outside.price(kind["price_cents_per_hour"])
+    price = replies.price(kind["price_cents_per_hour"])
     if price is None:
         raise ValueError(kind)
     regions = cast("Sequence[Json]", entry["regions_with_capacity_available"])
@@ -277,21 +277,21 @@ def machine_of(entry: Json) -> Resource | None:
     always shows. A status that is not known is alive.
     """
     tags = _tags(entry)
-    tagged = outside.run_id(tags.get("cvl-run"))
+    tagged = replies.run_id(tags.get("cvl-run"))
     run_id = tagged or _run_of(entry)
-    resource_id = outside.text(entry.get("id"))
+    resource_id = replies.text(entry.get("id"))
     if not run_id:
-        return None if _legible(entry) else outside.unreadable(KIND, resource_id)
-    status = outside.text(entry.get("status"))
-    kind = outside.entry(entry.get("instance_type"))
+        return None if _legible(entry) else replies.unreadable(KIND, resource_id)
+    status = replies.text(entry.get("status"))
+    kind = replies.entry(entry.get("instance_type"))
     return Resource(
         kind=KIND,
-        name=outside.text(entry.get("name")) or machine_name(run_id),
+        name=replies.text(entry.get("name")) or machine_name(run_id),
         id=resource_id,
         run_id=run_id,
         owner=tags.get("cvl-owner", ""),
-        deadline=outside.deadline(tags.get("cvl-deadline")),
-        price_per_hour=outside.price(kind.get("price_cents_per_hour")),
+        deadline=replies.deadline(tags.get("cvl-deadline")),
+        price_per_hour=replies.price(kind.get("price_cents_per_hour")),
         alive=status not in OVER,
         proven=bool(tagged),
         note=status,
@@ -300,17 +300,17 @@ def machine_of(entry: Json) -> Resource | None:
 
 def _tags(entry: Json) -> dict[str, str]:
     """Return the tags that can be read."""
-    pairs = map(outside.entry, outside.entries(entry.get("tags")))
-    found = {outside.text(each.get("key")): outside.text(each.get("value")) for each in pairs}
+    pairs = map(replies.entry, replies.entries(entry.get("tags")))
+    found = {replies.text(each.get("key")): replies.text(each.get("value")) for each in pairs}
     found.pop("", None)
     return found
 
 
 def _legible(entry: Json) -> bool:
     """Return whether everything is there that an entry of ours would be known by."""
-    names = outside.entries(entry.get("ssh_key_names"))
+    names = replies.entries(entry.get("ssh_key_names"))
     return (
-        bool(outside.text(entry.get("id")))
+        bool(replies.text(entry.get("id")))
         and isinstance(entry.get("name"), str | None)
         and isinstance(entry.get("tags"), list | None)
         and bool(names)
@@ -320,19 +320,19 @@ def _legible(entry: Json) -> bool:
 
 def _run_of(entry: Json) -> str:
     """Return the run that an instance bears the name of, "" for none of ours."""
-    for name in (entry.get("name"), *outside.entries(entry.get("ssh_key_names"))):
-        if found := OURS.match(outside.text(name)):
-            return outside.run_id(found["run"])
+    for name in (entry.get("name"), *replies.entries(entry.get("ssh_key_names"))):
+        if found := OURS.match(replies.text(name)):
+            return replies.run_id(found["run"])
     return ""
 
 
 def key_of(entry: Json) -> Resource | None:
     """Return an entry of `GET /ssh-keys` if it bears a name of ours: keys have no tags."""
-    name, resource_id = outside.text(entry.get("name")), outside.text(entry.get("id"))
+    name, resource_id = replies.text(entry.get("name")), replies.text(entry.get("id"))
     if not name:
-        return outside.unreadable(KEY_KIND, resource_id)
+        return replies.unreadable(KEY_KIND, resource_id)
     found = OURS.match(name)
-    run_id = outside.run_id(found["run"]) if found else ""
+    run_id = replies.run_id(found["run"]) if found else ""
     return Resource(kind=KEY_KIND, name=name, id=resource_id, run_id=run_id) if run_id else None
 
 

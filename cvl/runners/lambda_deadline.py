@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from textwrap import dedent
 
-from cvl.provider import Order
+from cvl.core.interfaces import Order
 
 LOOK = 60
 """Seconds between two looks at the clock."""

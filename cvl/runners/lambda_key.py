@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cvl.errors import UsageError
-from cvl.hidden import MOST, key, secret
-from cvl.paths import config_dir
+from cvl.core.errors import UsageError
+from cvl.core.paths import config_dir
+from cvl.core.secrets import MOST, key, secret
 
 NAME = "LAMBDA_API_KEY"
 FILE = "LAMBDA_API_KEY_FILE"

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from cvl.errors import UsageError
-from cvl.extras import require
+from cvl.core.errors import UsageError
+from cvl.core.extras import require
+from cvl.core.interfaces import Provider, Reapable
+from cvl.core.request_template import read
+from cvl.core.spec import EMPTY, ExitStatus
+from cvl.core.units import duration
 from cvl.machines import Machines
-from cvl.provider import Provider, Reapable
 from cvl.remote.launch import Setup
 from cvl.runners import frontdoor
 from cvl.runners.common import Common
 from cvl.runners.lambda_api import EXTRA
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.runners.lambda_key import configured
-from cvl.spec import EMPTY, ExitStatus
-from cvl.template import read
-from cvl.units import duration
 
 
 class LambdaLabsRunner:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from cvl import template
-from cvl.errors import UsageError
-from cvl.template import Rules, Template, Where
+from cvl.core import request_template
+from cvl.core.errors import UsageError
+from cvl.core.request_template import Rules, Template, Where
 
 FREE = frozenset({"file_system_names", "file_system_mounts", "firewall_rulesets", "image", "tags"})
 """What may stand in one."""
@@ -39,4 +39,4 @@ def under(request: Mapping[str, Any], found: Template | None) -> Mapping[str, An
                 f"{found and found.origin}: {key} is no field of Lambda's launch request",
                 f"there are: {', '.join(sorted(FREE))}",
             )
-    return template.merged(request, found, RULES).value
+    return request_template.merged(request, found, RULES).value

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from cvl.paths import state_dir
-from cvl.provider import Provider
+from cvl.core.interfaces import Provider
+from cvl.core.paths import state_dir
+from cvl.core.spec import EMPTY, ExitStatus, JobSpec
 from cvl.remote.host import HostProvider
 from cvl.remote.launch import Setup
 from cvl.runners import frontdoor
 from cvl.runners.common import Common
-from cvl.spec import EMPTY, ExitStatus, JobSpec
 from cvl.transports.local import Local
 
 

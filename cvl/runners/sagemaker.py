@@ -12,21 +12,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from cvl import engine, template
+from cvl import engine
 from cvl.aws.order import STOP, Order
 from cvl.aws.place import Place
 from cvl.aws.provider import SageMaker
 from cvl.aws.refusals import EXTRA
 from cvl.aws.session import GIVEN, Account, configured
 from cvl.container.command import command
-from cvl.extras import require
+from cvl.core import request_template as template
+from cvl.core.extras import require
+from cvl.core.interfaces import Provider, Reapable
+from cvl.core.paths import ledger_file
+from cvl.core.spec import EMPTY, ExitStatus
+from cvl.core.units import minutes
 from cvl.ledger import Ledger
-from cvl.paths import ledger_file
-from cvl.provider import Provider, Reapable
 from cvl.runners import frontdoor
 from cvl.runners.common import Common
-from cvl.spec import EMPTY, ExitStatus
-from cvl.units import minutes
 
 GRACE = 90.0
 """Of the 120 s between TERM and KILL, what the job has; the rest is for moving its results."""

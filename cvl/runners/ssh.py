@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
-from cvl.errors import NotFound
-from cvl.paths import absolute
+from cvl.core.errors import NotFound
+from cvl.core.paths import absolute
+from cvl.core.spec import EMPTY, ExitStatus
 from cvl.runners.common import Common
-from cvl.spec import EMPTY, ExitStatus
 
 if TYPE_CHECKING:
-    from cvl.provider import Provider
+    from cvl.core.interfaces import Provider
+    from cvl.core.scope import Scope
+    from cvl.core.spec import JobSpec
     from cvl.remote.host import HostProvider
     from cvl.remote.launch import Setup
-    from cvl.scope import Scope
-    from cvl.spec import JobSpec
     from cvl.transports.openssh import OpenSSH
 
 ON_A_HOST = {
@@ -66,9 +66,9 @@ class SSHRunner:
         with reached(host, self._key, common, accept_new=self._accept_new) as transport:
             from dataclasses import replace
 
+            from cvl.core.scope import Scope
             from cvl.remote.launch import Setup
             from cvl.runners import frontdoor
-            from cvl.scope import Scope
 
             setup = Setup(bundle="install" if setup_cvl else "require")
             try:

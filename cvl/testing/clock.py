@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """`time` is UTC epoch seconds; `monotonic` never jumps. `cvl.scope.SystemClock` is one."""
+    """`time` is UTC epoch seconds; `monotonic` never jumps. `cvl.core.scope.SystemClock` is one."""
 
     def time(self) -> float: ...
     def monotonic(self) -> float: ...

@@ -30,16 +30,16 @@ import yaml  # noqa: F401 - warm
 from cvl import drive, ending, engine, guardian, keys, machines, release, rented, takeover, watch
 from cvl.cli import main as command_line
 from cvl.cli import reap as _reap  # noqa: F401 - warm
-from cvl.errors import CvlError
+from cvl.core.errors import CvlError
+from cvl.core.interfaces import Observer, Process
+from cvl.core.paths import ledger_file
+from cvl.core.spec import JobSpec, Limits, LogChunk, Source
 from cvl.ledger import Ledger
 from cvl.ledger.store import Store
-from cvl.paths import ledger_file
-from cvl.provider import Observer, Process
 from cvl.remote.far import FarSide
 from cvl.remote.library import library
 from cvl.runners import lambda_api, lambda_labs  # noqa: F401 - warm
 from cvl.runners.lambda_cloud import LambdaCloud, api
-from cvl.spec import JobSpec, Limits, LogChunk, Source
 from cvl.testing import hostile
 from cvl.transports.destination import command
 from cvl.transports.local import Local

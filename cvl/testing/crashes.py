@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self, cast
 
+from cvl.core.spec import new_run_id
 from cvl.ledger import Ledger, RunState
-from cvl.spec import new_run_id
 from cvl.testing.crash_child import LIFE
 from cvl.testing.hostile import BEHAVIOURS
 from cvl.testing.lambda_cloud import FAULTS, Fault, LambdaCloud, Settings, What

@@ -19,9 +19,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from cvl.errors import CvlError
+from cvl.core.errors import CvlError
+from cvl.core.units import size
 from cvl.testing.sshd import Sshd
-from cvl.units import size
 
 Handler = Callable[[int, FrameType | None], object] | int | None
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cvl.errors import MissingExtra, explained
-from cvl.extras import needed
+from cvl.core.errors import MissingExtra, explained
+from cvl.core.extras import needed
 
 EXTRA = "testing"
 

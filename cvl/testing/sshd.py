@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cvl.errors import MissingTool
+from cvl.core.errors import MissingTool
 
 MARK = "CVL_TEST_HOST"
 START_LIMIT = 10.0

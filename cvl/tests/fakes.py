@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cvl.scope import Bell
+from cvl.core.scope import Bell
 
 
 class FakeClock:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.spec import EMPTY
+from cvl.core.spec import EMPTY
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DIGITS = EXAMPLES / "perception" / "image_classification" / "digits"

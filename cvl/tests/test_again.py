@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.again import MOST_WAIT, attempts, steadily
-from cvl.bounded import bounded
-from cvl.errors import (
+from cvl.core.bounded import bounded
+from cvl.core.errors import (
     AuthError,
     Blocked,
     BrokenOff,
@@ -26,12 +25,13 @@ from cvl.errors import (
     Unreachable,
     used_up,
 )
+from cvl.core.interfaces import Owner
+from cvl.core.replies import LONGEST_WAIT, retry_after
+from cvl.core.retry import MOST_WAIT, attempts, steadily
+from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits, nap
+from cvl.core.spec import FETCH_LIMIT, Cause
 from cvl.ledger import Ledger
-from cvl.outside import LONGEST_WAIT, retry_after
-from cvl.provider import Owner
 from cvl.release import Release
-from cvl.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits, nap
-from cvl.spec import FETCH_LIMIT, Cause
 from cvl.tests.fakes import FakeClock
 
 NOW = 1_700_000_000.0

@@ -11,8 +11,8 @@ import pytest
 
 from cvl.aws import dialling, image
 from cvl.aws.session import Account
-from cvl.errors import AuthError, CvlError, UsageError
-from cvl.scope import Scope
+from cvl.core.errors import AuthError, CvlError, UsageError
+from cvl.core.scope import Scope
 from cvl.testing.connect_proxy import ConnectProxy
 
 pytest.importorskip("boto3")

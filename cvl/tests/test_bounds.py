@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cvl.errors import CvlError, Silent, Unreadable
+from cvl.core.errors import CvlError, Silent, Unreadable
+from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.core.spec import Cause
 from cvl.ledger import Ledger, RunState
 from cvl.remote import abroad, far, job, stream
 from cvl.remote.far import FarSide
@@ -17,8 +19,6 @@ from cvl.remote.hearing import ANSWERS, KEPT, LINE, NOISE, Hearing
 from cvl.remote.host import HostProvider
 from cvl.remote.job import RemoteJob
 from cvl.remote.launch import Setup
-from cvl.scope import Cancelled, DeadlineExceeded, Scope
-from cvl.spec import Cause
 from cvl.testing import hostile
 from cvl.testing.desk import Desk, wait_for
 from cvl.testing.hostile import BEHAVIOURS, HostileHost

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.errors import FetchError
+from cvl.core.errors import FetchError
 from cvl.remote import heap as heaps
 from cvl.remote.heap import DiskSet, Heap
 from cvl.remote.landing import STRANGE, land_tar
@@ -30,7 +30,7 @@ from pathlib import Path
 import cvl.engine, cvl.ledger
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
-from cvl.scope import Scope
+from cvl.core.scope import Scope
 from cvl.transports.openssh import OpenSSH
 config, into = sys.argv[1:]
 job = RemoteJob(FarSide(OpenSSH("testhost", config=config, control_persist=0)), {"run": "none"},

@@ -17,8 +17,8 @@ import pytest
 from cvl.aws import login, program
 from cvl.aws.job import TrainingJob
 from cvl.aws.session import Account
-from cvl.errors import AuthError, CvlError, MissingTool, Rejected, Unreachable, UsageError
-from cvl.spec import Cause
+from cvl.core.errors import AuthError, CvlError, MissingTool, Rejected, Unreachable, UsageError
+from cvl.core.spec import Cause
 from cvl.testing.desk import wait_for
 
 PAIR = "aws_access_key_id = AKIAX\naws_secret_access_key = secret-secret\n"

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvl.errors import AuthError, CvlError, MissingTool, UsageError
+from cvl.core.errors import AuthError, CvlError, MissingTool, UsageError
 from cvl.kube.client import Client
 from cvl.kube.kubeconfig import access
 

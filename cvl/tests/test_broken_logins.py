@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cvl.core.paths import ledger_file
+from cvl.core.process import me
+from cvl.core.spec import Resource, new_run_id
 from cvl.ledger import Ledger, Run, RunState
-from cvl.paths import ledger_file
-from cvl.process import me
-from cvl.spec import Resource, new_run_id
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
 from cvl.tests.test_broken_aws import marked
 from cvl.tests.test_reap import dead_owner, rented

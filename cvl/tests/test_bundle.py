@@ -16,8 +16,8 @@ from typing import cast
 import pytest
 
 import cvl
-from cvl.errors import CvlError, NotReady
-from cvl.provider import Process
+from cvl.core.errors import CvlError, NotReady
+from cvl.core.interfaces import Process
 from cvl.remote import bundle as bundles
 from cvl.remote.far import FarSide
 from cvl.remote.request import SCRIPT
@@ -182,7 +182,7 @@ def test_it_is_made_once(checkout: Path) -> None:
 def test_any_change_of_a_checkout_makes_another(checkout: Path, change: str) -> None:
     before, _ = ask(checkout)
     if change == "edit":
-        with (checkout / "cvl/units.py").open("a") as file:
+        with (checkout / "cvl/core/units.py").open("a") as file:
             file.write("# changed\n")
     elif change == "add":
         (checkout / "cvl/runners/more.py").write_text("")

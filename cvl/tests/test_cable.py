@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.errors import MissingTool
+from cvl.core.errors import MissingTool
 from cvl.testing.cable import Cable
 from cvl.testing.sshd import Sshd
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cvl.catalog import Catalog, Lookup, described, find, listed, load, match, resolve
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 
 CORPUS = Path(__file__).resolve().parents[2].parent / "shared/corpus"
 pytestmark = pytest.mark.skipif(

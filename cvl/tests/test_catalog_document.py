@@ -3,7 +3,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.catalog.document import MAX_DEPTH, MAX_NOTES, MAX_TEXT, MAX_VALUES, parse
+from cvl.core.yaml_document import MAX_DEPTH, MAX_NOTES, MAX_TEXT, MAX_VALUES, parse
 
 
 def data(text: str) -> object:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cvl.catalog import Catalog, Lookup, described, document, find, index, listed, load
-from cvl.errors import Ambiguous, NotFound, UsageError
+from cvl.catalog import Catalog, Lookup, described, find, index, listed, load
+from cvl.core import yaml_document
+from cvl.core.errors import Ambiguous, NotFound, UsageError
 
 OLD = 1_700_000_000 * 10**9
 """A time long settled, in ns."""
@@ -61,10 +62,10 @@ def again(lookup: Lookup) -> Catalog:
 
 @pytest.fixture
 def no_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def parse(raw: bytes) -> document.Document:
+    def parse(raw: bytes) -> yaml_document.Document:
         raise AssertionError(raw)
 
-    monkeypatch.setattr(document, "parse", parse)
+    monkeypatch.setattr(yaml_document, "parse", parse)
 
 
 class TestFind:
@@ -146,8 +147,8 @@ class TestFind:
             read.append(file)
             return b""
 
-        real = document.Document(data={"name": "x"})
-        monkeypatch.setattr(document, "parse", lambda _: real)
+        real = yaml_document.Document(data={"name": "x"})
+        monkeypatch.setattr(yaml_document, "parse", lambda _: real)
         monkeypatch.setattr(index, "walk", lambda _: pytest.fail("it looked at all"))
         monkeypatch.setattr(index, "_bytes", note)
         find("llm/nanogpt", lookup)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cvl.catalog import Example, has_word, match, suggest
 from cvl.catalog.match import SUGGESTIONS, fold, tidy
-from cvl.spec import Needs
+from cvl.core.spec import Needs
 
 
 def make(path: str, name: str = "") -> Example:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.catalog import Example, PathArg, Preset, build_of, find_preset, needs_of, resolve
-from cvl.catalog.document import parse
 from cvl.catalog.example import read_example
 from cvl.catalog.preset import read_presets
-from cvl.errors import NotFound, UsageError
+from cvl.core.errors import NotFound, UsageError
+from cvl.core.yaml_document import parse
 
 
 def example(text: str, root: Path = Path("/nowhere"), *scripts: str) -> Example:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cvl.catalog import Lookup, find_root, root, shipped_root
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 
 Make = Callable[[str], Path]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cvl.config import OPTIONS, Config, load
 from cvl.config_file import DOTS, LIMIT
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 import cvl
 from cvl.cli.plan import agreement, price_lines
 from cvl.console import PACE, SHOWN, Console
-from cvl.errors import CvlError, UsageError
-from cvl.scope import BACK, SILENT, WARNING
-from cvl.spec import FREE, Cause, ExitStatus, Plan, Quote
+from cvl.core.errors import CvlError, UsageError
+from cvl.core.scope import BACK, SILENT, WARNING
+from cvl.core.spec import FREE, Cause, ExitStatus, Plan, Quote
 
 PASSING = {"starting", "checking", "running", "fetching", "releasing"}
 """What is worth no line: only a status line tells it."""

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from cvl.core.spec import Cause
 from cvl.runners import DockerContextRunner
-from cvl.spec import Cause
 from cvl.testing.cable import Cable
 from cvl.testing.desk import Client, wait_for
 from cvl.testing.docker_engine import Engine

@@ -11,8 +11,7 @@ import pytest
 
 import cvl.drive
 from cvl import engine
-from cvl.drive import Drive
-from cvl.errors import (
+from cvl.core.errors import (
     AuthError,
     CvlError,
     FetchError,
@@ -22,10 +21,11 @@ from cvl.errors import (
     Unreachable,
     UsageError,
 )
+from cvl.core.scope import Cancelled, DeadlineExceeded, Scope, Tell, silent
+from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
+from cvl.drive import Drive
 from cvl.leases import Leases
 from cvl.ledger import Ledger, RunState
-from cvl.scope import Cancelled, DeadlineExceeded, Scope, Tell, silent
-from cvl.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 
 RUN = "toy-1"
 SPEC = JobSpec(run_id=RUN, argv=("true",), example="examples/toy", preset="train")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import cvl
-from cvl.extras import ALWAYS, EXTRAS, OLDEST
+from cvl.core.extras import ALWAYS, EXTRAS, OLDEST
+from cvl.core.spec import Resource, new_run_id
 from cvl.ledger import Ledger, Run, RunState
-from cvl.spec import Resource, new_run_id
 from cvl.testing.desk import Desk, Done
 
 PROJECT = Path(cvl.__file__).parents[1] / "pyproject.toml"
@@ -80,7 +80,7 @@ WHERE = {
     ],
     "k8s": ["--k8s", "--image", "image", "--timeout", "1h", "-y"],
 }
-ME = "from cvl.process import me; print(me(), end='')"
+ME = "from cvl.core.process import me; print(me(), end='')"
 DETACHED = {"lambda": ["-d", "--accept-unguarded"], "sagemaker": ["-d"], "k8s": ["-d"]}
 
 
@@ -206,7 +206,7 @@ def test_doctor_names_it(desk: Desk, runner: str, extra: str, absent: str) -> No
 
 FROM_PYTHON = """
 import sys
-from cvl.errors import CvlError, MissingExtra, MissingTool
+from cvl.core.errors import CvlError, MissingExtra, MissingTool
 from cvl.runners import K8sRunner, LambdaLabsRunner, SageMakerRunner
 
 calls = {

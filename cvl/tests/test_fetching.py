@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.errors import Blocked, BrokenOff, FetchError
+from cvl.core.errors import Blocked, BrokenOff, FetchError
 from cvl.remote.landing import Landed, land_tar
 from cvl.remote.results import Piece, Results
 from cvl.remote.tarstream import END, Member, header, padding

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.cli.doctor import FACTS, docker_there, facts_of, python_there
-from cvl.errors import Unreadable
+from cvl.core.errors import Unreadable
+from cvl.core.spec import Needs
 from cvl.remote.abroad import NEEDS, parsed
-from cvl.spec import Needs
 
 GOOD: dict[str, Any] = {
     "root": "/repo",

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from cvl.errors import CvlError
+from cvl.core.errors import CvlError
+from cvl.core.scope import Cancelled, Scope, signals
+from cvl.core.spec import Source
 from cvl.remote import git as git_module
 from cvl.remote.git import Question, program
 from cvl.remote.hashes import Hashes
 from cvl.remote.listing import Listing
 from cvl.remote.selection import select
-from cvl.scope import Cancelled, Scope, signals
-from cvl.spec import Source
 
 SECRET = "a-key-of-ours"
 PROGRAMS = (

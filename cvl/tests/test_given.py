@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 from cvl.runners import LocalRunner
 from cvl.testing.desk import Desk
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from cvl import engine
+from cvl.core.paths import ledger_file
+from cvl.core.process import me, owner_of
+from cvl.core.scope import Scope
+from cvl.core.spec import ExitStatus, Resource, new_run_id
 from cvl.guardian import Guardian, environment
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
-from cvl.paths import ledger_file
-from cvl.process import me, owner_of
 from cvl.runlog import run_folder
 from cvl.runners.lambda_cloud import LambdaCloud, api
-from cvl.scope import Scope
-from cvl.spec import ExitStatus, Resource, new_run_id
 from cvl.testing.desk import wait_for
 from cvl.testing.lambda_cloud import FAULTS, Settings
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
@@ -233,8 +233,8 @@ CLIENT = """
 import os, sys, time
 from cvl.guardian import Guardian
 from cvl.ledger import Ledger
-from cvl.paths import ledger_file
-from cvl.process import me
+from cvl.core.paths import ledger_file
+from cvl.core.process import me
 from cvl.runlog import run_folder
 run = sys.argv[1]
 assert Ledger(ledger_file()).take(run, me(), "somebody")

@@ -18,15 +18,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cvl import hidden
 from cvl.aws import registry
 from cvl.console import StatusLine
-from cvl.errors import LONGEST, Ambiguity, CvlError, UsageError, said
+from cvl.core import secrets
+from cvl.core.errors import LONGEST, Ambiguity, CvlError, UsageError, said
+from cvl.core.spec import ExitStatus
 from cvl.guardian import environment
 from cvl.ledger import Ledger, Run, RunState
 from cvl.runners.lambda_api import LambdaAPI
 from cvl.runners.lambda_cloud import api
-from cvl.spec import ExitStatus
 from cvl.testing.desk import Desk, Done
 from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Settings
 
@@ -39,7 +39,7 @@ exec %s "$@"
 @pytest.fixture(autouse=True)
 def _knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test has learned helps no other."""
-    monkeypatch.setattr(hidden, "_KNOWN", {})
+    monkeypatch.setattr(secrets, "_KNOWN", {})
 
 
 def test_no_child_of_ours_inherits_the_key(tmp_path: Path) -> None:
@@ -79,9 +79,9 @@ def test_no_child_of_ours_inherits_the_key(tmp_path: Path) -> None:
 
 def test_in_somebody_else_s_process_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_SECRET", "s3cret")
-    assert hidden.secret("A_SECRET") == "s3cret"
+    assert secrets.secret("A_SECRET") == "s3cret"
     assert os.environ["A_SECRET"] == "s3cret"
-    assert hidden.secret("NO_SECRET") == ""
+    assert secrets.secret("NO_SECRET") == ""
 
 
 KEY = "sk-Ab3_very+secret/0123456789="
@@ -160,10 +160,10 @@ def test_a_key_that_is_no_text_is_refused_without_showing_it() -> None:
 def test_a_key_is_visible_ascii_or_refused(value: str) -> None:
     word = value.strip()
     if all("!" <= character <= "~" for character in word):
-        assert hidden.key(value, "A_KEY") == word
+        assert secrets.key(value, "A_KEY") == word
     else:
         with pytest.raises(UsageError, match="A_KEY is no key"):
-            hidden.key(value, "A_KEY")
+            secrets.key(value, "A_KEY")
 
 
 REFUSED = [
@@ -245,9 +245,9 @@ def test_what_a_library_says_of_a_header_is_cut_out(text: str) -> None:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(min_size=8))
 def test_a_known_secret_is_in_no_message(value: str) -> None:
-    hidden.learn(value)
+    secrets.learn(value)
     for text in (f"a{value}b", f"a {value!r}", f"{value}{value}"):
-        assert value not in hidden.clean(text) or len(value.strip()) < hidden.SHORTEST
+        assert value not in secrets.clean(text) or len(value.strip()) < secrets.SHORTEST
 
 
 ODD = [
@@ -262,21 +262,21 @@ ODD = [
 @pytest.mark.parametrize("value", [*ODD, "\udc80\udcffbinary-key", "plain-key-123"])
 def test_a_known_secret_is_cut_out_however_it_is_written(value: str) -> None:
     """An API quotes its request as JSON, an address escapes it, Kubernetes keeps base64."""
-    hidden.learn(value)
+    secrets.learn(value)
     data = os.fsencode(value)
     for text in (
         *(value, repr(value), ascii(value), repr(repr(value)), repr(data), shlex.quote(value)),
         *(json.dumps(value), json.dumps(value, ensure_ascii=False), quote_plus(data), quote(data)),
         *(b64encode(data).decode(), b64encode(data + b"\n").decode()),
     ):
-        shown = hidden.clean(f"refused: {text} is no key")
+        shown = secrets.clean(f"refused: {text} is no key")
         rest = shown.removeprefix("refused: ").removesuffix(" is no key")
-        assert len(rest.replace(hidden.REDACTED, "")) <= 6, (text, shown)
+        assert len(rest.replace(secrets.REDACTED, "")) <= 6, (text, shown)
 
 
 def test_no_part_of_a_secret_is_left_where_a_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    hidden.learn("cut-in-the-middle")
+    secrets.learn("cut-in-the-middle")
     for place in range(LONGEST - 20, LONGEST + 1):
         assert "cut-in" not in said(ValueError("x" * place + "cut-in-the-middle"))
     line = StatusLine()
@@ -288,9 +288,9 @@ def test_no_part_of_a_secret_is_left_where_a_text_is_cut(monkeypatch: pytest.Mon
 
 
 def test_a_short_word_that_is_no_secret_stays_readable() -> None:
-    hidden.learn_variables({"MODE": "training", "A_TOKEN": "training-0"})
-    assert hidden.clean("training failed") == "training failed"
-    assert hidden.clean("training-0 failed") == "<redacted> failed"
+    secrets.learn_variables({"MODE": "training", "A_TOKEN": "training-0"})
+    assert secrets.clean("training failed") == "training failed"
+    assert secrets.clean("training-0 failed") == "<redacted> failed"
 
 
 def test_whoever_sends_us_elsewhere_does_not_get_the_key() -> None:
@@ -324,7 +324,7 @@ def test_whoever_sends_us_elsewhere_does_not_get_the_key() -> None:
 
 
 def test_what_the_ledger_keeps_of_an_ending_holds_no_secret(tmp_path: Path) -> None:
-    hidden.learn(KEY)
+    secrets.learn(KEY)
     book = Ledger(tmp_path / "ledger.db")
     book.begin(Run(id="r", owner="me"))
     assert book.advance("r", RunState.LAUNCHING)

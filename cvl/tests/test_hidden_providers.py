@@ -10,7 +10,7 @@ import pytest
 
 from cvl.aws import registry
 from cvl.aws.session import Account
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 from cvl.kube.client import Client
 from cvl.kube.credentials import Credentials
 from cvl.kube.kubeconfig import Access, access

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cvl.core.process import parse
 from cvl.ledger import Ledger
-from cvl.process import parse
 from cvl.testing import hostile
 from cvl.testing.desk import Client, Desk, wait_for
 from cvl.testing.lambda_cloud import LambdaCloud, Settings

@@ -17,12 +17,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosedError
 
-from cvl.encrypted import address
-from cvl.errors import Ambiguity, CvlError, NotConnected, ProviderError, Unreachable, UsageError
-from cvl.http_trouble import reason
+from cvl.core.errors import (
+    Ambiguity,
+    CvlError,
+    NotConnected,
+    ProviderError,
+    Unreachable,
+    UsageError,
+)
+from cvl.core.http.errors import reason
+from cvl.core.http.secure_url import address
+from cvl.core.units import variable
 from cvl.kube.client import Client
 from cvl.runners.lambda_api import LambdaAPI
-from cvl.units import variable
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 BROKEN = {

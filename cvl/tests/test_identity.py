@@ -12,24 +12,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl import identity, reap
+from cvl import reap
 from cvl.aws import whose as aws_whose
 from cvl.aws.job import TrainingJob
 from cvl.aws.refusals import Denied, Missing
 from cvl.aws.session import Account
-from cvl.errors import AuthError, CvlError, Elsewhere, StillOpen, Unreachable
-from cvl.handles import checked
+from cvl.core import identity
+from cvl.core.errors import AuthError, CvlError, Elsewhere, StillOpen, Unreachable
+from cvl.core.handles import checked
+from cvl.core.interfaces import Machine
+from cvl.core.scope import Scope
+from cvl.core.spec import Cause, Resource, ended
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Orphan, Run, RunState
-from cvl.provider import Machine
 from cvl.reap import Finding
 from cvl.remote.whose import confirm as same_machine
 from cvl.remote.whose import whole
 from cvl.rented import RentedJob
 from cvl.runners.lambda_account import account, confirm, identity_of
 from cvl.runners.lambda_api import LambdaAPI
-from cvl.scope import Scope
-from cvl.spec import Cause, Resource, ended
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.tests.fakes import FakeClock
 
@@ -185,7 +186,7 @@ def test_a_launch_in_doubt_is_not_settled_by_another_account(ledger: Ledger) -> 
 
 
 def identity_owner() -> str:
-    from cvl.process import me
+    from cvl.core.process import me
 
     return me()
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cvl.core.process import parse
 from cvl.ledger import Ledger
-from cvl.process import parse
 from cvl.testing import kube
 from cvl.testing.desk import Desk, wait_for
 from cvl.testing.kube import Cluster
@@ -122,7 +122,7 @@ def test_without_the_right_to_read_kube_system_server_and_authority_tell(
     fake_cluster: Cluster, tmp_path: Path
 ) -> None:
     """And the uid, where both may read it, outweighs another address."""
-    from cvl.errors import Elsewhere
+    from cvl.core.errors import Elsewhere
     from cvl.kube.client import Client
     from cvl.kube.whose import confirm, identity_of
 

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvl.core.spec import Source
+from cvl.core.staging import incoming
 from cvl.remote.hashes import Entry
-from cvl.remote.incoming import incoming
 from cvl.remote.inert import (
     ACTING,
     SHOWN,
@@ -34,7 +35,6 @@ from cvl.remote.results import Changed, Results, arrange, fresh
 from cvl.remote.selection import select
 from cvl.remote.tarstream import END, HARD, Member, TarReader, header, padding
 from cvl.remote.tree import Tree, delta
-from cvl.spec import Source
 from cvl.testing.desk import Desk
 from cvl.tests.pages import ROOT, blocks_of
 

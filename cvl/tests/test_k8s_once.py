@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from cvl.core.spec import LogChunk
 from cvl.runners import K8sRunner
-from cvl.spec import LogChunk
 from cvl.testing import kube
 from cvl.testing.desk import Desk, wait_for
 from cvl.testing.kube import Cluster

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cvl.core.spec import JobSpec, Source
 from cvl.kube import check
-from cvl.spec import JobSpec, Source
 from cvl.testing import kube
 from cvl.testing.desk import wait_for
 from cvl.testing.kube import Cluster

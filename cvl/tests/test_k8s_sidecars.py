@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from cvl.core.spec import ExitStatus
 from cvl.kube import manifest
 from cvl.runners import K8sRunner
-from cvl.spec import ExitStatus
 from cvl.testing.desk import Desk
 from cvl.testing.kube import Cluster
 from cvl.tests.kubes import desk, ours

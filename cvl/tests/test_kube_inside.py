@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.errors import Unreachable
+from cvl.core.errors import Unreachable
 from cvl.kube import inside
 from cvl.kube.client import Client
 from cvl.testing.kubernetes.certificates import authority

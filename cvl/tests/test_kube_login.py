@@ -29,8 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from websockets.sync.server import ServerConnection, serve
 
-from cvl.dial import tls as dial_tls
-from cvl.errors import AuthError, CvlError, NotConnected, UsageError
+from cvl.core.errors import AuthError, CvlError, NotConnected, UsageError
+from cvl.core.http import tls as dial_tls
 from cvl.kube import credentials, door, inside, kubeconfig, plugin
 from cvl.kube.client import Client
 from cvl.testing.connect_proxy import ConnectProxy

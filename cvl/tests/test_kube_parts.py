@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.container.contents import contents_of
-from cvl.errors import AuthError, CvlError, MissingTool, UsageError
+from cvl.core.errors import AuthError, CvlError, MissingTool, UsageError
+from cvl.core.spec import Cause, JobSpec, Limits, Source
 from cvl.kube import check, disruption, files, kubeconfig, losses, order, pods, sending
 from cvl.kube.client import Client
 from cvl.kube.credentials import Credentials
@@ -28,7 +29,6 @@ from cvl.kube.manifest import Marks, escaped, objects
 from cvl.kube.order import Order
 from cvl.kube.refusals import Denied, understood
 from cvl.runners.k8s import K8sRunner
-from cvl.spec import Cause, JobSpec, Limits, Source
 
 LIMIT = 60.0
 SHELLS = [["/bin/sh"]] + ([[str(shutil.which("busybox")), "sh"]] if shutil.which("busybox") else [])

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from websockets.sync.server import Server, ServerConnection, serve
 
-from cvl.errors import CvlError
+from cvl.core.errors import CvlError
+from cvl.core.scope import Cancelled, Scope
+from cvl.core.spec import Cause
 from cvl.kube import inside, sending
 from cvl.kube.client import Client
-from cvl.scope import Cancelled, Scope
-from cvl.spec import Cause
 from cvl.testing.kubernetes.certificates import authority
 
 DATA = os.urandom(3 << 20)

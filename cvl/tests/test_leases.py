@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.duty import MOST
-from cvl.errors import (
+from cvl.core.errors import (
     Ambiguity,
     CvlError,
     LedgerError,
@@ -20,15 +19,16 @@ from cvl.errors import (
     Rejected,
     StillOpen,
 )
+from cvl.core.process import me
+from cvl.core.scope import Scope
+from cvl.core.spec import Cause, Resource, ended
+from cvl.core.units import YEAR
+from cvl.duty import MOST
 from cvl.leases import Leases, cost, last_of, spent
 from cvl.ledger import LeaseState, Ledger, Run, RunState
-from cvl.process import me
 from cvl.release import UNSEEN
-from cvl.scope import Scope
-from cvl.spec import Cause, Resource, ended
 from cvl.testing.desk import wait_for
 from cvl.tests.fakes import FakeClock
-from cvl.units import YEAR
 
 RUN = "run-1124-050000-0123456789"
 WANTED = Resource(kind="instance", name="cvl-1", run_id=RUN, price_per_hour=Decimal("0.75"))

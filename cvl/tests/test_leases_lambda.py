@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from cvl.errors import Ambiguity, AuthError, CvlError, NoCapacity, Rejected, StillOpen
+from cvl.core.errors import Ambiguity, AuthError, CvlError, NoCapacity, Rejected, StillOpen
+from cvl.core.interfaces import Offer, Order
+from cvl.core.paths import ledger_file
+from cvl.core.process import me
+from cvl.core.scope import Cancelled, Scope
+from cvl.core.spec import Cause, Resource, new_run_id
 from cvl.keys import RunKeys
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
-from cvl.paths import ledger_file
-from cvl.process import me
-from cvl.provider import Offer, Order
 from cvl.runners.lambda_api import LambdaAPI, Throttled
 from cvl.runners.lambda_cloud import LambdaCloud, api
-from cvl.scope import Cancelled, Scope
-from cvl.spec import Cause, Resource, new_run_id
 from cvl.testing.desk import Desk
 from cvl.testing.lambda_cloud import FAULTS, Entry, Moment, Settings
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from cvl.core.child_process import Leashed
 from cvl.testing import hostile
 from cvl.testing.desk import Client, Desk, wait_for
 from cvl.testing.hostile import HostileHost
-from cvl.transports.leash import Leashed
 from cvl.transports.openssh import OpenSSH
 
 SOON = 5.0

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl import ledger
-from cvl.errors import Ambiguous, LedgerError, NotFound
+from cvl.core.errors import Ambiguous, LedgerError, NotFound
+from cvl.core.process import Life, me
+from cvl.core.spec import Cause, ExitStatus, Resource, new_run_id
 from cvl.ledger import Lease, LeaseState, Ledger, Run, RunState, ps_json
-from cvl.process import Life, me
-from cvl.spec import Cause, ExitStatus, Resource, new_run_id
 
 ROOT = Path(ledger.__file__).parent.parent.parent
 MACHINE = Resource(

@@ -84,9 +84,9 @@ WRAP_FCNTL(fcntl64)
 STORY = r"""
 import ctypes, errno, json, os, sqlite3, sys
 from pathlib import Path
-from cvl.errors import LedgerError
+from cvl.core.errors import LedgerError
 from cvl.ledger import Ledger, LeaseState, Run, RunState
-from cvl.spec import ExitStatus, Resource
+from cvl.core.spec import ExitStatus, Resource
 
 saboteur = ctypes.CDLL(None)
 
@@ -181,7 +181,7 @@ WRITERS = r"""
 import os, sys
 from pathlib import Path
 from cvl.ledger import Ledger, Run, RunState
-from cvl.spec import ExitStatus, Resource
+from cvl.core.spec import ExitStatus, Resource
 
 book = Ledger(Path(sys.argv[1]))
 book.begin(Run(id="prize"))     # used before the fork, by the parent and by every child
@@ -275,7 +275,7 @@ def test_eight_processes_write_at_once(tmp_path: Path) -> None:
 def test_a_file_system_without_locks_is_said_to_be_one(tmp_path: Path, saboteur: str) -> None:
     script = (
         "import ctypes, sys, pathlib\n"
-        "from cvl.errors import LedgerError\n"
+        "from cvl.core.errors import LedgerError\n"
         "from cvl.ledger import Ledger, Run\n"
         "book = Ledger(pathlib.Path(sys.argv[1]), patience=0.1)\n"
         "if sys.argv[2] == 'later': book.begin(Run(id='r'))\n"

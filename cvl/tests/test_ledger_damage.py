@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from cvl import reap
 from cvl.cli import notice
-from cvl.errors import CvlError, LedgerError
+from cvl.core.errors import CvlError, LedgerError
+from cvl.core.process import me
+from cvl.core.spec import ExitStatus, Resource
 from cvl.leases import spent
 from cvl.ledger import LeaseState, Ledger, Run, RunState, ps_json, store
 from cvl.ledger.schema import TABLES
 from cvl.news import undriven
-from cvl.process import me
-from cvl.spec import ExitStatus, Resource
 
 RUN = "damaged-1124-050000-0123456789"
 FLIPS, READS = 1000, 7

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from cvl.errors import LedgerError, NotFound
+from cvl.core.errors import LedgerError, NotFound
+from cvl.core.spec import ExitStatus
 from cvl.ledger import Ledger, Run, RunState
-from cvl.spec import ExitStatus
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NOBODY = 65534

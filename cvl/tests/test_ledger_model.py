@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
+from cvl.core.process import Life
+from cvl.core.spec import ExitStatus, Resource
 from cvl.ledger import Lease, LeaseState, Ledger, Run, RunState
-from cvl.process import Life
-from cvl.spec import ExitStatus, Resource
 
 ORDER = list(RunState)
 OWNERS = st.sampled_from(["", "alive", "dead", "elsewhere"])

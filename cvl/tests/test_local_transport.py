@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvl.errors import FetchError, NotReady
-from cvl.provider import Transport
-from cvl.scope import Cancelled, Scope
-from cvl.spec import Cause
+from cvl.core.errors import FetchError, NotReady
+from cvl.core.interfaces import Transport
+from cvl.core.scope import Cancelled, Scope
+from cvl.core.spec import Cause
 from cvl.transports.local import Local
 
 

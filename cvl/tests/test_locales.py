@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cvl.cli import COMMANDS
-from cvl.octets import octets
+from cvl.core.octets import octets
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
 from cvl.tests.locales import NAMES, locale

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from cvl.errors import NotReady, Unreadable
+from cvl.core.errors import NotReady, Unreadable
+from cvl.core.printable import plain
 from cvl.remote.far import FarSide
 from cvl.remote.hearing import Hearing
 from cvl.remote.request import PREFACE, REQUEST, SCRIPT
 from cvl.testing.desk import Desk, Done
 from cvl.testing.sshd import Sshd
 from cvl.transports.openssh import OpenSSH
-from cvl.visible import plain
 
 SCRIPT_OF_OURS = "printf 'a b\\n'; echo x >result; exit 3"
 RUN = '"$SSH_ORIGINAL_COMMAND"'

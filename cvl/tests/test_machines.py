@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from cvl import deadline, puller, rented
-from cvl.bounded import bounded
-from cvl.deadline import deadline_of
-from cvl.errors import (
+from cvl.core.bounded import bounded
+from cvl.core.errors import (
     AuthError,
     CvlError,
     FetchError,
@@ -21,12 +20,13 @@ from cvl.errors import (
     ProviderError,
     Unreachable,
 )
+from cvl.core.interfaces import Machine, Offer, Process
+from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.core.spec import Cause, ExitStatus, Limits, LogChunk, Resource
+from cvl.deadline import deadline_of
 from cvl.machines import Machines
-from cvl.provider import Machine, Offer, Process
 from cvl.remote.far import FarSide
 from cvl.rented import RentedJob
-from cvl.scope import Cancelled, DeadlineExceeded, Scope
-from cvl.spec import Cause, ExitStatus, Limits, LogChunk, Resource
 from cvl.tests.fakes import FakeClock
 from cvl.transports.local import Local
 

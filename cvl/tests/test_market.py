@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl import market
+from cvl.core.errors import AuthError, CvlError, NoCapacity, UsageError
+from cvl.core.interfaces import Offer
+from cvl.core.scope import Cancelled, Scope
+from cvl.core.spec import Cause, Limits, Needs
 from cvl.deadline import too_little
-from cvl.errors import AuthError, CvlError, NoCapacity, UsageError
 from cvl.market import Market
-from cvl.provider import Offer
-from cvl.scope import Cancelled, Scope
-from cvl.spec import Cause, Limits, Needs
 from cvl.tests.fakes import FakeClock
 
 SMALL = Offer(type="small", price_per_hour=Decimal("0.5"), gpus=1, regions=("east", "west"))

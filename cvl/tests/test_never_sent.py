@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from cvl.core.scope import BACK, SILENT, Scope
 from cvl.remote.silence import AFTER, STALE, Silence
-from cvl.scope import BACK, SILENT, Scope
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
 from cvl.tests.fakes import FakeClock

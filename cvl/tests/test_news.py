@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cvl.core.spec import Cause, ExitStatus, Resource, new_run_id
 from cvl.ledger import Ledger, Run, RunState
 from cvl.news import latest
-from cvl.spec import Cause, ExitStatus, Resource, new_run_id
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ from cvl.aws.place import Place
 from cvl.aws.session import Account
 from cvl.catalog import Lookup, find, find_preset, needs_of
 from cvl.cli.plan import price_lines
-from cvl.errors import NoCapacity, UsageError
+from cvl.core.errors import NoCapacity, UsageError
+from cvl.core.interfaces import Offer
+from cvl.core.spec import Limits, Needs, Plan, Quote
+from cvl.core.units import priced
 from cvl.offers import choose, fits, per_gpu, reading
-from cvl.provider import Offer
 from cvl.runners.lambda_cloud import arch_of, offer_of
-from cvl.spec import Limits, Needs, Plan, Quote
 from cvl.testing.lambda_cloud import catalog
-from cvl.units import priced
 
 CORPUS = Path(__file__).parents[3] / "shared/corpus"
 

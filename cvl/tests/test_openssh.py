@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvl.errors import (
+from cvl.core.errors import (
     AuthError,
     CvlError,
     FetchError,
@@ -32,9 +32,9 @@ from cvl.errors import (
     Unreachable,
     UsageError,
 )
-from cvl.provider import Process, Transport
-from cvl.scope import Cancelled, DeadlineExceeded, Scope
-from cvl.spec import Cause
+from cvl.core.interfaces import Process, Transport
+from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.core.spec import Cause
 from cvl.testing.cable import Cable
 from cvl.testing.sshd import Sshd
 from cvl.transports import mux, openssh, rsync

@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl import outside, reap
+from cvl import reap
 from cvl.cli.survey import tell_unclear
 from cvl.console import Console
-from cvl.errors import StillOpen
+from cvl.core import replies
+from cvl.core.errors import StillOpen
+from cvl.core.process import me
+from cvl.core.scope import Scope
+from cvl.core.spec import Resource
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
-from cvl.process import me
 from cvl.runners.lambda_cloud import key_of, machine_of
-from cvl.scope import Scope
-from cvl.spec import Resource
 from cvl.tests.fakes import FakeClock
 
 RUN = "ours-1124-050000-0123456789"
@@ -61,7 +62,7 @@ def test_a_machine_of_ours_is_read_whole() -> None:
 @given(st.sampled_from([*MACHINE, ""]), JSON)
 def test_no_field_alone_hides_a_machine_or_ends_the_reading(field: str, value: object) -> None:
     """Whatever one field is: it is listed as ours, or as something that may be ours."""
-    found = list(outside.read("instance", [{**MACHINE, field: value}, MACHINE], machine_of))
+    found = list(replies.read("instance", [{**MACHINE, field: value}, MACHINE], machine_of))
     assert len(found) == 2
     assert found[1].run_id == RUN
     assert found[0].run_id == RUN or found[0].unclear
@@ -72,7 +73,7 @@ def test_no_field_alone_hides_a_machine_or_ends_the_reading(field: str, value: o
 def test_whatever_an_entry_is_the_others_are_read(value: object) -> None:
     for kind, ours in (("instance", machine_of), ("ssh-key", key_of)):
         known = {"id": "k-1", "name": f"cvl-{RUN}"} if kind == "ssh-key" else MACHINE
-        found = list(outside.read(kind, [value, known], ours))
+        found = list(replies.read(kind, [value, known], ours))
         assert found[-1].run_id == RUN
         assert all(each.unclear for each in found[:-1])
 
@@ -87,19 +88,19 @@ def test_a_stranger_s_machine_is_not_ours_and_in_nobody_s_way() -> None:
     "tag", ["", "-1", "1e999", "nan", "9" * 400, "99999999999999", "²", None, 7, "1800000000\0"]
 )
 def test_a_deadline_that_is_none_is_none(tag: object) -> None:
-    assert outside.deadline(tag) is None
+    assert replies.deadline(tag) is None
 
 
 @pytest.mark.parametrize(
     "date", ["", "yesterday", "Mon, 99 Foo 2026", None, "Fri, 31 Dec 9999 23:59:59 -9999", "0" * 99]
 )
 def test_a_date_that_is_none_is_none(date: object) -> None:
-    assert outside.http_date(date) is None
+    assert replies.http_date(date) is None
 
 
 @pytest.mark.parametrize("cents", [-1, 10**12, 7.5, "75", None, True, [], float("nan")])
 def test_a_price_that_nobody_asks_is_none(cents: object) -> None:
-    assert outside.price(cents) is None
+    assert replies.price(cents) is None
 
 
 def test_an_answer_is_not_read_further_than_makes_sense() -> None:
@@ -111,26 +112,26 @@ def test_an_answer_is_not_read_further_than_makes_sense() -> None:
             pieces += 1
             yield b"x" * 1000
 
-    with pytest.raises(outside.TooLong):
-        outside.taken(endless(), 10_000)
+    with pytest.raises(replies.TooLong):
+        replies.taken(endless(), 10_000)
     assert pieces == 11
 
 
 def test_what_is_nested_without_end_is_no_answer() -> None:
     with pytest.raises(ValueError, match="nested"):
-        outside.parsed(b"[" * 50_000)
+        replies.parsed(b"[" * 50_000)
 
 
 @pytest.mark.parametrize("each", [b"{}", b"[]", b"0", b'{"id":{"id":{}}}', b'[[[""]]]'])
 def test_an_answer_of_more_values_than_make_sense_is_not_unfolded(each: bytes) -> None:
     """The smallest values take a hundred times their bytes."""
     row = each + b","
-    body = b'{"data":[' + row * (outside.ANSWER // len(row) - 10) + b"0]}"
-    assert len(body) < outside.ANSWER
+    body = b'{"data":[' + row * (replies.ANSWER // len(row) - 10) + b"0]}"
+    assert len(body) < replies.ANSWER
     tracemalloc.start()
     try:
-        with pytest.raises(outside.TooLong):
-            outside.parsed(body)
+        with pytest.raises(replies.TooLong):
+            replies.parsed(body)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -138,14 +139,14 @@ def test_an_answer_of_more_values_than_make_sense_is_not_unfolded(each: bytes) -
 
 def test_an_account_with_a_thousand_machines_is_read_whole() -> None:
     body = json.dumps({"data": [MACHINE] * 1500}).encode()
-    assert outside.parsed(outside.taken([body])) == {"data": [MACHINE] * 1500}
+    assert replies.parsed(replies.taken([body])) == {"data": [MACHINE] * 1500}
 
 
 def test_what_nobody_can_read_is_said_once_and_not_without_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    alike = [outside.unreadable("instance")] * 30_000
-    others = [outside.unreadable("instance", f"i-{number}") for number in range(100)]
+    alike = [replies.unreadable("instance")] * 30_000
+    others = [replies.unreadable("instance", f"i-{number}") for number in range(100)]
     tell_unclear("shop", [*alike, *others], Console())
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].endswith("(30000 times): it may be ours; look at it there")
@@ -165,7 +166,7 @@ class Shop:
 
     def owned(self, kind: str = "") -> Iterable[Resource]:
         del kind
-        yield from outside.read("instance", self.listed, machine_of)
+        yield from replies.read("instance", self.listed, machine_of)
 
     def destroy(self, resource: Resource) -> None:
         self.asked.append(resource.id)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from cvl.core.scope import Cancelled, Scope
+from cvl.core.spec import Cause
 from cvl.pace import Pace
-from cvl.scope import Cancelled, Scope
-from cvl.spec import Cause
 from cvl.tests.fakes import FakeClock
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl import paths
+from cvl.core import paths
 
 VARIABLES = [
     (paths.state_dir, "CVL_STATE_DIR", "XDG_STATE_HOME", ".local/state/cvl"),

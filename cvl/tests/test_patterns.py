@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pathspec import GitIgnoreSpec
 
 import cvl
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 from cvl.remote.hashes import _mentions
 from cvl.remote.selection import _matcher
 

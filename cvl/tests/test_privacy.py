@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from cvl import paths, privacy
 from cvl.cli.reap_install import install, write_privately
-from cvl.errors import CvlError, LedgerError, UsageError
-from cvl.handles import checked
+from cvl.core import paths, privacy
+from cvl.core.errors import CvlError, LedgerError, UsageError
+from cvl.core.handles import checked
+from cvl.core.privacy import NotOurs
 from cvl.keys import RunKeys
 from cvl.ledger import Ledger, Run
 from cvl.pace import Pace
-from cvl.privacy import NotOurs
 from cvl.runlog import run_folder
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
@@ -402,7 +402,7 @@ def test_unseen_users_of_a_namespace_are_no_strangers(home: Path) -> None:
     """There root of the machine, and everybody else, is 65534."""
     give_config(home)
     asks = (
-        "from cvl.privacy import *; from pathlib import Path;"
+        "from cvl.core.privacy import *; from pathlib import Path;"
         f"print(of_others(Path('/').stat()), of_others(Path({str(paths.config_dir())!r}).stat()))"
     )
     words = [sys.executable, "-c", asks]

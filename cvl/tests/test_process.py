@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl import process
-from cvl.process import Life, Owner, describe, life, me, owner_of, parse
+from cvl.core import process
+from cvl.core.process import Life, Owner, describe, life, me, owner_of, parse
 
 ROOT = Path(process.__file__).parent.parent
 
@@ -130,7 +130,9 @@ def test_a_program_may_have_any_name(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a pid namespace needs root")
 def test_a_process_in_a_container_is_elsewhere() -> None:
-    script = "import sys; from cvl.process import *; print(me(), life(sys.argv[1]), life(me()))"
+    script = (
+        "import sys; from cvl.core.process import *; print(me(), life(sys.argv[1]), life(me()))"
+    )
     done = subprocess.run(
         ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script, me()],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

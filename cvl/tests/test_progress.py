@@ -10,14 +10,14 @@ import pytest
 
 from cvl.aws.registry import _remedy
 from cvl.cli.ps import unfetched
+from cvl.core.process import me
+from cvl.core.spec import Cause, ExitStatus, new_run_id
 from cvl.ledger import Ledger, Run, RunState
 from cvl.options import Options
-from cvl.process import me
 from cvl.progress import Progress
 from cvl.runners.frontdoor import Callbacks
-from cvl.spec import Cause, ExitStatus, new_run_id
 
-ME = "from cvl.process import me; print(me(), end='')"
+ME = "from cvl.core.process import me; print(me(), end='')"
 
 
 @pytest.fixture

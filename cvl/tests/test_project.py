@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cvl.cli import options
 from cvl.cli.options import Parameter, parameters
 from cvl.config import OPTIONS, Config, load
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 from cvl.project import KEYS, NEVER, allowed, display
 from cvl.runners import BUILT_IN
 from cvl.runners import load as runner_of

@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 
 from cvl import reap
-from cvl.errors import StillOpen
+from cvl.core.errors import StillOpen
+from cvl.core.interfaces import Offer, Order
+from cvl.core.paths import ledger_file
+from cvl.core.process import me
+from cvl.core.scope import Scope
+from cvl.core.spec import Cause, Resource, ended, new_run_id
 from cvl.keys import RunKeys
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
-from cvl.paths import ledger_file
-from cvl.process import me
-from cvl.provider import Offer, Order
 from cvl.runners.lambda_api import LambdaAPI
 from cvl.runners.lambda_cloud import LambdaCloud, api
-from cvl.scope import Scope
-from cvl.spec import Cause, Resource, ended, new_run_id
 from cvl.testing.lambda_cloud import FAULTS, Settings
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
 from cvl.testing.machine import possible
@@ -183,7 +183,7 @@ def test_a_run_whose_driver_lives_is_left_alone(fake: FakeCloud, tmp_path: Path)
 
 def dead_owner() -> str:
     """Return the owner string of a process of this boot that has ended."""
-    script = "from cvl.process import me; print(me())"
+    script = "from cvl.core.process import me; print(me())"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
     )

@@ -18,19 +18,19 @@ import pytest
 from cvl import reap as reaping
 from cvl.cli.survey import Survey
 from cvl.console import Console
-from cvl.errors import AuthError, NotFound
+from cvl.core.errors import AuthError, NotFound
+from cvl.core.parallel import as_they_come
+from cvl.core.paths import ledger_file, state_dir
+from cvl.core.process import me
+from cvl.core.spec import Cause, Resource, ended, new_run_id
 from cvl.ledger import Ledger, Run, RunState
-from cvl.paths import ledger_file, state_dir
 from cvl.places import Place, places
-from cvl.process import me
-from cvl.spec import Cause, Resource, ended, new_run_id
 from cvl.testing.desk import wait_for
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
 from cvl.testing.lambda_cloud import Settings
 from cvl.tests.test_broken_aws import PAIR, marked
 from cvl.tests.test_reap import elsewhere, rented, settled
 from cvl.tests.test_reap_install import CRONTAB, install, program, user
-from cvl.together import as_they_come
 
 SOON = 20.0
 """Seconds in which a machine has to be gone, whoever hangs: far less than any limit."""

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.errors import LostContact, NotReady, Unreadable
-from cvl.provider import Process
+from cvl.core.errors import LostContact, NotReady, Unreadable
+from cvl.core.interfaces import Process
+from cvl.core.scope import Scope
+from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, JobSpec, Source
 from cvl.remote import launch, visitors
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
@@ -20,8 +22,6 @@ from cvl.remote.launch import Setup
 from cvl.remote.library import library
 from cvl.remote.record import CAUSES, SHOWN, ending, ending_in, folder_of, shown, state_of
 from cvl.remote.stream import Answer
-from cvl.scope import Scope
-from cvl.spec import EXIT_CODES, Cause, ExitStatus, JobSpec, Source
 from cvl.transports.local import Local
 
 ANSWERS = (

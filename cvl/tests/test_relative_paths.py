@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from cvl import config
 from cvl.cli.options import FilePath, parameters
 from cvl.cli.reap_install import environment_text
+from cvl.core.handles import checked
+from cvl.core.paths import LISTS, PLACES, anchored, ledger_file
+from cvl.core.process import me
+from cvl.core.spec import JobSpec, Source, new_run_id
 from cvl.guardian import Guardian, environment
-from cvl.handles import checked
 from cvl.kube.client import Client
 from cvl.kube.kubeconfig import access
 from cvl.ledger import Ledger, Run, RunState
-from cvl.paths import LISTS, PLACES, anchored, ledger_file
-from cvl.process import me
 from cvl.remote.launch import Setup
 from cvl.runlog import run_folder
 from cvl.runners import BUILT_IN, K8sRunner, load
 from cvl.runners.ssh import SSHRunner, provider_at
-from cvl.spec import JobSpec, Source, new_run_id
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
 from cvl.transports.openssh import OpenSSH

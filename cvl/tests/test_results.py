@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvl.errors import FetchError
-from cvl.remote.incoming import incoming
+from cvl.core.errors import FetchError
+from cvl.core.staging import incoming
 from cvl.remote.landing import Landed, land_staged, land_tar, stays_inside
 from cvl.remote.results import (
     Changed,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvl.core.spec import LogChunk
 from cvl.runlog import RunLog
-from cvl.spec import LogChunk
 
 PIECES = [b"one\n", b"two and more\n", b"", b"three\n"]
 

@@ -28,10 +28,10 @@ from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing, Taken, understood
 from cvl.aws.session import Account
 from cvl.container.command import command, docker_runs
-from cvl.errors import AuthError, FetchError, MissingTool, Rejected, Unreachable, UsageError
+from cvl.core.errors import AuthError, FetchError, MissingTool, Rejected, Unreachable, UsageError
+from cvl.core.scope import Scope
+from cvl.core.spec import JobSpec, Limits, Needs, Source, new_run_id
 from cvl.nodes import first_failed
-from cvl.scope import Scope
-from cvl.spec import JobSpec, Limits, Needs, Source, new_run_id
 from cvl.testing.sagemaker import FAULTS, AwsCloud
 from cvl.testing.sagemaker.cloud import BUCKET, missing
 from cvl.testing.sagemaker.faults import Fault

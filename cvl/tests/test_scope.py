@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from cvl.scope import Bell, Cancelled, DeadlineExceeded, Scope, signals
-from cvl.spec import Cause
+from cvl.core.scope import Bell, Cancelled, DeadlineExceeded, Scope, signals
+from cvl.core.spec import Cause
 from cvl.tests.fakes import FakeClock
 
 

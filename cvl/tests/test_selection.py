@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
+from cvl.core.spec import Source
 from cvl.remote.selection import Selection, select
-from cvl.spec import Source
 
 E = "examples/perception/vision/alpha"
 EXAMPLE = {f"{E}/example.yaml": "name: alpha\n", f"{E}/train.sh": "echo hi\n"}

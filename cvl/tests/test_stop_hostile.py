@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from cvl.cli import main
-from cvl.errors import LedgerError
+from cvl.core.errors import LedgerError
+from cvl.core.paths import ledger_file
+from cvl.core.process import owner_of
 from cvl.ledger import Ledger, RunState
 from cvl.ledger.store import Store
-from cvl.paths import ledger_file
-from cvl.process import owner_of
 from cvl.testing import hostile
 from cvl.testing.desk import Desk
 from cvl.testing.hostile import HostileHost

@@ -11,14 +11,14 @@ import pytest
 
 import cvl.drive
 from cvl import blind, engine, release, takeover
-from cvl.errors import CvlError, StillOpen, Unreadable
+from cvl.core.errors import CvlError, StillOpen, Unreadable
+from cvl.core.parallel import together
+from cvl.core.paths import ledger_file
+from cvl.core.process import me
+from cvl.core.scope import Scope, Tell, silent
+from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
-from cvl.paths import ledger_file
-from cvl.process import me
-from cvl.scope import Scope, Tell, silent
-from cvl.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
-from cvl.together import together
 
 RUN = "rented-1124-050000-0123456789"
 SPEC = JobSpec(run_id=RUN, argv=("true",), example="examples/toy", preset="train")

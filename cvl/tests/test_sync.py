@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cvl.core.scope import Scope
+from cvl.core.spec import JobSpec, Source
 from cvl.remote import launch
 from cvl.remote.far import FarSide
 from cvl.remote.launch import Cargo, Setup
 from cvl.remote.sync import MANY, MUCH, SPARE_LIMIT, TreeSync
-from cvl.scope import Scope
-from cvl.spec import JobSpec, Source
 from cvl.tests.farside import wait_for
 from cvl.transports.local import Local
 

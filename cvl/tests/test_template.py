@@ -13,17 +13,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl import template
 from cvl.aws import template as aws
 from cvl.aws.order import Runtime, request
-from cvl.errors import UsageError
+from cvl.core import request_template
+from cvl.core.errors import UsageError
+from cvl.core.request_template import Rules, Template
+from cvl.core.spec import JobSpec, Source
 from cvl.kube import template as kube
 from cvl.kube.manifest import Made, Marks, job
 from cvl.kube.order import Order
 from cvl.project import allowed
 from cvl.runners import lambda_template
-from cvl.spec import JobSpec, Source
-from cvl.template import Rules, Template
 from cvl.testing.desk import Desk
 from cvl.tests.test_sagemaker_parts import order as training_order
 
@@ -67,7 +67,7 @@ def test_yaml_means_what_kubernetes_reads_in_it(tmp_path: Path) -> None:
         tmp_path,
         "a: {mode: 0444, on: yes, day: 2026-01-01, x: null, text: '1', f: 1.5, inf: .inf}",
     )
-    assert template.read(file).data == {
+    assert request_template.read(file).data == {
         "a": {"mode": 0o444, "on": True, "day": "2026-01-01", "text": "1", "f": 1.5}
         | {"inf": ".inf"}
     }
@@ -85,7 +85,7 @@ JSON = st.recursive(
 @given(data=st.dictionaries(st.text("abc", min_size=1), JSON, min_size=1))
 def test_any_json_is_read_as_it_is(data: dict[str, object], tmp_path_factory: Any) -> None:
     file = written(tmp_path_factory.mktemp("t"), data)
-    assert template.read(file).data == data
+    assert request_template.read(file).data == data
 
 
 @pytest.mark.parametrize(
@@ -100,17 +100,17 @@ def test_any_json_is_read_as_it_is(data: dict[str, object], tmp_path_factory: An
         ("a: " + "9" * 5000, None),
         ("a: 1\n---\nb: 1", "more than one document"),
         ("a: !!python/object:os.system x", None),
-        ("x" * (template.LIMIT + 1), "1024 KiB"),
+        ("x" * (request_template.LIMIT + 1), "1024 KiB"),
         ("a: \x00", ":1: "),
     ],
 )
 def test_a_file_that_is_none_is_one_sentence(tmp_path: Path, text: str, said: str | None) -> None:
     file = written(tmp_path, text)
     if said is None:
-        assert isinstance(template.read(file).data["a"], str)
+        assert isinstance(request_template.read(file).data["a"], str)
         return
     with pytest.raises(UsageError) as error:
-        template.read(file)
+        request_template.read(file)
     assert said in str(error.value)
     assert str(file) in str(error.value)
 
@@ -118,11 +118,11 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path: Path, text: str, said: st
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none", tmp_path / "nul\0"):
         with pytest.raises(UsageError, match="cannot be read"):
-            template.read(path)
+            request_template.read(path)
     bad = tmp_path / "latin"
     bad.write_bytes(b"a: \xe9")
     with pytest.raises(UsageError, match="UTF-8"):
-        template.read(bad)
+        request_template.read(bad)
 
 
 # --- the merge -----------------------------------------------------------------------------------
@@ -133,7 +133,9 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
 )
 def test_all_of_ours_counts(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     try:
-        found = template.merged(ours, Template(origin="t", data=theirs), Rules(kept={}, keys={}))
+        found = request_template.merged(
+            ours, Template(origin="t", data=theirs), Rules(kept={}, keys={})
+        )
     except UsageError:
         return
 
@@ -151,7 +153,7 @@ def test_lists_are_merged_by_what_names_their_items() -> None:
         origin="t", data={"named": [{"name": "b", "x": 1}, {"name": "c"}], "all": [1, 2]}
     )
     ours = {"named": [{"name": "a"}, {"name": "b", "x": 2, "y": 3}], "all": [2, 3]}
-    found = template.merged(ours, given, RULES)
+    found = request_template.merged(ours, given, RULES)
     assert found.value["named"] == [{"name": "a"}, {"name": "b", "x": 2, "y": 3}, {"name": "c"}]
     assert found.value["all"] == [2, 3, 1]
     assert "named[b].x" in found.warnings[0]
@@ -160,14 +162,14 @@ def test_lists_are_merged_by_what_names_their_items() -> None:
 @pytest.mark.parametrize("wrong", [{"named": 1}, {"named": ["x"]}, {"named": [{}]}, {"map": [1]}])
 def test_what_has_another_shape_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"t: (named|map) must be"):
-        template.merged({"named": [], "map": {}}, Template(origin="t", data=wrong), RULES)
+        request_template.merged({"named": [], "map": {}}, Template(origin="t", data=wrong), RULES)
 
 
 def test_what_is_kept_may_only_be_said_as_it_is() -> None:
     same = Template(origin="t", data={"a": {"kept": 1}})
-    assert template.merged({"a": {"kept": 1}}, same, RULES).warnings == ()
+    assert request_template.merged({"a": {"kept": 1}}, same, RULES).warnings == ()
     with pytest.raises(UsageError, match=r"a\.kept cannot be set") as error:
-        template.merged({"a": {"kept": 2}}, same, RULES)
+        request_template.merged({"a": {"kept": 2}}, same, RULES)
     assert error.value.hint == "it is kept"
 
 
@@ -390,7 +392,7 @@ def test_the_old_name_of_a_service_account_is_taken(tmp_path: Path) -> None:
 def test_what_the_guarantee_rests_on_cannot_be_in_a_request(data: dict[str, Any]) -> None:
     given = Template(origin="t", data=data)
     with pytest.raises(UsageError, match="cannot be set in a template"):
-        template.merged(a_training(), given, aws.RULES)
+        request_template.merged(a_training(), given, aws.RULES)
 
 
 def test_a_request_template_adds_to_ours() -> None:
@@ -405,7 +407,7 @@ def test_a_request_template_adds_to_ours() -> None:
         },
     )
     ours = a_training()
-    found = template.merged(ours, given, aws.RULES)
+    found = request_template.merged(ours, given, aws.RULES)
     assert found.value["VpcConfig"] == given.data["VpcConfig"]
     assert found.value["OutputDataConfig"]["KmsKeyId"] == "alias/mine"
     assert (

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvl.errors import CvlError
+from cvl.core.errors import CvlError
 from cvl.remote import hashes as hashes_module
 from cvl.remote.folders import Folders
 from cvl.remote.hashes import BLOCK, Entry, Hashes

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl import trust
 from cvl.catalog import Lookup, find, find_root, root
 from cvl.config import load
-from cvl.errors import NotFound
-from cvl.owners import judged, stranger
+from cvl.core import trust
+from cvl.core.errors import NotFound
+from cvl.core.file_owner import judged, stranger
 from cvl.testing.desk import EXAMPLE, Desk, Done
 
 STRANGER = 12345

@@ -56,7 +56,7 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("test", ["if {0}: pass", "x = {0} or 1", "x = not {0}", "x = bool({0})"])
 def test_it_is_found_where_it_is_done(test: str, tmp_path: Path) -> None:
-    head = "from decimal import Decimal\nfrom cvl.spec import ExitStatus\n"
+    head = "from decimal import Decimal\nfrom cvl.core.spec import ExitStatus\n"
     for number, example in enumerate(EXAMPLES):
         line = test.format(example.partition(":")[0])
         head += f"def f{number}({example}) -> None:\n    {line}\n"

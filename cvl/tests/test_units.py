@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl import units
 from cvl.cli.options import Grace
-from cvl.errors import UsageError
+from cvl.core import units
+from cvl.core.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ import pytest
 
 from cvl.catalog.script import script_text
 from cvl.container.contents import Contents, contents_of, write_tar
-from cvl.errors import CvlError, UsageError
+from cvl.core.errors import CvlError, UsageError
+from cvl.core.spec import Source
 from cvl.remote import hashes as hashes_module
 from cvl.remote.folders import DEEPEST, Folders
 from cvl.remote.hashes import Hashes
@@ -25,7 +26,6 @@ from cvl.remote.payload import write_payload
 from cvl.remote.secrets import inside, named
 from cvl.remote.selection import Selection, select
 from cvl.remote.tree import delta
-from cvl.spec import Source
 
 E = "examples/a"
 VICTIM = "a diary that is nobody's business"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.values import dataclass
+from cvl.core.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.cli.variables import environment
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 
 TEXT = st.text(st.characters(exclude_characters="\0\n\r", exclude_categories=["Cs"]))
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 import cvl
 from cvl import terminal
 from cvl.console import Console, StatusLine
+from cvl.core.printable import LINE, TEXT, many_lines, one_line
 from cvl.terminal import complain
-from cvl.visible import LINE, TEXT, many_lines, one_line
 
 ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 HOSTILE = "a\x1b[2J\x07\x9b1m\r\ncvl: all is well\u202eb\u200b\u2028\udcff\x7f\t\U000e0041[red]z"

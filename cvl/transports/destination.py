@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cvl.errors import UsageError
-from cvl.values import dataclass
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
 
 BARE = re.compile(r"[A-Za-z0-9_./-]+\Z")
 """Words that mean themselves in every shell."""

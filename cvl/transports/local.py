@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from cvl.errors import FetchError, NotReady
-from cvl.provider import Process
-from cvl.scope import Scope
+from cvl.core.errors import FetchError, NotReady
+from cvl.core.interfaces import Process
+from cvl.core.scope import Scope
 
 CHUNK = 1 << 20
 

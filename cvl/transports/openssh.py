@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from cvl.errors import AuthError, CvlError, MissingTool, Unreachable, UsageError
-from cvl.provider import Process
-from cvl.scope import Scope
+from cvl.core.errors import AuthError, CvlError, MissingTool, Unreachable, UsageError
+from cvl.core.interfaces import Process
+from cvl.core.scope import Scope
 from cvl.transports import mux, sockets
 from cvl.transports.aliases import overruled
 from cvl.transports.destination import command, parse
@@ -217,7 +217,7 @@ class OpenSSH:
         return child
 
     def _spawn(self, line: str, path: str | None) -> Process:
-        from cvl.transports.leash import Leashed
+        from cvl.core.child_process import Leashed
 
         if not installed("ssh"):
             raise MissingTool(*SSH_MISSING)

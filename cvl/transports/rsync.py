@@ -18,10 +18,10 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import IO
 
-from cvl.errors import Blocked, CvlError, FetchError, MissingTool, NotReady, Unreachable
-from cvl.remote.incoming import EVERYWHERE
-from cvl.scope import Scope
-from cvl.transports.leash import Leashed
+from cvl.core.child_process import Leashed
+from cvl.core.errors import Blocked, CvlError, FetchError, MissingTool, NotReady, Unreachable
+from cvl.core.scope import Scope
+from cvl.core.staging import EVERYWHERE
 from cvl.transports.openssh import RSYNC_MISSING, installed
 from cvl.transports.verdict import lost, verdict
 

@@ -7,8 +7,8 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cvl.digest import blake2b
-from cvl.paths import private, state_dir
+from cvl.core.digest import blake2b
+from cvl.core.paths import private, state_dir
 
 PATH_LIMIT = 85
 """Bytes: of the 104 that the smallest system gives, ssh needs 18 for a temporary name."""

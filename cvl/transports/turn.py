@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cvl.paths import private_file
+from cvl.core.paths import private_file
 
 LOOK = 0.02
 """Seconds between two looks."""

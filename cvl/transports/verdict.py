@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cvl.errors import (
+from cvl.core.errors import (
     AuthError,
     CvlError,
     HostError,

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cvl.scope import SystemClock
+from cvl.core.scope import SystemClock
 from cvl.testing import kube
 from cvl.testing.clock import Clock
 from cvl.testing.docker_engine import Engine

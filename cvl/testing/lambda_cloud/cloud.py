@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from cvl.scope import SystemClock
+from cvl.core.scope import SystemClock
 from cvl.testing.clock import Clock
 from cvl.testing.hostile import Login
 from cvl.testing.lambda_cloud.api import Answer, Api, Entry, Hook, Moment, Request

@@ -7,7 +7,7 @@ import os
 import re
 from decimal import Decimal
 
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 
 YEAR = 365 * 86400.0
 """The longest duration that is taken for meant, in seconds."""

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.dial.proxies import Proxy, named, proxy_for, spared
-from cvl.errors import UsageError
-from cvl.hidden import clean
+from cvl.core.errors import UsageError
+from cvl.core.http.proxies import Proxy, named, proxy_for, spared
+from cvl.core.secrets import clean
 
 HERE = "http://127.0.0.1:3128"
 AWAY = "http://proxy.example:3128"
@@ -170,6 +170,6 @@ def test_a_command_that_dials_nobody_loads_none_of_it() -> None:
     code = (
         "import sys; from cvl.__main__ import main; sys.argv=['cvl','--version']\n"
         "try: main()\nexcept SystemExit: pass\n"
-        "sys.exit(any(m.startswith(('cvl.dial','ssl','urllib3')) for m in sys.modules))"
+        "sys.exit(any(m.startswith(('cvl.core.http','ssl','urllib3')) for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cvl.errors import Blocked
-from cvl.remote.shelf import AS_FOLDER
+from cvl.core.errors import Blocked
+from cvl.core.safe_dir import AS_FOLDER
 
 INCOMING = ".incoming-"
 FULL = (errno.ENOSPC, errno.EDQUOT)

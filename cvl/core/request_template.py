@@ -14,8 +14,8 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvl.errors import UsageError
-from cvl.values import dataclass
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
 
 if TYPE_CHECKING:
     from yaml.events import ScalarEvent
@@ -63,7 +63,7 @@ class Merged:
 
 def read(path: Path) -> Template:
     """Return what stands in a file. Raises `UsageError`, with path and line."""
-    from cvl.catalog.document import parse
+    from cvl.core.yaml_document import parse
 
     try:
         with path.open("rb") as opened:

@@ -12,9 +12,9 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
-from cvl.digest import blake2b
-from cvl.octets import octets
-from cvl.values import dataclass
+from cvl.core.digest import blake2b
+from cvl.core.frozen import dataclass
+from cvl.core.octets import octets
 
 PROC = Path("/proc")
 MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))

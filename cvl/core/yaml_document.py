@@ -27,7 +27,7 @@ from yaml.events import (
     SequenceEndEvent,
 )
 
-from cvl.octets import UTF8, everywhere, own
+from cvl.core.octets import UTF8, everywhere, own
 
 Keys = tuple[str, ...]
 Note = tuple[int, str]

@@ -13,7 +13,7 @@ import pytest
 
 from cvl.aws.registry import Registry
 from cvl.cli.reap_install import environment_text
-from cvl.errors import Ambiguity, AuthError, Rejected
+from cvl.core.errors import Ambiguity, AuthError, Rejected
 from cvl.runners.lambda_api import LAUNCH, LambdaAPI
 from cvl.runners.lambda_cloud import api
 from cvl.runners.lambda_key import another, configured, lambda_key
@@ -170,7 +170,7 @@ def test_a_timer_dials_as_we_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_nothing_else_of_ours_dials() -> None:
-    """All that speaks HTTP goes through `cvl.dial`; the rest is what that is made of."""
+    """All that speaks HTTP goes through `cvl.core.http`; the rest is what that is made of."""
     here = Path(__file__).parent.parent
     ways = ["PoolManager(", "ProxyManager(", "HTTPSConnection(", "HTTPConnection(", "urlopen("]
     ways += ["create_connection(", "create_default_context(", "getproxies", "import http.client"]
@@ -180,4 +180,4 @@ def test_nothing_else_of_ours_dials() -> None:
         if not {"tests", "testing"} & set(path.relative_to(here).parts)
         and any(way in path.read_text("utf-8") for way in ways)
     }
-    assert found == {"dial/line.py", "dial/pool.py", "dial/tls.py"}
+    assert found == {f"core/http/{name}.py" for name in ("connection", "pool", "tls")}

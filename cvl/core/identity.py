@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cvl.errors import CvlError, Elsewhere
-from cvl.provider import Identified, Owner
-from cvl.spec import Resource
+from cvl.core.errors import CvlError, Elsewhere
+from cvl.core.interfaces import Identified, Owner
+from cvl.core.spec import Resource
 
 IDENTITY = "identity"
 """Under which key a handle has it; runs of an older cvl have none, and are asked as ever."""

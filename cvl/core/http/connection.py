@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 
-from cvl.dial.proxies import Proxy, joined
-from cvl.dial.relay import relayed
-from cvl.dial.tls import context
-from cvl.octets import octets
+from cvl.core.http.proxies import Proxy, joined
+from cvl.core.http.relay import relayed
+from cvl.core.http.tls import context
+from cvl.core.octets import octets
 
 HEAD = 1 << 14
 """Bytes of a proxy's answer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from cvl.errors import LONGEST
+from cvl.core.errors import LONGEST
 
 
 class Trouble(Enum):

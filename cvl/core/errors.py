@@ -38,7 +38,7 @@ from __future__ import annotations
 
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 
-from cvl.hidden import clean
+from cvl.core.secrets import clean
 
 
 class CvlError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 
 BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables beside OpenSSL's own `SSL_CERT_FILE` and `SSL_CERT_DIR`: files of authorities that are

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
-from cvl.errors import CvlError
-from cvl.values import dataclass
+from cvl.core.errors import CvlError
+from cvl.core.frozen import dataclass
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 GRACE = 10.0

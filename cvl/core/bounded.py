@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from cvl.scope import Bell, Scope, limits
+from cvl.core.scope import Bell, Scope, limits
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol, runtime_checkable
 
-from cvl.scope import Scope, Tell, silent
-from cvl.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource
-from cvl.values import dataclass
+from cvl.core.frozen import dataclass
+from cvl.core.scope import Scope, Tell, silent
+from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource
 
 if TYPE_CHECKING:
     from cvl.leases import Leases

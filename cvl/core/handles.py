@@ -13,10 +13,10 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cvl.errors import CvlError
-from cvl.paths import absolutes
-from cvl.privacy import trouble, unsafe
-from cvl.spec import RUN_ID
+from cvl.core.errors import CvlError
+from cvl.core.paths import absolutes
+from cvl.core.privacy import trouble, unsafe
+from cvl.core.spec import RUN_ID
 
 CONTROL = re.compile(r"[\0-\x1f\x7f]")
 FREE = frozenset({"place", "folder"})

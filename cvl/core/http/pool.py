@@ -7,10 +7,10 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from cvl.dial.line import line
-from cvl.dial.proxies import PORTS, Proxy, joined, proxy_for
-from cvl.dial.tls import context
-from cvl.extras import needed
+from cvl.core.extras import needed
+from cvl.core.http.connection import line
+from cvl.core.http.proxies import PORTS, Proxy, joined, proxy_for
+from cvl.core.http.tls import context
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from cvl.errors import BrokenOff, CvlError, Silent, Unreachable
-from cvl.outside import LONGEST_WAIT
-from cvl.scope import Clock, DeadlineExceeded, Scope, nap
+from cvl.core.errors import BrokenOff, CvlError, Silent, Unreachable
+from cvl.core.replies import LONGEST_WAIT
+from cvl.core.scope import Clock, DeadlineExceeded, Scope, nap
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
-from cvl.spec import RUN_ID, Resource
+from cvl.core.spec import RUN_ID, Resource
 
 LATEST = 253402300799.0
 """The last second that a calendar shows: 9999-12-31T23:59:59Z."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 
 ADDRESS = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?(/[!-~]*)?",

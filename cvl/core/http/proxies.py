@@ -15,11 +15,11 @@ from dataclasses import field
 from fnmatch import fnmatchcase
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
-from cvl.encrypted import is_here
-from cvl.errors import UsageError
-from cvl.hidden import learn
-from cvl.octets import octets
-from cvl.values import dataclass
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
+from cvl.core.http.secure_url import is_here
+from cvl.core.octets import octets
+from cvl.core.secrets import learn
 
 PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 PROXY_PORTS: Mapping[str, int] = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}

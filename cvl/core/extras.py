@@ -11,7 +11,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from cvl.errors import MissingExtra, said
+from cvl.core.errors import MissingExtra, said
 
 EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cvl.errors import CvlError
-from cvl.paths import (
+from cvl.core.errors import CvlError
+from cvl.core.paths import (
     FOR_ALL,
     SIDE_FILES,
     cache_dir,

@@ -72,7 +72,7 @@ def key(value: object, name: str) -> str:
     White space around it comes from copying, and is left out. Raises `UsageError` for what no
     provider gives out, never with the value in it.
     """
-    from cvl.errors import UsageError
+    from cvl.core.errors import UsageError
 
     found = value.strip() if isinstance(value, str) else None
     if found is None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cvl.dial.line import NotDialled, line
-from cvl.dial.pool import pool
-from cvl.dial.proxies import named
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
+from cvl.core.http.connection import NotDialled, line
+from cvl.core.http.pool import pool
+from cvl.core.http.proxies import named
 from cvl.testing.connect_proxy import ConnectProxy
 from cvl.testing.kubernetes.certificates import authority
 

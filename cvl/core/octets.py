@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cvl.errors import UsageError
+from cvl.core.errors import UsageError
 
 ESCAPE = "surrogateescape"
 UTF8 = sys.getfilesystemencoding() == "utf-8" and sys.getfilesystemencodeerrors() == ESCAPE

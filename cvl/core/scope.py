@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Protocol
 
-from cvl.spec import Cause
+from cvl.core.spec import Cause
 
 Tell = Callable[[str, str], None]
 """Hears a phase and a sentence about it, for a person."""

@@ -12,10 +12,10 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from cvl.octets import dumped, loaded
-from cvl.owners import stranger
-from cvl.paths import private, state_dir
-from cvl.values import dataclass
+from cvl.core.file_owner import stranger
+from cvl.core.frozen import dataclass
+from cvl.core.octets import dumped, loaded
+from cvl.core.paths import private, state_dir
 
 LIMIT = 1 << 16
 """Bytes of one note; a path has 4096."""
@@ -37,7 +37,7 @@ class Trust:
 
 def fingerprint(data: bytes) -> str:
     """Return the hash by which bytes are known again."""
-    from cvl.digest import blake2b  # most commands meet nothing that would have to be trusted
+    from cvl.core.digest import blake2b  # most commands meet nothing that would have to be trusted
 
     return blake2b(data, digest_size=32).hexdigest()
 

@@ -1,0 +1,1 @@
+"""Values, errors, limits and interfaces: what every other room builds on; it knows none of them."""

@@ -1,0 +1,1 @@
+"""The one way to whatever speaks HTTP: proxies, authorities, limits, and what its errors mean."""
