@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cvl.ledger.book import Ledger
+from cvl.ledger.ledger import Ledger
 from cvl.ledger.values import (
     EARLY,
     LEASE_STEPS,

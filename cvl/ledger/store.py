@@ -17,8 +17,8 @@ from cvl.core.paths import no_file, private
 from cvl.core.privacy import unsafe
 from cvl.ledger import upkeep
 from cvl.ledger.columns import decoded
+from cvl.ledger.errors import ELSEWHERE, Damaged, explained, is_damage, is_locked
 from cvl.ledger.schema import APPLICATION, TABLES, VERSION
-from cvl.ledger.trouble import ELSEWHERE, Damaged, explained, is_damage, is_locked
 
 if TYPE_CHECKING:
     from sqlite3 import Connection

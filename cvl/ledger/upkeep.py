@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cvl.core.paths import private, private_file
+from cvl.ledger.errors import try_lock
 from cvl.ledger.schema import SCHEMA
-from cvl.ledger.trouble import try_lock
 
 SIDE_FILES = ("-journal", "-wal", "-shm")
 
