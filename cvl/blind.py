@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cvl.cleanup.leases import Leases
 from cvl.core.bounded import bounded
 from cvl.core.errors import LedgerError, Unreachable, Unreadable, said
 from cvl.core.interfaces import Execution, Observer, Provider
 from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
 from cvl.drive import STOP_LIMIT, deliver
-from cvl.leases import Leases
 from cvl.ledger import Ledger, Run
 
 LOOK = 1.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from cvl.cleanup.leases import HOUR
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
 from cvl.core.spec import Limits
 from cvl.core.units import elapsed
-from cvl.leases import HOUR
 
 BUILD_LIMIT = 3600.0
 """Seconds that building an image may take, when the deadline is reckoned."""

@@ -8,6 +8,8 @@ from contextlib import suppress
 from threading import Thread
 from typing import Self
 
+from cvl.cleanup.guardian_keeper import Guard
+from cvl.cleanup.leases import Leases
 from cvl.core import identity
 from cvl.core.bounded import bounded
 from cvl.core.errors import (
@@ -23,9 +25,7 @@ from cvl.core.errors import (
 from cvl.core.interfaces import Execution, Provider
 from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits
 from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, JobSpec
-from cvl.duty import Guard
 from cvl.ending import QUIET, Ending, settled
-from cvl.leases import Leases
 from cvl.ledger import EARLY, Ledger, Run, RunState
 from cvl.options import Options
 from cvl.progress import Progress
@@ -322,7 +322,7 @@ class Drive:
         return LostContact(said(error), back)
 
     def _guard(self) -> Guard:
-        from cvl.guardian import Guardian
+        from cvl.cleanup.guardian_client import Guardian
 
         folder = run_folder(self._record.id)
         return Guardian(self._record.id, self._provider.secrets, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+from cvl.cleanup.leases import Leases
 from cvl.core.bounded import bounded
 from cvl.core.errors import Blocked, CvlError, FetchError, StillOpen, said
 from cvl.core.interfaces import Execution
@@ -12,7 +13,6 @@ from cvl.core.retry import AGAIN
 from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope
 from cvl.core.spec import EXIT_CODES, Cause, ExitStatus
 from cvl.core.units import elapsed
-from cvl.leases import Leases
 from cvl.ledger import RunState
 from cvl.progress import Progress
 

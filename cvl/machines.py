@@ -13,6 +13,7 @@ from decimal import Decimal
 from threading import Thread
 
 from cvl import rented
+from cvl.cleanup.leases import HOUR, Leases, cost
 from cvl.core import identity as whose
 from cvl.core.errors import CvlError, HostError, NoCapacity, NotReady, explained
 from cvl.core.interfaces import Cloud, Machine, Offer, Order
@@ -22,7 +23,6 @@ from cvl.core.spec import JobSpec, Plan, Quote, Resource
 from cvl.core.units import elapsed
 from cvl.deadline import Deadline, deadline_of, too_little
 from cvl.keys import RunKeys
-from cvl.leases import HOUR, Leases, cost
 from cvl.ledger import Ledger
 from cvl.market import Choice, Market
 from cvl.offers import runs

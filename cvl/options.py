@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
 
+from cvl.cleanup.until_gone import RELEASE_LIMIT
 from cvl.core.frozen import dataclass
 from cvl.core.interfaces import Observer
 from cvl.core.scope import Clock, SystemClock
 from cvl.core.spec import FETCH_LIMIT, GRACE, Plan
-from cvl.release import RELEASE_LIMIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cvl import engine
+from cvl.cleanup.until_gone import PAUSES, UNSEEN, named, same
 from cvl.core import identity
 from cvl.core.errors import CvlError, Elsewhere, StillOpen, said
 from cvl.core.frozen import dataclass
@@ -27,7 +28,6 @@ from cvl.core.scope import DeadlineExceeded, Scope, limits, nap
 from cvl.core.spec import Cause, Resource, ended
 from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.news import Hear, latest, silent, undriven
-from cvl.release import PAUSES, UNSEEN, named, same
 
 T = TypeVar("T")
 

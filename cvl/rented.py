@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from cvl.cleanup.until_gone import UNSEEN
 from cvl.core import identity
 from cvl.core.errors import (
     AuthError,
@@ -21,7 +22,6 @@ from cvl.core.scope import Scope
 from cvl.core.spec import Cause, ExitStatus, LogChunk, Resource, ended
 from cvl.core.staging import not_taken
 from cvl.keys import RunKeys
-from cvl.release import UNSEEN
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
 from cvl.runlog import run_folder

@@ -14,6 +14,8 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from cvl import blind, engine
+from cvl.cleanup.guardian_client import FOLLOW, GONE, LATE, RELEASE
+from cvl.cleanup.leases import room_of
 from cvl.core.errors import FetchError, LedgerError, said
 from cvl.core.interfaces import Provider
 from cvl.core.paths import ledger_file
@@ -21,8 +23,6 @@ from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
 from cvl.drive import STOP_LIMIT, Drive
-from cvl.guardian import FOLLOW, GONE, LATE, RELEASE
-from cvl.leases import room_of
 from cvl.ledger import Ledger, Run, RunState
 from cvl.options import Options
 from cvl.runners import reopen

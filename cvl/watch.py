@@ -16,8 +16,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from cvl.cleanup.guardian_client import DONE, GONE, KEEP, LATE, LIMIT, RELEASE
 from cvl.core.secrets import leave_no_core
-from cvl.guardian import DONE, GONE, KEEP, LATE, LIMIT, RELEASE
 
 if TYPE_CHECKING:
     from cvl.ledger import Ledger

@@ -15,12 +15,12 @@ from cvl.aws.logs import Ending, LogReader
 from cvl.aws.place import Place
 from cvl.aws.refusals import Denied, Missing
 from cvl.aws.session import Account, Reply
+from cvl.cleanup.leases import cost
 from cvl.core.errors import AuthError, CvlError, LostContact, Rejected, Unreachable, UsageError
 from cvl.core.identity import noted
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
 from cvl.core.units import priced, variable
-from cvl.leases import cost
 from cvl.nodes import first_failed
 
 OVER = frozenset({"Completed", "Failed", "Stopped", "Deleted"})

@@ -9,11 +9,11 @@ from decimal import Decimal
 
 from cvl.aws import inputs
 from cvl.aws.place import Place
+from cvl.cleanup.leases import HOUR
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
 from cvl.core.request_template import Template
 from cvl.core.spec import JobSpec, Limits
-from cvl.leases import HOUR
 
 DAY = 86400
 NO_LIMIT, MOST = DAY, 28 * DAY

@@ -17,6 +17,7 @@ from cvl.aws.order import STOP, Order, Runtime, deadline, job_name, max_wait, re
 from cvl.aws.place import Place
 from cvl.aws.refusals import EXTRA
 from cvl.aws.session import Account
+from cvl.cleanup.leases import HOUR, Leases, cost
 from cvl.container.contents import Contents, contents_of, write_tar
 from cvl.core.errors import CvlError, explained
 from cvl.core.extras import lacking
@@ -25,7 +26,6 @@ from cvl.core.request_template import Merged
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import EMPTY, JobSpec, Plan, Quote, Resource
 from cvl.core.units import priced
-from cvl.leases import HOUR, Leases, cost
 from cvl.ledger import Ledger
 
 LAYERS = (

@@ -94,8 +94,8 @@ def row(run: Run, ledger: Ledger) -> tuple[str, ...]:
         state = f"unreadable: {', '.join(run.damage)}"
     amount, keeper = run.cost, parse(run.guardian)
     if run.state is not RunState.ENDED and run.price_per_hour is not None:
-        from cvl.leases import last_of
-        from cvl.leases import spent as so_far
+        from cvl.cleanup.leases import last_of
+        from cvl.cleanup.leases import spent as so_far
 
         amount = so_far(ledger.leases(run.id), time.time(), last_of(run))
     if keeper and life(run.guardian) is Life.ALIVE:

@@ -12,13 +12,13 @@ from pathlib import Path
 from subprocess import run
 from textwrap import dedent
 
+from cvl.cleanup.guardian_client import environment
 from cvl.core.errors import CvlError, UsageError
 from cvl.core.http.secure_url import address
 from cvl.core.octets import octets
 from cvl.core.paths import anchored, config_dir, private, replace_file
 from cvl.core.privacy import trouble
 from cvl.core.secrets import key
-from cvl.guardian import environment
 
 MARK = "# cvl reap"
 KEPT = (

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import islice
 
 from cvl import reap as reaping
+from cvl.cleanup.until_gone import named
 from cvl.console import Console
 from cvl.core.errors import Elsewhere, explained
 from cvl.core.interfaces import Reapable
@@ -16,7 +17,6 @@ from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run
 from cvl.places import Known, Place, looked_everywhere
 from cvl.reap import Finding
-from cvl.release import named
 from cvl.runners import BUILT_IN, load
 
 MOST_UNCLEAR = 20

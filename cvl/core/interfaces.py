@@ -17,7 +17,7 @@ from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource
 
 if TYPE_CHECKING:
-    from cvl.leases import Leases
+    from cvl.cleanup.leases import Leases
 
 
 class Owner(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
+from cvl.cleanup.leases import Leases
 from cvl.container.contents import Contents, contents_of
 from cvl.core.errors import CvlError, Elsewhere, Rejected, UsageError
 from cvl.core.extras import lacking
@@ -22,7 +23,6 @@ from cvl.kube.manifest import objects as manifest
 from cvl.kube.objects import JOB, KINDS, POD, SECRET, SERVICE
 from cvl.kube.order import NO_LIMIT, Order, ends, job_name, lifetime, runtime
 from cvl.kube.refusals import Denied
-from cvl.leases import Leases
 from cvl.ledger import Ledger, RunState
 
 SETTLE = variable("CVL_KUBE_SETTLE", 10)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
+from cvl.cleanup.leases import Leases
 from cvl.core.errors import NotReady, UsageError
 from cvl.core.interfaces import Transport
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import EMPTY, FREE, JobSpec, Plan, Resource
-from cvl.leases import Leases
 from cvl.remote import launch
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob

@@ -14,6 +14,7 @@ from functools import partial
 from typing import cast
 from urllib.parse import quote
 
+from cvl.cleanup.leases import Leases
 from cvl.core import replies
 from cvl.core.errors import Ambiguity, CvlError
 from cvl.core.interfaces import Machine, Offer, Order
@@ -22,7 +23,6 @@ from cvl.core.scope import Scope
 from cvl.core.secrets import key as checked
 from cvl.core.spec import EMPTY, Resource
 from cvl.core.units import variable
-from cvl.leases import Leases
 from cvl.machines import KIND, machine_name
 from cvl.runners import lambda_account, lambda_deadline, lambda_template
 from cvl.runners.lambda_api import BASE, LAUNCH, TERMINATE, Gone, Json, LambdaAPI

@@ -27,7 +27,8 @@ from typing import IO, cast
 import urllib3.connection
 import yaml  # noqa: F401 - warm
 
-from cvl import drive, ending, engine, guardian, keys, machines, release, rented, takeover, watch
+from cvl import drive, ending, engine, keys, machines, rented, takeover, watch
+from cvl.cleanup import guardian_client, until_gone
 from cvl.cli import main as command_line
 from cvl.cli import reap as _reap  # noqa: F401 - warm
 from cvl.core.errors import CvlError
@@ -319,12 +320,12 @@ def _replace(folder: Path, *, real: bool, tame: bool = True) -> None:
 
     put(rented, "reach", rented.reach if real else here)
     put(machines, "LOOKS", (0.01, 0.02, 0.05))
-    put(release, "PAUSES", (0.0, 0.02, 0.05, 0.1, 0.2))
+    put(until_gone, "PAUSES", (0.0, 0.02, 0.05, 0.1, 0.2))
     put(lambda_api, "PAUSE", 0.02)
     put(lambda_api, "THROTTLED_PAUSE", 0.02)
     put(LambdaCloud, "boot_limit", BOOT_LIMIT * 5 if real else BOOT_LIMIT)
     put(keys, "generate", _made)
-    put(guardian, "Popen", ForkedPopen)
+    put(guardian_client, "Popen", ForkedPopen)
     if not tame:
         put(machines, "LOGIN_LIMIT", 1.0)
         put(drive, "STOP_LIMIT", 2.0)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvl.cleanup.until_gone import Release
 from cvl.core.bounded import bounded
 from cvl.core.errors import (
     AuthError,
@@ -31,7 +32,6 @@ from cvl.core.retry import MOST_WAIT, attempts, steadily
 from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits, nap
 from cvl.core.spec import FETCH_LIMIT, Cause
 from cvl.ledger import Ledger
-from cvl.release import Release
 from cvl.tests.fakes import FakeClock
 
 NOW = 1_700_000_000.0

@@ -11,6 +11,7 @@ import pytest
 
 import cvl.drive
 from cvl import engine
+from cvl.cleanup.leases import Leases
 from cvl.core.errors import (
     AuthError,
     CvlError,
@@ -24,7 +25,6 @@ from cvl.core.errors import (
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 from cvl.drive import Drive
-from cvl.leases import Leases
 from cvl.ledger import Ledger, RunState
 
 RUN = "toy-1"

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from cvl import engine
+from cvl.cleanup.guardian_client import Guardian, environment
+from cvl.cleanup.leases import Leases
 from cvl.core.paths import ledger_file
 from cvl.core.process import me, owner_of
 from cvl.core.scope import Scope
 from cvl.core.spec import ExitStatus, Resource, new_run_id
-from cvl.guardian import Guardian, environment
-from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
 from cvl.runlog import run_folder
 from cvl.runners.lambda_cloud import LambdaCloud, api
@@ -231,7 +231,7 @@ def test_a_client_that_dies_before_it_is_ready_is_one_that_is_dead(fake: FakeClo
 
 CLIENT = """
 import os, sys, time
-from cvl.guardian import Guardian
+from cvl.cleanup.guardian_client import Guardian
 from cvl.ledger import Ledger
 from cvl.core.paths import ledger_file
 from cvl.core.process import me
@@ -310,7 +310,7 @@ def test_it_starts_from_a_zipapp(
         timeout=60,
         check=False,
     )
-    assert done.stdout == "cvl.guardian True\n", done.stderr
+    assert done.stdout == "cvl.cleanup.guardian_client True\n", done.stderr
     wait_for(lambda: nothing_left(fake), 20)
 
 

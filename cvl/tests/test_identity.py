@@ -17,13 +17,13 @@ from cvl.aws import whose as aws_whose
 from cvl.aws.job import TrainingJob
 from cvl.aws.refusals import Denied, Missing
 from cvl.aws.session import Account
+from cvl.cleanup.leases import Leases
 from cvl.core import identity
 from cvl.core.errors import AuthError, CvlError, Elsewhere, StillOpen, Unreachable
 from cvl.core.handles import checked
 from cvl.core.interfaces import Machine
 from cvl.core.scope import Scope
 from cvl.core.spec import Cause, Resource, ended
-from cvl.leases import Leases
 from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.reap import Finding
 from cvl.remote.whose import confirm as same_machine

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from cvl.cleanup.guardian_keeper import MOST
+from cvl.cleanup.leases import Leases, cost, last_of, spent
+from cvl.cleanup.until_gone import UNSEEN
 from cvl.core.errors import (
     Ambiguity,
     CvlError,
@@ -23,10 +26,7 @@ from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import Cause, Resource, ended
 from cvl.core.units import YEAR
-from cvl.duty import MOST
-from cvl.leases import Leases, cost, last_of, spent
 from cvl.ledger import LeaseState, Ledger, Run, RunState
-from cvl.release import UNSEEN
 from cvl.testing.desk import wait_for
 from cvl.tests.fakes import FakeClock
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cvl.cleanup.leases import Leases
 from cvl.core.errors import Ambiguity, AuthError, CvlError, NoCapacity, Rejected, StillOpen
 from cvl.core.interfaces import Offer, Order
 from cvl.core.paths import ledger_file
@@ -18,7 +19,6 @@ from cvl.core.process import me
 from cvl.core.scope import Cancelled, Scope
 from cvl.core.spec import Cause, Resource, new_run_id
 from cvl.keys import RunKeys
-from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
 from cvl.runners.lambda_api import LambdaAPI, Throttled
 from cvl.runners.lambda_cloud import LambdaCloud, api
@@ -146,7 +146,7 @@ def test_what_was_launched_for_a_key_that_is_void_since_is_ended_with_the_next(
     fake: FakeCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The launch was let through, and nothing after it."""
-    monkeypatch.setattr("cvl.release.BARRED_LIMIT", 0.5)
+    monkeypatch.setattr("cvl.cleanup.until_gone.BARRED_LIMIT", 0.5)
     cloud, leases, order = begun()
     fake.inject(FAULTS["launch-401-after"])
 

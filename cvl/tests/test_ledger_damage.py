@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl import reap
+from cvl.cleanup.leases import spent
 from cvl.cli import notice
 from cvl.core.errors import CvlError, LedgerError
 from cvl.core.process import me
 from cvl.core.spec import ExitStatus, Resource
-from cvl.leases import spent
 from cvl.ledger import LeaseState, Ledger, Run, RunState, ps_json, store
 from cvl.ledger.schema import TABLES
 from cvl.news import undriven

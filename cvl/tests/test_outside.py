@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl import reap
+from cvl.cleanup.leases import Leases
 from cvl.cli.survey import tell_unclear
 from cvl.console import Console
 from cvl.core import replies
@@ -20,7 +21,6 @@ from cvl.core.errors import StillOpen
 from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import Resource
-from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
 from cvl.runners.lambda_cloud import key_of, machine_of
 from cvl.tests.fakes import FakeClock

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cvl import reap
+from cvl.cleanup.leases import Leases
 from cvl.core.errors import StillOpen
 from cvl.core.interfaces import Offer, Order
 from cvl.core.paths import ledger_file
@@ -21,7 +22,6 @@ from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import Cause, Resource, ended, new_run_id
 from cvl.keys import RunKeys
-from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
 from cvl.runners.lambda_api import LambdaAPI
 from cvl.runners.lambda_cloud import LambdaCloud, api

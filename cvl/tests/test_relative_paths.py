@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl import config
+from cvl.cleanup.guardian_client import Guardian, environment
 from cvl.cli.options import FilePath, parameters
 from cvl.cli.reap_install import environment_text
 from cvl.core.handles import checked
 from cvl.core.paths import LISTS, PLACES, anchored, ledger_file
 from cvl.core.process import me
 from cvl.core.spec import JobSpec, Source, new_run_id
-from cvl.guardian import Guardian, environment
 from cvl.kube.client import Client
 from cvl.kube.kubeconfig import access
 from cvl.ledger import Ledger, Run, RunState

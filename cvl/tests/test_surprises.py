@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 import cvl.drive
-from cvl import blind, engine, release, takeover
+from cvl import blind, engine, takeover
+from cvl.cleanup import until_gone
+from cvl.cleanup.leases import Leases
 from cvl.core.errors import CvlError, StillOpen, Unreadable
 from cvl.core.parallel import together
 from cvl.core.paths import ledger_file
 from cvl.core.process import me
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
-from cvl.leases import Leases
 from cvl.ledger import Ledger, Run, RunState
 
 RUN = "rented-1124-050000-0123456789"
@@ -150,7 +151,7 @@ def soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cvl.drive, "STOP_LIMIT", 0.5)
     monkeypatch.setattr(blind, "STOP_LIMIT", 0.5)
     monkeypatch.setattr(blind, "ENOUGH", 0.5)
-    monkeypatch.setattr(release, "PAUSES", (0.02,) * 3)
+    monkeypatch.setattr(until_gone, "PAUSES", (0.02,) * 3)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal
 
+from cvl.cleanup.guardian_keeper import TAIL, Duty, Guard, tail
+from cvl.cleanup.until_gone import RELEASE_LIMIT, Release, shown
 from cvl.core.errors import (
     CvlError,
     LedgerError,
@@ -25,9 +27,7 @@ from cvl.core.process import me
 from cvl.core.scope import Scope, limits
 from cvl.core.spec import Resource
 from cvl.core.units import YEAR
-from cvl.duty import TAIL, Duty, Guard, tail
 from cvl.ledger import Facts, Lease, LeaseState, Ledger, Run
-from cvl.release import RELEASE_LIMIT, Release, shown
 
 HOUR, CENT = Decimal(3600), Decimal("0.01")
 JUMP = 120.0

@@ -18,11 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, Popen
 
+from cvl.cleanup.guardian_keeper import TAIL, tail
 from cvl.core.errors import CvlError
 from cvl.core.paths import anchored, private, private_file, state_dir
 from cvl.core.process import owner_of
 from cvl.core.secrets import OURS
-from cvl.duty import TAIL, tail
 
 READY_LIMIT = 20.0
 """Seconds that a guardian may take to be on duty."""
