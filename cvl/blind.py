@@ -14,8 +14,8 @@ from cvl.core.errors import LedgerError, Unreachable, Unreadable, said
 from cvl.core.interfaces import Execution, Observer, Provider
 from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
-from cvl.drive import STOP_LIMIT, deliver
 from cvl.ledger import Ledger, Run
+from cvl.run.drive import STOP_LIMIT, deliver
 
 LOOK = 1.0
 """Seconds between two questions whether the job has ended."""

@@ -21,7 +21,7 @@ from cvl.core.scope import BACK, SILENT, WARNING
 from cvl.core.secrets import clean
 from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, LogChunk
 from cvl.core.units import elapsed, priced, size
-from cvl.nodes import prefix
+from cvl.run.nodes import prefix
 from cvl.screen import SCREEN, columns
 from cvl.terminal import say, spelt
 

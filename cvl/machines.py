@@ -31,7 +31,7 @@ from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
 from cvl.remote.launch import Setup
 from cvl.rented import RentedJob
-from cvl.runlog import run_folder
+from cvl.run.log import run_folder
 
 LOOKS = (0.2, 0.5, *(1.0,) * 60, 2.0)
 """Seconds between two looks at a booting machine; the last one repeats. It costs from the moment

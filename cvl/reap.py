@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from cvl import engine
 from cvl.cleanup.until_gone import PAUSES, UNSEEN, named, same
 from cvl.core import identity
 from cvl.core.errors import CvlError, Elsewhere, StillOpen, said
@@ -28,6 +27,7 @@ from cvl.core.scope import DeadlineExceeded, Scope, limits, nap
 from cvl.core.spec import Cause, Resource, ended
 from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.news import Hear, latest, silent, undriven
+from cvl.run import lifecycle
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ def _tell_strangers(runs: Sequence[Run], ledger: Ledger, hear: Hear) -> None:
     from cvl.runners import reopen
 
     def look(run: Run) -> None:
-        engine.refuse_strangers(run, reopen(run.runner, run.handle), ledger)
+        lifecycle.refuse_strangers(run, reopen(run.runner, run.handle), ledger)
 
     answers = together([partial(look, run) for run in runs], STRANGER_LIMIT)
     for run, answer in zip(runs, answers, strict=True):
@@ -195,15 +195,15 @@ def finish(
             ledger.released(lease)
         return
     provider = reopen(run)
-    engine.refuse_strangers(run, provider, ledger)
-    if not engine.adopt(run, ledger):
+    lifecycle.refuse_strangers(run, provider, ledger)
+    if not lifecycle.adopt(run, ledger):
         return  # somebody was faster
-    options = engine.Options(
+    options = lifecycle.Options(
         observer=observer,
         results=Path(run.results),
         release_limit=RELEASE_LIMIT,
     )
-    engine.recover(ledger.run(run.id), provider, ledger, options, cause=Cause.STOPPED)
+    lifecycle.recover(ledger.run(run.id), provider, ledger, options, cause=Cause.STOPPED)
 
 
 def close(finding: Finding, ledger: Ledger, seen: Sequence[Resource] | None = None) -> None:

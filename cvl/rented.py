@@ -24,7 +24,7 @@ from cvl.core.staging import not_taken
 from cvl.keys import RunKeys
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
-from cvl.runlog import run_folder
+from cvl.run.log import run_folder
 from cvl.transports.openssh import OpenSSH
 
 CONNECT_LIMIT = 8.0

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from cvl import blind, engine
+from cvl import blind
 from cvl.cleanup.guardian_client import FOLLOW, GONE, LATE, RELEASE
 from cvl.cleanup.leases import room_of
 from cvl.core.errors import FetchError, LedgerError, said
@@ -22,9 +22,10 @@ from cvl.core.paths import ledger_file
 from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
-from cvl.drive import STOP_LIMIT, Drive
 from cvl.ledger import Ledger, Run, RunState
-from cvl.options import Options
+from cvl.run import lifecycle
+from cvl.run.drive import STOP_LIMIT, Drive
+from cvl.run.options import Options
 from cvl.runners import reopen
 from cvl.terminal import say
 
@@ -129,7 +130,7 @@ class Work:
                 return True
             if word in {RELEASE, LATE}:
                 ledger.take(record.id, me(), record.owner)
-            if not engine.adopt(ledger.run(record.id), ledger):
+            if not lifecycle.adopt(ledger.run(record.id), ledger):
                 return False
             try:
                 self._recover(ledger.run(record.id), ledger, meant(record, word))

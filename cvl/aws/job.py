@@ -21,7 +21,7 @@ from cvl.core.identity import noted
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
 from cvl.core.units import priced, variable
-from cvl.nodes import first_failed
+from cvl.run.nodes import first_failed
 
 OVER = frozenset({"Completed", "Failed", "Stopped", "Deleted"})
 """The states after which nothing is billed; one that is not here is going on."""

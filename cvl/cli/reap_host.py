@@ -38,8 +38,8 @@ def finish_there(host: str, ledger: Ledger, console: Console, *, dry_run: bool) 
 
 def finish_one(run: Run, ledger: Ledger, console: Console, *, dry_run: bool) -> None:
     """Bring one dead run to its end, if its job is over. Raises what `attach` raises."""
-    from cvl import engine
     from cvl.cli.runs import options
+    from cvl.run import lifecycle
 
     execution = reopen(run.runner, run.handle).attach(run.reach, console.phase)
     try:
@@ -47,9 +47,9 @@ def finish_one(run: Run, ledger: Ledger, console: Console, *, dry_run: bool) -> 
     finally:
         execution.close()
     show(f"{run.id}: {'has ended' if over else 'is still running'}")
-    if over and not dry_run and engine.adopt(run, ledger):
+    if over and not dry_run and lifecycle.adopt(run, ledger):
         provider = reopen(run.runner, run.handle)
-        engine.attach(ledger.run(run.id), provider, ledger, options(run, console))
+        lifecycle.attach(ledger.run(run.id), provider, ledger, options(run, console))
 
 
 def sweep(host: str, bases: set[str], days: int, ledger: Ledger, console: Console) -> int:

@@ -12,7 +12,6 @@ from signal import SIGTERM
 
 import click
 
-from cvl import engine
 from cvl.cli.let_in import see_let_in
 from cvl.cli.options import FilePath, Grace
 from cvl.cli.standing import told
@@ -41,7 +40,8 @@ from cvl.core.units import elapsed
 from cvl.ledger import Ledger, Run, RunState
 from cvl.news import undriven
 from cvl.remote.visitors import find, foreign
-from cvl.runlog import RunLog, run_folder
+from cvl.run import lifecycle
+from cvl.run.log import RunLog, run_folder
 from cvl.runners import BUILT_IN, reopen
 from cvl.screen import SCREEN
 from cvl.terminal import complain
@@ -235,7 +235,7 @@ def rents(run: Run, ledger: Ledger) -> bool:
 
 def stopped(run: Run, grace: float, ledger: Ledger, console: Console) -> ExitStatus:
     """Stop the job of a run, and see it ended. Raises what keeps that from being known."""
-    scope = Scope(seconds=grace + engine.STOP_LIMIT)
+    scope = Scope(seconds=grace + lifecycle.STOP_LIMIT)
     with execution_of(run, console, run.reach) as execution:
         bounded(lambda: execution.stop(grace, Cause.STOPPED), scope)
     if not foreign(run) and may_drive(run, ledger):
@@ -295,7 +295,7 @@ def call_off(run: Run, ledger: Ledger) -> None:
         console = Console(output=False)
         provider = reopen(run.runner, run.handle)
         wanted = options(run, console)
-        engine.recover(run, provider, ledger, wanted, cause=Cause.STOPPED, at_once=True)
+        lifecycle.recover(run, provider, ledger, wanted, cause=Cause.STOPPED, at_once=True)
     else:
         raise CvlError(f"{run.id} is driven by {describe(run.owner)}", "stop it there")
     scope = Scope(seconds=CALL_OFF_LIMIT)
@@ -310,8 +310,8 @@ def call_off(run: Run, ledger: Ledger) -> None:
 
 def may_drive(run: Run, ledger: Ledger) -> bool:
     """Become the one who drives a run, if nobody does. Raises `Elsewhere` as the engine does."""
-    engine.refuse_strangers(run, reopen(run.runner, run.handle), ledger)
-    return engine.adopt(run, ledger)
+    lifecycle.refuse_strangers(run, reopen(run.runner, run.handle), ledger)
+    return lifecycle.adopt(run, ledger)
 
 
 @click.command()
@@ -354,18 +354,18 @@ def driven(run: Run, console: Console, *, hold: bool = True) -> ExitStatus:
     """Follow a run, and bring it to its end unless somebody else does; `hold` as in `Options`."""
     provider = reopen(run.runner, run.handle)
     wanted = options(run, console, hold=hold)
-    return engine.attach(run, provider, Ledger(ledger_file()), wanted)
+    return lifecycle.attach(run, provider, Ledger(ledger_file()), wanted)
 
 
 def watched(run: Run, console: Console) -> ExitStatus:
     """Follow a run that somebody elsewhere will bring to its end."""
     provider, ledger = reopen(run.runner, run.handle), Ledger(ledger_file())
-    return engine.attach(run, provider, ledger, options(run, console), watching=True)
+    return lifecycle.attach(run, provider, ledger, options(run, console), watching=True)
 
 
-def options(run: Run, console: Console, *, hold: bool = True) -> engine.Options:
+def options(run: Run, console: Console, *, hold: bool = True) -> lifecycle.Options:
     """Return how a run that was noted earlier is brought to its end."""
-    return engine.Options(observer=console, results=Path(run.results), hold=hold)
+    return lifecycle.Options(observer=console, results=Path(run.results), hold=hold)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from cvl.core.frozen import dataclass
 from cvl.core.octets import plain, utf8
 from cvl.core.spec import JobSpec
 from cvl.kube.order import DAY, Order, hold, job_name, leave, lifetime, runtime
-from cvl.nodes import NODE_RANK, variables
+from cvl.run.nodes import NODE_RANK, variables
 
 Made = dict[str, Any]
 

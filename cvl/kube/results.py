@@ -35,13 +35,13 @@ from cvl.kube.inside import Failed, output
 from cvl.kube.manifest import COLLECT, CONTAINER, ENTRY, IN, OWN, REPO, RUN_LABEL, WORKSPACE
 from cvl.kube.refusals import Denied
 from cvl.kube.watch import Watch
-from cvl.nodes import folder
 from cvl.remote.archive import land_archive
 from cvl.remote.inert import told
 from cvl.remote.landing import NOTHING, Landed
 from cvl.remote.report import report
 from cvl.remote.results import Changed
 from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member
+from cvl.run.nodes import folder
 
 MOST_KIB = 2 << 20
 """Results that are larger than these 2 GiB are not brought through the API server."""

@@ -36,7 +36,7 @@ from cvl.remote.record import folder_of
 from cvl.remote.report import report
 from cvl.remote.results import Places, Results, arrange, fresh, parts, produced
 from cvl.remote.stream import Answer
-from cvl.runlog import run_folder
+from cvl.run.log import run_folder
 
 if TYPE_CHECKING:
     from cvl.remote.notes import Notes

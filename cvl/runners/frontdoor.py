@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cvl import engine
 from cvl.catalog import (
     Lookup,
     build_of,
@@ -34,6 +33,7 @@ from cvl.core.spec import (
 )
 from cvl.core.units import minutes, sane
 from cvl.ledger import Ledger
+from cvl.run import lifecycle
 from cvl.runners import given
 from cvl.runners.common import Common
 
@@ -41,7 +41,7 @@ from cvl.runners.common import Common
 def run(provider: Provider, spec: JobSpec, common: Common) -> ExitStatus:
     """Run a resolved job. Raises `CvlError`."""
     options = options_of(spec, common)
-    return engine.run(spec, provider, Ledger(ledger_file()), options)
+    return lifecycle.run(spec, provider, Ledger(ledger_file()), options)
 
 
 def job(
@@ -154,10 +154,10 @@ def limits(
     )
 
 
-def options_of(spec: JobSpec, common: Common) -> engine.Options:
+def options_of(spec: JobSpec, common: Common) -> lifecycle.Options:
     """Return what the engine needs beside the job."""
     results = given.place(common.get("output_dir") or Path("cvl-runs", spec.run_id), "output_dir")
-    return engine.Options(
+    return lifecycle.Options(
         observer=observer_of(common),
         agree=common.get("agree") or (lambda _plan: None),
         results=given.results(results.absolute()),

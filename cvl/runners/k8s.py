@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Unpack
 
-from cvl import engine
 from cvl.container.command import command as own_command
 from cvl.core.errors import UsageError
 from cvl.core.extras import require
@@ -28,6 +27,7 @@ from cvl.kube.kubeconfig import IN_CLUSTER, configured
 from cvl.kube.order import AFTER_TERM, PULL_POLICY, Order, mounts, pairs
 from cvl.kube.provider import Kubernetes
 from cvl.ledger import Ledger
+from cvl.run import lifecycle
 from cvl.runners import frontdoor
 from cvl.runners.common import Common
 
@@ -147,7 +147,7 @@ class K8sRunner:
         if spec.source:
             options = replace(options, grace=spec.limits.grace + AFTER_TERM)
         provider = Kubernetes(self._client, order)
-        return engine.run(spec, provider, Ledger(ledger_file()), options)
+        return lifecycle.run(spec, provider, Ledger(ledger_file()), options)
 
     reach: ClassVar = ("context", "kubeconfig")
     variables: ClassVar = ("KUBECONFIG",)

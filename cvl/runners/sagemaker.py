@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from cvl import engine
 from cvl.aws.order import STOP, Order
 from cvl.aws.place import Place
 from cvl.aws.provider import SageMaker
@@ -26,6 +25,7 @@ from cvl.core.paths import ledger_file
 from cvl.core.spec import EMPTY, ExitStatus
 from cvl.core.units import minutes
 from cvl.ledger import Ledger
+from cvl.run import lifecycle
 from cvl.runners import frontdoor
 from cvl.runners.common import Common
 
@@ -97,7 +97,7 @@ class SageMakerRunner:
             grace=STOP + UPLOAD_LIMIT,
         )
         provider = SageMaker(self._account, order)
-        return engine.run(spec, provider, Ledger(ledger_file()), options)
+        return lifecycle.run(spec, provider, Ledger(ledger_file()), options)
 
     reach: ClassVar = ("region", "profile", "endpoint")
     variables: ClassVar = GIVEN

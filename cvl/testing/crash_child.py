@@ -27,7 +27,7 @@ from typing import IO, cast
 import urllib3.connection
 import yaml  # noqa: F401 - warm
 
-from cvl import drive, ending, engine, keys, machines, rented, takeover, watch
+from cvl import keys, machines, rented, takeover, watch
 from cvl.cleanup import guardian_client, until_gone
 from cvl.cli import main as command_line
 from cvl.cli import reap as _reap  # noqa: F401 - warm
@@ -39,6 +39,7 @@ from cvl.ledger import Ledger
 from cvl.ledger.store import Store
 from cvl.remote.far import FarSide
 from cvl.remote.library import library
+from cvl.run import drive, lifecycle, teardown
 from cvl.runners import lambda_api, lambda_labs  # noqa: F401 - warm
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.testing import hostile
@@ -229,7 +230,7 @@ def client(request: Json) -> int:
     spoil = Spoil(request, folder)
     observer: Observer = Notes(folder / "client.notes", signals, spoil)
     Killer(PLAN.get("client", {}), folder / "client.counts").install()
-    options = engine.Options(
+    options = lifecycle.Options(
         observer=observer,
         results=folder / "results",
         agree=lambda _plan: observer.phase("planning", ""),
@@ -240,7 +241,7 @@ def client(request: Json) -> int:
     )
     try:
         provider = machines.Machines(LambdaCloud(api()), kind="gpu_1x_a10")
-        status = engine.run(_spec(request, folder), provider, Ledger(ledger_file()), options)
+        status = lifecycle.run(_spec(request, folder), provider, Ledger(ledger_file()), options)
     except CvlError as error:
         observer.warn(f"{type(error).__name__}: {error}")
         return 125
@@ -331,9 +332,9 @@ def _replace(folder: Path, *, real: bool, tame: bool = True) -> None:
         put(drive, "STOP_LIMIT", 2.0)
         put(drive, "ASK_LIMIT", 1.0)
         put(takeover, "ANY_END", 10.0)
-        put(ending, "QUIET", 1.0)
-        put(ending, "DOUBT_LIMIT", 2.0)
-        put(ending, "DISCARD_LIMIT", 2.0)
+        put(teardown, "QUIET", 1.0)
+        put(teardown, "DOUBT_LIMIT", 2.0)
+        put(teardown, "DISCARD_LIMIT", 2.0)
 
 
 def put(place: object, name: str, value: object) -> None:

@@ -27,7 +27,7 @@ REST = 64 << 20
 CHILD = """
 import sys
 from pathlib import Path
-import cvl.engine, cvl.ledger
+import cvl.run.lifecycle, cvl.ledger
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
 from cvl.core.scope import Scope

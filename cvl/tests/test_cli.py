@@ -138,7 +138,14 @@ def test_ps_loads_neither_engine_nor_transport(desk: Desk) -> None:
     )
     loaded = set(done.stdout.split())
     assert "cvl.cli.ps" in loaded
-    assert not loaded & {"cvl.engine", "cvl.remote.far", "subprocess", "rich", "yaml", "asyncio"}
+    assert not loaded & {
+        "cvl.run.lifecycle",
+        "cvl.remote.far",
+        "subprocess",
+        "rich",
+        "yaml",
+        "asyncio",
+    }
 
 
 def test_a_folder_that_is_gone(desk: Desk, tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import cvl.drive
-from cvl import engine
+import cvl.run.drive
 from cvl.cleanup.leases import Leases
 from cvl.core.errors import (
     AuthError,
@@ -24,8 +23,9 @@ from cvl.core.errors import (
 )
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
-from cvl.drive import Drive
 from cvl.ledger import Ledger, RunState
+from cvl.run import lifecycle
+from cvl.run.drive import Drive
 
 RUN = "toy-1"
 SPEC = JobSpec(run_id=RUN, argv=("true",), example="examples/toy", preset="train")
@@ -134,18 +134,18 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> engine.Options:
-    return engine.Options(observer=Ear(), results=tmp_path / "results", guarded=False)
+def options(tmp_path: Path) -> lifecycle.Options:
+    return lifecycle.Options(observer=Ear(), results=tmp_path / "results", guarded=False)
 
 
-def ear(options: engine.Options) -> Ear:
+def ear(options: lifecycle.Options) -> Ear:
     assert isinstance(options.observer, Ear)
     return options.observer
 
 
-def test_a_run_from_start_to_end(ledger: Ledger, options: engine.Options) -> None:
+def test_a_run_from_start_to_end(ledger: Ledger, options: lifecycle.Options) -> None:
     toy = Toy()
-    status = engine.run(SPEC, toy, ledger, options)
+    status = lifecycle.run(SPEC, toy, ledger, options)
     run = ledger.run(RUN)
     assert (int(status), status.cause, status.run_id) == (3, Cause.EXITED, RUN)
     assert (run.state, run.exit_code, run.fetched, run.owner) == (RunState.ENDED, 3, True, "")
@@ -153,24 +153,24 @@ def test_a_run_from_start_to_end(ledger: Ledger, options: engine.Options) -> Non
     assert (toy.job.fetched, toy.job.closed >= 1) == (1, True)
 
 
-def test_what_is_refused_is_not_even_noted(ledger: Ledger, options: engine.Options) -> None:
+def test_what_is_refused_is_not_even_noted(ledger: Ledger, options: lifecycle.Options) -> None:
     with pytest.raises(UsageError, match="one node"):
-        engine.run(replace(SPEC, nodes=2), Toy(), ledger, options)
+        lifecycle.run(replace(SPEC, nodes=2), Toy(), ledger, options)
 
     def refuse(plan: Plan) -> None:
         raise CvlError(f"not on {plan.where}")
 
     with pytest.raises(CvlError, match="toyland"):
-        engine.run(SPEC, Toy(), ledger, replace(options, agree=refuse))
+        lifecycle.run(SPEC, Toy(), ledger, replace(options, agree=refuse))
     assert ledger.runs() == []
 
 
-def test_a_launch_that_fails_has_ended(ledger: Ledger, options: engine.Options) -> None:
+def test_a_launch_that_fails_has_ended(ledger: Ledger, options: lifecycle.Options) -> None:
     def fail(_: Scope) -> None:
         raise NotReady("toyland has no sh")
 
     with pytest.raises(NotReady):
-        engine.run(SPEC, Toy(on_launch=fail), ledger, options)
+        lifecycle.run(SPEC, Toy(on_launch=fail), ledger, options)
     run = ledger.run(RUN)
     assert (run.state, run.exit_code, run.cause) == (RunState.ENDED, 125, Cause.NOT_STARTED)
 
@@ -180,79 +180,79 @@ def test_a_launch_that_fails_has_ended(ledger: Ledger, options: engine.Options) 
     [HostKeyError("its key has changed"), AuthError("no"), LostContact("gone", "wait")],
 )
 def test_a_job_that_cannot_be_followed_lives_on_and_is_named(
-    trouble: CvlError, ledger: Ledger, options: engine.Options
+    trouble: CvlError, ledger: Ledger, options: lifecycle.Options
 ) -> None:
     toy = Toy(job=Job(trouble=trouble, end=None))
     with pytest.raises(LostContact, match=str(trouble)) as caught:
-        engine.run(SPEC, toy, ledger, options)
+        lifecycle.run(SPEC, toy, ledger, options)
     assert f"cvl attach {RUN}" in caught.value.hint
     run = ledger.run(RUN)
     assert (run.state, run.owner, run.exit_code) == (RunState.RUNNING, "", None)
     toy.job.trouble, toy.job.end = None, ExitStatus(4, run_id=RUN)
-    assert engine.attach(run, toy, ledger, options) == 4
+    assert lifecycle.attach(run, toy, ledger, options) == 4
     assert b"".join(ear(options).output_seen) == b"one\ntwo\n"
     assert ledger.run(RUN).state is RunState.ENDED
 
 
 def test_results_that_do_not_come_are_said_and_the_run_is_over(
-    ledger: Ledger, options: engine.Options
+    ledger: Ledger, options: lifecycle.Options
 ) -> None:
     def late() -> None:
         raise DeadlineExceeded
 
     with pytest.raises(FetchError, match="did not arrive within") as caught:
-        engine.run(SPEC, Toy(job=Job(on_fetch=late)), ledger, options)
+        lifecycle.run(SPEC, Toy(job=Job(on_fetch=late)), ledger, options)
     assert f"cvl fetch {RUN}" in caught.value.hint
     run = ledger.run(RUN)
     assert (run.state, run.exit_code, run.fetched) == (RunState.ENDED, 3, False)
 
 
 def test_that_a_run_is_lost_says_more_than_that_its_results_are(
-    ledger: Ledger, options: engine.Options
+    ledger: Ledger, options: lifecycle.Options
 ) -> None:
     def fail() -> None:
         raise FetchError("no such run")
 
     job = Job(end=ended(Cause.LOST, run_id=RUN), on_fetch=fail)
-    status = engine.run(SPEC, Toy(job=job), ledger, options)
+    status = lifecycle.run(SPEC, Toy(job=job), ledger, options)
     assert (int(status), status.cause) == (125, Cause.LOST)
     assert "warn: no such run" in ear(options).heard
 
 
 @pytest.mark.parametrize(("cause", "code"), [(Cause.INTERRUPTED, 130), (Cause.TERMINATED, 143)])
 def test_to_stop_while_it_starts(
-    cause: Cause, code: int, ledger: Ledger, options: engine.Options
+    cause: Cause, code: int, ledger: Ledger, options: lifecycle.Options
 ) -> None:
     def interrupted(scope: Scope) -> None:
         scope.cancel(cause)
         raise Cancelled(cause)
 
     running = Toy(job=Job(end=None), on_launch=interrupted)
-    status = engine.run(SPEC, running, ledger, options)
+    status = lifecycle.run(SPEC, running, ledger, options)
     assert (int(status), running.job.stopped, running.job.fetched) == (code, [cause], 1)
     unknown = Toy(job=Job(end=ended(Cause.LOST)), on_launch=interrupted)
-    status = engine.run(replace(SPEC, run_id="toy-2"), unknown, ledger, options)
+    status = lifecycle.run(replace(SPEC, run_id="toy-2"), unknown, ledger, options)
     assert (int(status), status.cause, unknown.job.stopped) == (code, cause, [])
     assert {run.state for run in ledger.runs()} == {RunState.ENDED}
 
 
 def test_a_job_that_has_ended_while_it_was_interrupted_is_brought_home(
-    ledger: Ledger, options: engine.Options
+    ledger: Ledger, options: lifecycle.Options
 ) -> None:
     def interrupted(scope: Scope) -> None:
         scope.cancel(Cause.INTERRUPTED)
         raise Cancelled(Cause.INTERRUPTED)
 
     toy = Toy(on_launch=interrupted)
-    engine.run(SPEC, toy, ledger, options)
+    lifecycle.run(SPEC, toy, ledger, options)
     assert toy.job.fetched == 1
     assert b"".join(ear(options).output_seen) == b"one\ntwo\n"
 
 
 def test_a_reader_who_has_stopped_reading_does_not_keep_the_end_from_us(
-    ledger: Ledger, options: engine.Options, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, options: lifecycle.Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cvl.drive, "STOP_LIMIT", 0.2)
+    monkeypatch.setattr(cvl.run.drive, "STOP_LIMIT", 0.2)
     forever = threading.Event()
     toy = Toy(job=Job(end=None))
     observer = Ear()
@@ -264,7 +264,7 @@ def test_a_reader_who_has_stopped_reading_does_not_keep_the_end_from_us(
     drives: list[Drive] = []
     observer.on_output = stuck
     mine = replace(options, observer=observer, grace=0.0)
-    record = engine.noted(SPEC, toy, toy.plan(SPEC), mine)
+    record = lifecycle.noted(SPEC, toy, toy.plan(SPEC), mine)
     ledger.begin(record)
     drives.append(Drive(record, toy, ledger, mine))
     toy.job.close = forever.set  # type: ignore[method-assign]
@@ -274,22 +274,22 @@ def test_a_reader_who_has_stopped_reading_does_not_keep_the_end_from_us(
 
 
 def test_a_hang_up_leaves_the_job_and_always_says_so(
-    ledger: Ledger, options: engine.Options
+    ledger: Ledger, options: lifecycle.Options
 ) -> None:
     def hang_up(scope: Scope) -> None:
         scope.cancel(Cause.HANGUP)
 
     toy = Toy(job=Job(end=None), on_launch=hang_up)
-    status = engine.run(SPEC, toy, ledger, options)
+    status = lifecycle.run(SPEC, toy, ledger, options)
     assert (int(status), toy.job.stopped) == (129, [])
     assert any(f"cvl attach {RUN}" in line for line in ear(options).heard if "warn" in line)
     assert (ledger.run(RUN).state, ledger.run(RUN).owner) == (RunState.RUNNING, "")
 
 
 def test_a_stop_that_cannot_be_delivered_is_tried_and_then_said(
-    ledger: Ledger, options: engine.Options, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, options: lifecycle.Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cvl.drive, "STOP_LIMIT", 0.2)
+    monkeypatch.setattr(cvl.run.drive, "STOP_LIMIT", 0.2)
 
     class Deaf(Job):
         def stop(self, grace: float, cause: Cause) -> None:
@@ -301,6 +301,6 @@ def test_a_stop_that_cannot_be_delivered_is_tried_and_then_said(
 
     toy = Toy(job=Deaf(end=None), on_launch=interrupted)
     with pytest.raises(LostContact, match="could not see toy-1 end") as caught:
-        engine.run(SPEC, toy, ledger, replace(options, grace=0.0))
+        lifecycle.run(SPEC, toy, ledger, replace(options, grace=0.0))
     assert f"cvl stop {RUN}" in caught.value.hint
     assert ledger.run(RUN).owner == ""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from cvl import engine
 from cvl.cleanup.guardian_client import Guardian, environment
 from cvl.cleanup.leases import Leases
 from cvl.core.paths import ledger_file
@@ -21,7 +20,8 @@ from cvl.core.process import me, owner_of
 from cvl.core.scope import Scope
 from cvl.core.spec import ExitStatus, Resource, new_run_id
 from cvl.ledger import Ledger, Run, RunState
-from cvl.runlog import run_folder
+from cvl.run import lifecycle
+from cvl.run.log import run_folder
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.testing.desk import wait_for
 from cvl.testing.lambda_cloud import FAULTS, Settings
@@ -235,7 +235,7 @@ from cvl.cleanup.guardian_client import Guardian
 from cvl.ledger import Ledger
 from cvl.core.paths import ledger_file
 from cvl.core.process import me
-from cvl.runlog import run_folder
+from cvl.run.log import run_folder
 run = sys.argv[1]
 assert Ledger(ledger_file()).take(run, me(), "somebody")
 guardian = Guardian(run, {"api_key": os.environ["LAMBDA_API_KEY"]}, run_folder(run))
@@ -332,7 +332,7 @@ def test_who_attaches_drives_only_what_nobody_else_does_or_will(
         if owner == "dead":
             child.kill()
             child.wait()
-        assert engine.adopt(only(), ledger) is adopts
+        assert lifecycle.adopt(only(), ledger) is adopts
     finally:
         child.kill()
         child.wait()

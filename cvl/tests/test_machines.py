@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl import deadline, puller, rented
+from cvl import deadline, rented
 from cvl.core.bounded import bounded
 from cvl.core.errors import (
     AuthError,
@@ -27,6 +27,7 @@ from cvl.deadline import deadline_of
 from cvl.machines import Machines
 from cvl.remote.far import FarSide
 from cvl.rented import RentedJob
+from cvl.run import puller
 from cvl.tests.fakes import FakeClock
 from cvl.transports.local import Local
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cvl.aws.image import ENTRY_FILE
-from cvl.nodes import first_failed, folder, prefix, variables
+from cvl.run.nodes import first_failed, folder, prefix, variables
 from cvl.tests.scripts import NANOGPT
 
 

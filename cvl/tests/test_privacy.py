@@ -22,7 +22,7 @@ from cvl.core.privacy import NotOurs
 from cvl.keys import RunKeys
 from cvl.ledger import Ledger, Run
 from cvl.pace import Pace
-from cvl.runlog import run_folder
+from cvl.run.log import run_folder
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
 from cvl.transports.destination import parse

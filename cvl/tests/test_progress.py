@@ -13,8 +13,8 @@ from cvl.cli.ps import unfetched
 from cvl.core.process import me
 from cvl.core.spec import Cause, ExitStatus, new_run_id
 from cvl.ledger import Ledger, Run, RunState
-from cvl.options import Options
-from cvl.progress import Progress
+from cvl.run.options import Options
+from cvl.run.progress import Progress
 from cvl.runners.frontdoor import Callbacks
 
 ME = "from cvl.core.process import me; print(me(), end='')"

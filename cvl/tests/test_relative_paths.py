@@ -22,7 +22,7 @@ from cvl.kube.client import Client
 from cvl.kube.kubeconfig import access
 from cvl.ledger import Ledger, Run, RunState
 from cvl.remote.launch import Setup
-from cvl.runlog import run_folder
+from cvl.run.log import run_folder
 from cvl.runners import BUILT_IN, K8sRunner, load
 from cvl.runners.ssh import SSHRunner, provider_at
 from cvl.testing.desk import Desk

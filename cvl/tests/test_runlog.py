@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.core.spec import LogChunk
-from cvl.runlog import RunLog
+from cvl.run.log import RunLog
 
 PIECES = [b"one\n", b"two and more\n", b"", b"three\n"]
 

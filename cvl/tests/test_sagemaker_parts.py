@@ -31,7 +31,7 @@ from cvl.container.command import command, docker_runs
 from cvl.core.errors import AuthError, FetchError, MissingTool, Rejected, Unreachable, UsageError
 from cvl.core.scope import Scope
 from cvl.core.spec import JobSpec, Limits, Needs, Source, new_run_id
-from cvl.nodes import first_failed
+from cvl.run.nodes import first_failed
 from cvl.testing.sagemaker import FAULTS, AwsCloud
 from cvl.testing.sagemaker.cloud import BUCKET, missing
 from cvl.testing.sagemaker.faults import Fault

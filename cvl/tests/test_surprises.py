@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import cvl.drive
-from cvl import blind, engine, takeover
+import cvl.run.drive
+from cvl import blind, takeover
 from cvl.cleanup import until_gone
 from cvl.cleanup.leases import Leases
 from cvl.core.errors import CvlError, StillOpen, Unreadable
@@ -20,6 +20,7 @@ from cvl.core.process import me
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 from cvl.ledger import Ledger, Run, RunState
+from cvl.run import lifecycle
 
 RUN = "rented-1124-050000-0123456789"
 SPEC = JobSpec(run_id=RUN, argv=("true",), example="examples/toy", preset="train")
@@ -148,15 +149,15 @@ class Quiet:
 @pytest.fixture(autouse=True)
 def soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(cvl.drive, "STOP_LIMIT", 0.5)
+    monkeypatch.setattr(cvl.run.drive, "STOP_LIMIT", 0.5)
     monkeypatch.setattr(blind, "STOP_LIMIT", 0.5)
     monkeypatch.setattr(blind, "ENOUGH", 0.5)
     monkeypatch.setattr(until_gone, "PAUSES", (0.02,) * 3)
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> engine.Options:
-    return engine.Options(
+def options(tmp_path: Path) -> lifecycle.Options:
+    return lifecycle.Options(
         observer=Quiet(), results=tmp_path / "results", guarded=False, grace=0.1, fetch_limit=1.0
     )
 
@@ -172,10 +173,12 @@ def running(there: Rented, **facts: object) -> Run:
 
 
 @pytest.mark.parametrize("kind", SURPRISES)
-def test_a_launch_that_dies_after_renting_is_released(kind: str, options: engine.Options) -> None:
+def test_a_launch_that_dies_after_renting_is_released(
+    kind: str, options: lifecycle.Options
+) -> None:
     there, ledger = Rented("launch", SURPRISES[kind]), Ledger(ledger_file())
     with pytest.raises(CvlError) as told:
-        engine.run(SPEC, there, ledger, options)
+        lifecycle.run(SPEC, there, ledger, options)
     assert told.value.exit_code == 125
     assert "\n" not in str(told.value)
     assert (there.alive, ledger.run(RUN).state) == (False, RunState.ENDED)
@@ -183,22 +186,24 @@ def test_a_launch_that_dies_after_renting_is_released(kind: str, options: engine
 
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("kind", SURPRISES)
-def test_whoever_stops_a_run_releases_it(kind: str, where: str, options: engine.Options) -> None:
+def test_whoever_stops_a_run_releases_it(kind: str, where: str, options: lifecycle.Options) -> None:
     """As the guardian and `reap` do: the job is to be stopped, and something goes wrong."""
     there, ledger = Rented(where, SURPRISES[kind]), Ledger(ledger_file())
     record = running(there)
-    engine.recover(record, there, ledger, options, cause=Cause.STOPPED)
+    lifecycle.recover(record, there, ledger, options, cause=Cause.STOPPED)
     assert (there.alive, ledger.run(RUN).state) == (False, RunState.ENDED)
 
 
 @pytest.mark.parametrize("code", [0, 3])
 @pytest.mark.parametrize("where", ["attach", "fetch"])
-def test_an_end_that_is_known_stays_the_end(where: str, code: int, options: engine.Options) -> None:
+def test_an_end_that_is_known_stays_the_end(
+    where: str, code: int, options: lifecycle.Options
+) -> None:
     """Zero as any other: whoever goes on has not to ask for it, and concludes nothing else."""
     there, ledger = Rented(where, SURPRISES["unreadable"]), Ledger(ledger_file())
     running(there)
     ledger.advance(RUN, RunState.FETCHING, status=ExitStatus(code, run_id=RUN))
-    status = engine.recover(ledger.run(RUN), there, ledger, options, cause=None)
+    status = lifecycle.recover(ledger.run(RUN), there, ledger, options, cause=None)
     assert (int(status), status.cause) == (code, Cause.EXITED)
     noted = ledger.run(RUN)
     assert (noted.state, noted.exit_code, noted.cause) == (RunState.ENDED, code, Cause.EXITED)
@@ -208,14 +213,14 @@ def test_an_end_that_is_known_stays_the_end(where: str, code: int, options: engi
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("code", [0, 3])
 def test_what_is_only_to_be_released_keeps_its_end(
-    code: int, at_once: bool, options: engine.Options
+    code: int, at_once: bool, options: lifecycle.Options
 ) -> None:
     there, ledger = Rented(), Ledger(ledger_file())
     running(there)
     ledger.advance(RUN, RunState.FETCHING, status=ExitStatus(code, run_id=RUN))
     if not at_once:
         ledger.advance(RUN, RunState.RELEASING)
-    status = engine.recover(
+    status = lifecycle.recover(
         ledger.run(RUN), there, ledger, options, cause=Cause.STOPPED, at_once=at_once
     )
     assert (int(status), status.cause) == (code, Cause.EXITED)
@@ -225,7 +230,7 @@ def test_what_is_only_to_be_released_keeps_its_end(
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("kind", ["key", "unreadable"])
 def test_a_followed_run_is_released_at_its_deadline(
-    kind: str, where: str, options: engine.Options
+    kind: str, where: str, options: lifecycle.Options
 ) -> None:
     """What goes wrong before may pass: it is raised, to be tried again."""
     there, ledger = Rented(where, SURPRISES[kind]), Ledger(ledger_file())
@@ -233,7 +238,7 @@ def test_a_followed_run_is_released_at_its_deadline(
     Leases(ledger, RUN, there, Scope()).until(0.3, 0.4)
     for _ in range(20):
         try:
-            engine.recover(ledger.run(RUN), there, ledger, options, cause=None)
+            lifecycle.recover(ledger.run(RUN), there, ledger, options, cause=None)
         except CvlError as error:
             assert not isinstance(error, StillOpen)  # noqa: PT017
             ledger.take(RUN, me(), ledger.run(RUN).owner)
@@ -247,12 +252,12 @@ def test_a_followed_run_is_released_at_its_deadline(
     assert not there.alive
 
 
-def late(there: Rented, ledger: Ledger, options: engine.Options) -> None:
+def late(there: Rented, ledger: Ledger, options: lifecycle.Options) -> None:
     """Do what the guardian does once the limit has passed."""
     import time
 
     if time.time() >= (ledger.run(RUN).deadline or 0):
-        engine.recover(ledger.run(RUN), there, ledger, options, cause=Cause.TIMEOUT)
+        lifecycle.recover(ledger.run(RUN), there, ledger, options, cause=Cause.TIMEOUT)
     time.sleep(0.05)
 
 

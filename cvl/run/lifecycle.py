@@ -14,9 +14,9 @@ from cvl.core.interfaces import Provider
 from cvl.core.process import Life, life, me
 from cvl.core.scope import signals
 from cvl.core.spec import Cause, ExitStatus, JobSpec, Plan
-from cvl.drive import STOP_LIMIT, Drive
 from cvl.ledger import Ledger, Run
-from cvl.options import Options
+from cvl.run.drive import STOP_LIMIT, Drive
+from cvl.run.options import Options
 
 __all__ = ["STOP_LIMIT", "Options", "adopt", "attach", "noted", "recover", "run"]
 

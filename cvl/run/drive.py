@@ -25,13 +25,13 @@ from cvl.core.errors import (
 from cvl.core.interfaces import Execution, Provider
 from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits
 from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, JobSpec
-from cvl.ending import QUIET, Ending, settled
 from cvl.ledger import EARLY, Ledger, Run, RunState
-from cvl.options import Options
-from cvl.progress import Progress
-from cvl.puller import Puller
-from cvl.pump import Pump
-from cvl.runlog import RunLog, run_folder
+from cvl.run.log import RunLog, run_folder
+from cvl.run.options import Options
+from cvl.run.progress import Progress
+from cvl.run.puller import Puller
+from cvl.run.pump import Pump
+from cvl.run.teardown import QUIET, Ending, settled
 
 STOP_LIMIT = 60.0
 """Seconds beyond the grace in which a stopped job has to be seen ended."""

@@ -14,7 +14,7 @@ from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope
 from cvl.core.spec import EXIT_CODES, Cause, ExitStatus
 from cvl.core.units import elapsed
 from cvl.ledger import RunState
-from cvl.progress import Progress
+from cvl.run.progress import Progress
 
 QUIET = 5.0
 """Seconds beyond the grace in which not a byte comes from a host that is to stop its job, and it is

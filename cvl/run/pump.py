@@ -11,7 +11,7 @@ from cvl.core.errors import LostContact, Unreachable, Unreadable
 from cvl.core.interfaces import Execution, Observer
 from cvl.core.scope import Bell, Scope
 from cvl.core.spec import ExitStatus, LogChunk
-from cvl.runlog import RunLog
+from cvl.run.log import RunLog
 
 PAUSE = 0.2
 """Seconds between two questions to a service whose stream ended before its job."""

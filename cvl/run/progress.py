@@ -10,7 +10,7 @@ from cvl.core.process import Life, life, me
 from cvl.core.scope import BACK, SILENT, WARNING, Scope
 from cvl.core.spec import Cause, ExitStatus, ended
 from cvl.ledger import EARLY, Facts, Ledger, Run, RunState
-from cvl.options import Options
+from cvl.run.options import Options
 
 LOOK = 0.5
 """Seconds between two looks at what another process is doing."""
