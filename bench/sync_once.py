@@ -17,7 +17,7 @@ from cvl.remote import (
 from cvl.remote import launch, tree
 from cvl.remote.far import FarSide
 from cvl.remote.launch import Setup
-from cvl.transports.openssh import OpenSSH
+from cvl.transports.ssh.openssh import OpenSSH
 
 assert tree
 

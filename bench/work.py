@@ -14,7 +14,7 @@ from bench.cvls import Cvl
 from bench.machine import MEMORY
 from bench.values import Failed
 from cvl.testing.sshd import Sshd
-from cvl.transports import mux
+from cvl.transports.ssh import mux
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -166,7 +166,7 @@ def own(user: Layer | None, environ: Mapping[str, str]) -> Own:
     from cvl.project import Own
 
     def aliases() -> frozenset[str]:
-        from cvl.transports.aliases import aliases as named
+        from cvl.transports.ssh.aliases import aliases as named
 
         return named(environ)
 

@@ -25,7 +25,7 @@ from cvl.keys import RunKeys
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
 from cvl.run.log import run_folder
-from cvl.transports.openssh import OpenSSH
+from cvl.transports.ssh.openssh import OpenSSH
 
 CONNECT_LIMIT = 8.0
 """Seconds: a machine that boots, or is gone, drops what is sent to it."""

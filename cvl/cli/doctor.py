@@ -198,7 +198,7 @@ def lambda_key() -> Finding:
 def there(host: str) -> Iterator[Finding]:
     """Look at a host through the connection that the runners use."""
     from cvl.console import Console
-    from cvl.transports.openssh import OpenSSH
+    from cvl.transports.ssh.openssh import OpenSSH
 
     console = Console()
     try:

@@ -74,7 +74,7 @@ def reap(
         return 0
     if host is not None:
         from cvl.cli.reap_host import finish_there, sweep
-        from cvl.transports.destination import parse
+        from cvl.transports.ssh.address import parse
 
         parse(host)  # what cannot be one is told before anything is tidied up
         worst = finish_there(host, ledger, console, dry_run=dry_run)

@@ -59,7 +59,7 @@ def sweep(host: str, bases: set[str], days: int, ledger: Ledger, console: Consol
     `NO_HOST` where it is the host that cannot be asked.
     """
     from cvl.remote.far import FarSide
-    from cvl.transports.openssh import OpenSSH
+    from cvl.transports.ssh.openssh import OpenSSH
 
     runs = [run for run in ledger.runs() if run.where == host]
     bases |= {run.handle.get("base", "") for run in runs}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cvl.core.spec import JobSpec
     from cvl.remote.host import HostProvider
     from cvl.remote.launch import Setup
-    from cvl.transports.openssh import OpenSSH
+    from cvl.transports.ssh.openssh import OpenSSH
 
 ON_A_HOST = {
     "host": "HOST, USER@HOST, HOST:PORT, or a name from your ssh_config",
@@ -130,7 +130,7 @@ def reached(
     noted or started.
     """
     from cvl.remote.request import REQUEST
-    from cvl.transports.openssh import OpenSSH
+    from cvl.transports.ssh.openssh import OpenSSH
 
     transport = OpenSSH(host, key=key, accept_new=accept_new)
     try:
@@ -160,7 +160,7 @@ def provider_at(
 def reopened(name: str, handle: Mapping[str, str]) -> HostProvider:
     """Return the provider for a machine that the ledger names."""
     from cvl.remote.host import HostProvider
-    from cvl.transports.openssh import OpenSSH
+    from cvl.transports.ssh.openssh import OpenSSH
 
     key, config = handle.get("key"), handle.get("config")
     transport = OpenSSH(

@@ -43,8 +43,8 @@ from cvl.run import drive, lifecycle, teardown
 from cvl.runners import lambda_api, lambda_labs  # noqa: F401 - warm
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.testing import hostile
-from cvl.transports.destination import command
 from cvl.transports.local import Local
+from cvl.transports.ssh.address import command
 
 Json = Mapping[str, object]
 SUBREAPER = 36

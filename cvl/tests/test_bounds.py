@@ -22,7 +22,7 @@ from cvl.remote.launch import Setup
 from cvl.testing import hostile
 from cvl.testing.desk import Desk, wait_for
 from cvl.testing.hostile import BEHAVIOURS, HostileHost
-from cvl.transports.openssh import OpenSSH
+from cvl.transports.ssh.openssh import OpenSSH
 
 LIMIT = 1.0
 """Seconds that a question may take here."""

@@ -31,7 +31,7 @@ import cvl.run.lifecycle, cvl.ledger
 from cvl.remote.far import FarSide
 from cvl.remote.job import RemoteJob
 from cvl.core.scope import Scope
-from cvl.transports.openssh import OpenSSH
+from cvl.transports.ssh.openssh import OpenSSH
 config, into = sys.argv[1:]
 job = RemoteJob(FarSide(OpenSSH("testhost", config=config, control_persist=0)), {"run": "none"},
                 patience=0.1)

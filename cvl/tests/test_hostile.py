@@ -12,7 +12,7 @@ from cvl.testing import hostile
 from cvl.testing.hostile import BEHAVIOURS, HostileHost
 from cvl.testing.machine import Machine, possible
 from cvl.testing.network import Network
-from cvl.transports.openssh import OpenSSH
+from cvl.transports.ssh.openssh import OpenSSH
 
 ENDLESS = set(BEHAVIOURS) - {
     *("garbage", "garbage-result", "exited-256", "exited-huge", "sized-listing"),

@@ -16,7 +16,7 @@ from cvl.core.child_process import Leashed
 from cvl.testing import hostile
 from cvl.testing.desk import Client, Desk, wait_for
 from cvl.testing.hostile import HostileHost
-from cvl.transports.openssh import OpenSSH
+from cvl.transports.ssh.openssh import OpenSSH
 
 SOON = 5.0
 """Seconds after which nothing is left."""
@@ -109,7 +109,7 @@ def test_fetching_much_with_rsync(there: HostileHost, tmp_path: Path, stalled: b
 def test_a_connection_that_others_use_stays(there: HostileHost, tmp_path: Path) -> None:
     script = """
 import sys, time
-from cvl.transports.openssh import OpenSSH
+from cvl.transports.ssh.openssh import OpenSSH
 process = OpenSSH("testhost").start(("sh", "-c", "echo here; exec sleep 1000"))
 print(process.stdout.readline().decode(), flush=True)
 time.sleep(1000)

@@ -21,7 +21,7 @@ from cvl.remote.hearing import Hearing
 from cvl.remote.request import PREFACE, REQUEST, SCRIPT
 from cvl.testing.desk import Desk, Done
 from cvl.testing.sshd import Sshd
-from cvl.transports.openssh import OpenSSH
+from cvl.transports.ssh.openssh import OpenSSH
 
 SCRIPT_OF_OURS = "printf 'a b\\n'; echo x >result; exit 3"
 RUN = '"$SSH_ORIGINAL_COMMAND"'

@@ -21,7 +21,7 @@ from cvl.remote.silence import AFTER, STALE, Silence
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
 from cvl.tests.fakes import FakeClock
-from cvl.transports.openssh import OpenSSH
+from cvl.transports.ssh.openssh import OpenSSH
 
 SOON = 10.0
 """Seconds in which what cannot pass is said, on a busy machine."""

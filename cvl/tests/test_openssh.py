@@ -37,12 +37,13 @@ from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.core.spec import Cause
 from cvl.testing.cable import Cable
 from cvl.testing.sshd import Sshd
-from cvl.transports import mux, openssh, rsync
-from cvl.transports.destination import Destination, command, parse
-from cvl.transports.mux import MuxProcess
-from cvl.transports.openssh import OpenSSH
-from cvl.transports.turn import Turn
-from cvl.transports.verdict import lost
+from cvl.transports import rsync
+from cvl.transports.ssh import mux, openssh
+from cvl.transports.ssh.address import Destination, command, parse
+from cvl.transports.ssh.connect_lock import Turn
+from cvl.transports.ssh.errors import lost
+from cvl.transports.ssh.mux import MuxProcess
+from cvl.transports.ssh.openssh import OpenSSH
 
 LIMIT = 20.0
 SHELLS = {

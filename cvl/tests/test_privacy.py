@@ -25,7 +25,7 @@ from cvl.pace import Pace
 from cvl.run.log import run_folder
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
-from cvl.transports.destination import parse
+from cvl.transports.ssh.address import parse
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
 STRANGER, NOBODY = 12345, 65534

@@ -27,7 +27,7 @@ from cvl.runners import BUILT_IN, K8sRunner, load
 from cvl.runners.ssh import SSHRunner, provider_at
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
-from cvl.transports.openssh import OpenSSH
+from cvl.transports.ssh.openssh import OpenSSH
 
 
 @pytest.fixture

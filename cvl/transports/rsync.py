@@ -22,8 +22,8 @@ from cvl.core.child_process import Leashed
 from cvl.core.errors import Blocked, CvlError, FetchError, MissingTool, NotReady, Unreachable
 from cvl.core.scope import Scope
 from cvl.core.staging import EVERYWHERE
-from cvl.transports.openssh import RSYNC_MISSING, installed
-from cvl.transports.verdict import lost, verdict
+from cvl.transports.ssh.errors import lost, verdict
+from cvl.transports.ssh.openssh import RSYNC_MISSING, installed
 
 OPTIONS = (
     "--times",

@@ -18,11 +18,11 @@ from typing import cast
 from cvl.core.errors import AuthError, CvlError, MissingTool, Unreachable, UsageError
 from cvl.core.interfaces import Process
 from cvl.core.scope import Scope
-from cvl.transports import mux, sockets
-from cvl.transports.aliases import overruled
-from cvl.transports.destination import command, parse
-from cvl.transports.turn import LOOK, Turn
-from cvl.transports.verdict import lost
+from cvl.transports.ssh import mux, sockets
+from cvl.transports.ssh.address import command, parse
+from cvl.transports.ssh.aliases import overruled
+from cvl.transports.ssh.connect_lock import LOOK, Turn
+from cvl.transports.ssh.errors import lost
 
 ANSWER_LIMIT = 5.0
 """Seconds that a kept connection has to open a session; then another connection is made."""

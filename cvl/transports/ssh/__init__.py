@@ -1,0 +1,1 @@
+"""A machine reached by the user's own OpenSSH: connections kept, cut, and made again."""
