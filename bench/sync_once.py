@@ -11,12 +11,10 @@ from pathlib import Path
 
 from cvl.core.scope import Scope
 from cvl.core.spec import JobSpec, Source, new_run_id
-from cvl.remote import (
-    job as _job,  # noqa: F401 - loaded before the clock starts, as the rest
-)
-from cvl.remote import launch, tree
-from cvl.remote.far import FarSide
-from cvl.remote.launch import Setup
+from cvl.host import launch
+from cvl.host.launch import Setup
+from cvl.host.rpc import FarSide
+from cvl.host.upload import tree
 from cvl.transports.ssh.openssh import OpenSSH
 
 assert tree

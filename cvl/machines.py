@@ -22,14 +22,14 @@ from cvl.core.scope import DeadlineExceeded, Scope, Tell, silent
 from cvl.core.spec import JobSpec, Plan, Quote, Resource
 from cvl.core.units import elapsed
 from cvl.deadline import Deadline, deadline_of, too_little
+from cvl.host import launch
+from cvl.host.job import RemoteJob
+from cvl.host.launch import Setup
+from cvl.host.rpc import FarSide
 from cvl.keys import RunKeys
 from cvl.ledger import Ledger
 from cvl.market import Choice, Market
 from cvl.offers import runs
-from cvl.remote import launch
-from cvl.remote.far import FarSide
-from cvl.remote.job import RemoteJob
-from cvl.remote.launch import Setup
 from cvl.rented import RentedJob
 from cvl.run.log import run_folder
 

@@ -21,9 +21,9 @@ from cvl.core.interfaces import Cloud
 from cvl.core.scope import Scope
 from cvl.core.spec import Cause, ExitStatus, LogChunk, Resource, ended
 from cvl.core.staging import not_taken
+from cvl.host.job import RemoteJob
+from cvl.host.rpc import FarSide
 from cvl.keys import RunKeys
-from cvl.remote.far import FarSide
-from cvl.remote.job import RemoteJob
 from cvl.run.log import run_folder
 from cvl.transports.ssh.openssh import OpenSSH
 

@@ -15,12 +15,12 @@ from cvl.core.retry import PASSING, steadily
 from cvl.core.scope import Scope
 from cvl.core.staging import incoming, landing_in, not_taken
 from cvl.core.units import size
-from cvl.remote.archive import land_archive
-from cvl.remote.inert import told
-from cvl.remote.landing import NOTHING, Landed
-from cvl.remote.report import report
-from cvl.remote.results import Changed
-from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member
+from cvl.host.download.archive import land_archive
+from cvl.host.download.inert import told
+from cvl.host.download.landing import NOTHING, Landed
+from cvl.host.download.report import report
+from cvl.host.download.results import Changed
+from cvl.host.tarstream import FILE, FOLDER, HARD, LINK, Member
 
 BLOCK = 1 << 20
 MAY_PASS = (*PASSING, AuthError)

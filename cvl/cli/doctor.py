@@ -251,7 +251,7 @@ def there(host: str) -> Iterator[Finding]:
 def asked(transport: Transport, tell: Tell = silent) -> dict[str, str]:
     """Return what the host says of itself; `tell` hears when that takes long. `HostError`."""
     from cvl.core.errors import Silent, Unreachable
-    from cvl.remote.far import FarSide
+    from cvl.host.rpc import FarSide
 
     far = FarSide(transport)
     try:
@@ -268,7 +268,7 @@ def asked(transport: Transport, tell: Tell = silent) -> dict[str, str]:
 def facts_of(said: bytes, where: str) -> dict[str, str]:
     """Return the facts that SEARCH has found, "" for one that is not told. Raises `Unreadable`."""
     from cvl.core.errors import Unreadable
-    from cvl.remote.record import shown
+    from cvl.host.record import shown
 
     facts = dict.fromkeys(FACTS, "")
     for row in said.decode("utf-8", "replace").split("\n"):

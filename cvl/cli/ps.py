@@ -15,7 +15,7 @@ from cvl.core.spec import Cause
 from cvl.core.units import elapsed, sign
 from cvl.ledger import Ledger, Run, RunState, ps_json
 from cvl.news import latest, undriven
-from cvl.remote.visitors import put_here, visitors
+from cvl.operations.foreign_runs import put_here, visitors
 from cvl.terminal import complain, show_json, show_table
 
 SHOWN = 20

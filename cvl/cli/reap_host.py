@@ -58,7 +58,7 @@ def sweep(host: str, bases: set[str], days: int, ledger: Ledger, console: Consol
     Returns the exit code; a folder that cannot be swept keeps none of the others. Raises
     `NO_HOST` where it is the host that cannot be asked.
     """
-    from cvl.remote.far import FarSide
+    from cvl.host.rpc import FarSide
     from cvl.transports.ssh.openssh import OpenSSH
 
     runs = [run for run in ledger.runs() if run.where == host]

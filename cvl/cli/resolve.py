@@ -11,7 +11,7 @@ from cvl.catalog import Example, Lookup, build_of, find, find_preset, image_of, 
 from cvl.cli.settings import configured_root, settings
 from cvl.core.errors import CvlError
 from cvl.core.octets import dumped, loaded
-from cvl.remote.abroad import Answered
+from cvl.host.resolve_there import Answered
 from cvl.terminal import show_exact
 
 

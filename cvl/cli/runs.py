@@ -39,7 +39,7 @@ from cvl.core.spec import FETCH_LIMIT, GRACE, Cause, ExitStatus
 from cvl.core.units import elapsed
 from cvl.ledger import Ledger, Run, RunState
 from cvl.news import undriven
-from cvl.remote.visitors import find, foreign
+from cvl.operations.foreign_runs import find, foreign
 from cvl.run import lifecycle
 from cvl.run.log import RunLog, run_folder
 from cvl.runners import BUILT_IN, reopen

@@ -9,7 +9,7 @@ from threading import Timer
 from cvl.console import Console
 from cvl.core.process import Life, describe, life
 from cvl.ledger import Run, RunState
-from cvl.remote.visitors import foreign
+from cvl.operations.foreign_runs import foreign
 
 AFTER = 1.0
 """Seconds after which a person wonders."""

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from cvl.core.frozen import dataclass
 from cvl.core.paths import private, state_dir
 from cvl.core.spec import Source
-from cvl.remote.far import Writable
-from cvl.remote.hashes import Entry
-from cvl.remote.payload import OLDEST, tree_pieces
-from cvl.remote.selection import select
-from cvl.remote.tarstream import END, FILE, FOLDER, Member, header, padding
-from cvl.remote.tree import Tree
+from cvl.host.rpc import Writable
+from cvl.host.tarstream import END, FILE, FOLDER, Member, header, padding
+from cvl.host.upload.hashes import Entry
+from cvl.host.upload.payload import OLDEST, tree_pieces
+from cvl.host.upload.selection import select
+from cvl.host.upload.tree import Tree
 
 WORKSPACE, REPO = "workspace", "cvlization_repo"
 

@@ -29,18 +29,18 @@ from cvl.core.scope import Scope
 from cvl.core.spec import FETCH_LIMIT, Cause, ExitStatus
 from cvl.core.staging import incoming, landing_in, not_taken
 from cvl.core.units import elapsed, size
+from cvl.host.download.archive import land_archive
+from cvl.host.download.inert import told
+from cvl.host.download.landing import NOTHING, Landed
+from cvl.host.download.report import report
+from cvl.host.download.results import Changed
+from cvl.host.tarstream import FILE, FOLDER, HARD, LINK, Member
 from cvl.kube import paths, pods
 from cvl.kube.client import Client, Object
 from cvl.kube.inside import Failed, output
 from cvl.kube.manifest import COLLECT, CONTAINER, ENTRY, IN, OWN, REPO, RUN_LABEL, WORKSPACE
 from cvl.kube.refusals import Denied
 from cvl.kube.watch import Watch
-from cvl.remote.archive import land_archive
-from cvl.remote.inert import told
-from cvl.remote.landing import NOTHING, Landed
-from cvl.remote.report import report
-from cvl.remote.results import Changed
-from cvl.remote.tarstream import FILE, FOLDER, HARD, LINK, Member
 from cvl.run.nodes import folder
 
 MOST_KIB = 2 << 20

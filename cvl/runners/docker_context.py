@@ -53,7 +53,7 @@ class DockerContextRunner:
         if not sync_outputs:
             common["fetch"] = False
         with reached(host, self._key, common, accept_new=self._accept_new) as transport:
-            from cvl.remote.launch import Setup
+            from cvl.host.launch import Setup
             from cvl.runners import frontdoor
 
             spec = frontdoor.job(

@@ -68,7 +68,7 @@ def job(
     files: Mapping[str, Path] = inputs.files
     warnings: tuple[str, ...] = ()
     if sent and inputs.files:
-        from cvl.remote.inputs import sift
+        from cvl.host.upload.inputs import sift
 
         files, warnings = sift(inputs.files, inputs.folders, found.root)
     include = tuple(common.get("include") or ())

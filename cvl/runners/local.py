@@ -9,8 +9,8 @@ from typing import ClassVar, Unpack
 from cvl.core.interfaces import Provider
 from cvl.core.paths import state_dir
 from cvl.core.spec import EMPTY, ExitStatus, JobSpec
-from cvl.remote.host import HostProvider
-from cvl.remote.launch import Setup
+from cvl.host.launch import Setup
+from cvl.host.provider import HostProvider
 from cvl.runners import frontdoor
 from cvl.runners.common import Common
 from cvl.transports.local import Local

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from cvl.core.interfaces import Provider
     from cvl.core.scope import Scope
     from cvl.core.spec import JobSpec
-    from cvl.remote.host import HostProvider
-    from cvl.remote.launch import Setup
+    from cvl.host.launch import Setup
+    from cvl.host.provider import HostProvider
     from cvl.transports.ssh.openssh import OpenSSH
 
 ON_A_HOST = {
@@ -67,7 +67,7 @@ class SSHRunner:
             from dataclasses import replace
 
             from cvl.core.scope import Scope
-            from cvl.remote.launch import Setup
+            from cvl.host.launch import Setup
             from cvl.runners import frontdoor
 
             setup = Setup(bundle="install" if setup_cvl else "require")
@@ -103,11 +103,11 @@ class SSHRunner:
         scope: Scope,
     ) -> JobSpec:
         """Ask the host's own cvl for an example that is unknown here."""
-        from cvl.remote import abroad
+        from cvl.host import resolve_there
 
         try:
             far = provider_at(self.name, transport, self._key, setup).far
-            return abroad.job(far, *words, install=setup.bundle == "install", scope=scope)
+            return resolve_there.job(far, *words, install=setup.bundle == "install", scope=scope)
         except NotFound as error:
             raise NotFound(
                 f"{unknown}, and {transport.where} says: {error}", unknown.hint
@@ -129,7 +129,7 @@ def reached(
     takes half as long as the handshake. Raises `MissingTool` and `UsageError`, before anything is
     noted or started.
     """
-    from cvl.remote.request import REQUEST
+    from cvl.host.request import REQUEST
     from cvl.transports.ssh.openssh import OpenSSH
 
     transport = OpenSSH(host, key=key, accept_new=accept_new)
@@ -146,7 +146,7 @@ def provider_at(
     name: str, transport: OpenSSH, key: Path | None, setup: Setup, *, base: str = ""
 ) -> HostProvider:
     """Return the provider for the machine at the end of `transport`."""
-    from cvl.remote.host import HostProvider
+    from cvl.host.provider import HostProvider
 
     config = os.environ.get("CVL_SSH_CONFIG", "")
     address = {
@@ -159,7 +159,7 @@ def provider_at(
 
 def reopened(name: str, handle: Mapping[str, str]) -> HostProvider:
     """Return the provider for a machine that the ledger names."""
-    from cvl.remote.host import HostProvider
+    from cvl.host.provider import HostProvider
     from cvl.transports.ssh.openssh import OpenSSH
 
     key, config = handle.get("key"), handle.get("config")

@@ -35,10 +35,10 @@ from cvl.core.errors import CvlError
 from cvl.core.interfaces import Observer, Process
 from cvl.core.paths import ledger_file
 from cvl.core.spec import JobSpec, Limits, LogChunk, Source
+from cvl.host.library import library
+from cvl.host.rpc import FarSide
 from cvl.ledger import Ledger
 from cvl.ledger.store import Store
-from cvl.remote.far import FarSide
-from cvl.remote.library import library
 from cvl.run import drive, lifecycle, teardown
 from cvl.runners import lambda_api, lambda_labs  # noqa: F401 - warm
 from cvl.runners.lambda_cloud import LambdaCloud, api

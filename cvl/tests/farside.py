@@ -19,7 +19,7 @@ from typing import TypeVar
 T = TypeVar("T")
 Content = bytes | tarfile.TarInfo
 Files = Mapping[str, Content] | Mapping[bytes, Content]
-LIB = Path(__file__).parents[1] / "remote"
+LIB = Path(__file__).parents[1] / "host/shell"
 NONCE = "0123abcd"
 COMMAND = (
     "read -r _lib _base; _base=${_base:-$HOME/.cvl}; _f=$_base/lib/$_lib/supervisor.sh; "

@@ -12,13 +12,13 @@ import pytest
 from cvl.core.errors import CvlError, Silent, Unreadable
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.core.spec import Cause
+from cvl.host import job, resolve_there, rpc, stream
+from cvl.host.channel import ANSWERS, KEPT, LINE, NOISE, Hearing
+from cvl.host.job import RemoteJob
+from cvl.host.launch import Setup
+from cvl.host.provider import HostProvider
+from cvl.host.rpc import FarSide
 from cvl.ledger import Ledger, RunState
-from cvl.remote import abroad, far, job, stream
-from cvl.remote.far import FarSide
-from cvl.remote.hearing import ANSWERS, KEPT, LINE, NOISE, Hearing
-from cvl.remote.host import HostProvider
-from cvl.remote.job import RemoteJob
-from cvl.remote.launch import Setup
 from cvl.testing import hostile
 from cvl.testing.desk import Desk, wait_for
 from cvl.testing.hostile import BEHAVIOURS, HostileHost
@@ -40,8 +40,8 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostileHost]:
 @pytest.fixture
 def host(there: HostileHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostileHost]:
     """That host, asked with little patience."""
-    monkeypatch.setattr(far, "ASK_LIMIT", LIMIT)
-    monkeypatch.setattr(abroad, "LIMIT", LIMIT)
+    monkeypatch.setattr(rpc, "ASK_LIMIT", LIMIT)
+    monkeypatch.setattr(resolve_there, "LIMIT", LIMIT)
     yield there
     there.login.reform()
 
@@ -84,7 +84,7 @@ def test_so_does_every_command_that_is_no_request(host: HostileHost, name: str) 
         "exists": side.exists,
         "install": lambda: side.install("0123", b"x" * 10_000_000),
         "require": provider._require_cvl,
-        "resolve": lambda: abroad.job(side, "example", "", (), install=False),
+        "resolve": lambda: resolve_there.job(side, "example", "", (), install=False),
     }
     for what, call in questions.items():
         assert isinstance(soon(call), CvlError), what

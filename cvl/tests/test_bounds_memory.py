@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from cvl.core.errors import FetchError
-from cvl.remote import heap as heaps
-from cvl.remote.heap import DiskSet, Heap
-from cvl.remote.landing import STRANGE, land_tar
-from cvl.remote.notes import noted
-from cvl.remote.results import PART, Piece, Places, Results, arrange, parse_changed, parts
-from cvl.remote.tarstream import META_COUNT, META_LIMIT, ZEROS, TarReader
+from cvl.host.download import spool as heaps
+from cvl.host.download.landing import STRANGE, land_tar
+from cvl.host.download.notes import noted
+from cvl.host.download.results import PART, Piece, Places, Results, arrange, parse_changed, parts
+from cvl.host.download.spool import DiskSet, Heap
+from cvl.host.tarstream import META_COUNT, META_LIMIT, ZEROS, TarReader
 from cvl.testing import hostile
 from cvl.testing.hostile import HostileHost, tar_header
 
@@ -28,8 +28,8 @@ CHILD = """
 import sys
 from pathlib import Path
 import cvl.run.lifecycle, cvl.ledger
-from cvl.remote.far import FarSide
-from cvl.remote.job import RemoteJob
+from cvl.host.rpc import FarSide
+from cvl.host.job import RemoteJob
 from cvl.core.scope import Scope
 from cvl.transports.ssh.openssh import OpenSSH
 config, into = sys.argv[1:]

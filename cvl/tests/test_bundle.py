@@ -18,9 +18,9 @@ import pytest
 import cvl
 from cvl.core.errors import CvlError, NotReady
 from cvl.core.interfaces import Process
-from cvl.remote import bundle as bundles
-from cvl.remote.far import FarSide
-from cvl.remote.request import SCRIPT
+from cvl.host import install as bundles
+from cvl.host.request import SCRIPT
+from cvl.host.rpc import FarSide
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
 
@@ -78,7 +78,7 @@ def checkout(tmp_path: Path) -> Path:
 
 ASK = """
 import json
-from cvl.remote.bundle import bundle
+from cvl.host.install import bundle
 
 made = bundle()
 print(json.dumps([made.hash, str(made.path)]))
@@ -112,7 +112,11 @@ def test_it_runs_on_a_bare_python() -> None:
 def test_what_it_needs_is_in_it() -> None:
     names = zipfile.ZipFile(bundles.bundle().path).namelist()
     assert names == sorted(set(names))
-    assert {"cvl/remote/supervisor.sh", "cvl/remote/setup.sh", "cvl/cli/__init__.py"} <= set(names)
+    assert {
+        "cvl/host/shell/supervisor.sh",
+        "cvl/host/shell/setup.sh",
+        "cvl/cli/__init__.py",
+    } <= set(names)
     assert not [name for name in names if "cvl/test" in name or name.endswith((".pyc", ".so"))]
     for distribution in ("click", "pathspec", "rich", "pyyaml"):
         assert any(name.startswith(distribution) and "LICENSE" in name for name in names)
@@ -187,7 +191,7 @@ def test_any_change_of_a_checkout_makes_another(checkout: Path, change: str) -> 
     elif change == "add":
         (checkout / "cvl/runners/more.py").write_text("")
     else:
-        (checkout / "cvl/remote/job.py").unlink()
+        (checkout / "cvl/host/job.py").unlink()
     assert ask(checkout)[0] != before
 
 
@@ -351,7 +355,7 @@ def test_a_python_that_will_not_do_is_told_in_the_hosts_words(
 
 
 def exit_code(here: Here, tmp_path: Path) -> int:
-    text = Path(bundles.__file__).with_name("setup.sh").read_bytes()
+    text = (Path(bundles.__file__).parent / "shell/setup.sh").read_bytes()
     text = f"hash=0123 version={cvl.__version__} minimum=3.11\n".encode() + text
     words = f"cvl n {len(text)} {tmp_path}/base\n".encode() + text
     payload = words + bundles.bundle().path.read_bytes()

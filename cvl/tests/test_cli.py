@@ -140,7 +140,7 @@ def test_ps_loads_neither_engine_nor_transport(desk: Desk) -> None:
     assert "cvl.cli.ps" in loaded
     assert not loaded & {
         "cvl.run.lifecycle",
-        "cvl.remote.far",
+        "cvl.host.rpc",
         "subprocess",
         "rich",
         "yaml",

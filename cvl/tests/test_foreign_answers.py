@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cvl.cli.doctor import FACTS, docker_there, facts_of, python_there
 from cvl.core.errors import Unreadable
 from cvl.core.spec import Needs
-from cvl.remote.abroad import NEEDS, parsed
+from cvl.host.resolve_there import NEEDS, parsed
 
 GOOD: dict[str, Any] = {
     "root": "/repo",

@@ -15,11 +15,11 @@ import pytest
 from cvl.core.errors import CvlError
 from cvl.core.scope import Cancelled, Scope, signals
 from cvl.core.spec import Source
-from cvl.remote import git as git_module
-from cvl.remote.git import Question, program
-from cvl.remote.hashes import Hashes
-from cvl.remote.listing import Listing
-from cvl.remote.selection import select
+from cvl.host.upload import git as git_module
+from cvl.host.upload.git import Question, program
+from cvl.host.upload.hashes import Hashes
+from cvl.host.upload.listing import Listing
+from cvl.host.upload.selection import select
 
 SECRET = "a-key-of-ours"
 PROGRAMS = (

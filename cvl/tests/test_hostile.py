@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cvl.remote.far import FarSide
+from cvl.host.rpc import FarSide
 from cvl.testing import hostile
 from cvl.testing.hostile import BEHAVIOURS, HostileHost
 from cvl.testing.machine import Machine, possible

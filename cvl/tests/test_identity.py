@@ -24,10 +24,10 @@ from cvl.core.handles import checked
 from cvl.core.interfaces import Machine
 from cvl.core.scope import Scope
 from cvl.core.spec import Cause, Resource, ended
+from cvl.host.identity import confirm as same_machine
+from cvl.host.identity import whole
 from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.reap import Finding
-from cvl.remote.whose import confirm as same_machine
-from cvl.remote.whose import whole
 from cvl.rented import RentedJob
 from cvl.runners.lambda_account import account, confirm, identity_of
 from cvl.runners.lambda_api import LambdaAPI

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from cvl.core.spec import Source
 from cvl.core.staging import incoming
-from cvl.remote.hashes import Entry
-from cvl.remote.inert import (
+from cvl.host.download.inert import (
     ACTING,
     SHOWN,
     SUFFIX,
@@ -29,12 +28,13 @@ from cvl.remote.inert import (
     told,
     under_own_names,
 )
-from cvl.remote.landing import Landed, land_staged, land_tar
-from cvl.remote.payload import write_payload
-from cvl.remote.results import Changed, Results, arrange, fresh
-from cvl.remote.selection import select
-from cvl.remote.tarstream import END, HARD, Member, TarReader, header, padding
-from cvl.remote.tree import Tree, delta
+from cvl.host.download.landing import Landed, land_staged, land_tar
+from cvl.host.download.results import Changed, Results, arrange, fresh
+from cvl.host.tarstream import END, HARD, Member, TarReader, header, padding
+from cvl.host.upload.hashes import Entry
+from cvl.host.upload.payload import write_payload
+from cvl.host.upload.selection import select
+from cvl.host.upload.tree import Tree, delta
 from cvl.testing.desk import Desk
 from cvl.tests.pages import ROOT, blocks_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.remote.library import SHELL_FILES
+from cvl.host.library import SHELL_FILES
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
 from cvl.tests import farside

@@ -16,9 +16,9 @@ import pytest
 
 from cvl.core.errors import NotReady, Unreadable
 from cvl.core.printable import plain
-from cvl.remote.far import FarSide
-from cvl.remote.hearing import Hearing
-from cvl.remote.request import PREFACE, REQUEST, SCRIPT
+from cvl.host.channel import Hearing
+from cvl.host.request import PREFACE, REQUEST, SCRIPT
+from cvl.host.rpc import FarSide
 from cvl.testing.desk import Desk, Done
 from cvl.testing.sshd import Sshd
 from cvl.transports.ssh.openssh import OpenSSH

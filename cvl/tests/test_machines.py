@@ -24,8 +24,8 @@ from cvl.core.interfaces import Machine, Offer, Process
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.core.spec import Cause, ExitStatus, Limits, LogChunk, Resource
 from cvl.deadline import deadline_of
+from cvl.host.rpc import FarSide
 from cvl.machines import Machines
-from cvl.remote.far import FarSide
 from cvl.rented import RentedJob
 from cvl.run import puller
 from cvl.tests.fakes import FakeClock

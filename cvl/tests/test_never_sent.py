@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cvl.core.scope import BACK, SILENT, Scope
-from cvl.remote.silence import AFTER, STALE, Silence
+from cvl.host.silence import AFTER, STALE, Silence
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
 from cvl.tests.fakes import FakeClock
@@ -371,7 +371,7 @@ def test_every_command_names_a_host_that_hangs(
     line = f'while [ -e {gate} ]; do sleep 0.05; done; exec sh -c "$SSH_ORIGINAL_COMMAND"'
     with Sshd(tmp_path / "host", options=(f"ForceCommand {line}",)) as sshd:
         patch = tmp_path / "sitecustomize.py"
-        patch.write_text("import cvl.remote.silence\ncvl.remote.silence.AFTER = 0.5\n")
+        patch.write_text("import cvl.host.silence\ncvl.remote.silence.AFTER = 0.5\n")
         desk = desk_at(sshd, tmp_path, PYTHONPATH=str(tmp_path))
         if command in {"stop", "fetch", "attach", "logs"}:
             assert desk.sh("sleep 1000", "--detach").code == 0
@@ -397,7 +397,7 @@ def test_every_command_names_a_host_that_hangs(
 def test_a_quiet_job_is_no_silent_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Sshd(tmp_path / "host") as sshd:
         patch = tmp_path / "sitecustomize.py"
-        patch.write_text("import cvl.remote.silence\ncvl.remote.silence.AFTER = 0.5\n")
+        patch.write_text("import cvl.host.silence\ncvl.remote.silence.AFTER = 0.5\n")
         done = desk_at(sshd, tmp_path, PYTHONPATH=str(tmp_path)).sh("sleep 3; echo yes")
     assert (done.code, done.out) == (0, b"yes\n")
     assert "no answer" not in done.err

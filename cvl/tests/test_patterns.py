@@ -18,8 +18,8 @@ from pathspec import GitIgnoreSpec
 
 import cvl
 from cvl.core.errors import UsageError
-from cvl.remote.hashes import _mentions
-from cvl.remote.selection import _matcher
+from cvl.host.upload.hashes import _mentions
+from cvl.host.upload.selection import _matcher
 
 METHODS = {"search", "match", "fullmatch", "findall", "finditer", "sub", "split"}
 SIZES = (24, 256, 2048, 16_384, 131_072)

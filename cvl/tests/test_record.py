@@ -15,13 +15,14 @@ from cvl.core.errors import LostContact, NotReady, Unreadable
 from cvl.core.interfaces import Process
 from cvl.core.scope import Scope
 from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, JobSpec, Source
-from cvl.remote import launch, visitors
-from cvl.remote.far import FarSide
-from cvl.remote.job import RemoteJob
-from cvl.remote.launch import Setup
-from cvl.remote.library import library
-from cvl.remote.record import CAUSES, SHOWN, ending, ending_in, folder_of, shown, state_of
-from cvl.remote.stream import Answer
+from cvl.host import launch
+from cvl.host.job import RemoteJob
+from cvl.host.launch import Setup
+from cvl.host.library import library
+from cvl.host.record import CAUSES, SHOWN, ending, ending_in, folder_of, shown, state_of
+from cvl.host.rpc import FarSide
+from cvl.host.stream import Answer
+from cvl.operations import foreign_runs
 from cvl.transports.local import Local
 
 ANSWERS = (
@@ -266,14 +267,14 @@ GOOD = f"{'exited 3 0':<99}\n"
 def test_a_bad_file_of_one_run_from_elsewhere_hides_no_other(
     name: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visitors, "base", lambda: tmp_path)
-    monkeypatch.setattr(visitors, "_ends", lambda _: {})
+    monkeypatch.setattr(foreign_runs, "base", lambda: tmp_path)
+    monkeypatch.setattr(foreign_runs, "_ends", lambda _: {})
     for run in ("bad", "good"):
         (tmp_path / "runs" / run).mkdir(parents=True)
         if run == "good" or name != "result":
             (tmp_path / "runs" / run / "result").write_text(GOOD)
     put(what, tmp_path / "runs/bad" / name)
-    found = {run.id: run for run in visitors.visitors(set)}
+    found = {run.id: run for run in foreign_runs.visitors(set)}
     assert found["good"].exit_code == 3
     assert found["bad"].exit_code == (None if name == "result" else 3)
 
@@ -288,9 +289,9 @@ def test_a_bad_line_of_one_run_from_elsewhere_hides_no_other(
     def ask(*_: object) -> tuple[list[Answer], bytes]:
         return [], "\n".join([*lines, ""]).encode("utf-8", "surrogateescape")
 
-    monkeypatch.setattr(visitors, "base", lambda: tmp_path)
+    monkeypatch.setattr(foreign_runs, "base", lambda: tmp_path)
     monkeypatch.setattr(FarSide, "ask", ask)
-    found = {run.id: run for run in visitors.visitors(set)}
+    found = {run.id: run for run in foreign_runs.visitors(set)}
     assert {name: found[name].exit_code for name in "abcde"} == {**dict.fromkeys("acde"), "b": 3}
     assert [name for name in "abcde" if found[name].detail] == ["a", "d", "e"]
 
@@ -298,4 +299,4 @@ def test_a_bad_line_of_one_run_from_elsewhere_hides_no_other(
 @given(st.binary())
 def test_any_listing_of_runs_from_elsewhere_is_read(data: bytes) -> None:
     for line in data.decode("ascii", "replace").split("\n"):
-        visitors._line(line)
+        foreign_runs._line(line)

@@ -18,10 +18,10 @@ from cvl.core.handles import checked
 from cvl.core.paths import LISTS, PLACES, anchored, ledger_file
 from cvl.core.process import me
 from cvl.core.spec import JobSpec, Source, new_run_id
+from cvl.host.launch import Setup
 from cvl.kube.client import Client
 from cvl.kube.kubeconfig import access
 from cvl.ledger import Ledger, Run, RunState
-from cvl.remote.launch import Setup
 from cvl.run.log import run_folder
 from cvl.runners import BUILT_IN, K8sRunner, load
 from cvl.runners.ssh import SSHRunner, provider_at

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from cvl.core.errors import FetchError
 from cvl.core.staging import incoming
-from cvl.remote.landing import Landed, land_staged, land_tar, stays_inside
-from cvl.remote.results import (
+from cvl.host.download.landing import Landed, land_staged, land_tar, stays_inside
+from cvl.host.download.results import (
     Changed,
     Piece,
     Results,
@@ -31,7 +31,7 @@ from cvl.remote.results import (
     parse_changed,
     produced,
 )
-from cvl.remote.tarstream import END, FILE, FOLDER, HARD, LINK, Member, TarReader, header, padding
+from cvl.host.tarstream import END, FILE, FOLDER, HARD, LINK, Member, TarReader, header, padding
 
 PLACE = b"examples/a/b"
 

@@ -11,7 +11,7 @@ import pytest
 
 from cvl.core.errors import UsageError
 from cvl.core.spec import Source
-from cvl.remote.selection import Selection, select
+from cvl.host.upload.selection import Selection, select
 
 E = "examples/perception/vision/alpha"
 EXAMPLE = {f"{E}/example.yaml": "name: alpha\n", f"{E}/train.sh": "echo hi\n"}

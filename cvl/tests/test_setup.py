@@ -223,7 +223,7 @@ def test_the_wheel_ships_the_examples_and_not_the_tests(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    assert "cvl/remote/setup.sh" in names
+    assert "cvl/host/shell/setup.sh" in names
     digits = "cvl/_shipped/examples/perception/image_classification/digits"
     assert f"{digits}/example.yaml" in names
     assert not [name for name in names if name.startswith("cvl/tests/") or "/outputs/" in name]

@@ -8,10 +8,10 @@ import pytest
 
 from cvl.core.scope import Scope
 from cvl.core.spec import JobSpec, Source
-from cvl.remote import launch
-from cvl.remote.far import FarSide
-from cvl.remote.launch import Cargo, Setup
-from cvl.remote.sync import MANY, MUCH, SPARE_LIMIT, TreeSync
+from cvl.host import launch
+from cvl.host.launch import Cargo, Setup
+from cvl.host.rpc import FarSide
+from cvl.host.upload.sync import MANY, MUCH, SPARE_LIMIT, TreeSync
 from cvl.tests.farside import wait_for
 from cvl.transports.local import Local
 
@@ -71,7 +71,7 @@ def test_a_spare_is_asked_for_where_it_is_worth_it(
     source: Source,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cvl.remote.sync.SPARE_LIMIT", MUCH + 100)
+    monkeypatch.setattr("cvl.host.upload.sync.SPARE_LIMIT", MUCH + 100)
     if size > SPARE_LIMIT:
         size = MUCH + 101
     for number in range(files):

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvl.core.errors import CvlError
-from cvl.remote import hashes as hashes_module
-from cvl.remote.folders import Folders
-from cvl.remote.hashes import BLOCK, Entry, Hashes
-from cvl.remote.listing import walk
-from cvl.remote.payload import write_payload
-from cvl.remote.tarstream import Member, TarReader, header, padding
-from cvl.remote.tree import KEPT, Delta, KnownTrees, Tree, delta
+from cvl.host.tarstream import Member, TarReader, header, padding
+from cvl.host.upload import hashes as hashes_module
+from cvl.host.upload.folders import Folders
+from cvl.host.upload.hashes import BLOCK, Entry, Hashes
+from cvl.host.upload.listing import walk
+from cvl.host.upload.payload import write_payload
+from cvl.host.upload.tree import KEPT, Delta, KnownTrees, Tree, delta
 
 TARS = [["tar", "-xpof", "-"], ["busybox", "tar", "-xpof", "-"]]
 

@@ -19,13 +19,13 @@ from cvl.catalog.script import script_text
 from cvl.container.contents import Contents, contents_of, write_tar
 from cvl.core.errors import CvlError, UsageError
 from cvl.core.spec import Source
-from cvl.remote import hashes as hashes_module
-from cvl.remote.folders import DEEPEST, Folders
-from cvl.remote.hashes import Hashes
-from cvl.remote.payload import write_payload
-from cvl.remote.secrets import inside, named
-from cvl.remote.selection import Selection, select
-from cvl.remote.tree import delta
+from cvl.host.upload import hashes as hashes_module
+from cvl.host.upload.folders import DEEPEST, Folders
+from cvl.host.upload.hashes import Hashes
+from cvl.host.upload.payload import write_payload
+from cvl.host.upload.secret_files import inside, named
+from cvl.host.upload.selection import Selection, select
+from cvl.host.upload.tree import delta
 
 E = "examples/a"
 VICTIM = "a diary that is nobody's business"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cvl.catalog import PathArg, Preset, find_inputs
-from cvl.remote.inputs import sift
+from cvl.host.upload.inputs import sift
 from cvl.runners import frontdoor
 from cvl.runners.common import Common
 

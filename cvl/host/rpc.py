@@ -15,10 +15,10 @@ from cvl.core.errors import CvlError, NotReady, Silent, Unknown, Unreachable, Us
 from cvl.core.interfaces import Transport
 from cvl.core.octets import octets
 from cvl.core.scope import DeadlineExceeded, Scope
-from cvl.remote.library import library
-from cvl.remote.request import PREFACE, REQUEST, SCRIPT
-from cvl.remote.silence import Silence
-from cvl.remote.stream import Answer, Stream
+from cvl.host.library import library
+from cvl.host.request import PREFACE, REQUEST, SCRIPT
+from cvl.host.silence import Silence
+from cvl.host.stream import Answer, Stream
 
 ASK_LIMIT = 120.0
 """Seconds that a request without a stream may take."""

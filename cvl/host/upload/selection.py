@@ -10,8 +10,8 @@
 5. what the user includes.
 
 `.cvlignore` files (gitignore syntax) in the root, the example and between can take away 1 to 4.
-Secrets (`cvl/remote/secrets.py`) stay here and are named, whatever reaches for them, unless the
-user includes the very file, or the folder that is itself a secret's by name.
+Secrets (`secret_files.py`) stay here and are named, whatever reaches for them, unless the user
+includes the very file, or the folder that is itself a secret's by name.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from cvl.core.digest import blake2b
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
 from cvl.core.spec import Source
-from cvl.remote.folders import Folders
-from cvl.remote.hashes import Entry, Hashes
-from cvl.remote.inert import under_own_names
-from cvl.remote.listing import Listing, walk
-from cvl.remote.secrets import any_named, named
-from cvl.remote.tree import Tree, prune
+from cvl.host.download.inert import under_own_names
+from cvl.host.upload.folders import Folders
+from cvl.host.upload.hashes import Entry, Hashes
+from cvl.host.upload.listing import Listing, walk
+from cvl.host.upload.secret_files import any_named, named
+from cvl.host.upload.tree import Tree, prune
 
 Rule = tuple[bytes, Callable[[str], bool]]
 

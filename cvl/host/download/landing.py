@@ -18,10 +18,10 @@ from cvl.core.errors import FetchError
 from cvl.core.frozen import dataclass
 from cvl.core.safe_dir import AS_FOLDER, Near, Shelf
 from cvl.core.staging import EVERYWHERE, incoming, landing_in, refused
-from cvl.remote.inert import HEAD_LIMIT, SUFFIX, renamed
-from cvl.remote.repositories import Repositories
-from cvl.remote.results import Piece, Results, Skipped, sighting
-from cvl.remote.tarstream import FILE, FOLDER, HARD, Member, TarReader
+from cvl.host.download.inert import HEAD_LIMIT, SUFFIX, renamed
+from cvl.host.download.repositories import Repositories
+from cvl.host.download.results import Piece, Results, Skipped, sighting
+from cvl.host.tarstream import FILE, FOLDER, HARD, Member, TarReader
 
 NAMED = 10_000
 """Results that are remembered as not brought, or moved."""

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from cvl.core.digest import blake2b
 from cvl.core.errors import CvlError
-from cvl.remote.far import Writable
-from cvl.remote.folders import Folders
-from cvl.remote.hashes import BLOCK, Entry, Hashes, blocks, stamp_of
-from cvl.remote.inert import active
-from cvl.remote.listing import walk
-from cvl.remote.tarstream import END, FOLDER, LINK, Member, header, padding
-from cvl.remote.tree import Delta, Tree
+from cvl.host.download.inert import active
+from cvl.host.rpc import Writable
+from cvl.host.tarstream import END, FOLDER, LINK, Member, header, padding
+from cvl.host.upload.folders import Folders
+from cvl.host.upload.hashes import BLOCK, Entry, Hashes, blocks, stamp_of
+from cvl.host.upload.listing import walk
+from cvl.host.upload.tree import Delta, Tree
 
 OLDEST = 315_532_800
 """1980, in epoch seconds: zip files know nothing before, and scripts make zip files."""

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from cvl.core.errors import FetchError
 from cvl.core.frozen import dataclass
-from cvl.remote.inert import inert
+from cvl.host.download.inert import inert
 
 REPO = b"_repo"
 """Where results land that lie neither in the work folder nor in the example's."""

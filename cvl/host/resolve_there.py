@@ -12,8 +12,8 @@ from cvl.core.errors import NotFound, NotReady, Unreadable, UsageError
 from cvl.core.octets import dumped, loaded, octets
 from cvl.core.scope import Scope
 from cvl.core.spec import Build, JobSpec, Needs, Source, new_run_id
-from cvl.remote.far import FarSide
-from cvl.remote.record import shown
+from cvl.host.record import shown
+from cvl.host.rpc import FarSide
 
 LIMIT = 60.0
 ASKING = "cd && test ! -x .cvl/bin/cvl || .cvl/bin/cvl _resolve"
@@ -70,7 +70,7 @@ def job(
     question = {"example": example, "preset": preset, "args": list(args)}
     answer = _asked(far, question, scope)
     if answer is None and install:
-        from cvl.remote.bundle import install as put
+        from cvl.host.install import install as put
 
         put(far, scope)
         answer = _asked(far, question, scope)

@@ -28,18 +28,18 @@ from cvl.core.retry import nothing, steadily
 from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.core.staging import incoming
 from cvl.core.units import size
-from cvl.remote.far import FarSide, Headers
-from cvl.remote.heap import DiskSet, Heap
-from cvl.remote.inert import told
-from cvl.remote.landing import NOTHING, Landed, land_staged, land_tar
-from cvl.remote.record import folder_of
-from cvl.remote.report import report
-from cvl.remote.results import Places, Results, arrange, fresh, parts, produced
-from cvl.remote.stream import Answer
+from cvl.host.download.inert import told
+from cvl.host.download.landing import NOTHING, Landed, land_staged, land_tar
+from cvl.host.download.report import report
+from cvl.host.download.results import Places, Results, arrange, fresh, parts, produced
+from cvl.host.download.spool import DiskSet, Heap
+from cvl.host.record import folder_of
+from cvl.host.rpc import FarSide, Headers
+from cvl.host.stream import Answer
 from cvl.run.log import run_folder
 
 if TYPE_CHECKING:
-    from cvl.remote.notes import Notes
+    from cvl.host.download.notes import Notes
 
 SMALL = 16_000_000
 """Bytes up to which one tar stream is used: one round trip, no second program."""
@@ -256,7 +256,7 @@ def _arrived(scope: Scope, notes: Notes, landed: Landed) -> None:
 
 @contextmanager
 def _noted(run_id: str, into: Path) -> Iterator[Notes]:
-    from cvl.remote.notes import noted
+    from cvl.host.download.notes import noted
 
     with noted(run_folder(run_id) / "fetched.db", os.fsencode(into)) as notes:
         yield notes

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from cvl.core.digest import blake2b
 from cvl.core.frozen import dataclass
 from cvl.core.paths import private, replace_file
-from cvl.remote.hashes import Entry, Hashes
+from cvl.host.upload.hashes import Entry, Hashes
 
 AS_IT_LIES: Mapping[bytes, bytes] = MappingProxyType({})
 KEPT = 48

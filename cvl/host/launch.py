@@ -14,11 +14,11 @@ from cvl.core.octets import dumped, octets
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.core.spec import IN_DOUBT, Build, JobSpec
 from cvl.core.units import size
-from cvl.remote.far import FarSide, Feed, Headers, Writable
-from cvl.remote.job import RemoteJob
-from cvl.remote.stream import Answer, Stream
-from cvl.remote.sync import TreeSync
-from cvl.remote.whose import WHOSE, told
+from cvl.host.identity import WHOSE, told
+from cvl.host.job import RemoteJob
+from cvl.host.rpc import FarSide, Feed, Headers, Writable
+from cvl.host.stream import Answer, Stream
+from cvl.host.upload.sync import TreeSync
 
 ATTEMPTS = 12
 """Requests that one start may take: install, bundle, tree, and connections that break."""
@@ -154,7 +154,7 @@ class Cargo:
             lines += self._sync.headers()
             lines += self._sync.spare() if self._setup.again else []
         if self._setup.bundle == "install":
-            from cvl.remote.bundle import bundle
+            from cvl.host.install import bundle
 
             lines.append(("lib", bundle().hash))
         if spec.tty:
@@ -165,7 +165,7 @@ class Cargo:
         """Return what writes the payload: one tar."""
 
         def write(out: Writable) -> None:
-            from cvl.remote.payload import write_payload
+            from cvl.host.upload.payload import write_payload
 
             files = run_files(self._spec, self._setup)
             delta = self._sync.delta() if self._sync else None
@@ -277,7 +277,7 @@ def needs_headers(spec: JobSpec) -> list[tuple[str, str]]:
 
 def install_bundle(far: FarSide, scope: Scope) -> None:
     """Put cvl itself on the machine. Raises `NotReady` with the host's own words."""
-    from cvl.remote.bundle import install
+    from cvl.host.install import install
 
     install(far, scope)
 

@@ -10,10 +10,10 @@ from cvl.core.errors import NotReady, UsageError
 from cvl.core.interfaces import Transport
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import EMPTY, FREE, JobSpec, Plan, Resource
-from cvl.remote import launch
-from cvl.remote.far import FarSide
-from cvl.remote.job import RemoteJob
-from cvl.remote.launch import Setup
+from cvl.host import launch
+from cvl.host.job import RemoteJob
+from cvl.host.launch import Setup
+from cvl.host.rpc import FarSide
 
 LOOKING = 'if command -v cvl >/dev/null 2>&1 || test -x "$base/bin/cvl"; then echo yes; fi'
 LAYERS = ("the host's own supervisor: timeout and stop work without this machine",)

@@ -21,7 +21,7 @@ from cvl.core.paths import cache_dir, private, replace_file
 
 if TYPE_CHECKING:
     from cvl.core.scope import Scope
-    from cvl.remote.far import FarSide
+    from cvl.host.rpc import FarSide
 
 DEPENDENCIES = {"click": "click", "pathspec": "pathspec", "rich": "rich", "yaml": "pyyaml"}
 """Package and distribution: all that cvl needs without an extra. What rich needs only for what we
@@ -69,7 +69,7 @@ def install(far: FarSide, scope: Scope | None = None) -> None:
     Needs a Python there, nothing else: no pip, no index, no root. Idempotent, and safe for two
     at once. Raises `NotReady` with the host's words, `Unreachable`, `CvlError`.
     """
-    from cvl.remote.library import script
+    from cvl.host.library import script
 
     sent = bundle()
     given = f"hash={sent.hash} version={cvl.__version__} minimum={MINIMUM}\n"

@@ -20,9 +20,9 @@ from cvl.core.errors import Silent, Unreachable, Unreadable
 from cvl.core.interfaces import Process, Transport
 from cvl.core.printable import plain
 from cvl.core.scope import DeadlineExceeded, Scope
-from cvl.remote.hearing import Answer, Hearing
-from cvl.remote.request import DEAF, OURS, SHELL
-from cvl.remote.silence import Silence
+from cvl.host.channel import Answer, Hearing
+from cvl.host.request import DEAF, OURS, SHELL
+from cvl.host.silence import Silence
 
 __all__ = ["Answer", "Stream"]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from cvl.core import identity
 from cvl.core.digest import blake2b
 from cvl.core.octets import octets
-from cvl.remote.record import Said
+from cvl.host.record import Said
 
 RAN_ON = "ran_on"
 """Under which key a handle has it; runs of an older cvl have none."""

@@ -7,10 +7,10 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from cvl.remote.heap import DiskSet
-from cvl.remote.landing import NOTHING, Landed, land_tar
-from cvl.remote.results import Changed, Places, Results, arrange, batches
-from cvl.remote.tarstream import Member, TarReader
+from cvl.host.download.landing import NOTHING, Landed, land_tar
+from cvl.host.download.results import Changed, Places, Results, arrange, batches
+from cvl.host.download.spool import DiskSet
+from cvl.host.tarstream import Member, TarReader
 
 
 def land_archive(

@@ -124,7 +124,7 @@ def _told(run: Run, end: ExitStatus | Unreadable | None) -> Run:
 
 def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus | Unreadable]:
     """Ask the shell files, which also settle what a crash has left unsettled."""
-    from cvl.remote.far import FarSide
+    from cvl.host.rpc import FarSide
     from cvl.transports.local import Local
 
     try:
@@ -137,7 +137,7 @@ def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus | Unreadable]:
 
 def _line(line: str) -> tuple[str, ExitStatus | Unreadable] | None:
     """Return the run of one line of `runs` and how it ended, None if it has not."""
-    from cvl.remote.record import ending, unreadable
+    from cvl.host.record import ending, unreadable
 
     name, _, state = line.partition(" ")
     word, _, rest = state.partition(" ")
@@ -151,7 +151,7 @@ def _line(line: str) -> tuple[str, ExitStatus | Unreadable] | None:
 
 def _result(file: Path, name: str) -> ExitStatus | None:
     """Return the ending of a run of which no more is left; the shell files tell of any other."""
-    from cvl.remote.record import ending_in
+    from cvl.host.record import ending_in
 
     try:
         return ending_in(file, name)
@@ -173,7 +173,7 @@ def _about(file: Path) -> dict[str, object]:
 
 
 def _small(file: Path) -> bytes:
-    from cvl.remote.record import small
+    from cvl.host.record import small
 
     try:
         return small(file, SMALL) or b""

@@ -9,9 +9,9 @@ from cvl.core.digest import blake2b
 from cvl.core.octets import octets
 from cvl.core.paths import private, replace_file, state_dir
 from cvl.core.spec import Source
-from cvl.remote.far import FarSide, Headers
-from cvl.remote.selection import select
-from cvl.remote.tree import Delta, KnownTrees, Tree, delta
+from cvl.host.rpc import FarSide, Headers
+from cvl.host.upload.selection import select
+from cvl.host.upload.tree import Delta, KnownTrees, Tree, delta
 
 MANY, MUCH = 300, 16 << 20
 """Files and bytes from which on the machine is asked to keep a spare copy for the next run."""

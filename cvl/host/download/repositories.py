@@ -10,7 +10,7 @@ from enum import Enum
 from errno import EPERM
 
 from cvl.core.safe_dir import Shelf
-from cvl.remote.inert import HEAD_LIMIT, SUFFIX, is_head, is_head_name, is_part_name
+from cvl.host.download.inert import HEAD_LIMIT, SUFFIX, is_head, is_head_name, is_part_name
 
 AS_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

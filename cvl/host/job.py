@@ -23,11 +23,11 @@ from cvl.core.scope import Bell, Cancelled, Clock, Scope, SystemClock, Tell, sil
 from cvl.core.spec import IN_DOUBT, Cause, ExitStatus, LogChunk
 from cvl.core.staging import landing_in
 from cvl.core.units import elapsed
-from cvl.remote.far import FarSide, Headers
-from cvl.remote.record import STATES, state_of
-from cvl.remote.results import Skipped
-from cvl.remote.stream import Answer, Stream
-from cvl.remote.whose import WHOSE, confirm
+from cvl.host.download.results import Skipped
+from cvl.host.identity import WHOSE, confirm
+from cvl.host.record import STATES, state_of
+from cvl.host.rpc import FarSide, Headers
+from cvl.host.stream import Answer, Stream
 
 PATIENCE = 600.0
 """Seconds without any contact after which following gives up; the job lives on."""
@@ -126,7 +126,7 @@ class RemoteJob:
         self._status = self._state(answers)
 
     def fetch(self, into: Path, scope: Scope) -> None:
-        from cvl.remote.fetch import fetch
+        from cvl.host.download.fetch import fetch
 
         try:
             with landing_in(into):

@@ -18,8 +18,8 @@ from cvl.core.digest import blake2b
 from cvl.core.errors import CvlError
 from cvl.core.paths import private, replace_file
 from cvl.core.scope import interrupted
-from cvl.remote.folders import Folders
-from cvl.remote.secrets import inside
+from cvl.host.upload.folders import Folders
+from cvl.host.upload.secret_files import inside
 
 FORMAT = b"cvl files 2"
 """Goes up when what was noted before does not tell all that is asked today."""

@@ -1,5 +1,5 @@
 # Installs the cvl that comes on stdin, a zipapp, into $base/lib/$hash, and $base/bin/cvl to run it.
-# Variables: nonce hash version base minimum ("3.11"); see cvl/remote/request.py. May run twice, also at the same time.
+# Variables: nonce hash version base minimum ("3.11"); see cvl/host/request.py. May run twice, also at the same time.
 # Exit status: 0, 76 (Python is too old), 77 (no Python), 1 (the host's own words say why).
 
 umask 077

@@ -65,8 +65,8 @@ def tar_of(files: Mapping[str, bytes], mode: int = 0o700) -> bytes:
 
 
 def script(name: str) -> bytes:
-    """Return a file that lies beside this one, also from inside a zipapp."""
-    return cast("_Loader", __spec__.loader).get_data(str(Path(__file__).with_name(name)))
+    """Return one of the files in shell/, also from inside a zipapp."""
+    return cast("_Loader", __spec__.loader).get_data(str(Path(__file__).with_name("shell") / name))
 
 
 class _Loader(Protocol):

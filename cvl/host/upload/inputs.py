@@ -13,8 +13,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from cvl.remote.git import checkout_of
-from cvl.remote.secrets import inside, named
+from cvl.host.upload.git import checkout_of
+from cvl.host.upload.secret_files import inside, named
 
 START = 8192
 """Bytes at a file's start in which a secret is looked for."""

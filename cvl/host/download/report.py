@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cvl.core.scope import Scope
 from cvl.core.units import size
-from cvl.remote.landing import Landed
+from cvl.host.download.landing import Landed
 
 SHOWN = 5
 """Files that are named, of those that did not come and of those that made way."""

@@ -1,0 +1,1 @@
+"""What command line, Python and guardian share, with runs of any provider."""

@@ -1,1 +1,0 @@
-"""What runs on the far side, and the few functions that speak to it."""
