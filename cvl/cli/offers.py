@@ -7,7 +7,7 @@ from dataclasses import asdict
 import click
 
 from cvl.core.interfaces import Offer
-from cvl.offers import hourly
+from cvl.rental.offers import hourly
 from cvl.terminal import show_json, show_table
 
 

@@ -120,7 +120,7 @@ class LogChunk:
 class Needs:
     """What an example asks of a machine. GB are 10**9 bytes; 0 means "does not say".
 
-    `vram_gb` is each GPU's, see `cvl.offers.reading`. `archs` are the processors that it runs on
+    `vram_gb` is each GPU's. `archs` are the processors that it runs on
     (`amd64`, `arm64`); none is said: amd64, as nearly all images are.
     """
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from cvl.answers import Answers
 from cvl.core import replies
 from cvl.core.bounded import bounded
 from cvl.core.digest import blake2b
@@ -30,7 +29,8 @@ from cvl.core.http.secure_url import address
 from cvl.core.octets import octets, to_send
 from cvl.core.scope import DeadlineExceeded, Scope, nap
 from cvl.core.secrets import key as checked
-from cvl.pace import Pace
+from cvl.rental.rate_limit import Pace
+from cvl.rental.shared_cache import Answers
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager

@@ -23,7 +23,7 @@ from cvl.core.scope import Scope
 from cvl.core.secrets import key as checked
 from cvl.core.spec import EMPTY, Resource
 from cvl.core.units import variable
-from cvl.machines import KIND, machine_name
+from cvl.rental.provider import KIND, machine_name
 from cvl.runners import lambda_account, lambda_deadline, lambda_template
 from cvl.runners.lambda_api import BASE, LAUNCH, TERMINATE, Gone, Json, LambdaAPI
 from cvl.runners.lambda_key import another, lambda_key

@@ -14,7 +14,7 @@ from cvl.core.request_template import read
 from cvl.core.spec import EMPTY, ExitStatus
 from cvl.core.units import duration
 from cvl.host.launch import Setup
-from cvl.machines import Machines
+from cvl.rental.provider import Machines
 from cvl.runners import frontdoor
 from cvl.runners.common import Common
 from cvl.runners.lambda_api import EXTRA

@@ -27,7 +27,7 @@ from typing import IO, cast
 import urllib3.connection
 import yaml  # noqa: F401 - warm
 
-from cvl import keys, machines, rented, takeover, watch
+from cvl import takeover, watch
 from cvl.cleanup import guardian_client, until_gone
 from cvl.cli import main as command_line
 from cvl.cli import reap as _reap  # noqa: F401 - warm
@@ -39,6 +39,8 @@ from cvl.host.library import library
 from cvl.host.rpc import FarSide
 from cvl.ledger import Ledger
 from cvl.ledger.store import Store
+from cvl.rental import job, keys
+from cvl.rental import provider as machines
 from cvl.run import drive, lifecycle, teardown
 from cvl.runners import lambda_api, lambda_labs  # noqa: F401 - warm
 from cvl.runners.lambda_cloud import LambdaCloud, api
@@ -319,7 +321,7 @@ def _replace(folder: Path, *, real: bool, tame: bool = True) -> None:
             raise CvlError("no way in")
         return FarSide(transport, base)
 
-    put(rented, "reach", rented.reach if real else here)
+    put(job, "reach", job.reach if real else here)
     put(machines, "LOOKS", (0.01, 0.02, 0.05))
     put(until_gone, "PAUSES", (0.0, 0.02, 0.05, 0.1, 0.2))
     put(lambda_api, "PAUSE", 0.02)

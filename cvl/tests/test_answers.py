@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.answers import Answers
+from cvl.rental.shared_cache import Answers
 from cvl.runners.lambda_api import LambdaAPI
 from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Settings
 

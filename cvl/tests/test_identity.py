@@ -28,7 +28,7 @@ from cvl.host.identity import confirm as same_machine
 from cvl.host.identity import whole
 from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.reap import Finding
-from cvl.rented import RentedJob
+from cvl.rental.job import RentedJob
 from cvl.runners.lambda_account import account, confirm, identity_of
 from cvl.runners.lambda_api import LambdaAPI
 from cvl.testing.lambda_cloud import LambdaCloud, Settings

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from cvl import deadline, rented
 from cvl.core.bounded import bounded
 from cvl.core.errors import (
     AuthError,
@@ -23,10 +22,12 @@ from cvl.core.errors import (
 from cvl.core.interfaces import Machine, Offer, Process
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.core.spec import Cause, ExitStatus, Limits, LogChunk, Resource
-from cvl.deadline import deadline_of
 from cvl.host.rpc import FarSide
-from cvl.machines import Machines
-from cvl.rented import RentedJob
+from cvl.rental import deadline
+from cvl.rental import job as rented
+from cvl.rental.deadline import deadline_of
+from cvl.rental.job import RentedJob
+from cvl.rental.provider import Machines
 from cvl.run import puller
 from cvl.tests.fakes import FakeClock
 from cvl.transports.local import Local

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl import market
 from cvl.core.errors import AuthError, CvlError, NoCapacity, UsageError
 from cvl.core.interfaces import Offer
 from cvl.core.scope import Cancelled, Scope
 from cvl.core.spec import Cause, Limits, Needs
-from cvl.deadline import too_little
-from cvl.market import Market
+from cvl.rental import choice as market
+from cvl.rental.choice import Market
+from cvl.rental.deadline import too_little
 from cvl.tests.fakes import FakeClock
 
 SMALL = Offer(type="small", price_per_hour=Decimal("0.5"), gpus=1, regions=("east", "west"))

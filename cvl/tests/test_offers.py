@@ -21,7 +21,7 @@ from cvl.core.errors import NoCapacity, UsageError
 from cvl.core.interfaces import Offer
 from cvl.core.spec import Limits, Needs, Plan, Quote
 from cvl.core.units import priced
-from cvl.offers import choose, fits, per_gpu, reading
+from cvl.rental.offers import choose, fits, per_gpu, reading
 from cvl.runners.lambda_cloud import arch_of, offer_of
 from cvl.testing.lambda_cloud import catalog
 

@@ -13,7 +13,7 @@ import pytest
 
 from cvl.core.scope import Cancelled, Scope
 from cvl.core.spec import Cause
-from cvl.pace import Pace
+from cvl.rental.rate_limit import Pace
 from cvl.tests.fakes import FakeClock
 
 
@@ -125,7 +125,7 @@ def test_what_is_urgent_goes_before_what_has_waited() -> None:
 
 PROCESS = """
 import sys, time
-from cvl.pace import Pace
+from cvl.rental.rate_limit import Pace
 for _ in range(5):
     pace = Pace("limit", 0.1)
     pace.arrived(pace.wait())
@@ -148,7 +148,7 @@ def test_a_lock_that_is_never_let_go_stops_no_request(
     import fcntl
 
     monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path))
-    monkeypatch.setattr("cvl.pace.LOCK_LIMIT", 0.05)
+    monkeypatch.setattr("cvl.rental.rate_limit.LOCK_LIMIT", 0.05)
     pace = Pace("stuck", 0.01)
     pace.arrived(pace.wait())
     with (tmp_path / "pace" / "stuck").open() as held:

@@ -19,9 +19,9 @@ from cvl.core import paths, privacy
 from cvl.core.errors import CvlError, LedgerError, UsageError
 from cvl.core.handles import checked
 from cvl.core.privacy import NotOurs
-from cvl.keys import RunKeys
 from cvl.ledger import Ledger, Run
-from cvl.pace import Pace
+from cvl.rental.keys import RunKeys
+from cvl.rental.rate_limit import Pace
 from cvl.run.log import run_folder
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd

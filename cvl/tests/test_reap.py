@@ -21,8 +21,8 @@ from cvl.core.paths import ledger_file
 from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import Cause, Resource, ended, new_run_id
-from cvl.keys import RunKeys
 from cvl.ledger import Ledger, Run, RunState
+from cvl.rental.keys import RunKeys
 from cvl.runners.lambda_api import LambdaAPI
 from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.testing.lambda_cloud import FAULTS, Settings

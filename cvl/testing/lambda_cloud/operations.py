@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
-from cvl.keys import generate
+from cvl.rental.keys import generate
 from cvl.testing.lambda_cloud import catalog
 from cvl.testing.lambda_cloud.catalog import Json
 from cvl.testing.lambda_cloud.faults import Fault, What

@@ -13,7 +13,7 @@ from cvl.core.interfaces import Offer
 from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.core.spec import Needs
 from cvl.core.units import dollars
-from cvl.offers import choose, reading
+from cvl.rental.offers import choose, reading
 
 FRESH = 1.0
 """Seconds for which a look at the offers holds: a request costs one of the rate limit."""

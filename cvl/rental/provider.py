@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from threading import Thread
 
-from cvl import rented
 from cvl.cleanup.leases import HOUR, Leases, cost
 from cvl.core import identity as whose
 from cvl.core.errors import CvlError, HostError, NoCapacity, NotReady, explained
@@ -21,16 +20,17 @@ from cvl.core.paths import ledger_file
 from cvl.core.scope import DeadlineExceeded, Scope, Tell, silent
 from cvl.core.spec import JobSpec, Plan, Quote, Resource
 from cvl.core.units import elapsed
-from cvl.deadline import Deadline, deadline_of, too_little
 from cvl.host import launch
 from cvl.host.job import RemoteJob
 from cvl.host.launch import Setup
 from cvl.host.rpc import FarSide
-from cvl.keys import RunKeys
 from cvl.ledger import Ledger
-from cvl.market import Choice, Market
-from cvl.offers import runs
-from cvl.rented import RentedJob
+from cvl.rental import job as rented
+from cvl.rental.choice import Choice, Market
+from cvl.rental.deadline import Deadline, deadline_of, too_little
+from cvl.rental.job import RentedJob
+from cvl.rental.keys import RunKeys
+from cvl.rental.offers import runs
 from cvl.run.log import run_folder
 
 LOOKS = (0.2, 0.5, *(1.0,) * 60, 2.0)

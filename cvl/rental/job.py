@@ -23,7 +23,7 @@ from cvl.core.spec import Cause, ExitStatus, LogChunk, Resource, ended
 from cvl.core.staging import not_taken
 from cvl.host.job import RemoteJob
 from cvl.host.rpc import FarSide
-from cvl.keys import RunKeys
+from cvl.rental.keys import RunKeys
 from cvl.run.log import run_folder
 from cvl.transports.ssh.openssh import OpenSSH
 
