@@ -49,7 +49,7 @@ REASONS = {
     "cold": "The connection is made while cvl loads, so on two idle cores both pass at once; on "
     "busy ones they add up, and the handshake is itself processor time on this same machine.",
 }
-MODULES = ("cvl.cli.run", "cvl.runners.docker_context", "cvl.host.upload.tree", "cvl.host.job")
+MODULES = ("cvl.cli.run", "cvl.providers.docker", "cvl.host.upload.tree", "cvl.host.job")
 
 
 def measure(work: Work) -> Topic:

@@ -47,7 +47,7 @@ def undriven(run: Run) -> bool:
 
 def asked(run: Run) -> ExitStatus | None:
     """Return how a run has ended, asking the machine that it is on."""
-    from cvl.runners import reopen
+    from cvl.providers import reopen
 
     execution = reopen(run.runner, run.handle).attach(run.reach)
     try:

@@ -19,7 +19,7 @@ from cvl.core.interfaces import Reapable
 from cvl.core.paths import private, replace_file, state_dir
 from cvl.core.spec import EMPTY
 from cvl.ledger import Ledger, Run
-from cvl.runners import BUILT_IN, Runner, load, reopen
+from cvl.providers import BUILT_IN, Runner, load, reopen
 
 RECENT = 31 * 86400.0
 """Seconds after its start in which a run may have left something that its ledger has as over."""

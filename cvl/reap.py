@@ -89,7 +89,7 @@ def left_over(ledger: Ledger, hear: Hear = silent) -> list[Finding]:
 
 
 def _tell_strangers(runs: Sequence[Run], ledger: Ledger, hear: Hear) -> None:
-    from cvl.runners import reopen
+    from cvl.providers import reopen
 
     def look(run: Run) -> None:
         lifecycle.refuse_strangers(run, reopen(run.runner, run.handle), ledger)
@@ -105,7 +105,7 @@ def is_over(run: Run) -> bool:
 
     Whatever is rented for a run is noted before; on a machine of the user's own its job may live.
     """
-    from cvl.runners import load
+    from cvl.providers import load
 
     if run.state in {RunState.PLANNED, RunState.RELEASING}:
         return True

@@ -23,10 +23,10 @@ from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
 from cvl.ledger import Ledger, Run, RunState
+from cvl.providers import reopen
 from cvl.run import lifecycle
 from cvl.run.drive import STOP_LIMIT, Drive
 from cvl.run.options import Options
-from cvl.runners import reopen
 from cvl.terminal import say
 
 if TYPE_CHECKING:

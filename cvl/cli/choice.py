@@ -9,7 +9,7 @@ import click
 from cvl.cli.options import parameters
 from cvl.cli.settings import settings
 from cvl.core.errors import UsageError
-from cvl.runners import BUILT_IN, load
+from cvl.providers import BUILT_IN, load
 
 HOST_FLAGS = {"ssh": "ssh", "docker": "docker"}
 PLAIN_FLAGS = {"local": "local", "sagemaker": "sagemaker", "k8s": "k8s"}
@@ -81,7 +81,7 @@ def guessed(args: Sequence[str]) -> str:
 
 def known(name: str) -> Sequence[str]:
     """Return the runners among which `name` is looked for: entry points only on a miss."""
-    from cvl.runners import names
+    from cvl.providers import names
 
     return list(BUILT_IN) if name in BUILT_IN else names()
 

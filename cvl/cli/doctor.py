@@ -140,8 +140,8 @@ def here() -> Iterator[Finding]:
 
 def logins() -> Iterator[Finding]:
     """Judge what there is of other logins, each by itself; a broken one may be of no use to cvl."""
-    from cvl.aws.session import configured as speaks_of_aws
-    from cvl.kube.kubeconfig import configured as speaks_of_a_cluster
+    from cvl.providers.aws.session import configured as speaks_of_aws
+    from cvl.providers.kubernetes.kubeconfig import configured as speaks_of_a_cluster
 
     looks = (("AWS login", speaks_of_aws, aws_login), ("kubeconfig", speaks_of_a_cluster, cluster))
     for name, there_is, look in looks:
@@ -154,7 +154,7 @@ def logins() -> Iterator[Finding]:
 
 def aws_login(name: str) -> Finding:
     """Look for the credentials as a run would; AWS itself is asked only for a role's."""
-    from cvl.aws.session import Account
+    from cvl.providers.aws.session import Account
 
     account = Account()
     found = account.has_credentials()
@@ -164,7 +164,7 @@ def aws_login(name: str) -> Finding:
 
 def cluster(name: str) -> Finding:
     """Read the kubeconfig; the cluster is not asked."""
-    from cvl.kube.kubeconfig import access
+    from cvl.providers.kubernetes.kubeconfig import access
 
     found = access()
     return Finding(name, True, f"context {found.context}, {found.server}")
@@ -184,7 +184,7 @@ def extra_of(package: str, extra: str, runner: str) -> Finding:
 def lambda_key() -> Finding:
     """Judge the key of the environment by its look; nobody is asked."""
     name, remedy = "LAMBDA_API_KEY", "make one in the Lambda Cloud dashboard and export it"
-    from cvl.runners.lambda_key import lambda_key as held
+    from cvl.providers.lambda_cloud.key import lambda_key as held
 
     try:
         found = held()

@@ -7,7 +7,7 @@ from cvl.core.errors import AuthError, CvlError, MissingTool, UsageError
 from cvl.core.interfaces import Execution
 from cvl.core.scope import DeadlineExceeded, Scope, Tell
 from cvl.ledger import Run
-from cvl.runners import load
+from cvl.providers import load
 
 LIMIT = 90.0
 """Seconds in which a login is one: a program that gives credentials has 60 of them."""

@@ -18,7 +18,7 @@ from cvl.terminal import show_json, show_table
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def offers(keyword: str | None, gpus: int, everything: bool, as_json: bool) -> None:
     """Show what can be rented now, the cheapest first."""
-    from cvl.runners.lambda_cloud import LambdaCloud, api
+    from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 
     found = [
         each

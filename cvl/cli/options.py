@@ -15,7 +15,7 @@ import click
 
 from cvl.core.frozen import dataclass
 from cvl.core.spec import EMPTY
-from cvl.runners import Runner
+from cvl.providers import Runner
 
 GIVEN = frozenset({"self", "example", "preset", "args", "command"})
 """Parameters that stand on the command line without an option."""

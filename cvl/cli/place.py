@@ -9,7 +9,7 @@ from pathlib import Path
 from cvl.cli.choice import HOST_FLAGS, PLAIN_FLAGS
 from cvl.cli.options import parameters
 from cvl.config import Config
-from cvl.runners import load
+from cvl.providers import load
 
 PLACES = ("host", "context", "kubeconfig", "namespace", "region", "profile", "output_path")
 """Options of runners that say where a run, its secrets or its results go."""

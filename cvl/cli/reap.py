@@ -34,8 +34,8 @@ from cvl.core.secrets import whole
 from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run, RunState
 from cvl.places import places
+from cvl.providers import reopen
 from cvl.reap import Finding
-from cvl.runners import reopen
 from cvl.terminal import agree, show, show_json, show_text
 
 END_LIMIT = 3600.0

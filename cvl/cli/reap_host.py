@@ -8,7 +8,7 @@ from cvl.console import Console
 from cvl.core.errors import AuthError, HostKeyError, Unreachable, explained
 from cvl.core.scope import Scope
 from cvl.ledger import Ledger, Run
-from cvl.runners import reopen
+from cvl.providers import reopen
 from cvl.terminal import show
 
 NO_HOST = (Unreachable, HostKeyError, AuthError)

@@ -17,8 +17,8 @@ from cvl.cli.variables import environment
 from cvl.console import Console
 from cvl.core.errors import UsageError
 from cvl.core.units import duration, minutes, money
-from cvl.runners import Runner, load
-from cvl.runners.common import Common
+from cvl.providers import Runner, load
+from cvl.providers.common import Common
 from cvl.terminal import say_json, show
 
 

@@ -40,9 +40,9 @@ from cvl.core.units import elapsed
 from cvl.ledger import Ledger, Run, RunState
 from cvl.news import undriven
 from cvl.operations.foreign_runs import find, foreign
+from cvl.providers import BUILT_IN, reopen
 from cvl.run import lifecycle
 from cvl.run.log import RunLog, run_folder
-from cvl.runners import BUILT_IN, reopen
 from cvl.screen import SCREEN
 from cvl.terminal import complain
 

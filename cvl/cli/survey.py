@@ -16,8 +16,8 @@ from cvl.core.parallel import as_they_come, together
 from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run
 from cvl.places import Known, Place, looked_everywhere
+from cvl.providers import BUILT_IN, load
 from cvl.reap import Finding
-from cvl.runners import BUILT_IN, load
 
 MOST_UNCLEAR = 20
 """Entries that nobody can read, as many as are told of one by one."""

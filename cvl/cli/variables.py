@@ -9,7 +9,7 @@ from pathlib import Path
 from cvl.core.errors import UsageError
 from cvl.core.octets import own
 from cvl.core.secrets import whole
-from cvl.runners.given import NAMES, is_name
+from cvl.providers.arguments import NAMES, is_name
 
 EXPORT = re.compile(r"\Aexport[ \t]+")
 

@@ -39,11 +39,11 @@ from cvl.host.library import library
 from cvl.host.rpc import FarSide
 from cvl.ledger import Ledger
 from cvl.ledger.store import Store
+from cvl.providers.lambda_cloud import api as lambda_api
+from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 from cvl.rental import job, keys
 from cvl.rental import provider as machines
 from cvl.run import drive, lifecycle, teardown
-from cvl.runners import lambda_api, lambda_labs  # noqa: F401 - warm
-from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.testing import hostile
 from cvl.transports.local import Local
 from cvl.transports.ssh.address import command

@@ -18,7 +18,7 @@ from typing import Self
 from cvl import config
 from cvl.cli.options import parameters
 from cvl.config_file import FILE
-from cvl.runners import load
+from cvl.providers import load
 from cvl.testing.machine import possible
 from cvl.testing.sshd import Sshd
 

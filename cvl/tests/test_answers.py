@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cvl.providers.lambda_cloud.api import LambdaAPI
 from cvl.rental.shared_cache import Answers
-from cvl.runners.lambda_api import LambdaAPI
 from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Settings
 
 INTERVAL = 0.2

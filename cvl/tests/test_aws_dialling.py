@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from cvl.aws import dialling, image
-from cvl.aws.session import Account
 from cvl.core.errors import AuthError, CvlError, UsageError
 from cvl.core.scope import Scope
+from cvl.providers.aws import http
+from cvl.providers.aws.session import Account
+from cvl.providers.sagemaker import image
 from cvl.testing.connect_proxy import ConnectProxy
 
 pytest.importorskip("boto3")
@@ -24,7 +25,7 @@ URL = "https://sts.eu-west-1.amazonaws.com"
 def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of this machine's own."""
     names = ("https_proxy", "http_proxy", "all_proxy", "no_proxy")
-    for name in (*names, *map(str.upper, names), *dialling.ITS_OWN, *dialling.OURS):
+    for name in (*names, *map(str.upper, names), *http.ITS_OWN, *http.OURS):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -54,7 +55,7 @@ def test_the_same_rules_hold_for_its_library(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert dialling.proxies(URL) == led
+    assert http.proxies(URL) == led
 
 
 def test_what_its_library_does_not_know_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,11 +117,11 @@ def test_authorities_are_those_of_all_others(
     (tmp_path / "ca.pem").write_text("x")
     account = Account("eu-west-1")
     session = account._opened()
-    assert dialling.authorities(session) is None
+    assert http.authorities(session) is None
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    assert dialling.authorities(session) == str(tmp_path / "ca.pem")
+    assert http.authorities(session) == str(tmp_path / "ca.pem")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "other.pem"))
-    assert dialling.authorities(session) is None
+    assert http.authorities(session) is None
 
 
 # --- a new login ---------------------------------------------------------------------------------

@@ -14,11 +14,11 @@ from threading import Thread
 
 import pytest
 
-from cvl.aws import login, program
-from cvl.aws.job import TrainingJob
-from cvl.aws.session import Account
 from cvl.core.errors import AuthError, CvlError, MissingTool, Rejected, Unreachable, UsageError
 from cvl.core.spec import Cause
+from cvl.providers.aws import credential_process, login
+from cvl.providers.aws.session import Account
+from cvl.providers.sagemaker.job import TrainingJob
 from cvl.testing.desk import wait_for
 
 PAIR = "aws_access_key_id = AKIAX\naws_secret_access_key = secret-secret\n"
@@ -239,7 +239,7 @@ HANGS: Mapping[str, str] = {
 def test_a_program_that_hangs_is_ended_with_all_that_it_started(
     script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "LIMIT", 0.5)
+    monkeypatch.setattr(credential_process, "LIMIT", 0.5)
     monkeypatch.setenv("CVL_TEST_MARK", str(tmp_path))
     made = tmp_path / "program"
     made.write_text(f"#!/bin/sh\n{script}\n")

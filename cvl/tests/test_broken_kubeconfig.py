@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvl.core.errors import AuthError, CvlError, MissingTool, UsageError
-from cvl.kube.client import Client
-from cvl.kube.kubeconfig import access
+from cvl.providers.kubernetes.client import Client
+from cvl.providers.kubernetes.kubeconfig import access
 
 LISTS = ("contexts", "clusters", "users")
 NOBODY = "https://127.0.0.1:1"
@@ -223,7 +223,7 @@ def test_no_entry_of_a_kubeconfig_is_a_defect(whole: object, tmp_path: Path) -> 
 def test_a_folder_a_pipe_and_a_device_are_no_kubeconfig(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cvl.kube.kubefile.WAIT", 0.3)
+    monkeypatch.setattr("cvl.providers.kubernetes.kubeconfig_file.WAIT", 0.3)
     os.mkfifo(tmp_path / "pipe")
     for file in (tmp_path, tmp_path / "pipe", Path("/dev/zero"), Path("/dev/null")):
         assert isinstance(asked(file), UsageError)

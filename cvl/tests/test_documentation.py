@@ -19,8 +19,8 @@ import pytest
 from cvl.cli import COMMANDS, cvl
 from cvl.cli.options import parameters
 from cvl.core.spec import EXIT_CODES
-from cvl.runners import BUILT_IN, load
-from cvl.runners.common import Common
+from cvl.providers import BUILT_IN, load
+from cvl.providers.common import Common
 from cvl.testing import docker_engine
 from cvl.testing.machine import possible
 from cvl.testing.sagemaker import cloud, registry

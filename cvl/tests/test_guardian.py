@@ -20,9 +20,9 @@ from cvl.core.process import me, owner_of
 from cvl.core.scope import Scope
 from cvl.core.spec import ExitStatus, Resource, new_run_id
 from cvl.ledger import Ledger, Run, RunState
+from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 from cvl.run import lifecycle
 from cvl.run.log import run_folder
-from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.testing.desk import wait_for
 from cvl.testing.lambda_cloud import FAULTS, Settings
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud

@@ -18,15 +18,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cvl.aws import registry
 from cvl.cleanup.guardian_client import environment
 from cvl.console import StatusLine
 from cvl.core import secrets
 from cvl.core.errors import LONGEST, Ambiguity, CvlError, UsageError, said
 from cvl.core.spec import ExitStatus
 from cvl.ledger import Ledger, Run, RunState
-from cvl.runners.lambda_api import LambdaAPI
-from cvl.runners.lambda_cloud import api
+from cvl.providers.lambda_cloud.api import LambdaAPI
+from cvl.providers.lambda_cloud.cloud import api
+from cvl.providers.sagemaker import registry
 from cvl.testing.desk import Desk, Done
 from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Settings
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cvl.aws import registry
-from cvl.aws.session import Account
 from cvl.core.errors import UsageError
-from cvl.kube.client import Client
-from cvl.kube.credentials import Credentials
-from cvl.kube.kubeconfig import Access, access
+from cvl.providers.aws.session import Account
+from cvl.providers.kubernetes.client import Client
+from cvl.providers.kubernetes.credentials import Credentials
+from cvl.providers.kubernetes.kubeconfig import Access, access
+from cvl.providers.sagemaker import registry
 from cvl.testing.desk import Desk
 from cvl.tests.clouds import INSTANCE
 from cvl.tests.test_hidden import BAD, KEY, REFUSED, WRAPPED, shown_by
@@ -180,7 +180,7 @@ def test_a_cluster_on_this_machine_may_be_spoken_to_plainly(tmp_path: Path) -> N
 def test_a_program_that_gives_no_answer_is_told_without_its_arguments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cvl.kube.plugin.SILENCE_LIMIT", 0.1)
+    monkeypatch.setattr("cvl.providers.kubernetes.exec_plugin.SILENCE_LIMIT", 0.1)
     command = {"command": "sh", "args": ["-c", "sleep 5", KEY]}
     user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", **command}}
     file = configured(tmp_path, user, "https://127.0.0.1:1")

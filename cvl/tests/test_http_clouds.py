@@ -11,12 +11,12 @@ from typing import ClassVar
 
 import pytest
 
-from cvl.aws.registry import Registry
 from cvl.cli.reap_install import environment_text
 from cvl.core.errors import Ambiguity, AuthError, Rejected
-from cvl.runners.lambda_api import LAUNCH, LambdaAPI
-from cvl.runners.lambda_cloud import api
-from cvl.runners.lambda_key import another, configured, lambda_key
+from cvl.providers.lambda_cloud.api import LAUNCH, LambdaAPI
+from cvl.providers.lambda_cloud.cloud import api
+from cvl.providers.lambda_cloud.key import another, configured, lambda_key
+from cvl.providers.sagemaker.registry import Registry
 from cvl.testing.connect_proxy import ConnectProxy
 from cvl.testing.kubernetes.certificates import authority
 

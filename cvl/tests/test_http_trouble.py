@@ -28,8 +28,8 @@ from cvl.core.errors import (
 from cvl.core.http.errors import reason
 from cvl.core.http.secure_url import address
 from cvl.core.units import variable
-from cvl.kube.client import Client
-from cvl.runners.lambda_api import LambdaAPI
+from cvl.providers.kubernetes.client import Client
+from cvl.providers.lambda_cloud.api import LambdaAPI
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 BROKEN = {

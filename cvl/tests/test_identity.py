@@ -13,10 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl import reap
-from cvl.aws import whose as aws_whose
-from cvl.aws.job import TrainingJob
-from cvl.aws.refusals import Denied, Missing
-from cvl.aws.session import Account
 from cvl.cleanup.leases import Leases
 from cvl.core import identity
 from cvl.core.errors import AuthError, CvlError, Elsewhere, StillOpen, Unreachable
@@ -27,10 +23,14 @@ from cvl.core.spec import Cause, Resource, ended
 from cvl.host.identity import confirm as same_machine
 from cvl.host.identity import whole
 from cvl.ledger import Ledger, Orphan, Run, RunState
+from cvl.providers.aws import identity as aws_whose
+from cvl.providers.aws.api_errors import Denied, Missing
+from cvl.providers.aws.session import Account
+from cvl.providers.lambda_cloud.account import account, confirm, identity_of
+from cvl.providers.lambda_cloud.api import LambdaAPI
+from cvl.providers.sagemaker.job import TrainingJob
 from cvl.reap import Finding
 from cvl.rental.job import RentedJob
-from cvl.runners.lambda_account import account, confirm, identity_of
-from cvl.runners.lambda_api import LambdaAPI
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.tests.fakes import FakeClock
 
@@ -339,7 +339,7 @@ def test_without_a_word_from_sts_a_job_is_not_lost(why: CvlError) -> None:
 
 
 def test_the_account_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cvl.aws.job.SETTLE", 0.0)
+    monkeypatch.setattr("cvl.providers.sagemaker.job.SETTLE", 0.0)
     wire = Wire("111111111111")
     job = TrainingJob(wire, {**HANDLE, identity.IDENTITY: ON_AWS})
     status = job.poll()
@@ -349,7 +349,7 @@ def test_the_account_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_of_an_older_cvl_is_asked_for_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cvl.aws.job.SETTLE", 0.0)
+    monkeypatch.setattr("cvl.providers.sagemaker.job.SETTLE", 0.0)
     wire = Wire("222222222222")
     status = TrainingJob(wire, HANDLE).poll()
     assert status is not None

@@ -123,8 +123,8 @@ def test_without_the_right_to_read_kube_system_server_and_authority_tell(
 ) -> None:
     """And the uid, where both may read it, outweighs another address."""
     from cvl.core.errors import Elsewhere
-    from cvl.kube.client import Client
-    from cvl.kube.whose import confirm, identity_of
+    from cvl.providers.kubernetes.client import Client
+    from cvl.providers.kubernetes.identity import confirm, identity_of
 
     config = tmp_path / "kubeconfig"
     config.write_bytes(fake_cluster.kubeconfig.read_bytes())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cvl.core.spec import JobSpec, Source
-from cvl.kube import check
+from cvl.providers.kubernetes import check
 from cvl.testing import kube
 from cvl.testing.desk import wait_for
 from cvl.testing.kube import Cluster

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cvl.core.spec import ExitStatus
-from cvl.kube import manifest
+from cvl.providers.kubernetes import manifest
 from cvl.runners import K8sRunner
 from cvl.testing.desk import Desk
 from cvl.testing.kube import Cluster

@@ -95,7 +95,7 @@ def test_whoever_makes_room_and_attaches_gets_all(
 def test_nobody_comes_and_the_guardian_ends_it(desk: Desk, cloud: LambdaCloud, small: Path) -> None:
     """At the limit that was said, not at the machine's own deadline."""
     call = f"""
-from cvl.runners.lambda_labs import LambdaLabsRunner
+from cvl.providers.lambda_cloud.runner import LambdaLabsRunner
 LambdaLabsRunner().run("one", "sh", [{JOB!r}], gpu_type="gpu_1x_a10", fetch_limit=8.0,
                        output_dir={str(small / "r")!r}, on_event=lambda *said: print(*said))
 """

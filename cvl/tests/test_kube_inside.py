@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from cvl.core.errors import Unreachable
-from cvl.kube import inside
-from cvl.kube.client import Client
+from cvl.providers.kubernetes import pod_exec
+from cvl.providers.kubernetes.client import Client
 from cvl.testing.kubernetes.certificates import authority
 
 LIMIT = 0.5
@@ -61,12 +61,12 @@ def _listen(listener: socket.socket, tls: ssl.SSLContext) -> None:
 def test_a_server_that_never_answers_is_given_up(
     silent: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inside, "CONNECT_LIMIT", LIMIT)
+    monkeypatch.setattr(pod_exec, "CONNECT_LIMIT", LIMIT)
     said: list[Exception] = []
 
     def ask() -> None:
         try:
-            list(inside.output(silent, "/api/v1/namespaces/default/pods/p", ["true"]))
+            list(pod_exec.output(silent, "/api/v1/namespaces/default/pods/p", ["true"]))
         except Unreachable as error:
             said.append(error)
 

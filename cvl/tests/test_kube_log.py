@@ -11,9 +11,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cvl.kube.ending import LastLine, Lines
-from cvl.kube.log import TIME, Entries, Mark, Piece, Resumed, instant, joined, tail_after
-from cvl.kube.nodes import read, row
+from cvl.providers.kubernetes.exit_line import LastLine, Lines
+from cvl.providers.kubernetes.log import (
+    TIME,
+    Entries,
+    Mark,
+    Piece,
+    Resumed,
+    instant,
+    joined,
+    tail_after,
+)
+from cvl.providers.kubernetes.node_logs import read, row
 
 RUN = "one-1125-000000-0123456789"
 LINE = 16384

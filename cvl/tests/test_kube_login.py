@@ -31,8 +31,8 @@ from websockets.sync.server import ServerConnection, serve
 
 from cvl.core.errors import AuthError, CvlError, NotConnected, UsageError
 from cvl.core.http import tls as dial_tls
-from cvl.kube import credentials, door, inside, kubeconfig, plugin
-from cvl.kube.client import Client
+from cvl.providers.kubernetes import credentials, exec_plugin, kubeconfig, login, pod_exec
+from cvl.providers.kubernetes.client import Client
 from cvl.testing.connect_proxy import ConnectProxy
 
 POD = "/api/v1/namespaces/n/pods/p"
@@ -138,7 +138,7 @@ def authority(tmp_path: Path) -> Authority:
 def server(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(door, "LOOK", 0.0)
+    monkeypatch.setattr(login, "LOOK", 0.0)
     made = Server(authority.server("localhost", "cluster.example"))
     yield made
     made.http.shutdown()
@@ -198,7 +198,7 @@ class Program:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
-    monkeypatch.setattr(door, "PATIENCE", 0.0)
+    monkeypatch.setattr(login, "PATIENCE", 0.0)
     return Program(tmp_path)
 
 
@@ -225,7 +225,7 @@ def test_a_refusal_reads_it_at_once(
     config: Config, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also between two looks at the files, and though the file's stamps are the same."""
-    monkeypatch.setattr(door, "LOOK", 3600.0)
+    monkeypatch.setattr(login, "LOOK", 3600.0)
     client = config.write({"token": "old"})
     server.good = {"old"}
     client.get("/api")
@@ -299,7 +299,7 @@ def test_a_program_is_asked_again_when_its_token_has_expired(
 def test_a_program_is_not_asked_by_every_thread_that_is_refused(
     config: Config, server: Server, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "PATIENCE", 60.0)
+    monkeypatch.setattr(login, "PATIENCE", 60.0)
     program.gives(token="bad")
     client = config.write(program.user)
 
@@ -383,7 +383,7 @@ def test_a_rotated_authority_is_read(
     config: Config, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del authority
-    monkeypatch.setattr(door, "LOOK", 0.0)
+    monkeypatch.setattr(login, "LOOK", 0.0)
     other = Authority(tmp_path, "other")
     moved = Server(other.server("localhost"))
     moved.good = {"t"}
@@ -541,7 +541,7 @@ def pod(authority: Authority) -> Iterator[Any]:
         0,
         ssl=authority.server("cluster.example"),
         process_request=check,
-        subprotocols=list(inside.PROTOCOLS),  # type: ignore[arg-type]
+        subprotocols=list(pod_exec.PROTOCOLS),  # type: ignore[arg-type]
     )
     with listening as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -577,7 +577,7 @@ def test_commands_go_through_the_proxy(
         else:
             monkeypatch.setenv(way, proxy.url("me:pass-word-1"))
         client = config.write(ACTING, server="https://cluster.example:6443", **given)
-        assert list(inside.output(client, POD, ["true"])) == [b"out"]
+        assert list(pod_exec.output(client, POD, ["true"])) == [b"out"]
         assert proxy.places == ["cluster.example:6443"]
     assert impersonating(pod.asked[0]) == SENT
 
@@ -616,13 +616,13 @@ def test_a_refused_command_is_met_with_a_new_login(config: Config, pod: Any) -> 
     client.doors.current()
     config.write({"token": "t"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(door, "LOOK", 3600.0)
+        patch.setattr(login, "LOOK", 3600.0)
         client.doors._looked = time.monotonic()
-        assert list(inside.output(client, POD, ["true"])) == [b"out"]
+        assert list(pod_exec.output(client, POD, ["true"])) == [b"out"]
     assert len(pod.asked) == 2
     pod.good = set()
     with pytest.raises(AuthError):
-        list(inside.output(client, POD, ["true"]))
+        list(pod_exec.output(client, POD, ["true"]))
     pod.good = {"t"}
 
 
@@ -650,7 +650,7 @@ def test_an_authority_without_key_usage_is_taken(
     config.write({"token": "t"}).get("/api")
     there = {"server": f"https://localhost:{pod.port}", "tls-server-name": "cluster.example"}
     client = config.write({"token": "t"}, **there)
-    assert list(inside.output(client, POD, ["true"])) == [b"out"]
+    assert list(pod_exec.output(client, POD, ["true"])) == [b"out"]
     context = dial_tls.context(authority.pem.decode())
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
     assert context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -682,7 +682,7 @@ def test_a_server_name_of_its_own_is_what_is_verified(
     assert tls
     assert tls.check_hostname, "commands in a pod are verified by the same"
     client = config.write({"token": "t"}, server=f"https://127.0.0.1:{pod.port}")
-    assert list(inside.output(client, POD, ["true"])) == [b"out"]
+    assert list(pod_exec.output(client, POD, ["true"])) == [b"out"]
 
 
 def test_what_is_not_verified_is_told_once(
@@ -751,7 +751,7 @@ def test_a_child_that_keeps_its_pipes_is_not_waited_for(tmp_path: Path) -> None:
 def test_who_has_said_something_has_more_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugin, "SILENCE_LIMIT", 0.5)
+    monkeypatch.setattr(exec_plugin, "SILENCE_LIMIT", 0.5)
     client, _ = asked(tmp_path, f"echo wait >&2; sleep 1; {GIVE}")
     client.doors.current()
     client, _ = asked(tmp_path, f"sleep 30; {GIVE}")
@@ -785,7 +785,7 @@ def test_what_is_no_credential_is_told(script: str, words: str, tmp_path: Path) 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])
 def test_it_is_told_what_the_protocol_says(version: str, tmp_path: Path) -> None:
     told = tmp_path / "told"
-    group = plugin.GROUP
+    group = exec_plugin.GROUP
     script = (
         f'printf %s "$KUBERNETES_EXEC_INFO" >{told}; printf %s "$A$B" >>{told}; '
         + GIVE.replace(V1, f"{group}/{version}")

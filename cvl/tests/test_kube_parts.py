@@ -21,14 +21,23 @@ from hypothesis import strategies as st
 from cvl.container.contents import contents_of
 from cvl.core.errors import AuthError, CvlError, MissingTool, UsageError
 from cvl.core.spec import Cause, JobSpec, Limits, Source
-from cvl.kube import check, disruption, files, kubeconfig, losses, order, pods, sending
-from cvl.kube.client import Client
-from cvl.kube.credentials import Credentials
-from cvl.kube.ending import Ending
-from cvl.kube.manifest import Marks, escaped, objects
-from cvl.kube.order import Order
-from cvl.kube.refusals import Denied, understood
-from cvl.runners.k8s import K8sRunner
+from cvl.providers.kubernetes import (
+    check,
+    disruption,
+    files,
+    kubeconfig,
+    lost_pods,
+    order,
+    pods,
+    sending,
+)
+from cvl.providers.kubernetes.api_errors import Denied, understood
+from cvl.providers.kubernetes.client import Client
+from cvl.providers.kubernetes.credentials import Credentials
+from cvl.providers.kubernetes.exit_line import Ending
+from cvl.providers.kubernetes.manifest import Marks, escaped, objects
+from cvl.providers.kubernetes.order import Order
+from cvl.providers.kubernetes.runner import K8sRunner
 
 LIMIT = 60.0
 SHELLS = [["/bin/sh"]] + ([[str(shutil.which("busybox")), "sh"]] if shutil.which("busybox") else [])
@@ -778,7 +787,7 @@ def test_a_job_asks_for_no_second_pod() -> None:
 
 
 def test_a_container_that_is_another_one_is_a_second_start() -> None:
-    seen = losses.Losses(Client(), "default")
+    seen = lost_pods.Losses(Client(), "default")
     waits = pod(containerStatuses=state(waiting={"reason": "ContainerCreating"}))
     first, second = (
         pod(containerStatuses=[{**RUNNING[0], "containerID": f"docker://{n}"}]) for n in "ab"

@@ -17,8 +17,8 @@ from websockets.sync.server import Server, ServerConnection, serve
 from cvl.core.errors import CvlError
 from cvl.core.scope import Cancelled, Scope
 from cvl.core.spec import Cause
-from cvl.kube import inside, sending
-from cvl.kube.client import Client
+from cvl.providers.kubernetes import pod_exec, sending
+from cvl.providers.kubernetes.client import Client
 from cvl.testing.kubernetes.certificates import authority
 
 DATA = os.urandom(3 << 20)
@@ -45,7 +45,7 @@ class Pods:
             "127.0.0.1",
             0,
             ssl=tls,
-            subprotocols=list(inside.PROTOCOLS),  # type: ignore[arg-type]
+            subprotocols=list(pod_exec.PROTOCOLS),  # type: ignore[arg-type]
         )
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         port = self.server.socket.getsockname()[1]
@@ -87,7 +87,7 @@ def heard(connection: ServerConnection, most: int) -> bytes:
     while len(data) < most:
         message = connection.recv()
         assert isinstance(message, bytes)
-        assert message[0] == inside.IN
+        assert message[0] == pod_exec.IN
         data += message[1:]
     return data
 

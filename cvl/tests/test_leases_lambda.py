@@ -19,9 +19,9 @@ from cvl.core.process import me
 from cvl.core.scope import Cancelled, Scope
 from cvl.core.spec import Cause, Resource, new_run_id
 from cvl.ledger import Ledger, Run, RunState
+from cvl.providers.lambda_cloud.api import LambdaAPI, Throttled
+from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 from cvl.rental.keys import RunKeys
-from cvl.runners.lambda_api import LambdaAPI, Throttled
-from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.testing.desk import Desk
 from cvl.testing.lambda_cloud import FAULTS, Entry, Moment, Settings
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cvl.aws.image import ENTRY_FILE
+from cvl.providers.sagemaker.image import ENTRY_FILE
 from cvl.run.nodes import first_failed, folder, prefix, variables
 from cvl.tests.scripts import NANOGPT
 

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.aws import price
-from cvl.aws.order import Order, runtime
-from cvl.aws.place import Place
-from cvl.aws.session import Account
 from cvl.catalog import Lookup, find, find_preset, needs_of
 from cvl.cli.plan import price_lines
 from cvl.core.errors import NoCapacity, UsageError
 from cvl.core.interfaces import Offer
 from cvl.core.spec import Limits, Needs, Plan, Quote
 from cvl.core.units import priced
+from cvl.providers.aws.session import Account
+from cvl.providers.lambda_cloud.cloud import arch_of, offer_of
+from cvl.providers.sagemaker import price
+from cvl.providers.sagemaker.order import Order, runtime
+from cvl.providers.sagemaker.s3_location import Place
 from cvl.rental.offers import choose, fits, per_gpu, reading
-from cvl.runners.lambda_cloud import arch_of, offer_of
 from cvl.testing.lambda_cloud import catalog
 
 CORPUS = Path(__file__).parents[3] / "shared/corpus"

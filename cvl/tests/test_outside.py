@@ -22,7 +22,7 @@ from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run, RunState
-from cvl.runners.lambda_cloud import key_of, machine_of
+from cvl.providers.lambda_cloud.cloud import key_of, machine_of
 from cvl.tests.fakes import FakeClock
 
 RUN = "ours-1124-050000-0123456789"

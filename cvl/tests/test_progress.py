@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cvl.aws.registry import _remedy
 from cvl.cli.ps import unfetched
 from cvl.core.process import me
 from cvl.core.spec import Cause, ExitStatus, new_run_id
 from cvl.ledger import Ledger, Run, RunState
+from cvl.providers.base import Callbacks
+from cvl.providers.sagemaker.registry import _remedy
 from cvl.run.options import Options
 from cvl.run.progress import Progress
-from cvl.runners.frontdoor import Callbacks
 
 ME = "from cvl.core.process import me; print(me(), end='')"
 

@@ -18,8 +18,8 @@ from cvl.cli.options import Parameter, parameters
 from cvl.config import OPTIONS, Config, load
 from cvl.core.errors import UsageError
 from cvl.project import KEYS, NEVER, allowed, display
-from cvl.runners import BUILT_IN
-from cvl.runners import load as runner_of
+from cvl.providers import BUILT_IN
+from cvl.providers import load as runner_of
 from cvl.testing.desk import Desk, Done
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.testing.sshd import Sshd

@@ -22,9 +22,9 @@ from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import Cause, Resource, ended, new_run_id
 from cvl.ledger import Ledger, Run, RunState
+from cvl.providers.lambda_cloud.api import LambdaAPI
+from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 from cvl.rental.keys import RunKeys
-from cvl.runners.lambda_api import LambdaAPI
-from cvl.runners.lambda_cloud import LambdaCloud, api
 from cvl.testing.lambda_cloud import FAULTS, Settings
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
 from cvl.testing.machine import possible
@@ -346,7 +346,7 @@ def test_a_resource_without_deadline_or_run_may_live() -> None:
 def test_a_machine_ends_itself_at_its_deadline_when_everybody_else_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reboots: bool
 ) -> None:
-    monkeypatch.setattr("cvl.runners.lambda_deadline.LOOK", 1)
+    monkeypatch.setattr("cvl.providers.lambda_cloud.deadline.LOOK", 1)
     settings = Settings(launch_interval=0, boot_seconds=0, hosts="machine")
     with FakeCloud(settings) as cloud:
         settled(monkeypatch, tmp_path, cloud)

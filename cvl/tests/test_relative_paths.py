@@ -19,12 +19,13 @@ from cvl.core.paths import LISTS, PLACES, anchored, ledger_file
 from cvl.core.process import me
 from cvl.core.spec import JobSpec, Source, new_run_id
 from cvl.host.launch import Setup
-from cvl.kube.client import Client
-from cvl.kube.kubeconfig import access
 from cvl.ledger import Ledger, Run, RunState
+from cvl.providers import BUILT_IN, load
+from cvl.providers.kubernetes.client import Client
+from cvl.providers.kubernetes.kubeconfig import access
+from cvl.providers.ssh import SSHRunner, provider_at
 from cvl.run.log import run_folder
-from cvl.runners import BUILT_IN, K8sRunner, load
-from cvl.runners.ssh import SSHRunner, provider_at
+from cvl.runners import K8sRunner
 from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
 from cvl.transports.ssh.openssh import OpenSSH

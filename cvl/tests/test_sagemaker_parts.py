@@ -17,20 +17,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cvl.aws.docker import Docker
-from cvl.aws.image import ENTRY_FILE
-from cvl.aws.inputs import exports, script
-from cvl.aws.job import code_in
-from cvl.aws.logs import Ending, LogReader
-from cvl.aws.order import Order, job_name, request, runtime
-from cvl.aws.outputs import fetch
-from cvl.aws.place import Place
-from cvl.aws.refusals import Denied, Missing, Taken, understood
-from cvl.aws.session import Account
 from cvl.container.command import command, docker_runs
 from cvl.core.errors import AuthError, FetchError, MissingTool, Rejected, Unreachable, UsageError
 from cvl.core.scope import Scope
 from cvl.core.spec import JobSpec, Limits, Needs, Source, new_run_id
+from cvl.providers.aws.api_errors import Denied, Missing, Taken, understood
+from cvl.providers.aws.session import Account
+from cvl.providers.sagemaker.docker import Docker
+from cvl.providers.sagemaker.image import ENTRY_FILE
+from cvl.providers.sagemaker.inputs import exports, script
+from cvl.providers.sagemaker.job import code_in
+from cvl.providers.sagemaker.logs import Ending, LogReader
+from cvl.providers.sagemaker.order import Order, job_name, request, runtime
+from cvl.providers.sagemaker.outputs import fetch
+from cvl.providers.sagemaker.s3_location import Place
 from cvl.run.nodes import first_failed
 from cvl.testing.sagemaker import FAULTS, AwsCloud
 from cvl.testing.sagemaker.cloud import BUCKET, missing

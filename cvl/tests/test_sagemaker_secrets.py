@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from cvl.aws import inputs
-from cvl.aws.place import Place
-from cvl.aws.refusals import Denied
-from cvl.aws.session import Account
+from cvl.providers.aws.api_errors import Denied
+from cvl.providers.aws.session import Account
+from cvl.providers.sagemaker import inputs
+from cvl.providers.sagemaker.s3_location import Place
 from cvl.testing.desk import Desk, wait_for
 from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings
 from cvl.testing.sagemaker.cloud import BUCKET, missing

@@ -13,17 +13,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.aws import template as aws
-from cvl.aws.order import Runtime, request
 from cvl.core import request_template
 from cvl.core.errors import UsageError
 from cvl.core.request_template import Rules, Template
 from cvl.core.spec import JobSpec, Source
-from cvl.kube import template as kube
-from cvl.kube.manifest import Made, Marks, job
-from cvl.kube.order import Order
 from cvl.project import allowed
-from cvl.runners import lambda_template
+from cvl.providers.kubernetes import template as kube
+from cvl.providers.kubernetes.manifest import Made, Marks, job
+from cvl.providers.kubernetes.order import Order
+from cvl.providers.lambda_cloud import template
+from cvl.providers.sagemaker import template as aws
+from cvl.providers.sagemaker.order import Runtime, request
 from cvl.testing.desk import Desk
 from cvl.tests.test_sagemaker_parts import order as training_order
 
@@ -435,7 +435,7 @@ def test_a_request_template_adds_to_ours() -> None:
 def test_what_cannot_be_in_lambdas_request(data: dict[str, Any]) -> None:
     ours = {"name": "n", "tags": [{"key": "cvl-deadline", "value": "1"}], "user_data": ""}
     with pytest.raises(UsageError):
-        lambda_template.under(ours, Template(origin="t", data=data))
+        template.under(ours, Template(origin="t", data=data))
 
 
 # --- the command line ----------------------------------------------------------------------------

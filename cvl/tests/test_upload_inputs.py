@@ -11,8 +11,8 @@ import pytest
 
 from cvl.catalog import PathArg, Preset, find_inputs
 from cvl.host.upload.inputs import sift
-from cvl.runners import frontdoor
-from cvl.runners.common import Common
+from cvl.providers import base
+from cvl.providers.common import Common
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbn\n"
 PRESET = Preset(name="run", script="run.sh", path_args=(PathArg(flags=("--data",)),))
@@ -102,7 +102,7 @@ def test_a_job_knows_what_stays_here_unless_it_stays_here_itself(
     (place / "repo/examples/a/example.yaml").write_text(f"name: a\n{presets}")
     (place / "repo/examples/a/run.sh").write_text("true\n")
     monkeypatch.chdir(place / "repo")
-    spec = frontdoor.job("a", "run", ["--data", "data"], Common(), sent=sent)
+    spec = base.job("a", "run", ["--data", "data"], Common(), sent=sent)
     assert ("data/.env" in spec.inputs) is not sent
     assert bool(spec.warnings) is sent
 

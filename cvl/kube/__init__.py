@@ -1,1 +1,0 @@
-"""A job on a Kubernetes cluster: the parts of the runner `k8s`."""

@@ -1,0 +1,1 @@
+"""What all that runs on AWS shares: sessions, logins, errors, and who is asked."""

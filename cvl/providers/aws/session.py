@@ -1,0 +1,267 @@
+"""One AWS account in one region, and its services.
+
+botocore's own retries are off: here a request is repeated only where that is safe, and whoever
+waits can say so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from cvl.core.errors import AuthError, CvlError, Unreachable, UsageError
+from cvl.core.extras import loading, needed
+from cvl.core.http.secure_url import address
+from cvl.core.octets import readable
+from cvl.core.replies import http_date
+from cvl.core.retry import attempts
+from cvl.core.scope import Clock, SystemClock
+from cvl.providers.aws import http, login
+from cvl.providers.aws.api_errors import EXTRA, boundary
+
+Reply = Mapping[str, Any]
+
+PAUSES = (0.3, 1.0, 2.0)
+"""Seconds between the attempts of a request that may be repeated."""
+CONNECT_LIMIT, READ_LIMIT = 10.0, 60.0
+REGION = "give --region, set AWS_REGION, or one in your profile"
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,62}")
+OWN = (
+    *(".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws"),
+    *(".amazonwebservices.com.cn", ".amazonwebservices.eu", ".c2s.ic.gov", ".sc2s.sgov.gov"),
+    *(".adc-e.uk", ".hci.ic.gov"),
+)
+"""How the names of AWS's own servers end, in every partition, and of those inside a VPC."""
+GIVEN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+
+
+class Answer(dict[str, Any]):
+    """What AWS answers. What it lacks is `Unreachable`: the next answer may have it."""
+
+    def __missing__(self, name: str) -> Any:
+        raise Unreachable(f"AWS's answer makes no sense: it has no {name}")
+
+
+class Client(Protocol):
+    """What of a boto3 client is used: its operations, by name."""
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]: ...
+
+
+class Account:
+    """AWS as one set of credentials sees it, in one region."""
+
+    def __init__(
+        self,
+        region: str | None = None,
+        profile: str | None = None,
+        endpoint: str | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        """Connects to nothing. `endpoint` stands for all services; None: the environment's."""
+        self._given, self._profile = region, profile or os.environ.get("AWS_PROFILE") or None
+        self._endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._who: Any = None
+        self._clients: dict[tuple[str, str], Client] = {}
+        self._skew = 0.0
+        self._number = ""
+
+    @property
+    def region(self) -> str:
+        """The region: given, else the environment's, else the profile's. Raises `UsageError`."""
+        found = self._given or os.environ.get("AWS_REGION") or self._configured_region()
+        if not found:
+            raise UsageError("no AWS region is set", REGION)
+        if not isinstance(found, str) or not NAME.fullmatch(found):
+            raise UsageError(f"{str(found)[:40]!r} is no AWS region", REGION)
+        return found
+
+    @property
+    def address(self) -> Mapping[str, str]:
+        """What finds this account again from another process; no secrets."""
+        return {
+            "region": self.region,
+            "profile": self._profile or "",
+            "endpoint": self._endpoint or "",
+        }
+
+    def number(self) -> str:
+        """Return the account's 12 digits, as AWS itself knows whose credentials these are.
+
+        Asked once for each login. Raises `CvlError`.
+        """
+        if not self._number:
+            self._number = str(self.call("sts", "get_caller_identity")["Account"])
+        return self._number
+
+    def place(self, service: str) -> str:
+        """Return who answers for a service: "" for AWS itself, else the address."""
+        url = str(getattr(self.client(service), "meta").endpoint_url)  # noqa: B009 - no operation
+        host = url.partition("://")[2].partition("/")[0].partition(":")[0]
+        return "" if host.endswith(OWN) else url
+
+    def regions(self) -> list[str]:
+        """Return every region with SageMaker, of the partition that ours is in; asks nobody."""
+        session, region = self._opened(), self.region
+        with boundary(""), loading("boto3", EXTRA):
+            partition = session.get_partition_for_region(region)
+            return sorted(session.get_available_regions("sagemaker", partition))
+
+    def elsewhere(self, region: str) -> Account:
+        """Return the same account in another region."""
+        found = Account(region, self._profile, self._endpoint, clock=self._clock)
+        found._session, found._lock = self._opened(), self._lock
+        return found
+
+    def now(self) -> float:
+        """Return UTC epoch seconds by AWS's clock, as its latest answer said (`Date`)."""
+        return self._clock.time() + self._skew
+
+    def has_credentials(self) -> bool:
+        """Return whether there are any, without asking anybody but this machine."""
+        return login.credentials(self._opened()) is not None
+
+    def call(self, service: str, operation: str, /, **parameters: Any) -> Reply:
+        """Make a request that may be repeated. Raises `CvlError` as `refusals.understood` says."""
+
+        def step() -> Reply:
+            _rewind(parameters)
+            return self.once(service, operation, **parameters)
+
+        return attempts(step, PAUSES, self._clock)
+
+    def answered(self, service: str, operation: str, /, **parameters: Any) -> Reply:
+        """As `call`, but without an answer it does not ask again: for what is not urgent."""
+        silent: list[Unreachable] = []
+
+        def step() -> Reply | None:
+            try:
+                return self.once(service, operation, **parameters)
+            except Unreachable as error:
+                if error.answered:
+                    raise
+                silent.append(error)
+                return None
+
+        if (reply := attempts(step, PAUSES, self._clock)) is None:
+            raise silent[0]
+        return reply
+
+    def once(
+        self, service: str, operation: str, /, *, region: str = "", **parameters: Any
+    ) -> Reply:
+        """Make a request once: `Unreachable` then leaves open whether anything came of it.
+
+        One that is not heeded because of who we are is made again as whom we are by now, if
+        somebody has logged in meanwhile.
+        """
+        before: object = None
+        try:
+            client = self.client(service, region)
+            login.fresh(self._who)
+            before = login.shown(self._who)
+            return self._sent(client, service, operation, parameters)
+        except AuthError:
+            self._forget()
+            again = self._renewed(before, service, region)
+            if again is None:
+                raise
+        _rewind(parameters)
+        return self._sent(again, service, operation, parameters)
+
+    def _sent(
+        self, client: Client, service: str, operation: str, parameters: Mapping[str, Any]
+    ) -> Reply:
+        with boundary(service):
+            reply: Reply = Answer(getattr(client, operation)(**readable(parameters, "AWS")))
+        self._heard(reply)
+        return reply
+
+    def _renewed(self, before: object, service: str, region: str) -> Client | None:
+        """Return a client with other credentials than `before`, None where there are none."""
+        try:
+            client = self.client(service, region)
+            return client if login.shown(self._who) not in {before, None} else None
+        except CvlError:
+            self._forget()
+            return None
+
+    def client(self, service: str, region: str = "") -> Client:
+        """Return the client of a service. Raises `MissingExtra`, `AuthError`, `UsageError`."""
+        place = (service, region or self.region)
+        with self._lock:
+            if place not in self._clients:
+                self._clients[place] = self._made(*place)
+            return self._clients[place]
+
+    def _made(self, service: str, region: str) -> Client:
+        config = needed("botocore.config", EXTRA).Config(
+            retries={"total_max_attempts": 1},
+            connect_timeout=CONNECT_LIMIT,
+            read_timeout=READ_LIMIT,
+            max_pool_connections=20,
+        )
+        if self._endpoint:
+            address(self._endpoint, "AWS_ENDPOINT_URL")
+        self._who = login.credentials(self._opened())
+        made: Any = None
+        with boundary(service), loading("boto3", EXTRA):
+            more = {"region_name": region, "endpoint_url": self._endpoint}
+            more["verify"] = http.authorities(self._opened())
+            made = self._opened().client(service, config=config, **more)
+            proxies = http.proxies(made.meta.endpoint_url)
+            if proxies is not None:  # where it leads is only known once it is made
+                config = config.merge(needed("botocore.config", EXTRA).Config(proxies=proxies))
+                made = self._opened().client(service, config=config, **more)
+        address(str(made.meta.endpoint_url), f"the endpoint of {service}")
+        client: Client = made
+        return client
+
+    def _opened(self) -> Any:
+        if self._session is None:
+            self._session = login.opened(loaded(), self._profile)
+        return self._session
+
+    def _configured_region(self) -> object:
+        session = self._opened()
+        with boundary(""):
+            return session.region_name
+
+    def _forget(self) -> None:
+        """Read the configuration anew next time: somebody may log in again meanwhile."""
+        with self._lock:
+            self._session = self._who = None
+            self._clients.clear()
+            self._number = ""
+
+    def _heard(self, reply: Reply) -> None:
+        headers = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        if (now := http_date(headers.get("date"))) is not None:
+            self._skew = now - time.time()
+
+
+def _rewind(parameters: Mapping[str, Any]) -> None:
+    """Let a body be sent from its beginning, also the second time."""
+    if "Body" in parameters:
+        parameters["Body"].seek(0)
+
+
+def loaded() -> Any:
+    """Return boto3. Raises `MissingExtra`."""
+    return needed("boto3", EXTRA)
+
+
+def configured() -> bool:
+    """Return whether anything on this machine speaks of AWS; loads nothing."""
+    named = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+    config = os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")
+    files = any(os.path.lexists(os.path.expanduser(name)) for name in (named, config))  # noqa: PTH111
+    return files or any(os.environ.get(name) for name in GIVEN)

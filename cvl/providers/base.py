@@ -1,0 +1,190 @@
+"""From names to a `JobSpec` to an `ExitStatus`: what the `run` of every runner shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cvl.catalog import (
+    Lookup,
+    build_of,
+    find,
+    find_inputs,
+    find_preset,
+    image_for,
+    needs_of,
+    resolve,
+)
+from cvl.core.errors import NotFound
+from cvl.core.interfaces import Observer, Provider
+from cvl.core.paths import ledger_file
+from cvl.core.spec import (
+    FETCH_LIMIT,
+    GRACE,
+    Build,
+    ExitStatus,
+    JobSpec,
+    Limits,
+    LogChunk,
+    Source,
+    new_run_id,
+)
+from cvl.core.units import minutes, sane
+from cvl.ledger import Ledger
+from cvl.providers import arguments
+from cvl.providers.common import Common
+from cvl.run import lifecycle
+
+
+def run(provider: Provider, spec: JobSpec, common: Common) -> ExitStatus:
+    """Run a resolved job. Raises `CvlError`."""
+    options = options_of(spec, common)
+    return lifecycle.run(spec, provider, Ledger(ledger_file()), options)
+
+
+def job(
+    example: str,
+    preset: str,
+    args: Sequence[str],
+    common: Common,
+    *,
+    timeout_minutes: float | None = None,
+    timeout_action: str | None = None,
+    checked: bool = True,
+    sent: bool = True,
+) -> JobSpec:
+    """Resolve an example and a preset to a job. Raises `UsageError`.
+
+    `checked`: the runner executes the preset's script, so it has to be there. `sent`: what the
+    arguments name leaves this machine.
+    """
+    arguments.only(common, Common.__annotations__)
+    args = arguments.words(args)
+    found = find(example, lookup(common))
+    chosen = find_preset(found, preset)
+    inputs = find_inputs(chosen, args, Path.cwd())
+    files: Mapping[str, Path] = inputs.files
+    warnings: tuple[str, ...] = ()
+    if sent and inputs.files:
+        from cvl.host.upload.inputs import sift
+
+        files, warnings = sift(inputs.files, inputs.folders, found.root)
+    include = tuple(common.get("include") or ())
+    command = resolve(found, chosen.name, inputs.args, check=checked)
+    bare = JobSpec(
+        run_id=new_run_id(found.path or found.name),
+        argv=command.argv,
+        example=found.path or found.name,
+        preset=chosen.name,
+        args=args,
+        env=command.env,
+        source=Source(root=found.root, folder=found.path, include=include),
+        inputs=files,
+        warnings=warnings,
+        image=image_for(found, chosen) or None,
+        build=build_of(found, chosen.name),
+        needs=needs_of(found, chosen),
+    )
+    return equipped(bare, common, limits(common, timeout_minutes, timeout_action))
+
+
+def known(example: str, common: Common) -> bool:
+    """Return whether the example is known here. Raises `UsageError` for a broken one."""
+    try:
+        find(example, replace(lookup(common), warn=lambda _said_before: None))
+    except NotFound:
+        return False
+    return True
+
+
+def lookup(common: Common) -> Lookup:
+    """Return what decides where examples are looked for."""
+    named, configured = common.get("root"), common.get("configured_root")
+    return Lookup(
+        named=arguments.place(named, "root") if named else None,
+        configured=configured,
+        env=os.environ,
+        warn=observer_of(common).warn,
+    )
+
+
+def observer_of(common: Common) -> Observer:
+    """Return who hears of the run."""
+    return common.get("observer") or Callbacks(common)
+
+
+def equipped(job: JobSpec, common: Common, bounds: Limits) -> JobSpec:
+    """Return a job that knows what it runs with all else that the caller wants of it.
+
+    Raises `UsageError` for a variable that is not the caller's to set.
+    """
+    arguments.free(job.env)
+    return replace(
+        job,
+        secrets=arguments.variables(common.get("env")),
+        build=_build(job.build, common.get("build", "auto")),
+        limits=bounds,
+        nodes=common.get("nodes", 1),
+        tty=common.get("tty", False),
+        detach=common.get("detach", False),
+    )
+
+
+def _build(build: Build | None, when: str) -> Build | None:
+    return None if build is None or when == "never" else replace(build, when=when)
+
+
+def limits(
+    common: Common, timeout_minutes: float | None, timeout_action: str | None = None
+) -> Limits:
+    """Return the limits that the caller gave. Raises `UsageError` for an absurd one."""
+    timeout = common.get("timeout")
+    if timeout is not None:
+        timeout = sane(timeout, f"{timeout} seconds")
+    elif timeout_minutes is not None:
+        timeout = minutes(timeout_minutes)
+    return Limits(
+        timeout=timeout,
+        grace=arguments.seconds(common.get("grace", GRACE), "grace"),
+        fetch=arguments.seconds(common.get("fetch_limit", FETCH_LIMIT), "fetch_limit"),
+        timeout_action=timeout_action,
+        max_cost=common.get("max_cost", common.get("configured_max_cost")),
+    )
+
+
+def options_of(spec: JobSpec, common: Common) -> lifecycle.Options:
+    """Return what the engine needs beside the job."""
+    results = arguments.place(
+        common.get("output_dir") or Path("cvl-runs", spec.run_id), "output_dir"
+    )
+    return lifecycle.Options(
+        observer=observer_of(common),
+        agree=common.get("agree") or (lambda _plan: None),
+        results=arguments.results(results.absolute()),
+        fetch=common.get("fetch", True),
+        keep=common.get("keep", False),
+        keep_on_fetch_failure=common.get("keep_rented", False),
+        grace=spec.limits.grace,
+        fetch_limit=spec.limits.fetch,
+    )
+
+
+class Callbacks:
+    """The `Observer` made of the two callables that a Python caller may give."""
+
+    def __init__(self, common: Common) -> None:
+        self._output = common.get("on_output")
+        self._event = common.get("on_event")
+
+    def phase(self, name: str, text: str) -> None:
+        if self._event:
+            self._event(name, text)
+
+    def output(self, chunk: LogChunk) -> None:
+        if self._output:
+            self._output(chunk)
+
+    def warn(self, text: str) -> None:
+        self.phase("warning", text)

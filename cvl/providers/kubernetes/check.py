@@ -1,0 +1,111 @@
+"""Asks, before anything is made, whether we may do all that a run needs of its namespace.
+
+One SelfSubjectRulesReview answers for all of it, if RBAC is all there is; what it does not give is
+asked for by itself. https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from cvl.core.errors import Rejected
+from cvl.core.scope import Scope
+from cvl.core.spec import JobSpec
+from cvl.providers.kubernetes.api_errors import Denied, Missing
+from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.order import Order
+from cvl.providers.kubernetes.pod_exec import installed
+
+API = "authorization.k8s.io/v1"
+Right = tuple[str, str, str]
+"""API group, resource, verb."""
+BATCH = "batch"
+
+
+def check(client: Client, order: Order, spec: JobSpec, scope: Scope) -> None:
+    """Raise `Denied` with the permissions that are missing, `MissingExtra` without websockets."""
+    if spec.source:
+        installed()  # before anything is made, not when its results are to be collected
+    try:
+        status = _asked(client, "SelfSubjectRulesReview", {"namespace": order.namespace})
+        given = status.get("resourceRules") or ()
+        doubtful = [each for each in needed(spec) if not allowed(given, each)]
+        missing = [each for each in doubtful if not may(client, order.namespace, each)]
+    except (Denied, Missing, Rejected) as error:
+        scope.tell("checking", f"nobody says what we may do: {error}")
+        return
+    if missing:
+        _, resource, verb = missing[0]
+        raise Denied(
+            f"you may not {verb} {resource} in namespace {order.namespace}",
+            f"ask for a Role with {rules(missing)}",
+        )
+
+
+def needed(spec: JobSpec) -> Iterator[Right]:
+    """Yield what a run cannot do without: what docs/kubernetes.md lists, and no more."""
+    for verb in ("create", "get", "delete", "list", "patch"):
+        yield (BATCH, "jobs", verb)
+    yield ("", "pods", "list")
+    yield ("", "pods/log", "get")
+    if spec.source:
+        yield ("", "pods/exec", "create")
+        yield ("", "pods/exec", "get")  # what a WebSocket was taken for before 1.35
+    for verb in ("create", "list", "delete", "patch"):
+        if spec.source or spec.secrets:
+            yield ("", "secrets", verb)
+        if spec.nodes > 1:
+            yield ("", "services", verb)
+
+
+def allowed(given: Iterable[Object], right: Right) -> bool:
+    """Return whether a rule gives that right."""
+    group, resource, verb = right
+    return any(
+        _has(rule, "verbs", verb)
+        and _has(rule, "apiGroups", group)
+        and (_has(rule, "resources", resource) or _has(rule, "resources", _any_of(resource)))
+        and not rule.get("resourceNames")
+        for rule in given
+    )
+
+
+def rules(missing: Iterable[Right]) -> str:
+    """Return rights as the rules of a Role, for a person."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for group, resource, verb in missing:
+        grouped.setdefault((group, resource), []).append(verb)
+    return "; ".join(
+        f'apiGroups: ["{group}"], resources: ["{resource}"], verbs: {_list(verbs)}'
+        for (group, resource), verbs in grouped.items()
+    )
+
+
+def may(client: Client, namespace: str, right: Right) -> bool:
+    """Return whether we have a right. Raises `CvlError` as the client does."""
+    group, resource, verb = right
+    plain, _, below = resource.partition("/")
+    wish = {"namespace": namespace, "group": group, "resource": plain, "verb": verb}
+    asked = {"resourceAttributes": {**wish, "subresource": below}}
+    return bool(_asked(client, "SelfSubjectAccessReview", asked).get("allowed"))
+
+
+def _asked(client: Client, kind: str, spec: Object) -> Object:
+    """Return the status of a review."""
+    body = {"apiVersion": API, "kind": kind, "spec": spec}
+    found: Object = client.review(f"/apis/{API}/{kind.lower()}s", body).get("status") or {}
+    return found
+
+
+def _any_of(resource: str) -> str:
+    head, slash, below = resource.partition("/")
+    return f"*/{below}" if slash else head
+
+
+def _has(rule: Any, part: str, value: str) -> bool:
+    return bool({"*", value} & set(rule.get(part) or ()))
+
+
+def _list(words: Iterable[str]) -> str:
+    return "[" + ", ".join(f'"{word}"' for word in words) + "]"

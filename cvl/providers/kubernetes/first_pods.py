@@ -1,0 +1,141 @@
+"""Which pods are a run's own: the first of each node. A job runs once.
+
+Where a pod was deleted, evicted or lost with its node, a Job makes another: up to Kubernetes 1.25
+always, later when a queue suspends and resumes it. So whoever first sees a node's pod notes its
+uid, with the Job for all clients, and in a Secret that pods mount: an entry script that finds
+another pod than its own there ends at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+from cvl.core.errors import CvlError, Rejected
+from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.providers.kubernetes import api_paths, pods
+from cvl.providers.kubernetes.api_errors import Taken
+from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.manifest import FIRST_KEY, FIRSTS, RUN_LABEL, file_secret
+
+NOTE_LIMIT, LOOK = 5.0, 0.1
+"""Seconds that a launch waits for the pods of its Job, and between two looks."""
+
+
+Named = tuple[str, str]
+"""A pod's uid and its name."""
+NONE: Named = ("", "")
+
+
+class Firsts:
+    """The first pods of one run, by node, as far as they are known."""
+
+    def __init__(self, client: Client, handle: Mapping[str, str]) -> None:
+        self._client = client
+        self.job = f"{api_paths.jobs(handle['namespace'])}/{handle['job']}"
+        secret = file_secret(handle["run"]) if handle.get("wrapped") else ""
+        self._secret = secret and f"{api_paths.core('secrets', handle['namespace'])}/{secret}"
+        self._nodes = int(handle.get("nodes") or 1)
+        self._known: dict[int, Named] = {}
+        self._said: Mapping[int, Named] = {}
+        self._noted = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether every node's is known, and noted."""
+        return len(self._known) >= self._nodes and self._noted
+
+    @property
+    def known(self) -> Mapping[int, Named]:
+        """The first pods' uids and names, by node."""
+        return dict(self._known)
+
+    def learn(self, job: Object | None, listed: Iterable[Object]) -> None:
+        """Learn which pods came first, of those `listed` in the order of creation, and note it.
+
+        Raises `CvlError` as the client does.
+        """
+        noted = _read(job) if job else {}
+        self._noted = bool(noted) and not self._known.keys() - noted.keys()
+        seen: dict[int, Named] = {}
+        for pod in listed:
+            meta = pod["metadata"]
+            seen.setdefault(pods.node_of(pod), (str(meta["uid"]), str(meta["name"])))
+        self._known = {**seen, **self._known, **noted}
+        unsaid = self._known != noted or bool(self._said and self._said != self._known)
+        if job and unsaid and not job["metadata"].get("deletionTimestamp"):
+            self._note(job)
+
+    def own(self, listed: Iterable[Object]) -> dict[int, Object]:
+        """Return the first pods that are there, by node."""
+        found = {pods.node_of(pod): pod for pod in listed if self._is_first(pod)}
+        return dict(sorted(found.items()))
+
+    def others(self, listed: Iterable[Object]) -> frozenset[int]:
+        """Return the nodes that have another pod than their first."""
+        return frozenset(pods.node_of(pod) for pod in listed if not self._is_first(pod))
+
+    def _is_first(self, pod: Object) -> bool:
+        return self._known.get(pods.node_of(pod), NONE)[0] == str(pod["metadata"]["uid"])
+
+    def _note(self, job: Object) -> None:
+        """Write down what is known: for pods first, for what the Job says has been said there."""
+        text = _written(self._known)
+        with suppress(Rejected):
+            if self._secret and self._said != self._known:
+                data = {FIRST_KEY: base64.b64encode(text.encode()).decode()}
+                self._client.patch(self._secret, {"data": data})
+                self._said = dict(self._known)
+            meta = {"resourceVersion": job["metadata"]["resourceVersion"]}
+            try:
+                self._client.patch(self.job, {"metadata": {**meta, "annotations": {FIRSTS: text}}})
+                self._noted = True
+            except Taken:
+                return  # it has changed meanwhile: the next look tells
+
+
+def note(client: Client, handle: Mapping[str, str], scope: Scope) -> bool:
+    """Wait for the pods of a new Job, and note them: its client may leave at once.
+
+    Where they do not come soon, for a quota or a queue, whoever follows the run notes them.
+    Returns whether all are noted.
+    """
+    firsts, ends = Firsts(client, handle), time.monotonic() + NOTE_LIMIT
+    with suppress(CvlError, Cancelled, DeadlineExceeded):
+        while time.monotonic() < ends:
+            job = client.get(firsts.job)
+            firsts.learn(job, listed(client, handle["namespace"], handle["run"]))
+            if firsts.complete or job["spec"].get("suspend"):
+                break
+            scope.sleep(LOOK)
+    return firsts.complete
+
+
+def listed(client: Client, namespace: str, run_id: str) -> list[Object]:
+    """Return all pods of a run that are there, in the order of their creation."""
+    label = f"{RUN_LABEL}={run_id}"
+    found = client.items(api_paths.core("pods", namespace), labelSelector=label)
+    return sorted(found, key=_age)
+
+
+def _age(pod: Object) -> tuple[str, bool]:
+    """Return what sorts pods by age: of two of one second the one that is ending is older."""
+    meta = pod["metadata"]
+    return (str(meta.get("creationTimestamp")), "deletionTimestamp" not in meta)
+
+
+def _read(job: Object) -> dict[int, Named]:
+    text = str((job["metadata"].get("annotations") or {}).get(FIRSTS) or "")
+    found = {}
+    for line in text.splitlines():
+        node, _, named = line.partition(" ")
+        uid, _, name = named.partition(" ")
+        if node.isdigit() and uid:
+            found[int(node)] = (uid, name)
+    return found
+
+
+def _written(known: Mapping[int, Named]) -> str:
+    return "".join(f"{node} {uid} {name}\n" for node, (uid, name) in sorted(known.items()))

@@ -1,0 +1,257 @@
+"""One run on a cluster: its output, its end, its exit code. Whatever fails on the way, it lives on.
+
+Nothing here deletes anything but `stop`, and, where one of many nodes has failed, what is left of
+the others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from cvl.core.errors import (
+    AuthError,
+    CvlError,
+    FetchError,
+    LostContact,
+    Rejected,
+    Unreachable,
+    UsageError,
+)
+from cvl.core.identity import noted
+from cvl.core.scope import Scope, Tell, silent
+from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
+from cvl.core.units import variable
+from cvl.providers.kubernetes import identity, pods, results, sidecars
+from cvl.providers.kubernetes.api_errors import Denied, Missing, Taken
+from cvl.providers.kubernetes.api_paths import jobs
+from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.lost_pods import UNSEEN
+from cvl.providers.kubernetes.manifest import CAUSE
+from cvl.providers.kubernetes.node_logs import Logs
+from cvl.providers.kubernetes.pods import Fate
+from cvl.providers.kubernetes.watch import Look, Watch
+
+LOOK = variable("CVL_KUBE_LOOK", 0.5)
+"""Seconds between two looks at a run's pods; six times that when nothing happens."""
+SLOWEST = 6
+DRAIN = 20.0
+"""Seconds without news after the end after which the output is taken for complete."""
+PATIENCE, BARRED = 1800.0, 10.0
+"""Seconds without an answer, or while we may not ask, after which we stop; the job lives on."""
+
+
+class KubeJob:
+    """The `Execution` of one run on a cluster. `tell` hears what is waited for."""
+
+    def __init__(
+        self,
+        client: Client,
+        handle: Mapping[str, str],
+        tell: Tell = silent,
+        *,
+        known: bool = False,
+    ) -> None:
+        """`known`: the cluster has just answered us."""
+        self._client, self._handle, self._tell = client, handle, tell
+        self.run_id, self._namespace = handle["run"], handle["namespace"]
+        self._path = f"{jobs(self._namespace)}/{handle['job']}"
+        self._watch = Watch(client, handle, tell)
+        self._logs: Logs | None = None
+        self._closed = threading.Event()
+        self._status: ExitStatus | None = None
+        self._cause: Cause | None = None
+        self._met = known
+
+    @property
+    def handle(self) -> Mapping[str, str]:
+        return self._handle
+
+    def chunks(self, after: str = "") -> Iterator[LogChunk]:
+        self._logs = logs = Logs(
+            self._client,
+            self._namespace,
+            self.run_id,
+            after,
+            self._tell,
+            many=self._handle.get("nodes") != "1",
+        )
+        try:
+            yield from self._followed(logs)
+        finally:
+            logs.close()
+
+    def poll(self) -> ExitStatus | None:
+        if self._status is None:
+            try:
+                self._judge(self._watch.look(self._logs.endings if self._logs else {}))
+                self._met = True
+            except (AuthError, UsageError) as error:
+                self._give_up(error)
+                raise Unreachable(f"{error}; {error.hint}") from error
+        return self._status
+
+    def stop(self, grace: float, cause: Cause) -> None:
+        """As the seam says, but the grace that the job was started with stands for `grace`."""
+        del grace
+        self._cause = cause
+        if self._handle.get("wrapped"):
+            results.claim(self._client, self._namespace, self.run_id)
+        if not self._asked_to_end(cause):
+            self._end(cause)
+
+    def fetch(self, into: Path, scope: Scope) -> None:
+        if not self._handle.get("wrapped"):
+            return
+        try:
+            results.fetch(self._client, self._watch, into, scope, self._status)
+        except FetchError:
+            with suppress(Unreachable):  # then the first word stands
+                self._confirm()
+            raise
+
+    def discard(self) -> None:
+        if self._handle.get("wrapped"):
+            results.let_go(self._client, self._namespace, self.run_id)
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._logs:
+            self._logs.close()
+
+    def _followed(self, logs: Logs) -> Iterator[LogChunk]:
+        since = news = time.monotonic()
+        pause, looked = LOOK, 0.0
+        while not self._closed.is_set():
+            for chunk in logs.take(pause):
+                news, pause = time.monotonic(), LOOK
+                yield chunk
+            if time.monotonic() - looked < pause and not logs.endings:
+                continue
+            try:
+                seen = self._watch.look(logs.endings)
+                looked = since = time.monotonic()
+                self._met = True
+            except (Unreachable, AuthError, UsageError, Rejected) as error:
+                self._give_up(error)
+                self._wait_on(error, since)
+                news = time.monotonic()
+                continue
+            logs.follow(seen.pods, gone=seen.gone)
+            self._judge(seen)
+            drained = time.monotonic() - news > DRAIN
+            if self._status is not None and (drained or logs.complete()):
+                yield from logs.take(0)
+                return
+            pause = min(pause * 1.3, LOOK * SLOWEST)
+
+    def _give_up(self, error: CvlError) -> None:
+        """Raise what is wrong with our own login or configuration, unless it was good before.
+
+        Whoever follows a job for days may have to log in again: that is waited for. A command that
+        begins with it has nothing to wait for.
+        """
+        if not self._met and not isinstance(error, Unreachable | Rejected):
+            raise error
+
+    def _judge(self, seen: Look) -> None:
+        """Find out how the run ended, if it has; end what is left of it when one node failed."""
+        failed = seen.failed and seen.failed.cause is not Cause.STOPPED
+        if (failed or seen.late) and not (seen.settled or seen.ending or self._cause):
+            self._tell("stopping", self._why(seen))
+            self._end(None)
+        if seen.settled:
+            if seen.gone and len(seen.fates) < seen.nodes:
+                self._confirm()
+            self._status = self._verdict(seen, self._cause or seen.cause)
+
+    def _confirm(self) -> None:
+        """Raise `Elsewhere` if what was not found may be on another cluster."""
+        try:
+            identity.confirm(self._client, noted(self._handle))
+        except (AuthError, UsageError) as error:
+            self._give_up(error)
+            raise Unreachable(f"{error}; {error.hint}") from error
+
+    def _why(self, seen: Look) -> str:
+        return f"node {seen.failed.node} has failed" if seen.failed else seen.words
+
+    def _verdict(self, seen: Look, cause: Cause | None) -> ExitStatus:
+        if seen.failed and (seen.failed.cause is not Cause.STOPPED or not cause):
+            return self._told(seen.failed)
+        if len(seen.fates) >= seen.nodes and not seen.failed:
+            return ExitStatus(0, run_id=self.run_id)
+        if cause:
+            return ended(cause, run_id=self.run_id)
+        if seen.words:
+            why = Cause.LOST if seen.ran else Cause.NOT_STARTED
+            return ended(why, run_id=self.run_id, detail=seen.words)
+        if seen.known:
+            return ended(Cause.STOPPED, run_id=self.run_id, detail="its Job was deleted")
+        detail = f"the cluster knows no Job {self._handle['job']} in {self._namespace}"
+        return ended(Cause.LOST, run_id=self.run_id, detail=detail)
+
+    def _told(self, fate: Fate) -> ExitStatus:
+        detail = fate.detail
+        if self._handle.get("nodes") != "1":
+            detail = f"node {fate.node}" + (f": {detail}" if detail else "")
+        if fate.cause in {Cause.EXITED, Cause.OUT_OF_MEMORY}:
+            return ExitStatus(fate.code, cause=fate.cause, run_id=self.run_id, detail=detail)
+        return ended(fate.cause, run_id=self.run_id, detail=detail)
+
+    def _asked_to_end(self, cause: Cause) -> bool:
+        """Ask the job alone to end where sidecars run beside it; return whether it was asked."""
+        with suppress(CvlError):
+            found = list(self._watch.pods().values())
+            alive = [each for each in found if pods.started(each) and not pods.over(each)]
+            if self._handle.get("wrapped") and alive and all(map(sidecars.there, found)):
+                self._note(self._found(), cause)
+                return results.ask_to_end(self._client, self._namespace, alive)
+        return False
+
+    def _note(self, job: Object, cause: Cause) -> None:
+        if CAUSE not in (job["metadata"].get("annotations") or {}):
+            with suppress(Rejected):
+                note = {"metadata": {"annotations": {CAUSE: cause.value}}}
+                self._client.patch(self._path, note)
+
+    def _end(self, cause: Cause | None) -> None:
+        """Delete the Job, this very one, and with it its pods; note why for everybody else.
+
+        Raises `Elsewhere` if this cluster lacks it and is not the one that it was made on.
+        """
+        missing = False
+        try:
+            found = self._found()
+            if cause:
+                self._note(found, cause)
+            self._client.delete(self._path, str(found["metadata"]["uid"]))
+        except (Missing, Taken):
+            missing = True
+        except (AuthError, UsageError) as error:
+            self._give_up(error)
+            raise Unreachable(f"{error}; {error.hint}") from error
+        if missing:
+            self._confirm()
+
+    def _found(self) -> Object:
+        """Return the Job; a first miss is not believed."""
+        for _ in range(UNSEEN - 1):
+            with suppress(Missing):
+                return self._client.get(self._path)
+            self._closed.wait(LOOK)
+        return self._client.get(self._path)
+
+    def _wait_on(self, error: CvlError, since: float) -> None:
+        """Say what is waited for. Raises `LostContact` when that has taken too long."""
+        self._tell("waiting", f"{error}; asking again")
+        if time.monotonic() - since > (BARRED if isinstance(error, Denied) else PATIENCE):
+            raise LostContact(
+                f"lost contact with the cluster: {error}",
+                f"{error.hint}; the job lives on".removeprefix("; ")
+                + f": `cvl attach {self.run_id}` follows it again",
+            ) from error
+        self._closed.wait(max(LOOK * 2, error.wait))

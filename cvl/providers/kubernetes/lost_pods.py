@@ -1,0 +1,133 @@
+"""Asks why a run has lost a pod: events, its node, the last words of a container that failed."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import replace
+from enum import Enum
+from typing import Final
+
+from cvl.core.errors import CvlError
+from cvl.core.spec import Cause
+from cvl.providers.kubernetes import api_paths, disruption, pods
+from cvl.providers.kubernetes.api_errors import Denied, Missing
+from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.first_pods import Named
+from cvl.providers.kubernetes.pods import Fate
+
+UNSEEN = 3
+"""Looks in a row that must miss something before it is gone."""
+DOUBT = 5.0
+"""Seconds after which nobody says any more why a pod was deleted."""
+WORDS, MOST = 5, 2000
+"""Lines, and bytes, of a failed container's log that are shown."""
+SILENCE = 10.0
+
+
+class Unknown(Enum):
+    """A node that we may not look at."""
+
+    UNKNOWN = "unknown"
+
+
+UNKNOWN: Final = Unknown.UNKNOWN
+
+
+class Losses:
+    """What is known of the pods of one run, to tell why they were lost."""
+
+    def __init__(self, client: Client, namespace: str) -> None:
+        self._client, self._namespace = client, namespace
+        self._pods: dict[int, Object] = {}
+        self._idents: dict[int, str] = {}
+        self._misses: dict[int, int] = {}
+        self._since: dict[int, float] = {}
+
+    def see(self, node: int, pod: Object) -> bool:
+        """Remember a node's pod as it is now; return whether its job was started a second time.
+
+        A node that has forgotten the container of a pod starts another.
+        """
+        self._pods[node], self._misses[node] = pod, 0
+        ident = pods.ident(pod)
+        return bool(ident) and self._idents.setdefault(node, ident) != ident
+
+    def missed(self, node: int) -> bool:
+        """Hear that a node's pod was not there; return whether that is to be believed."""
+        self._misses[node] = self._misses.get(node, 0) + 1
+        return self._misses[node] >= UNSEEN
+
+    def was_ending(self, node: int) -> bool:
+        """Return whether a node's pod was being deleted before its job was over."""
+        pod = self._pods.get(node)
+        return bool(pod and pod["metadata"].get("deletionTimestamp") and not pods.over(pod))
+
+    def doubt_is_over(self, node: int) -> bool:
+        """Return whether a reason has been looked for long enough, first asked now."""
+        now = time.monotonic()
+        return now - self._since.setdefault(node, now) > DOUBT
+
+    def words(self, node: int, named: Named, job: Object) -> str:
+        """Return why a node's pod was ended while its Job lives, "" while nothing tells."""
+        pod, events = self._pods.get(node), self._of_pod(named)
+        if told := disruption.told(pod, events) or disruption.suspended(job, pod):
+            return told
+        name = disruption.node_of(pod, events)
+        found = self.node(name) if name else UNKNOWN
+        return "" if found is UNKNOWN else disruption.of_node(name, found)
+
+    def lost(self, node: int, words: str, *, again: bool) -> Fate:
+        """Return the fate of a node whose pod was ended; `again`: a second one was started."""
+        pod = self._pods.get(node)
+        detail = words or "its pod was deleted, and nothing says why"
+        return Fate(
+            node=node,
+            code=pods.KILLED,
+            cause=Cause.NOT_STARTED if pod and not pods.started(pod) else Cause.LOST,
+            detail=f"{detail}; a job runs once: its second pod is ended" if again else detail,
+        )
+
+    def explained(self, node: int, fate: Fate) -> Fate:
+        """Add the last words of the init container that has failed."""
+        pod = self._pods.get(node)
+        failed = pods.failed_init(pod) if pod else {}
+        said = self._said(str(pod["metadata"]["name"]), failed["name"]) if pod and failed else ""
+        return replace(fate, detail=f"{fate.detail}: {said}") if said else fate
+
+    def events(self, uid: str) -> list[Object]:
+        """Return an object's events, none where we may not see them."""
+        return self._events(f"involvedObject.uid={uid}")
+
+    def _of_pod(self, named: Named) -> list[Object]:
+        """Return a pod's events: who evicts by a taint notes no uid."""
+        uid, name = named
+        if not name:
+            return self.events(uid)
+        found = self._events(f"involvedObject.kind=Pod,involvedObject.name={name}")
+        return [each for each in found if each["involvedObject"].get("uid") in {None, "", uid}]
+
+    def _events(self, query: str) -> list[Object]:
+        path = api_paths.core("events", self._namespace)
+        try:
+            return list(self._client.items(path, fieldSelector=query))
+        except (Denied, Missing):
+            return []  # only the reasons are less clear then
+
+    def node(self, name: str) -> Object | Unknown | None:
+        """Return a node, None if there is none, `UNKNOWN` where nobody tells."""
+        try:
+            return self._client.get(api_paths.node(name))
+        except Missing:
+            return None
+        except CvlError:
+            return UNKNOWN
+
+    def _said(self, pod: str, container: str) -> str:
+        """Return the last lines of a container's log as one, "" where it has none."""
+        path = f"{api_paths.core('pods', self._namespace)}/{pod}/log"
+        query = {"container": container, "tailLines": str(WORDS), "limitBytes": str(MOST)}
+        with suppress(CvlError), self._client.stream(path, SILENCE, **query) as stream:
+            lines = b"".join(stream.blocks()).decode(errors="replace").splitlines()
+            return " | ".join(line.strip() for line in lines if line.strip())
+        return ""

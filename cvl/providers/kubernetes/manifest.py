@@ -1,0 +1,354 @@
+"""The objects of one run: Secrets, for many nodes a Service, and the Job.
+
+Kubernetes ends the Job itself, whatever becomes of us: `activeDeadlineSeconds` of the pod is the
+timeout; that of the Job counts waiting too. https://kubernetes.io/docs/concepts/workloads/controllers/job/
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from cvl.core.errors import UsageError
+from cvl.core.frozen import dataclass
+from cvl.core.octets import plain, utf8
+from cvl.core.spec import JobSpec
+from cvl.providers.kubernetes.order import DAY, Order, hold, job_name, leave, lifetime, runtime
+from cvl.run.nodes import NODE_RANK, variables
+
+Made = dict[str, Any]
+
+CONTAINER = "job"
+RUN_LABEL, OWNER_LABEL = "cvl.run", "cvl.owner"
+DEADLINE, CAUSE, EXAMPLE = "cvl.deadline", "cvl.cause", "cvl.example"
+FIRSTS = "cvl.pods"
+"""Annotations; the last names the pods that are the run's own, see `firsts.py`."""
+STAYS: Mapping[str, str] = MappingProxyType(
+    {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+    }
+)
+"""Annotations that keep autoscalers from moving a pod to another node: a job runs once."""
+RANK = "batch.kubernetes.io/job-completion-index"
+RANK_PATH = f"metadata.annotations['{RANK}']"
+TTL = DAY
+"""Seconds that an ended Job stays, with its log, where nobody has seen it gone."""
+MOST_TEXT = 512 << 10
+"""Bytes of arguments and variables: etcd takes objects of some 1.5 MB."""
+MOST_SECRET = 1_000_000
+"""Bytes of one Secret; Kubernetes takes 1 MiB."""
+IN, OWN, WORKSPACE, REPO = "/cvl-in", "/cvl", "/workspace", "/cvlization_repo"
+ENTRY, COLLECT = "entry.sh", "collect.sh"
+AWAIT = 600
+"""Seconds for each node that a pod waits for files that are sent to it, one after another; while
+they come it waits on."""
+CODE = "code-"
+"""How the keys begin that hold an example's files."""
+FIRST, FIRST_KEY = "/cvl-first", "pods"
+"""Where a pod reads which pods are the run's own, and the key of the first Secret that says so."""
+ONCE: Made = {
+    "backoffLimit": 0,
+    "podReplacementPolicy": "Failed",
+    "podFailurePolicy": {
+        "rules": [
+            {
+                "action": "FailJob",
+                "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+            }
+        ]
+    },
+}
+"""What makes a Job start no second pod; clusters before 1.29 drop what they do not know of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """What tells, without any local state, whose an object is and when it should be over."""
+
+    run_id: str
+    owner: str
+    deadline: float
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What objects are found by."""
+        found = {"app.kubernetes.io/managed-by": "cvl", RUN_LABEL: self.run_id}
+        return {**found, OWNER_LABEL: self.owner} if self.owner else found
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """What is only read: UTC epoch seconds."""
+        return {DEADLINE: str(int(self.deadline))}
+
+
+def escaped(word: str) -> str:
+    """Return a word of which Kubernetes makes just that word again.
+
+    It replaces `$(NAME)` in commands, arguments and variables, and makes `$` of `$$`:
+    https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/ (`args`).
+    """
+    return re.sub(r"\$(?=[$(])", "$$", word)
+
+
+def objects(
+    order: Order, spec: JobSpec, marks: Marks, files: Mapping[str, bytes], *, shown: bool
+) -> list[Made]:
+    """Return all objects, in the order of their creation. Raises `UsageError`.
+
+    `files` are the keys of the Secrets that hold the example, entry script included; `shown` puts
+    `<redacted:NAME>` in place of each secret.
+    """
+    made = [secret(order, marks, spec, shown=shown)] if spec.secrets else []
+    made += file_secrets(order, marks, files)
+    if spec.nodes > 1:
+        made.append(service(order, marks))
+    named = {each["metadata"]["name"]: tuple(each.get("data", ())) for each in made}
+    holders = {name: keys for name, keys in named.items() if CODE_MARK in name}
+    return [*made, job(order, spec, marks, holders)]
+
+
+CODE_MARK = "-files-"
+
+
+def secret(order: Order, marks: Marks, spec: JobSpec, *, shown: bool) -> Made:
+    """Return the Secret with what the user forwards."""
+    known = {name: _text(value, f"the value of {name}") for name, value in spec.secrets.items()}
+    if shown:
+        values = {"stringData": {name: f"<redacted:{name}>" for name in spec.secrets}}
+    else:
+        values = {"data": {name: _base64(utf8(value)) for name, value in known.items()}}
+    return {**_head("v1", "Secret", _env_secret(marks.run_id), order, marks), **values}
+
+
+def file_secrets(order: Order, marks: Marks, files: Mapping[str, bytes]) -> list[Made]:
+    """Return as many Secrets as the files need."""
+    groups: list[dict[str, str]] = []
+    room = 0
+    for key, data in files.items():
+        if len(data) > room:
+            groups.append({})
+            room = MOST_SECRET
+        groups[-1][key] = _base64(data)
+        room -= len(data)
+    names = [file_secret(marks.run_id, number) for number in range(len(groups))]
+    return [
+        {**_head("v1", "Secret", name, order, marks), "data": group}
+        for name, group in zip(names, groups, strict=True)
+    ]
+
+
+def file_secret(run_id: str, number: int = 0) -> str:
+    """Return the name of a Secret with files."""
+    return f"{job_name(run_id)}{CODE_MARK}{number:02}"
+
+
+def service(order: Order, marks: Marks) -> Made:
+    """Return the headless Service by which the pods of a Job find each other."""
+    spec = {
+        "clusterIP": "None",
+        "selector": {RUN_LABEL: marks.run_id},
+        "publishNotReadyAddresses": True,
+    }
+    return {**_head("v1", "Service", job_name(marks.run_id), order, marks), "spec": spec}
+
+
+def job(order: Order, spec: JobSpec, marks: Marks, holders: Mapping[str, Sequence[str]]) -> Made:
+    """Return the Job. Its own labels and annotations win over the user's.
+
+    `holders` are the Secrets that hold files, each with its keys.
+    """
+    head = _head("batch/v1", "Job", job_name(spec.run_id), order, marks)
+    head["metadata"]["labels"] = {**order.labels, **marks.labels}
+    notes = {**order.annotations, **marks.annotations}
+    head["metadata"]["annotations"] = {**notes, EXAMPLE: spec.example} if spec.example else notes
+    many = {"completionMode": "Indexed"} if spec.nodes > 1 else {}
+    template = {
+        "metadata": {
+            "labels": {**order.labels, **marks.labels},
+            "annotations": {**STAYS, **order.annotations, **marks.annotations},
+        },
+        "spec": _pod(order, spec, holders),
+    }
+    return {
+        **head,
+        "spec": {
+            **many,
+            **ONCE,
+            "completions": spec.nodes,
+            "parallelism": spec.nodes,
+            "activeDeadlineSeconds": lifetime(order, spec.limits),
+            "ttlSecondsAfterFinished": TTL,
+            "template": template,
+        },
+    }
+
+
+def owned_by(uid: str, name: str) -> Made:
+    """Return the change that gives an object to a Job: it goes when the Job goes."""
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid}
+    return {"metadata": {"ownerReferences": [{**owner, "blockOwnerDeletion": False}]}}
+
+
+def _pod(order: Order, spec: JobSpec, holders: Mapping[str, Sequence[str]]) -> Made:
+    volumes, inside = _volumes(order, holders)
+    sent = not any(key.startswith(CODE) for keys in holders.values() for key in keys)
+    pod: Made = {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": runtime(spec.limits),
+        "terminationGracePeriodSeconds": leave(spec),
+        "enableServiceLinks": False,
+        "containers": [{**_container(order, spec, sent=sent), "volumeMounts": inside}],
+        "volumes": volumes,
+    }
+    if spec.nodes > 1:
+        pod["subdomain"] = job_name(spec.run_id)
+    if order.gpu:
+        pod["tolerations"] = [
+            {"key": order.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}
+        ]
+    if order.node_selector:
+        pod["nodeSelector"] = dict(order.node_selector)
+    if order.service_account:
+        pod["serviceAccountName"] = order.service_account
+    else:
+        pod["automountServiceAccountToken"] = False  # who needs one names whose
+    if order.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in order.pull_secrets]
+    return pod
+
+
+def _container(order: Order, spec: JobSpec, *, sent: bool) -> Made:
+    words = [escaped(_text(word, "an argument")) for word in spec.argv]
+    if sum(map(len, words)) > MOST_TEXT:
+        raise UsageError(
+            f"the arguments are more than {MOST_TEXT >> 10} KiB", "let the script read a file"
+        )
+    container: Made = {
+        "name": CONTAINER,
+        "image": order.image,
+        "imagePullPolicy": order.pull_policy,
+        "env": _variables(spec, sent=sent),
+        "resources": _resources(order),
+    }
+    if spec.source:
+        container |= {"command": ["/bin/sh", f"{IN}/{ENTRY}"], "args": words}
+    elif words:
+        container |= {"command": words, **({"args": []} if order.template else {})}
+    return container
+
+
+def _variables(spec: JobSpec, *, sent: bool) -> list[Made]:
+    """Return the container's environment; of several of one name the last one counts."""
+    own: dict[str, Made] = {
+        "CVL_RUN_ID": {"value": spec.run_id},
+        "CVL_NO_DOCKER": {"value": "1"},
+        "PYTHONUNBUFFERED": {"value": "1"},
+        **_node(spec),
+    }
+    if spec.source:
+        own["CVL_GRACE"] = {"value": f"{spec.limits.grace:g}"}
+        own["CVL_HOLD"] = {"value": str(hold(spec.limits))}
+        own["CVL_RUNTIME"] = {"value": str(runtime(spec.limits))}
+        if sent:
+            own["CVL_AWAIT"] = {"value": str(AWAIT * spec.nodes)}
+    given = {name: {"value": escaped(_text(v, name))} for name, v in spec.env.items()}
+    hidden = {
+        name: {"valueFrom": {"secretKeyRef": {"name": _env_secret(spec.run_id), "key": name}}}
+        for name in spec.secrets
+    }
+    every = {**own, **given, **hidden, **(_identity(spec) if spec.source else {})}
+    return [{"name": name, **value} for name, value in every.items()]
+
+
+def _identity(spec: JobSpec) -> dict[str, Made]:
+    """Return what tells the entry script in which pod it runs; nobody may say otherwise."""
+    found = {"CVL_POD": _field("metadata.uid")}
+    return {**found, "CVL_NODE": _field(RANK_PATH)} if spec.nodes > 1 else found
+
+
+def _field(path: str) -> Made:
+    return {"valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _node(spec: JobSpec) -> dict[str, Made]:
+    """Return what tells a node who it is among many."""
+    name = job_name(spec.run_id)
+    master = f"{name}-0.{name}" if spec.nodes > 1 else "localhost"
+    found: dict[str, Made] = {
+        key: {"value": value} for key, value in variables(spec.nodes, master=master).items()
+    }
+    if spec.nodes > 1:
+        found[NODE_RANK] = _field(RANK_PATH)
+    return found
+
+
+def _resources(order: Order) -> Made:
+    """Return what is asked for; a limit on CPU would only slow the job down."""
+    hard: dict[str, str] = {}
+    if order.gpu:
+        hard[order.gpu_resource] = str(order.gpu)
+    if order.memory:
+        hard["memory"] = order.memory
+    if order.disk:
+        hard["ephemeral-storage"] = order.disk
+    asked = {**hard, **({"cpu": order.cpu} if order.cpu else {})}
+    return {"requests": asked, "limits": hard} if asked else {}
+
+
+def _volumes(order: Order, holders: Mapping[str, Sequence[str]]) -> tuple[list[Made], list[Made]]:
+    """Return the pod's volumes, and where the container has them."""
+    memory: Made = {"medium": "Memory", **({"sizeLimit": order.shm} if order.shm else {})}
+    found: list[tuple[str, str, Made]] = [("shm", "/dev/shm", {"emptyDir": memory})]  # noqa: S108
+    if holders:
+        sources = [_source(name, keys) for name, keys in holders.items()]
+        found.append(("cvl-in", IN, {"projected": {"sources": sources, "defaultMode": 0o444}}))
+        found.append(("cvl-first", FIRST, {"secret": _first(next(iter(holders)))}))
+        found += [("cvl", OWN, {"emptyDir": {}}), ("workspace", WORKSPACE, {"emptyDir": {}})]
+        found.append(("repo", REPO, {"emptyDir": {}}))
+    for number, (path, claim) in enumerate(order.volumes.items()):
+        found.append((f"volume-{number}", path, {"persistentVolumeClaim": {"claimName": claim}}))
+    volumes = [{"name": name, **source} for name, _, source in found]
+    return volumes, [{"name": name, "mountPath": path} for name, path, _ in found]
+
+
+def _source(name: str, keys: Sequence[str]) -> Made:
+    """Return a Secret's files; not what is written into it later, so these never change."""
+    return {"secret": {"name": name, "items": [{"key": key, "path": key} for key in keys]}}
+
+
+def _first(name: str) -> Made:
+    """Return which pods are the run's own: nothing, until somebody has noted that."""
+    items = [{"key": FIRST_KEY, "path": FIRST_KEY}]
+    return {"secretName": name, "optional": True, "items": items, "defaultMode": 0o444}
+
+
+def _head(version: str, kind: str, name: str, order: Order, marks: Marks) -> Made:
+    return {
+        "apiVersion": version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": order.namespace,
+            "labels": marks.labels,
+            "annotations": marks.annotations,
+        },
+    }
+
+
+def _env_secret(run_id: str) -> str:
+    return f"{job_name(run_id)}-env"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _text(word: str, what: str) -> str:
+    """Return a word that a JSON document can hold. Raises `UsageError`, without the word."""
+    if "\0" in word:
+        raise UsageError(f"{what} is no text: it holds a NUL byte", "Kubernetes takes text")
+    return plain(word, what, "Kubernetes")

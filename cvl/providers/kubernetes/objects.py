@@ -1,0 +1,253 @@
+"""Jobs, Secrets and Services as things that must not outlive their run: made once, found by label.
+
+A name is taken once in a namespace, so it is the token: `AlreadyExists` (409) after a lost reply
+means that an earlier request made it, if it bears our label.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from types import MappingProxyType
+
+from cvl.core import replies
+from cvl.core.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
+from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.spec import Resource
+from cvl.providers.kubernetes import api_paths, pods, sidecars
+from cvl.providers.kubernetes.api_errors import Denied, Missing, Taken
+from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.manifest import DEADLINE, OWNER_LABEL, RUN_LABEL
+
+JOB, SECRET, SERVICE, POD = "job", "secret", "service", "pod"
+KINDS: Mapping[str, str] = MappingProxyType({JOB: "Job", SECRET: "Secret", SERVICE: "Service"})
+"""What is acquired, and its kind over there. An orphaned pod is only found and ended."""
+PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between the attempts to create something whose reply was lost."""
+CREATE_LIMIT = 60.0
+OVER_LIMIT = 3.0
+"""Seconds that a job beside sidecars may take for its end once its results are collected."""
+USUAL, LOOK = 15.0, 0.25
+"""Seconds that an ended Job's pods mostly take to go, and between two looks at that."""
+
+
+def collection(kind: str, namespace: str = "") -> str:
+    """Return the path of all objects of a kind."""
+    return api_paths.jobs(namespace) if kind == JOB else api_paths.core(f"{kind}s", namespace)
+
+
+def create(client: Client, kind: str, body: Object, scope: Scope) -> str:
+    """Create an object, once, however often that takes; return its id.
+
+    After a lost reply a refusal proves nothing: the first request may have been the reason. That
+    we may not do it proves nothing either. Raises `Unreachable` or `Ambiguity` when nobody can
+    say.
+    """
+    place = collection(kind, body["metadata"]["namespace"])
+    doubt: CvlError | None = None
+    waiting = scope.shielded(CREATE_LIMIT)
+    for pause in PAUSES:
+        try:
+            return _made(client, place, body)
+        except Unreachable as error:
+            doubt = error
+        except (Denied, AuthError) as error:
+            raise doubt or Ambiguity(str(error), error.hint) from error
+        except Rejected as error:
+            raise doubt or error from error
+        scope.tell("waiting", f"{doubt}; asking again")
+        with suppress(DeadlineExceeded):
+            waiting.sleep(max(pause, doubt.wait))
+    assert doubt is not None
+    raise doubt
+
+
+def ident(found: Object) -> str:
+    """Return what names an object for ever: namespace, name, uid."""
+    meta = found["metadata"]
+    return f"{meta['namespace']}/{meta['name']}/{meta['uid']}"
+
+
+def located(resource: Resource, namespace: str) -> tuple[str, str]:
+    """Return a resource's path and uid; without an id it lies in `namespace`, any uid."""
+    if not resource.id:
+        return f"{collection(resource.kind, namespace)}/{resource.name}", ""
+    place, name, uid = resource.id.split("/")
+    return f"{collection(resource.kind, place)}/{name}", uid
+
+
+def there(client: Client, resource: Resource, namespace: str) -> Object | None:
+    """Return the object that bears a resource's name, None if there is none.
+
+    Only Jobs may be asked for by name: of all else we need the right to list, and no other.
+    """
+    path, _ = located(resource, namespace)
+    if resource.kind != JOB:
+        place, _, name = path.rpartition("/")
+        return next(client.items(place, fieldSelector=f"metadata.name={name}"), None)
+    try:
+        return client.get(path)
+    except Missing:
+        return None
+
+
+def found(client: Client, kind: str, namespaces: tuple[str, ...]) -> Iterator[Resource]:
+    """Yield what bears our label, also what is ending: it is alive until it is no more."""
+    for namespace in namespaces:
+        uids = set()
+        listed = list(client.items(collection(kind, namespace), labelSelector=RUN_LABEL))
+        for each in replies.read(kind, listed, partial(_seen, kind)):
+            uids.add(each.id.rpartition("/")[2])
+            yield each
+        if kind == JOB:
+            yield from _outlived(client, namespace, uids)
+
+
+def _seen(kind: str, each: Object) -> Resource | None:
+    """Return a listed object; a pod that has an owner goes with it."""
+    return None if kind == POD and _kept(each) else _resource(kind, each)
+
+
+def _outlived(client: Client, namespace: str, uids: set[str]) -> Iterator[Resource]:
+    """Yield the Jobs that are no more and whose pods still are: gone they are not."""
+    listed = list(client.items(api_paths.core("pods", namespace), labelSelector=RUN_LABEL))
+    for each in replies.read(JOB, listed, partial(_job_of, uids)):
+        uids.add(each.id.rpartition("/")[2])
+        yield each
+
+
+def _job_of(uids: set[str], pod: Object) -> Resource | None:
+    """Return the Job of a pod if it is none of `uids`."""
+    for owner in pod["metadata"].get("ownerReferences") or ():
+        if owner["kind"] == "Job" and owner["uid"] not in uids:
+            meta = {**pod["metadata"], "name": owner["name"], "uid": owner["uid"]}
+            return _resource(JOB, {"metadata": meta})
+    return None
+
+
+def readable(client: Client, own: Sequence[str]) -> tuple[str, ...]:
+    """Return the namespaces that we may list, `own` among them: ("",) for all at once."""
+    try:
+        client.get(api_paths.jobs(), limit="1")
+    except Denied:
+        pass
+    else:
+        return ("",)
+    try:
+        names = [str(each["metadata"]["name"]) for each in client.items("/api/v1/namespaces")]
+    except Denied:
+        return _listable(client, own) or tuple(own[:1])
+    return _listable(client, [*own, *names])
+
+
+def destroy(client: Client, resource: Resource, namespace: str) -> None:
+    """Delete an object and what belongs to it; the very one, and not a namesake.
+
+    Foreground: the Job is there until its pods are gone, so that gone means gone. That takes
+    seconds, in which it is looked for here: whoever looks for many things looks less often.
+    """
+    path, uid = located(resource, namespace)
+    ends = time.monotonic() + (USUAL if resource.kind == JOB else 0.0)
+    with suppress(Missing, Taken):
+        if not _only_sidecars(client, resource, namespace):
+            client.delete(path, uid)
+        while time.monotonic() < ends and client.get(path)["metadata"]["uid"] == uid:
+            time.sleep(LOOK)
+    if resource.kind == JOB:
+        _end_orphans(client, resource, namespace)
+
+
+def _only_sidecars(client: Client, resource: Resource, namespace: str) -> bool:
+    """End a Job of which only sidecars are left, soon after its job is over."""
+    if resource.kind != JOB:
+        return False
+    ends = time.monotonic() + OVER_LIMIT
+    while any(map(sidecars.there, found := pods_of(client, resource, namespace))):
+        path, uid = located(resource, namespace)
+        if sidecars.end(client, path, uid, _pods(resource, namespace), found):
+            _await_gone(client, resource, namespace)
+            return True
+        if time.monotonic() > ends or all(map(pods.over, found)):
+            return False
+        time.sleep(LOOK)
+    return False
+
+
+def _await_gone(client: Client, resource: Resource, namespace: str) -> None:
+    """Wait until no pod of a Job is there, for as long as that mostly takes."""
+    ends = time.monotonic() + USUAL
+    while pods_of(client, resource, namespace) and time.monotonic() < ends:
+        time.sleep(LOOK)
+
+
+def pods_of(client: Client, resource: Resource, namespace: str) -> list[Object]:
+    """Return the pods of a run's Job that are still there, whether or not the Job is."""
+    return list(
+        client.items(_pods(resource, namespace), labelSelector=f"{RUN_LABEL}={resource.run_id}")
+    )
+
+
+def _pods(resource: Resource, namespace: str) -> str:
+    return api_paths.core("pods", resource.id.partition("/")[0] or namespace)
+
+
+def _end_orphans(client: Client, job: Resource, namespace: str) -> None:
+    """Delete pods whose Job is gone and that nobody ends: somebody has deleted it so."""
+    for pod in pods_of(client, job, namespace):
+        meta = pod["metadata"]
+        if not _kept(pod) and not meta.get("deletionTimestamp"):
+            with suppress(Missing, Taken):
+                path = f"{_pods(job, namespace)}/{meta['name']}"
+                client.delete(path, str(meta["uid"]))
+
+
+def _made(client: Client, place: str, body: Object) -> str:
+    """Create an object and return its id; of what bears its name already, if it is of our run."""
+    try:
+        return ident(client.create(place, body))
+    except Taken:
+        ours = body["metadata"]["labels"][RUN_LABEL]
+    meta = body["metadata"]
+    named = Resource(kind=str(body["kind"]).lower(), name=str(meta["name"]), run_id=ours)
+    found = there(client, named, str(meta["namespace"]))
+    if found is None:
+        raise Unreachable(f"{named.name} is there and is not")
+    if (found["metadata"].get("labels") or {}).get(RUN_LABEL) != ours:
+        raise Rejected(f"{named.name} is taken, by something that is not ours")
+    return ident(found)
+
+
+def _listable(client: Client, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in dict.fromkeys(names) if _may_list(client, name))
+
+
+def _may_list(client: Client, namespace: str) -> bool:
+    try:
+        client.get(api_paths.jobs(namespace), limit="1")
+    except (Denied, Missing):
+        return False
+    return True
+
+
+def _resource(kind: str, each: Object) -> Resource | None:
+    meta = each["metadata"]
+    labels, notes = meta.get("labels") or {}, meta.get("annotations") or {}
+    run_id, due = str(labels.get(RUN_LABEL, "")), str(notes.get(DEADLINE, ""))
+    if not replies.run_id(run_id):
+        return None
+    return Resource(
+        kind=kind,
+        name=str(meta["name"]),
+        id=ident(each),
+        run_id=run_id,
+        owner=str(labels.get(OWNER_LABEL, "")),
+        deadline=replies.deadline(due),
+        note="ending" if meta.get("deletionTimestamp") else "",
+    )
+
+
+def _kept(pod: Object) -> bool:
+    """Return whether a pod has an owner that ends it."""
+    return bool(pod["metadata"].get("ownerReferences"))

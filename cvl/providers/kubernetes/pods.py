@@ -1,0 +1,308 @@
+"""What a pod's status says: what it waits for, how it ended. Pure: objects in, values out.
+
+`state.terminated` of the container is the truth about an exit code; `status.reason` of the pod
+says when it was not the program that ended it.
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from cvl.core.frozen import dataclass
+from cvl.core.spec import Cause
+from cvl.providers.kubernetes.client import Object
+from cvl.providers.kubernetes.exit_line import AGAIN, Ending
+from cvl.providers.kubernetes.manifest import CONTAINER, RANK
+
+DEFINITE = frozenset(
+    {"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
+)
+"""Reasons for waiting that no time mends."""
+NEVER_RAN = frozenset({"ContainerCannotRun", "StartError"})
+"""Reasons of a terminated container whose program was not even started."""
+REASONS: Mapping[str, Cause] = MappingProxyType(
+    {
+        "DeadlineExceeded": Cause.TIMEOUT,
+        "Evicted": Cause.LOST,
+        "NodeLost": Cause.LOST,
+        "NodeShutdown": Cause.LOST,
+        "Terminated": Cause.LOST,
+        "Shutdown": Cause.LOST,
+        "Preempting": Cause.LOST,
+        "Preempted": Cause.LOST,
+    }
+)
+"""A pod's `status.reason` -> why it ended; one that is not here never let it start."""
+KILLED = 128
+TWICE = "its container was started a second time: a job runs once"
+WORTH_A_WORD = frozenset({"Pulling", "TriggeredScaleUp", "NotTriggerScaleUp"})
+"""Reasons of normal events that say what is waited for; the others say what has gone well."""
+NO_MATTER = frozenset({"MissingClusterDNS"})
+ITS_OWN = frozenset({"ContainersNotReady", "ReadinessGatesNotReady", "PodCompleted", "PodFailed"})
+"""Reasons why a pod is not ready that are no fault of its node: a sidecar has failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """How one node ended. `time` is the cluster's, RFC 3339."""
+
+    node: int
+    code: int
+    cause: Cause = Cause.EXITED
+    detail: str = ""
+    time: str = ""
+
+    @property
+    def rank(self) -> tuple[bool, str, int]:
+        """What sorts first is what failed first: who was stopped was stopped for another."""
+        return (self.cause is Cause.STOPPED, self.time or "9", self.node)
+
+
+def node_of(pod: Object) -> int:
+    """Return which node of its Job a pod is, from 0."""
+    return int((pod["metadata"].get("annotations") or {}).get(RANK) or 0)
+
+
+def container(pod: Object) -> Object:
+    """Return the status of the job's container, {} while there is none."""
+    for each in pod.get("status", {}).get("containerStatuses") or ():
+        if each["name"] == CONTAINER:
+            return dict(each)
+    return {}
+
+
+def started(pod: Object) -> bool:
+    """Return whether the job's container has been started: it has a log then."""
+    state = container(pod).get("state") or {}
+    ran = state.get("terminated") or {}
+    return "running" in state or bool(ran.get("startedAt") or ran.get("containerID"))
+
+
+def ident(pod: Object) -> str:
+    """Return its node's name for the job's container, "" while there is none."""
+    return str(container(pod).get("containerID") or "")
+
+
+def started_twice(node: int) -> Fate:
+    """Return the fate of a node whose job was started before."""
+    return Fate(node=node, code=KILLED, cause=Cause.LOST, detail=TWICE)
+
+
+def over(pod: Object) -> bool:
+    """Return whether the job's container runs no more, and will not."""
+    state = container(pod).get("state") or {}
+    return "terminated" in state or (
+        phase(pod) in {"Failed", "Succeeded"} and "running" not in state
+    )
+
+
+def phase(pod: Object) -> str:
+    """Return a pod's phase."""
+    return str(pod.get("status", {}).get("phase") or "Pending")
+
+
+def fate(pod: Object, ending: Ending | None, now: float) -> Fate | None:
+    """Return how a pod's job ended, None while it has not. `now` is the cluster's, in seconds."""
+    if ending and ending.why == AGAIN:
+        return started_twice(node_of(pod))
+    if ending and ending.why != "stopped":
+        cause = Cause.OUT_OF_MEMORY if ending.why else Cause.EXITED
+        return Fate(node=node_of(pod), code=ending.code, cause=cause, time=ending.time)
+    by_status = _by_status(pod)
+    if by_status:
+        return by_status
+    if ending:
+        return _stopped(pod, ending, now)
+    return _terminated(pod) or _not_started(pod)
+
+
+def waits_for(pod: Object, events: Iterable[Object]) -> str:
+    """Return what a pod waits for, in the cluster's own words; "" once its container runs."""
+    if started(pod):
+        return ""
+    placed = condition(pod, "PodScheduled")
+    if placed.get("status") == "False":
+        return said(placed, latest(events) if placed.get("reason") is None else "")
+    if before := _before(pod):
+        return before
+    waiting = (container(pod).get("state") or {}).get("waiting") or {}
+    if waiting.get("reason") in {None, "ContainerCreating", "PodInitializing"}:
+        return latest(events) or str(waiting.get("reason") or "waiting for a node")
+    return said(waiting, "")
+
+
+def latest(events: Iterable[Object], *, any_kind: bool = False) -> str:
+    """Return the newest event's words, of those that say why something waits; or of any."""
+    telling = [each for each in events if each.get("reason") not in NO_MATTER]
+    if not any_kind:
+        telling = [e for e in telling if e.get("type") == "Warning" or e["reason"] in WORTH_A_WORD]
+    found = sorted(telling, key=_moment)
+    return said(found[-1], "") if found else ""
+
+
+def said(what: Mapping[str, Any], otherwise: str) -> str:
+    """Return reason and message of a condition, an event or a state, on one line."""
+    parts = (str(what.get("reason") or ""), " ".join(str(what.get("message") or "").split()))
+    return ": ".join(part for part in parts if part) or otherwise
+
+
+def not_ready(pod: Object) -> bool:
+    """Return whether a running pod is no longer reported ready: its node may be lost."""
+    ready = condition(pod, "Ready")
+    running = "running" in (container(pod).get("state") or {})
+    unready = ready.get("status") not in {"True", None} and ready.get("reason") not in ITS_OWN
+    return phase(pod) == "Unknown" or (running and unready)
+
+
+def condition(what: Object, kind: str) -> Mapping[str, Any]:
+    """Return a condition of a pod or a node, {} where there is none."""
+    for each in what.get("status", {}).get("conditions") or ():
+        if each["type"] == kind:
+            return dict(each)
+    return {}
+
+
+def epoch(text: str) -> float:
+    """Return a time of the API in UTC epoch seconds."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _by_status(pod: Object) -> Fate | None:
+    """Judge by what the pod itself says of its end."""
+    status = pod.get("status", {})
+    reason = status.get("reason")
+    if phase(pod) != "Failed" or not reason or _had_ended(pod):
+        return None
+    cause = REASONS.get(reason, Cause.LOST if started(pod) else Cause.NOT_STARTED)
+    if cause is Cause.TIMEOUT and not started(pod):
+        detail = "its time was up before it had started: --timeout counts from when it has a node"
+    else:
+        detail = said(status, "")
+    running = (container(pod).get("state") or {}).get("running")
+    if running and cause is Cause.TIMEOUT:
+        return None  # its results can still be collected; the last line tells when
+    return Fate(node=node_of(pod), code=KILLED, cause=cause, detail=detail, time=_ended(pod))
+
+
+def _stopped(pod: Object, ending: Ending, now: float) -> Fate:
+    """Judge a job that ended after TERM by who sent that, as far as its pod knows."""
+    cause, detail = Cause.STOPPED, ""
+    disrupted = condition(pod, "DisruptionTarget")
+    if pod.get("status", {}).get("reason") == "DeadlineExceeded" or _past_deadline(pod, now):
+        cause, detail = Cause.TIMEOUT, ""
+    elif disrupted.get("status") == "True":
+        cause, detail = Cause.LOST, said(disrupted, "")
+    return Fate(node=node_of(pod), code=ending.code, cause=cause, detail=detail, time=ending.time)
+
+
+def _terminated(pod: Object) -> Fate | None:
+    ended = (container(pod).get("state") or {}).get("terminated")
+    if not ended:
+        return None
+    reason, finished = str(ended.get("reason") or ""), str(ended.get("finishedAt") or "")
+    fate = Fate(node=node_of(pod), code=int(ended.get("exitCode") or 0), time=finished)
+    if reason == "OOMKilled":
+        return replace(fate, cause=Cause.OUT_OF_MEMORY, detail="OOMKilled: more than --memory")
+    if reason in NEVER_RAN:
+        return replace(fate, cause=Cause.NOT_STARTED, detail=said(ended, ""))
+    if reason == "ContainerStatusUnknown":
+        return replace(fate, cause=Cause.LOST, detail=said(ended, ""))
+    if _was_deleted(pod, finished):
+        return replace(fate, cause=Cause.STOPPED, detail="its pod was deleted")
+    return fate
+
+
+def _was_deleted(pod: Object, finished: str) -> bool:
+    """Return whether a pod's deletion came before the end of its container."""
+    meta = pod["metadata"]
+    if not (due := meta.get("deletionTimestamp")):
+        return False
+    asked = epoch(str(due)) - float(meta.get("deletionGracePeriodSeconds") or 0)
+    return not finished or epoch(finished) >= asked
+
+
+def failed_init(pod: Object) -> Object:
+    """Return the status of the init container that has failed, {} if none has."""
+    for each in _inits(pod):
+        if code := (each.get("state") or {}).get("terminated", {}).get("exitCode"):
+            return {**each, "code": code}
+        if (each.get("lastState") or {}).get("terminated") and "waiting" in each["state"]:
+            return {**each, "code": each["lastState"]["terminated"].get("exitCode")}
+    return {}
+
+
+def _inits(pod: Object) -> list[Object]:
+    return list(pod.get("status", {}).get("initContainerStatuses") or ())
+
+
+def _before(pod: Object) -> str:
+    """Return which init container is waited for, and what it waits for itself; "" for none."""
+    for each in _inits(pod):
+        state = each.get("state") or {}
+        waiting = state.get("waiting") or {}
+        if waiting.get("reason") not in {None, "PodInitializing", "ContainerCreating"}:
+            return f"init container {each['name']}: {said(waiting, '')}"
+        if "running" in state and not (each.get("started") and _is_sidecar(pod, each["name"])):
+            return f"init container {each['name']} is running"
+    return ""
+
+
+def _is_sidecar(pod: Object, name: str) -> bool:
+    """Return whether an init container goes on beside the others: Kubernetes 1.28."""
+    every = pod["spec"].get("initContainers") or ()
+    return any(each["name"] == name and each.get("restartPolicy") == "Always" for each in every)
+
+
+def _not_started(pod: Object) -> Fate | None:
+    waits = [(each["name"], each.get("state") or {}) for each in _inits(pod)]
+    waits = [("", container(pod).get("state") or {}), *waits]
+    stuck = [(name, s["waiting"]) for name, s in waits if _no_time_mends(s.get("waiting"))]
+    if stuck:
+        name, waiting = stuck[0]
+        detail = (f"init container {name}: " if name else "") + said(waiting, "")
+    elif phase(pod) == "Failed" and not started(pod):
+        detail = said(pod["status"], "") or _init_words(pod) or "its pod failed"
+    else:
+        return None
+    return Fate(node=node_of(pod), code=KILLED, cause=Cause.NOT_STARTED, detail=detail)
+
+
+def _no_time_mends(waiting: Mapping[str, Any] | None) -> bool:
+    return (waiting or {}).get("reason") in DEFINITE
+
+
+def _init_words(pod: Object) -> str:
+    failed = failed_init(pod)
+    return (
+        f"init container {failed['name']} ended with exit code {failed['code']}" if failed else ""
+    )
+
+
+def _past_deadline(pod: Object, now: float) -> bool:
+    limit = pod["spec"].get("activeDeadlineSeconds")
+    began = pod.get("status", {}).get("startTime")
+    return bool(limit and began) and now >= epoch(str(began)) + float(limit) - 1
+
+
+def _had_ended(pod: Object) -> bool:
+    """Return whether the job had ended before the deadline that its sidecars did not heed."""
+    limit, began = pod["spec"].get("activeDeadlineSeconds"), pod["status"].get("startTime")
+    finished = _ended(pod)
+    timed = pod["status"].get("reason") == "DeadlineExceeded" and limit and began and finished
+    return bool(timed) and epoch(finished) < epoch(str(began)) + float(limit)
+
+
+def _ended(pod: Object) -> str:
+    return str(
+        ((container(pod).get("state") or {}).get("terminated") or {}).get("finishedAt") or ""
+    )
+
+
+def _moment(event: Object) -> str:
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")

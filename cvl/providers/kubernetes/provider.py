@@ -1,0 +1,289 @@
+"""The `Provider` for Jobs of a cluster: plan, check, create, find again, end."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+
+from cvl.cleanup.leases import Leases
+from cvl.container.contents import Contents, contents_of
+from cvl.core.errors import CvlError, Elsewhere, Rejected, UsageError
+from cvl.core.extras import lacking
+from cvl.core.paths import ledger_file
+from cvl.core.scope import Scope, Tell, silent
+from cvl.core.spec import EMPTY, JobSpec, Plan, Quote, Resource
+from cvl.core.units import elapsed, size, variable
+from cvl.ledger import Ledger, RunState
+from cvl.providers.kubernetes import (
+    api_paths,
+    check,
+    files,
+    first_pods,
+    objects,
+    results,
+    sending,
+    template,
+)
+from cvl.providers.kubernetes import identity as whose
+from cvl.providers.kubernetes.api_errors import Denied
+from cvl.providers.kubernetes.client import EXTRA, Client, Object
+from cvl.providers.kubernetes.job import KubeJob
+from cvl.providers.kubernetes.manifest import Made, Marks, owned_by
+from cvl.providers.kubernetes.manifest import objects as manifest
+from cvl.providers.kubernetes.objects import JOB, KINDS, POD, SECRET, SERVICE
+from cvl.providers.kubernetes.order import NO_LIMIT, Order, ends, job_name, lifetime, runtime
+
+SETTLE = variable("CVL_KUBE_SETTLE", 10)
+"""Seconds after a request in which what it made may not be found yet: it may still be under way."""
+LAYERS = (
+    "Kubernetes itself, at activeDeadlineSeconds, whatever becomes of this machine",
+    "cvl, on every ending, Ctrl-C, `cvl stop` and `cvl reap`, by deleting the Job and its pods",
+    "`cvl reap` from any machine with access, past the deadline in the Job's annotations",
+)
+SENT = (
+    "the example's files are {} packed, more than the {} that Secrets hold: they are sent into the "
+    "pod once it runs, so this waits for that (with -d too)"
+)
+UNNOTED = (
+    "it has no pod yet: until `cvl attach {}` has seen it, nobody keeps it from running a second "
+    "time, should a queue suspend and resume it (before Kubernetes 1.26: should its pod be lost)"
+)
+SHOWN = 12
+"""Fields of a template that are named in one sentence."""
+PRICE = "a cluster has no price list; its nodes cost what they cost"
+
+
+class Kubernetes:
+    """The `Provider`: Jobs in one namespace of one cluster."""
+
+    name = "k8s"
+    many_nodes = True
+    settle = SETTLE
+    unique = frozenset(KINDS)  # an id has the uid in it, which no other cluster has
+    secrets: Mapping[str, str] = EMPTY  # the kubeconfig is found in any process
+
+    def __init__(
+        self,
+        client: Client,
+        order: Order | None = None,
+        namespace: str = "",
+        identity: str = "",
+    ) -> None:
+        """`order` is needed to plan and launch. `identity` is the cluster that is meant, if known.
+
+        Connects to nothing.
+        """
+        self._client, self._order = client, order
+        self._namespace = order.namespace if order else namespace
+        self._contents: Contents | None = None
+        self._files: files.Packed | None = None
+        self._asked: dict[str, Resource] = {}
+        self._identity = identity
+
+    def identity(self) -> str:
+        self._identity = whose.identity_of(self._client)
+        return self._identity
+
+    def confirm(self, identity: str) -> None:
+        whose.confirm(self._client, identity)
+
+    def plan(self, spec: JobSpec) -> Plan:
+        order = self._ordered()
+        count = f"{spec.nodes} x " if spec.nodes > 1 else ""
+        made, warnings = self._objects(spec, shown=True)
+        return Plan(
+            runner=self.name,
+            where=f"{count}{order.image or 'a pod'} in namespace {order.namespace}",
+            request=made,
+            quote=Quote(note=f"{PRICE}; {_limits(order, spec)}", rented=False),
+            layers=LAYERS,
+            warnings=(*self._warnings(spec), *warnings),
+            format="yaml",
+            obstacle=lacking(EXTRA),
+        )
+
+    def handle(self, spec: JobSpec) -> Mapping[str, str]:
+        order = self._ordered()
+        return {
+            "run": spec.run_id,
+            "job": job_name(spec.run_id),
+            "namespace": order.namespace,
+            "nodes": str(spec.nodes),
+            "wrapped": "yes" if spec.source else "",
+            "start_limit": f"{order.start_limit:g}",
+            **self._client.address,
+        }
+
+    def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> KubeJob:
+        order = self._ordered()
+        scope.tell("checking", f"what we may do in {order.namespace}")
+        check.check(self._client, order, spec, scope)
+        scope.checkpoint()
+        made, _ = self._objects(spec, shown=False)
+        resources = [self._acquired(each, spec, leases, scope) for each in made]
+        self._give(resources)
+        self._verify(spec, made[-1])
+        if not first_pods.note(self._client, self.handle(spec), scope) and spec.detach:
+            scope.tell("warning", UNNOTED.format(spec.run_id))
+        if (packed := self._packed(spec)).archive:
+            sending.send(self._client, self.handle(spec), packed.archive, packed.size, scope)
+        return KubeJob(self._client, self.handle(spec), scope.tell, known=True)
+
+    def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> KubeJob:
+        return KubeJob(self._client, handle, tell)
+
+    def owned(self, kind: str = "") -> Iterator[Resource]:
+        """As the seam says; what we have ended and is no more comes once more, not alive."""
+        namespaces = (self._namespace,) if self._namespace else self._readable()
+        for each in [kind] if kind else [*KINDS, POD]:
+            there = list(self._listed(each, namespaces, needed=bool(kind)))
+            ids = {resource.id for resource in there}
+            yield from there
+            missing = [e for e in self._asked.values() if e.kind == each and e.id not in ids]
+            if missing and self._is_here():
+                yield from (replace(ended, alive=not self._gone(ended)) for ended in missing)
+
+    def destroy(self, resource: Resource) -> None:
+        if resource.kind == JOB:
+            place = resource.id.partition("/")[0] or self._namespace
+            results.let_go(self._client, place, resource.run_id)
+        objects.destroy(self._client, resource, self._namespace)
+        if resource.id:
+            self._asked[resource.id] = resource
+
+    def now(self) -> float:
+        """Return UTC epoch seconds by the API server's clock."""
+        self._client.get("/version")
+        return self._client.now()
+
+    def _is_here(self) -> bool:
+        """Return whether this is the cluster that is meant: else its word of an end is none."""
+        try:
+            self.confirm(self._identity)
+        except Elsewhere:
+            return False
+        return True
+
+    def _listed(
+        self, kind: str, namespaces: tuple[str, ...], *, needed: bool
+    ) -> Iterator[Resource]:
+        """Yield what is there of a kind; of what we may not list we have made nothing."""
+        try:
+            yield from objects.found(self._client, kind, namespaces)
+        except Denied:
+            if needed or kind not in {SECRET, SERVICE}:
+                raise
+
+    def _gone(self, resource: Resource) -> bool:
+        """Return whether the very object is no more, whatever a list says, nor what was its own."""
+        _, uid = objects.located(resource, self._namespace)
+        found = objects.there(self._client, resource, self._namespace)
+        if found and found["metadata"]["uid"] == uid:
+            return False
+        lives = resource.kind == JOB and objects.pods_of(self._client, resource, self._namespace)
+        return not lives
+
+    def _readable(self) -> tuple[str, ...]:
+        return objects.readable(self._client, [*self._used(), self._client.namespace])
+
+    def _used(self) -> list[str]:
+        """Return the namespaces that runs are in, as the ledger has them."""
+        runs = [run for run in Ledger(ledger_file()).runs() if run.state is not RunState.ENDED]
+        return [str(run.handle["namespace"]) for run in runs if run.handle.get("namespace")]
+
+    def _ordered(self) -> Order:
+        assert self._order is not None, "this provider was reopened: it can only attach"
+        return self._order
+
+    def _objects(self, spec: JobSpec, *, shown: bool) -> tuple[list[Made], tuple[str, ...]]:
+        """Return what is made, and warnings about what a template says in vain."""
+        order = self._ordered()
+        if not order.image:
+            raise UsageError(
+                f"{spec.example or 'this'} names no image", "give --image, one the cluster can pull"
+            )
+        due = ends(order, spec, self._client.now())
+        marks = Marks(run_id=spec.run_id, owner=Ledger(ledger_file()).id(), deadline=due)
+        *others, job = manifest(order, spec, marks, self._packed(spec).keys, shown=shown)
+        merged = template.under(job, order.template)
+        return [*others, merged.value], merged.warnings
+
+    def _packed(self, spec: JobSpec) -> files.Packed:
+        if self._files is None:
+            chosen = self._chosen(spec)
+            self._files = files.packed(chosen, spec) if chosen else files.Packed(keys={})
+            if self._files.archive:
+                weakref.finalize(self, self._files.archive.close)
+        return self._files
+
+    def _chosen(self, spec: JobSpec) -> Contents | None:
+        if self._contents is None and spec.source is not None:
+            self._contents = contents_of(spec.source)
+        return self._contents
+
+    def _warnings(self, spec: JobSpec) -> tuple[str, ...]:
+        contents = self._chosen(spec)
+        found = list(contents.warnings) if contents else []
+        if spec.needs.gpus and not self._asks_for_gpus():
+            found.append(f"{spec.example} asks for a GPU: give --gpu {spec.needs.gpus}")
+        if (packed := self._packed(spec)).archive:
+            found.append(SENT.format(size(packed.size), size(files.MOST)))
+        if spec.limits.timeout is None:
+            found.append(f"without --timeout the job ends after {elapsed(NO_LIMIT)}")
+        return tuple(found)
+
+    def _asks_for_gpus(self) -> bool:
+        order = self._ordered()
+        return bool(order.gpu or order.gpu_resource in template.limits(order.template))
+
+    def _acquired(self, body: Object, spec: JobSpec, leases: Leases, scope: Scope) -> Resource:
+        scope.checkpoint()
+        kind = body["kind"].lower()
+        due = body["metadata"]["annotations"]["cvl.deadline"]
+        return leases.acquire(
+            Resource(
+                kind=kind,
+                name=str(body["metadata"]["name"]),
+                run_id=spec.run_id,
+                deadline=float(due),
+            ),
+            partial(objects.create, self._client, kind, body, scope),
+        )
+
+    def _give(self, resources: list[Resource]) -> None:
+        """Give everything to the Job, so that it goes with it, whoever deletes that."""
+        job = next(each for each in resources if each.kind == JOB)
+        uid = job.id.rpartition("/")[2]
+        for each in resources:
+            if each.kind in {SECRET, SERVICE}:
+                path, _ = objects.located(each, self._namespace)
+                try:
+                    self._client.patch(path, owned_by(uid, job.name))
+                except Rejected:
+                    continue  # it is in the ledger all the same
+
+    def _verify(self, spec: JobSpec, sent: Object) -> None:
+        """Raise `Rejected` where the cluster has silently dropped what it does not know."""
+        given = self._ordered().template
+        if spec.nodes == 1 and given is None:
+            return
+        job = self._client.get(f"{api_paths.jobs(self._namespace)}/{job_name(spec.run_id)}")
+        if spec.nodes > 1 and job["spec"].get("completionMode") != "Indexed":
+            raise CvlError(
+                "this cluster is too old for many nodes: it knows no Indexed Jobs",
+                "they came with Kubernetes 1.21; leave --nodes out",
+            )
+        if given and (lost := template.dropped(given, sent, job)):
+            raise CvlError(
+                f"this cluster does not know what {given.origin} says: {', '.join(lost[:SHOWN])}",
+                "look for a misspelling, or a field that came with a later Kubernetes",
+            )
+
+
+def _limits(order: Order, spec: JobSpec) -> str:
+    return (
+        f"Kubernetes ends it {elapsed(runtime(spec.limits))} after it has a node, "
+        f"or {elapsed(lifetime(order, spec.limits))} after it was asked for"
+    )

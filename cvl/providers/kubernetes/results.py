@@ -1,0 +1,276 @@
+"""Brings a run's results out of its pods, while they wait for that.
+
+The first node's land at the top, the others' in `node-N/`, as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from functools import reduce
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+from cvl.core.errors import (
+    AuthError,
+    Blocked,
+    BrokenOff,
+    CvlError,
+    FetchError,
+    MissingTool,
+    UsageError,
+    UsedUp,
+)
+from cvl.core.retry import PASSING, steadily
+from cvl.core.scope import Scope
+from cvl.core.spec import FETCH_LIMIT, Cause, ExitStatus
+from cvl.core.staging import incoming, landing_in, not_taken
+from cvl.core.units import elapsed, size
+from cvl.host.download.archive import land_archive
+from cvl.host.download.inert import told
+from cvl.host.download.landing import NOTHING, Landed
+from cvl.host.download.report import report
+from cvl.host.download.results import Changed
+from cvl.host.tarstream import FILE, FOLDER, HARD, LINK, Member
+from cvl.providers.kubernetes import api_paths, pods
+from cvl.providers.kubernetes.api_errors import Denied
+from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.manifest import (
+    COLLECT,
+    CONTAINER,
+    ENTRY,
+    IN,
+    OWN,
+    REPO,
+    RUN_LABEL,
+    WORKSPACE,
+)
+from cvl.providers.kubernetes.pod_exec import Failed, output
+from cvl.providers.kubernetes.watch import Watch
+from cvl.run.nodes import folder
+
+MOST_KIB = 2 << 20
+"""Results that are larger than these 2 GiB are not brought through the API server."""
+BLOCK = 1 << 20
+MAY_PASS = (*PASSING, AuthError)
+"""Also a login that has expired: somebody may log in again, and a credential program does."""
+HELPED = (Denied, Failed, MissingTool, UsageError, UsedUp)
+"""What a person may change while the pod still waits: a right, a program, a limit, a file."""
+AT_ONCE = 8
+AREAS = {f"{OWN}/work/"[1:]: "w", f"{WORKSPACE}/"[1:]: "e", f"{REPO}/"[1:]: "r"}
+KINDS = {FILE: "f", HARD: "f", LINK: "l", FOLDER: "d"}
+
+
+def fetch(
+    client: Client, watch: Watch, into: Path, scope: Scope, status: ExitStatus | None
+) -> None:
+    """Bring what there is. Raises `FetchError`; may be repeated.
+
+    What may pass is tried again until `scope` is over: once the Job is deleted there is no other
+    copy. `status` is how the run ended, None where nobody has looked.
+    """
+    with _judged("`kubectl cp`"):
+        found = steadily(scope, watch.pods, passing=MAY_PASS)
+    there = {node: pod for node, pod in found.items() if pods.started(pod)}
+    alive = {node: pod for node, pod in there.items() if not pods.over(pod)}
+    if not there and (status is None or status.cause is Cause.EXITED):
+        raise _gone(watch.run_id)
+    for node in there.keys() - alive.keys():
+        _missed(watch, node, scope)
+    for node in sorted(watch.lost() - found.keys()):
+        scope.warn(f"the results of node {node} are lost with its pod")
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        asked = [
+            pool.submit(_node, client, watch.namespace, pod, into / folder(node), scope)
+            for node, pod in sorted(alive.items())
+        ]
+    brought = [each.result() for each in asked]
+    report(scope, reduce(Landed.joined, brought, NOTHING), into, lasts=False)
+
+
+def let_go(client: Client, namespace: str, run_id: str) -> None:
+    """Tell a run's pods that nobody waits for their results any more. What fails is no matter."""
+    _mark(client, namespace, run_id, "collected")
+
+
+def claim(client: Client, namespace: str, run_id: str) -> None:
+    """Tell a run's pods, before they are ended, that somebody comes for their results.
+
+    What fails is no matter: then they wait for a shorter time.
+    """
+    with suppress(CvlError):
+        _mark(client, namespace, run_id, "wanted")
+
+
+def _mark(client: Client, namespace: str, run_id: str, mark: str) -> None:
+    """Put a mark of ours into each pod of a run that has its job, or its results, in it."""
+    words = ("/bin/sh", "-c", f": >{OWN}/{mark}")
+
+    def told(pod: Object) -> None:
+        with suppress(CvlError):
+            deque(output(client, _path(namespace, pod), words), maxlen=0)
+
+    label = f"{RUN_LABEL}={run_id}"
+    listed = client.items(api_paths.core("pods", namespace), labelSelector=label)
+    waiting = [each for each in listed if pods.started(each) and not pods.over(each)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        deque(pool.map(told, filter(_ours, waiting)), maxlen=0)
+
+
+def ask_to_end(client: Client, namespace: str, there: Iterable[Object]) -> bool:
+    """Ask the jobs in these pods to end, and nothing beside them; return whether all were asked.
+
+    So sidecars live until the results are collected, and cost no time of their own then.
+    """
+    term = ("/bin/sh", "-c", f'kill -s TERM "$(cat {OWN}/pid)"')
+    try:
+        for pod in there:
+            deque(output(client, _path(namespace, pod), term), maxlen=0)
+    except CvlError:
+        return False
+    return True
+
+
+def _ours(pod: Object) -> bool:
+    """Return whether a pod runs our entry script: another has nothing to wait for."""
+    ours = [each for each in pod["spec"]["containers"] if each["name"] == CONTAINER]
+    return any(f"{IN}/{ENTRY}" in (each.get("command") or ()) for each in ours)
+
+
+def _missed(watch: Watch, node: int, scope: Scope) -> None:
+    """Say that a node's container has ended with its results in it."""
+    fate = watch.fate(node)
+    if not fate or fate.cause is Cause.EXITED:
+        raise _gone(watch.run_id)
+    scope.warn(f"the results of node {node} are lost: its container was ended ({fate.cause})")
+
+
+def _gone(run_id: str) -> FetchError:
+    return FetchError(
+        f"the results of {run_id} are gone: its pod has ended, and keeps nothing",
+        f"a pod waits {elapsed(FETCH_LIMIT)} for whoever follows its run; or let the job write "
+        "to a volume (--volume CLAIM:/PATH) or to S3",
+    )
+
+
+def _path(namespace: str, pod: Object) -> str:
+    return f"{api_paths.core('pods', namespace)}/{pod['metadata']['name']}"
+
+
+def _node(client: Client, namespace: str, pod: Object, into: Path, scope: Scope) -> Landed:
+    path = _path(namespace, pod)
+    with _judged(f"`kubectl cp -n {namespace} {path.rpartition('/')[2]}:{WORKSPACE} DIR`"):
+        return steadily(scope, lambda: _once(client, path, into, scope), passing=MAY_PASS)
+
+
+@contextmanager
+def _judged(by_hand: str) -> Iterator[None]:
+    """Have what keeps results from coming say so: `Blocked` where a person can help."""
+    try:
+        yield
+    except FetchError:
+        raise
+    except CvlError as error:
+        text = f"the results could not be fetched: {error}"
+        if isinstance(error, HELPED):
+            hint = f"{by_hand} copies them by hand"
+            raise Blocked(text, f"{error.hint}; {hint}" if error.hint else hint) from error
+        raise FetchError(text, error.hint) from error
+
+
+def _once(client: Client, pod: str, into: Path, scope: Scope) -> Landed:
+    with incoming(into) as folder, landing_in(into):
+        archive = folder / "results.tar"
+        with archive.open("wb") as out:
+            failure = _collected(client, pod, out, scope)
+        try:
+            landed = _landed(archive, into)
+        except BrokenOff as error:
+            raise BrokenOff(f"{error}: {failure}") if failure else error from error
+    if failure:
+        raise failure
+    if refused := landed.refused_here:
+        raise not_taken(into, refused)
+    if landed.inert:
+        scope.warn(told(landed.inert))
+    return landed
+
+
+def _landed(archive: Path, into: Path) -> Landed:
+    if not archive.stat().st_size:
+        return NOTHING
+    place = WORKSPACE.encode()
+    return land_archive(lambda: _blocks(archive), _changed, _there, place, into)
+
+
+def _collected(client: Client, pod: str, out: IO[bytes], scope: Scope) -> Failed | None:
+    """Write what the pod has packed; return how that failed, if what came lacks something.
+
+    What can be read of it all the same is worth having: one file there may be closed to us.
+    """
+    command = ("/bin/sh", f"{IN}/{COLLECT}", str(MOST_KIB))
+    try:
+        with closing(output(client, pod, command)) as packed:
+            for block in _after_size(packed, scope):
+                out.write(block)
+                scope.heard()
+                scope.checkpoint()
+    except Failed as error:
+        return error
+    return None
+
+
+def _after_size(blocks: Iterator[bytes], scope: Scope) -> Iterator[bytes]:
+    """Yield what follows the first line, which tells the size. Raises `FetchError` for too much."""
+    head = b""
+    for block in blocks:
+        head += block
+        if b"\n" in head or len(head) > BLOCK:
+            break
+    line, _, rest = head.partition(b"\n")
+    kib = int(line) if line.strip().isdigit() else 0
+    if kib > MOST_KIB:
+        raise Blocked(
+            f"the results are {kib / (1 << 20):.1f} GiB, more than the {MOST_KIB >> 20} GiB that "
+            "come through the API server",
+            "`kubectl cp` copies them by hand; or let the job write them to a volume "
+            "(--volume CLAIM:/PATH) or to S3",
+        )
+    scope.tell("fetching", size(kib << 10))
+    left = MOST_KIB << 11  # a tar of many small files takes more than they do
+    for block in chain([rest], blocks):
+        left -= len(block)
+        if left < 0:
+            raise FetchError("the pod sends more than it has announced")
+        yield block
+
+
+def _there(source: bytes) -> bytes:
+    """Return where in the archive lies what `arrange` takes for a part of a run's folder."""
+    for ours, theirs in ((b"work/", f"{OWN}/work/"), (b"ws/", f"{REPO}/")):
+        if source.startswith(ours):
+            return theirs.lstrip("/").encode() + source[len(ours) :]
+    return source
+
+
+def _changed(member: Member) -> Changed | None:
+    name = member.name.removeprefix(b"./").rstrip(b"/")
+    for head, area in AREAS.items():
+        if name.startswith(head.encode()):
+            return Changed(
+                kind=KINDS.get(member.kind, "o"),
+                size=member.size,
+                area=area,
+                path=name[len(head) :],
+                link=member.link,
+            )
+    return None
+
+
+def _blocks(archive: Path) -> Iterator[bytes]:
+    with archive.open("rb") as file:
+        while block := file.read(BLOCK):
+            yield block

@@ -1,0 +1,181 @@
+"""What a user's pod template may add to our pods: `--pod-template FILE`, a Pod or a PodTemplate.
+
+https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-template-v1/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from cvl.core import request_template
+from cvl.core.errors import UsageError
+from cvl.core.request_template import Merged, Rules, Template, Where
+from cvl.providers.kubernetes import template_shapes
+from cvl.providers.kubernetes.client import Object
+from cvl.providers.kubernetes.manifest import CONTAINER, Made
+
+KINDS = frozenset({"", "Pod", "PodTemplate"})
+HINT = "it holds a pod's `metadata` (labels, annotations) and `spec`, as a Pod or PodTemplate does"
+JOBS = (
+    "backoffLimit",
+    "backoffLimitPerIndex",
+    "completionMode",
+    "completions",
+    "managedBy",
+    "manualSelector",
+    "maxFailedIndexes",
+    "parallelism",
+    "podFailurePolicy",
+    "podReplacementPolicy",
+    "selector",
+    "successPolicy",
+    "suspend",
+    "template",
+    "ttlSecondsAfterFinished",
+)
+"""Fields of a Job's `spec`."""
+
+_FOUND = "what cvl makes is found again, and ended, by it"
+_ONCE = "a job runs once"
+_OUR_JOB = "it belongs to the Job, which is cvl's"
+_DEADLINE = "--timeout sets it: it is the deadline that the cluster itself keeps"
+_STOP = "--grace sets how a job is stopped"
+_NODES = "the nodes of a run find each other by it"
+_OWN = ("spec", "containers", f"[{CONTAINER}]")
+
+KEPT: Mapping[Where, str] = {
+    **dict.fromkeys(
+        [
+            ("metadata", "name"),
+            ("metadata", "generateName"),
+            ("metadata", "labels", "cvl.*"),
+            ("metadata", "labels", "app.kubernetes.io/managed-by"),
+            ("metadata", "labels", "batch.kubernetes.io/*"),
+            ("metadata", "labels", "controller-uid"),
+            ("metadata", "labels", "job-name"),
+            ("metadata", "annotations", "cvl.*"),
+            ("metadata", "annotations", "batch.kubernetes.io/*"),
+        ],
+        _FOUND,
+    ),
+    ("metadata", "namespace"): "--namespace says where",
+    ("metadata", "ownerReferences"): "the Job owns the pods: they go when it goes",
+    ("metadata", "finalizers"): "with one, a pod might never go",
+    ("spec", "restartPolicy"): _ONCE,
+    (*_OWN, "restartPolicy"): _ONCE,
+    (*_OWN, "restartPolicyRules"): _ONCE,
+    ("spec", "activeDeadlineSeconds"): _DEADLINE,
+    ("activeDeadlineSeconds",): _DEADLINE,
+    ("spec", "terminationGracePeriodSeconds"): _STOP,
+    (*_OWN, "lifecycle"): _STOP,
+    (*_OWN, "env", "[CVL_*]"): "cvl sets these itself",
+    ("spec", "hostname"): _NODES,
+    ("spec", "subdomain"): _NODES,
+    **{("spec", name): _OUR_JOB for name in JOBS},
+    **{(name,): _OUR_JOB for name in JOBS},
+}
+RULES = Rules(
+    kept=MappingProxyType(KEPT),
+    keys=MappingProxyType(
+        {
+            "containers": "name",
+            "initContainers": "name",
+            "env": "name",
+            "imagePullSecrets": "name",
+            "tolerations": "",
+            "volumeMounts": "mountPath",
+            "volumes": "name",
+        }
+    ),
+    whole=frozenset({"env", "volumeMounts", "volumes"}),
+)
+
+
+def read(path: Path) -> Template:
+    """Return the `metadata` and `spec` of a pod. Raises `UsageError`, with the file's path."""
+    found = request_template.read(path)
+    kind = str(found.data.get("kind", ""))
+    if kind not in KINDS:
+        raise UsageError(f"{path}: kind {kind} is no pod: give what is below spec.template", HINT)
+    heads = {"kind", "apiVersion"}
+    data = {key: each for key, each in found.data.items() if key not in heads and each != {}}
+    if kind == "PodTemplate":
+        _only(path, data, (), {"metadata", "template"})
+        data = dict(_mapping(path, data, "template"))
+    _only(path, data, (), {"metadata", "spec"})
+    _only(path, _mapping(path, data, "metadata"), ("metadata",), {"labels", "annotations"})
+    for words in template_shapes.wrong(data):
+        raise UsageError(f"{path}: {words}")
+    for each in _containers(_mapping(path, data, "spec")):
+        _runnable(path, each)
+    return replace(found, data=data)
+
+
+def service_account(found: Template | None) -> str:
+    """Return what the pod runs as, "" where the template does not say; one name of it is old."""
+    spec = found.data.get("spec", {}) if found else {}
+    return str(spec.get("serviceAccountName") or spec.get("serviceAccount") or "")
+
+
+def of_container(found: Template | None, field: str) -> str:
+    """Return one field of our own container, "" where the template does not say."""
+    return str(_own(found).get(field, ""))
+
+
+def limits(found: Template | None) -> Mapping[str, Any]:
+    """Return the resources that the template gives our container."""
+    resources = _own(found).get("resources", {})
+    limits = resources.get("limits", {}) if isinstance(resources, Mapping) else {}
+    return limits if isinstance(limits, Mapping) else {}
+
+
+def under(job: Made, found: Template | None) -> Merged:
+    """Return a Job of ours with the template below it. Raises `UsageError`."""
+    pod = request_template.merged(job["spec"]["template"], found, RULES)
+    return replace(pod, value={**job, "spec": {**job["spec"], "template": pod.value}})
+
+
+def dropped(found: Template, sent: Object, seen: Object) -> list[str]:
+    """Return the fields of the template that were in the Job as sent, and are not in it there."""
+    asked, kept = (each["spec"]["template"] for each in (sent, seen))
+    return list(request_template.dropped(found.data, asked, kept, RULES))
+
+
+def _only(path: Path, data: Mapping[str, Any], where: Where, known: set[str]) -> None:
+    for key in data:
+        if key not in known and (*where, key) not in KEPT:  # those are told with their reason
+            raise UsageError(
+                f"{path}: {request_template.shown((*where, key))} is no field of a pod", HINT
+            )
+
+
+def _runnable(path: Path, container: object) -> None:
+    known = container if isinstance(container, Mapping) else {}
+    if known.get("name") != CONTAINER and "image" not in known:
+        raise UsageError(
+            f"{path}: the container {known.get('name', '')!r} has no image",
+            f"cvl's own is called {CONTAINER!r}: a template adds to it by that name",
+        )
+
+
+def _own(found: Template | None) -> Mapping[str, Any]:
+    for each in _containers(found.data.get("spec", {})) if found else ():
+        if isinstance(each, Mapping) and each.get("name") == CONTAINER:
+            return each
+    return {}
+
+
+def _containers(spec: Mapping[str, Any]) -> list[Any]:
+    found = spec.get("containers", [])
+    return found if isinstance(found, list) else []
+
+
+def _mapping(path: Path, data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = data.get(name, {})
+    if not isinstance(found, Mapping):
+        raise UsageError(f"{path}: {name} must be key: value pairs", HINT)
+    return found

@@ -1,0 +1,266 @@
+"""Looks at a run's Job and pods, says what they wait for, and remembers how they ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from cvl.core.frozen import dataclass
+from cvl.core.scope import Tell
+from cvl.core.spec import Cause
+from cvl.core.units import elapsed
+from cvl.providers.kubernetes import api_paths, disruption, pods
+from cvl.providers.kubernetes.api_errors import Missing
+from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.exit_line import Ending
+from cvl.providers.kubernetes.first_pods import NONE, Firsts, listed
+from cvl.providers.kubernetes.lost_pods import UNKNOWN, UNSEEN, Losses
+from cvl.providers.kubernetes.manifest import CAUSE
+from cvl.providers.kubernetes.pods import Fate
+
+ASK_EVENTS = 2.0
+"""Seconds between two questions for events, while something waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What is known of a run after a look.
+
+    `known`: its Job was there at some time. `gone`: it surely is no more, nor are its pods.
+    `ran`: a container of it was started. `late`: one was to have been by now. `words` say why
+    none will be.
+    """
+
+    nodes: int
+    job: Object | None
+    pods: Mapping[int, Object]
+    fates: Mapping[int, Fate]
+    known: bool
+    gone: bool = False
+    ran: bool = False
+    cause: Cause | None = None
+    late: bool = False
+    words: str = ""
+
+    @property
+    def ending(self) -> bool:
+        """Whether the Job is gone or going."""
+        return self.job is None or deleted(self.job)
+
+    @property
+    def failed(self) -> Fate | None:
+        """The node that failed first, None while none has."""
+        bad = [each for each in self.fates.values() if each.code or each.cause is not Cause.EXITED]
+        return min(bad, key=lambda each: each.rank) if bad else None
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing of it runs any more, nor will."""
+        if self.gone or len(self.fates) >= self.nodes:
+            return True
+        over = self.job is not None and finished(self.job) is not None
+        return over and not self.pods.keys() - self.fates.keys()
+
+
+class Watch:
+    """One run, looked at again and again. May be used by several threads."""
+
+    def __init__(self, client: Client, handle: Mapping[str, str], tell: Tell) -> None:
+        self.namespace, self.run_id = handle["namespace"], handle["run"]
+        self._client, self._job, self._tell = client, handle["job"], tell
+        self._nodes = int(handle.get("nodes") or 1)
+        self._start_limit = float(handle.get("start_limit") or 0)
+        self._firsts = Firsts(client, handle)
+        self._losses = Losses(client, handle["namespace"])
+        self._fates: dict[int, Fate] = {}
+        self._silent: set[int] = set()
+        self._known = self._late = self._ran = False
+        self._cause: Cause | None = None
+        self._words = self._told = ""
+        self._unseen = 0
+        self._asked = 0.0
+
+    def look(self, endings: Mapping[int, Ending]) -> Look:
+        """Look once. Raises `CvlError` as the client does."""
+        job = self._found()
+        listed = self._listed(job)
+        there, twice = self._firsts.own(listed), self._firsts.others(listed)
+        self._unseen = 0 if job is not None or listed else self._unseen + 1
+        self._ran = self._ran or any(map(pods.started, there.values()))
+        if job is not None:
+            self._remember(job)
+        for node, pod in there.items():
+            if self._losses.see(node, pod):
+                self._settle(node, pods.started_twice(node), twice)
+            self._settle(node, pods.fate(pod, endings.get(node), self._client.now()), twice)
+        for node in self._firsts.known.keys() - there.keys():
+            self._settle(node, self._vanished(node, job, endings.get(node), twice), twice)
+        if job is not None:
+            self._explain(job, there)
+        return Look(
+            nodes=self._nodes,
+            job=job,
+            pods=there,
+            fates=dict(self._fates),
+            known=self._known,
+            gone=self._unseen >= UNSEEN,
+            ran=self._ran,
+            cause=self._cause,
+            late=self._late,
+            words=self._words,
+        )
+
+    def pods(self) -> Mapping[int, Object]:
+        """Return the pods of the run's own that are there now, by node, but on silent nodes."""
+        found = self._firsts.own(self._listed(None))
+        return {node: pod for node, pod in found.items() if node not in self._silent}
+
+    def fate(self, node: int) -> Fate | None:
+        """Return how a node ended, as far as was seen."""
+        return self._fates.get(node)
+
+    def lost(self) -> frozenset[int]:
+        """Return the nodes that were lost, as far as was seen."""
+        return frozenset(n for n, fate in self._fates.items() if fate.cause is Cause.LOST)
+
+    def _settle(self, node: int, fate: Fate | None, twice: Container[int]) -> None:
+        """Remember how a node ended; what only says that its pod was deleted is looked into."""
+        old = self._fates.get(node)
+        if fate is None or (old and old.cause is not Cause.STOPPED):
+            return
+        if fate.cause is Cause.STOPPED:
+            fate = self._why_stopped(node, fate, again=node in twice)
+        elif fate.cause is Cause.NOT_STARTED:
+            fate = self._losses.explained(node, fate)
+        if fate:
+            self._fates[node] = fate
+
+    def _why_stopped(self, node: int, fate: Fate, *, again: bool) -> Fate | None:
+        """Return the fate of a node whose pod was deleted; None while that may become clearer.
+
+        Who deletes a Job deletes it before its pods: where it lives on nobody wanted its end.
+        """
+        job = self._found() or self._found()  # a first miss is not believed
+        if self._cause:
+            return fate
+        if job is None or deleted(job):
+            return replace(fate, detail="its Job was deleted")
+        over = finished(job) or {}
+        over = over if over.get("type") == "Failed" else {}
+        if over.get("reason") == "DeadlineExceeded":
+            return replace(fate, cause=Cause.TIMEOUT, detail=pods.said(over, ""))
+        words = self._losses.words(node, self._firsts.known.get(node, NONE), job)
+        if not (words or over or again or self._losses.doubt_is_over(node)):
+            return None
+        lost = self._losses.lost(node, words or pods.said(over, ""), again=again)
+        return replace(lost, time=fate.time)
+
+    def _vanished(
+        self, node: int, job: Object | None, ending: Ending | None, twice: Container[int]
+    ) -> Fate | None:
+        """Return the fate of a node whose pod is not there, None where that is not sure."""
+        if ending and ending.why == "":
+            return Fate(node=node, code=ending.code, time=ending.time)
+        if job is None or deleted(job) or not (self._losses.missed(node) or node in twice):
+            return None
+        done = (finished(job) or {}).get("type") == "Complete"
+        if done and not self._losses.was_ending(node):
+            return Fate(node=node, code=0)
+        return Fate(node=node, code=pods.KILLED, cause=Cause.STOPPED)
+
+    def _found(self) -> Object | None:
+        try:
+            return self._client.get(f"{api_paths.jobs(self.namespace)}/{self._job}")
+        except Missing:
+            return None
+
+    def _listed(self, job: Object | None) -> list[Object]:
+        """Return all pods of the run that are there; learn which are its own."""
+        found = listed(self._client, self.namespace, self.run_id)
+        self._firsts.learn(job, found)
+        return found
+
+    def _remember(self, job: Object) -> None:
+        self._known = True
+        noted = (job["metadata"].get("annotations") or {}).get(CAUSE)
+        if noted and noted in {each.value for each in Cause}:
+            self._cause = Cause(noted)
+
+    def _explain(self, job: Object, there: Mapping[int, Object]) -> None:
+        """Say what is waited for, when that is news, and whether it takes too long."""
+        waiting = [pod for node, pod in there.items() if node not in self._fates]
+        waiting = [pod for pod in waiting if not pods.started(pod)]
+        if len(there.keys() | self._fates.keys()) < self._nodes or waiting:
+            self._wait(job, waiting)
+        for pod in there.values():
+            if pods.not_ready(pod):
+                self._news(self._node_words(pod))
+
+    def _wait(self, job: Object, waiting: list[Object]) -> None:
+        words = pods.said(finished(job) or {}, "")
+        if words:
+            self._words = words
+            return
+        if time.monotonic() - self._asked > ASK_EVENTS or not waiting:
+            self._asked = time.monotonic()
+            self._news(self._reason(job, waiting))
+        began = job["metadata"].get("creationTimestamp")
+        waited = self._client.now() - pods.epoch(str(began)) if began else 0.0
+        if 0 < self._start_limit < waited and not self._fates:
+            self._late = True
+            self._words = f"it did not start within {elapsed(self._start_limit)}: {self._told}"
+
+    def _reason(self, job: Object, waiting: list[Object]) -> str:
+        if waiting:
+            pod = waiting[0]
+            return pods.waits_for(pod, self._events(pod))
+        if job["spec"].get("suspend"):
+            return "the Job is suspended: whatever queues it lets it start"
+        return pods.latest(self._events(job)) or "the Job has no pod yet"
+
+    def _events(self, what: Object) -> Iterable[Object]:
+        return self._losses.events(str(what["metadata"]["uid"]))
+
+    def _node_words(self, pod: Object) -> str:
+        """Return what is known of the node of a pod that is not ready."""
+        name, leaving = str(pod["spec"].get("nodeName") or ""), deleted(pod)
+        node = self._losses.node(name)
+        if node is UNKNOWN:
+            told = disruption.told(pod, self._events(pod))
+            words = f"node {name} is not ready" + (f" ({told})" if told else "")
+            sure = bool(told) and leaving
+        else:
+            words = disruption.of_node(name, node)
+            sure = node is None or leaving
+            if not words.startswith(f"node {name} is not ready") and node is not None:
+                return ""
+        if sure:
+            self._lose(pod, words)
+        return words if node is None else f"{words}; the job may still run there"
+
+    def _lose(self, pod: Object, words: str) -> None:
+        """Take a pod for lost whose node will not tell how it ended."""
+        node = pods.node_of(pod)
+        self._silent.add(node)
+        lost = Fate(node=node, code=pods.KILLED, cause=Cause.LOST, detail=words)
+        self._fates.setdefault(node, lost)
+
+    def _news(self, words: str) -> None:
+        if words and words != self._told:
+            self._told = words
+            self._tell("waiting", words)
+
+
+def deleted(what: Object) -> bool:
+    """Return whether somebody has asked for the end of an object."""
+    return bool(what["metadata"].get("deletionTimestamp"))
+
+
+def finished(job: Object) -> Mapping[str, Any] | None:
+    """Return the condition by which a Job is over, None while it is not."""
+    for each in job.get("status", {}).get("conditions") or ():
+        if each["type"] in {"Complete", "Failed"} and each["status"] == "True":
+            return dict(each)
+    return None

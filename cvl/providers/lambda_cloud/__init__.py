@@ -1,0 +1,1 @@
+"""Lambda: a rented machine for each run."""

@@ -1,0 +1,1 @@
+"""SageMaker: a training job for each run."""

@@ -1,0 +1,193 @@
+"""What goes into a training job beside its image: one S3 folder, removed after the job.
+
+The service itself brings it into every container, as the input channel `cvl`. So arguments have
+no length limit, and secrets are in no description of the job. Secrets lie in an object of their
+own, which is deleted with all its versions as soon as the job has it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
+
+from cvl.core import replies
+from cvl.core.errors import Unreachable, UsageError
+from cvl.core.octets import octets
+from cvl.core.spec import RUN_ID, JobSpec, Resource
+from cvl.providers.aws.api_errors import Denied, Missing
+from cvl.providers.aws.session import Account
+from cvl.providers.sagemaker.s3_location import Place
+
+KIND = "s3-input"
+FOLDER = "cvl-input"
+SCRIPT, SECRETS, ENTRY, CODE, WORK = "job.sh", "secrets.sh", "entry.sh", "code.tar", "work"
+PREFIX = "cvl-"
+MOST = 1000
+"""Keys that one DeleteObjects takes."""
+
+
+def place_of(output: Place, job: str) -> Place:
+    """Return where the input of a job lies: beside the outputs, where the role may read."""
+    return output / FOLDER / job
+
+
+def script(spec: JobSpec) -> bytes:
+    """Return `job.sh`: the preset's variables, then the argument list. Raises `UsageError`.
+
+    It says whether there are secrets: without them the job must not run.
+    """
+    words = b" ".join(map(quoted, spec.argv))
+    needed = b"_cvl_secrets=1\n" if spec.secrets else b""
+    return exports(spec.env) + needed + b"set -- " + words + b"\n"
+
+
+def exports(env: Mapping[str, str]) -> bytes:
+    """Return lines that export variables, byte for byte. Raises `UsageError`, without a value."""
+    lines = []
+    for name, value in env.items():
+        if not (name.isidentifier() and name.isascii()):
+            raise UsageError(f"{name!r} is no name of a variable", "use letters, digits and _")
+        lines.append(b"export " + name.encode() + b"=" + quoted(value) + b"\n")
+    return b"".join(lines)
+
+
+def quoted(word: str) -> bytes:
+    """Return a word for a POSIX shell, byte for byte. Raises `UsageError` for a NUL."""
+    data = octets(word)
+    if b"\0" in data:
+        raise UsageError("an argument holds a NUL byte", "no program can be given one")
+    return b"'" + data.replace(b"'", b"'\\''") + b"'"
+
+
+def upload(
+    account: Account,
+    place: Place,
+    spec: JobSpec,
+    marks: Mapping[str, str],
+    code: Mapping[str, IO[bytes]],
+) -> str:
+    """Put everything there, the script last; return the place's URI.
+
+    `marks` are the tags that every object bears; `code` what an image of others lacks, by name.
+    """
+    for path, file in spec.inputs.items():
+        with file.open("rb") as body:
+            _put(account, place, f"{WORK}/{path}", body, marks)
+    for name, content in code.items():
+        _put(account, place, name, content, marks)
+    if spec.secrets:
+        _put(account, place, SECRETS, io.BytesIO(exports(spec.secrets)), marks)
+    _put(account, place, SCRIPT, io.BytesIO(script(spec)), marks)
+    return str(place)
+
+
+def found(account: Account, output: Place) -> Iterator[Resource]:
+    """Yield every run's input that is still there."""
+    seen: dict[str, str] = {}
+    start = f"{output.prefix}/{FOLDER}/" if output.prefix else f"{FOLDER}/"
+    try:
+        for each in (output / FOLDER).objects(account):
+            job = str(each["Key"]).removeprefix(start).partition("/")[0]
+            if job.startswith(PREFIX):
+                seen.setdefault(job, str(each["Key"]))
+    except Missing:
+        return
+    for job, key in seen.items():
+        if resource := _resource(account, output, job, key):
+            yield resource
+
+
+def remove(account: Account, place: Place) -> None:
+    """Delete everything there with all its versions; nothing there is success.
+
+    Raises `Denied` where old versions had to stay: what is current is gone then all the same.
+    """
+    _erase(account, place.bucket, f"{place.prefix}/")
+
+
+def remove_secrets(account: Account, place: Place) -> None:
+    """Delete the secrets alone, as `remove` does: the job has read them."""
+    _erase(account, place.bucket, (place / SECRETS).prefix)
+
+
+def _erase(account: Account, bucket: str, start: str) -> None:
+    """Delete all versions of what begins with `start`; without that permission, what is current.
+
+    What is current goes last: whoever is killed on the way leaves something that is found again.
+    """
+    try:
+        every = sorted(_versions(account, bucket, start), key=lambda each: bool(each["IsLatest"]))
+        _delete(account, bucket, [_exactly(each) for each in every])
+    except Missing:
+        return
+    except Denied as error:
+        current = Place(bucket=bucket).objects(account, start)
+        gone = _delete(account, bucket, [{"Key": each["Key"]} for each in current])
+        if any(each.get("DeleteMarker") for each in gone):
+            raise Denied(
+                f"old versions of s3://{bucket}/{start} stay, forwarded variables among them: "
+                "these credentials may not delete versions",
+                "allow s3:ListBucketVersions and s3:DeleteObjectVersion there, and delete them",
+            ) from error
+
+
+def _versions(account: Account, bucket: str, start: str) -> Iterator[Mapping[str, Any]]:
+    more: dict[str, str] = {}
+    while True:
+        page = account.call("s3", "list_object_versions", Bucket=bucket, Prefix=start, **more)
+        yield from page.get("Versions", ())
+        yield from page.get("DeleteMarkers", ())
+        if not page.get("IsTruncated"):
+            return
+        more = {"KeyMarker": page["NextKeyMarker"]}
+        if version := page.get("NextVersionIdMarker"):
+            more["VersionIdMarker"] = version
+
+
+def _exactly(version: Mapping[str, Any]) -> dict[str, str]:
+    """Return how DeleteObjects names a version; where none are kept, that needs no permission."""
+    if version["VersionId"] == "null" and version["IsLatest"]:
+        return {"Key": version["Key"]}
+    return {"Key": version["Key"], "VersionId": version["VersionId"]}
+
+
+def _delete(
+    account: Account, bucket: str, objects: Sequence[Mapping[str, str]]
+) -> list[Mapping[str, Any]]:
+    """Delete objects; return what S3 says of each. Raises `Denied` where it may not be."""
+    gone: list[Mapping[str, Any]] = []
+    for start in range(0, len(objects), MOST):
+        some = {"Objects": objects[start : start + MOST]}
+        reply = account.call("s3", "delete_objects", Bucket=bucket, Delete=some)
+        for each in reply.get("Errors", ()):
+            kind = Denied if each.get("Code") == "AccessDenied" else Unreachable
+            raise kind(f"s3: {each.get('Code')}: {each.get('Message', '')}")
+        gone += reply.get("Deleted", ())
+    return gone
+
+
+def _put(
+    account: Account, place: Place, name: str, body: IO[bytes], marks: Mapping[str, str]
+) -> None:
+    key = (place / name).prefix
+    account.call("s3", "put_object", Bucket=place.bucket, Key=key, Body=body, Metadata=marks)
+
+
+def _resource(account: Account, output: Place, job: str, key: str) -> Resource | None:
+    try:
+        head = account.call("s3", "head_object", Bucket=output.bucket, Key=key)
+    except Missing:
+        return None
+    marks = head.get("Metadata", {})
+    run_id, deadline = marks.get("cvl-run", ""), marks.get("cvl-deadline", "")
+    if not RUN_ID.match(run_id) or job != PREFIX + run_id:
+        return None
+    return Resource(
+        kind=KIND,
+        name=job,
+        id=str(place_of(output, job)),
+        run_id=run_id,
+        owner=marks.get("cvl-owner", ""),
+        deadline=replies.deadline(deadline),
+    )

@@ -1,0 +1,298 @@
+"""One training job: its output, its end, its exit code. Whatever fails on the way, it lives on."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from decimal import Decimal
+from pathlib import Path
+
+from cvl.cleanup.leases import cost
+from cvl.core.errors import AuthError, CvlError, LostContact, Rejected, Unreachable, UsageError
+from cvl.core.identity import noted
+from cvl.core.scope import Scope, Tell, silent
+from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
+from cvl.core.units import priced, variable
+from cvl.providers.aws import identity
+from cvl.providers.aws.api_errors import Denied, Missing
+from cvl.providers.aws.session import Account, Reply
+from cvl.providers.sagemaker import inputs
+from cvl.providers.sagemaker.logs import Ending, LogReader
+from cvl.providers.sagemaker.s3_location import Place
+from cvl.run.nodes import first_failed
+
+OVER = frozenset({"Completed", "Failed", "Stopped", "Deleted"})
+"""The states after which nothing is billed; one that is not here is going on."""
+TIMED_OUT = frozenset({"MaxRuntimeExceeded", "MaxWaitTimeExceeded"})
+BEFORE = frozenset({"Starting", "Pending", "LaunchingMLInstances", "PreparingTrainingStack"})
+OWN_CODE = re.compile(r"cvl: exit code (\d+) on node")
+EXIT_CODE = re.compile(r"exit code:? (\d+)")
+CAUSE_TAG = "cvl-cause"
+
+SETTLE = variable("SAGEMAKER_SETTLE", 60)
+"""Seconds after a request in which what it made may not be found yet."""
+LOOK = variable("SAGEMAKER_LOOK", 1)
+"""Seconds between two looks at a job's output; five times that when nothing happens."""
+SLOWEST = 5
+DRAIN = variable("SAGEMAKER_DRAIN", 20)
+"""Seconds without news after the end after which the output is taken for complete, where a
+stream lacks its last line: CloudWatch delivers late."""
+PATIENCE = 1800.0
+"""Seconds without any answer after which we stop asking; the job lives on."""
+
+
+class TrainingJob:
+    """The `Execution` of one run on SageMaker. `tell` hears what is waited for."""
+
+    def __init__(
+        self,
+        account: Account,
+        handle: Mapping[str, str],
+        tell: Tell = silent,
+        billed: Callable[[str, Decimal], None] = lambda _run_id, _cost: None,
+        *,
+        known: bool = False,
+    ) -> None:
+        """`billed` hears, once, what the job has cost. `known`: AWS has just answered us."""
+        self._account, self._handle = account, handle
+        self._tell, self._billed = tell, billed
+        self._job, self.run_id = handle["job"], handle["run"]
+        self._nodes = int(handle.get("nodes") or 1)
+        self._closed = threading.Event()
+        self._endings: tuple[Ending, ...] = ()
+        self._end: Reply | None = None
+        self._status: ExitStatus | None = None
+        self._phase = ""
+        self._secrets_there = bool(handle.get("secrets"))
+        self._missed: float | None = None
+        self._met = known
+
+    @property
+    def handle(self) -> Mapping[str, str]:
+        return self._handle
+
+    def chunks(self, after: str = "") -> Iterator[LogChunk]:
+        reader = LogReader(self._account, self._job, self.run_id, after)
+        since = news = time.monotonic()
+        pause = LOOK
+        while not self._closed.is_set():
+            try:
+                over = self._over()  # asked first: all that was written by then is read below
+                for chunk in reader.look():
+                    news, pause = time.monotonic(), LOOK
+                    yield chunk
+                self._endings = reader.endings
+                self._forget_secrets(reader)
+                since = time.monotonic()
+                if over and (reader.complete(self._nodes) or self._drained(news)):
+                    return
+            except Missing:
+                return  # there is no such job: `poll` says so
+            except Denied as error:
+                self._tell("waiting", f"the output cannot be read: {error}")
+                if self._end is not None:
+                    return
+            except (Unreachable, AuthError, UsageError, Rejected) as error:
+                self._give_up(error)
+                self._wait_on(error, since)
+                news = time.monotonic()
+            self._closed.wait(pause)
+            pause = min(pause * 1.3, LOOK * SLOWEST)
+
+    def poll(self) -> ExitStatus | None:
+        if self._status is None:
+            try:
+                if self._over():
+                    assert self._end is not None
+                    self._status = self._verdict(self._end)
+                    self._reckon(self._end)  # here, after all output
+            except (AuthError, UsageError) as error:
+                self._give_up(error)
+                raise Unreachable(f"{error}; {error.hint}") from error
+            except Missing:
+                detail = "AWS knows no such training job"
+                self._status = ended(Cause.LOST, run_id=self.run_id, detail=detail)
+        return self._status
+
+    def stop(self, grace: float, cause: Cause) -> None:
+        """As the seam says, but SageMaker's own 120 s stand for `grace`."""
+        del grace
+        try:
+            found = self._described()
+            if found["TrainingJobStatus"] in OVER:
+                return
+            self._note_cause(str(found["TrainingJobArn"]), cause)
+            stop(self._account, self._job)
+        except Missing:
+            return
+        except (AuthError, UsageError) as error:
+            self._give_up(error)
+            raise Unreachable(f"{error}; {error.hint}") from error
+
+    def fetch(self, into: Path, scope: Scope) -> None:
+        from cvl.providers.sagemaker.outputs import fetch
+
+        with suppress(Unreachable, AuthError):  # then whoever is asked for them says so
+            identity.confirm(self._account, noted(self._handle))
+        output = Place.parse(self._handle["output"])
+        fetch(self._account, output / self._job / "output", into, scope)
+
+    def discard(self) -> None:
+        """The outputs stay where the user wanted them; the input goes with its lease."""
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _give_up(self, error: CvlError) -> None:
+        """Raise what is wrong with our own login or configuration, unless it was good before.
+
+        Whoever follows a job for days may have to log in again: that is waited for. A command that
+        begins with it has nothing to wait for.
+        """
+        if not self._met and not isinstance(error, Unreachable | Rejected):
+            raise error
+
+    def _over(self) -> bool:
+        """Return whether the job has ended; what AWS said then stays."""
+        if self._end is None:
+            found = self._described()
+            if found["TrainingJobStatus"] in OVER:
+                self._end = found
+            else:
+                self._show(found)
+        return self._end is not None
+
+    def _described(self) -> Reply:
+        """Ask for the job. One that is not there is missed for a while before it is `Missing`.
+
+        Raises `Elsewhere` where it may be in another account.
+        """
+        try:
+            found = self._account.call(
+                "sagemaker", "describe_training_job", TrainingJobName=self._job
+            )
+        except Missing as error:
+            identity.confirm(self._account, noted(self._handle))
+            now = time.monotonic()
+            self._missed = now if self._missed is None else self._missed
+            if now - self._missed < SETTLE:
+                raise Unreachable(f"{self._job} is not to be seen yet: {error}") from error
+            raise
+        self._missed, self._met = None, True
+        return found
+
+    def _show(self, found: Reply) -> None:
+        state = str(found.get("SecondaryStatus", ""))
+        if state != self._phase:
+            self._phase = state
+            changes = found.get("SecondaryStatusTransitions") or [{}]
+            text = str(changes[-1].get("StatusMessage") or "").strip()
+            phase = "waiting" if state in BEFORE else "running"
+            self._tell(phase, f"{state}: {text}" if text else state)
+
+    def _forget_secrets(self, reader: LogReader) -> None:
+        """Delete the secrets once the job has them: the input is there before it trains.
+
+        One of many nodes has them for certain when it has written something.
+        """
+        begun = self._phase == "Training" and self._nodes == 1
+        if self._secrets_there and (begun or reader.heard(self._nodes)):
+            self._secrets_there = False
+            place = inputs.place_of(Place.parse(self._handle["output"]), self._job)
+            with suppress(CvlError):  # they go with the rest, in the end
+                inputs.remove_secrets(self._account, place)
+
+    def _drained(self, news: float) -> bool:
+        """Return whether nothing more will come of a job that has ended."""
+        assert self._end is not None
+        changes = self._end.get("SecondaryStatusTransitions", ())
+        began = any(change.get("Status") == "Training" for change in changes)
+        return time.monotonic() - news > (DRAIN if began else LOOK)
+
+    def _wait_on(self, error: CvlError, since: float) -> None:
+        hint = f" ({error.hint})" if error.hint else ""
+        self._tell("waiting", f"{error}{hint}; the job goes on, asking again")
+        if time.monotonic() - since > PATIENCE:
+            raise LostContact(
+                f"lost contact with AWS: {error}",
+                f"the job lives on; `cvl attach {self.run_id}` follows it again",
+            ) from error
+        self._closed.wait(error.wait)
+
+    def _verdict(self, found: Reply) -> ExitStatus:
+        state, reason = found["TrainingJobStatus"], str(found.get("FailureReason") or "")
+        if state == "Completed":
+            return self._exited(0)
+        if found.get("SecondaryStatus") in TIMED_OUT:
+            return ended(Cause.TIMEOUT, run_id=self.run_id, detail=str(found["SecondaryStatus"]))
+        if state == "Stopped":
+            return ended(self._noted_cause(found), run_id=self.run_id)
+        first = first_failed(self._endings)
+        code = first.code if first else code_in(reason)
+        if code:
+            return self._exited(code)
+        cause = Cause.NOT_STARTED if found.get("TrainingStartTime") is None else Cause.LOST
+        return ended(cause, run_id=self.run_id, detail=f"SageMaker training job failed: {reason}")
+
+    def _exited(self, code: int) -> ExitStatus:
+        return ExitStatus(code, cause=Cause.EXITED, run_id=self.run_id)
+
+    def _note_cause(self, arn: str, cause: Cause) -> None:
+        """Let every other process know why; without that permission it is just `stopped`."""
+        with suppress(Rejected):
+            tag = {"Key": CAUSE_TAG, "Value": cause.value}
+            self._account.call("sagemaker", "add_tags", ResourceArn=arn, Tags=[tag])
+
+    def _noted_cause(self, found: Reply) -> Cause:
+        try:
+            return Cause(tags_of(self._account, str(found["TrainingJobArn"]))[CAUSE_TAG])
+        except (Rejected, KeyError, ValueError):
+            return Cause.STOPPED
+
+    def _reckon(self, found: Reply) -> None:
+        """Tell what was billed: AWS's seconds, on each instance."""
+        seconds, price = found.get("BillableTimeInSeconds"), self._handle.get("price")
+        if seconds is None:
+            return
+        total = int(seconds) * self._nodes
+        words = f"{total} s billed"
+        if price:
+            spent = cost(Decimal(price), int(seconds))
+            self._billed(self.run_id, spent)
+            unit = self._handle.get("currency", "USD")
+            rate = priced(Decimal(price), unit)
+            words = f"{priced(spent, unit)}: {words} at {rate} an hour"
+        self._tell("cost", words)
+
+
+def stop(account: Account, job: str) -> None:
+    """Ask for a job's end. One that has ended, or is not there, is success."""
+    try:
+        account.call("sagemaker", "stop_training_job", TrainingJobName=job)
+    except Missing:
+        return
+    except Rejected:
+        found = account.call("sagemaker", "describe_training_job", TrainingJobName=job)
+        if found["TrainingJobStatus"] not in OVER | {"Stopping"}:
+            raise
+
+
+def tags_of(account: Account, arn: str) -> dict[str, str]:
+    """Return the tags of a job. Raises also `KeyError`: of one that shows none nothing is known."""
+    found: dict[str, str] = {}
+    more: dict[str, str] = {}
+    while True:
+        page = account.call("sagemaker", "list_tags", ResourceArn=arn, **more)
+        found |= {str(tag["Key"]): str(tag["Value"]) for tag in dict(page)["Tags"]}
+        if not page.get("NextToken"):
+            return found
+        more = {"NextToken": page["NextToken"]}
+
+
+def code_in(reason: str) -> int:
+    """Return the exit code that a FailureReason tells, 0 if it tells none."""
+    found = OWN_CODE.search(reason) or EXIT_CODE.search(reason)
+    return int(found[1]) if found else 0

@@ -1,0 +1,122 @@
+"""Training jobs, as things that must not outlive their run: made once, found by name and tag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from cvl.core import replies
+from cvl.core.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
+from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.spec import Resource
+from cvl.providers.aws.api_errors import Denied, Missing, Taken
+from cvl.providers.aws.session import Account
+from cvl.providers.sagemaker.inputs import FOLDER, PREFIX, remove
+from cvl.providers.sagemaker.job import OVER, tags_of
+from cvl.providers.sagemaker.s3_location import Place
+
+KIND = "training-job"
+OLDEST = timedelta(days=31)
+"""A job is never older: 28 days of running and some of waiting."""
+MOST_PAGES = 1000
+PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between the attempts to create a job whose reply was lost."""
+CREATE_LIMIT = 60.0
+
+
+def create(account: Account, body: Mapping[str, Any], scope: Scope) -> str:
+    """Create a job, once, however often that takes; return its ARN. Its name is its token.
+
+    After a lost reply a refusal proves nothing: the first request may have been the reason. That
+    we may not do it proves nothing either. Raises `Unreachable` or `Ambiguity` when nobody can
+    say.
+    """
+    doubt: CvlError | None = None
+    waiting = scope.shielded(CREATE_LIMIT)
+    for pause in PAUSES:
+        try:
+            made = account.once("sagemaker", "create_training_job", **body)
+            return str(made["TrainingJobArn"])
+        except Taken:
+            return _arn(account, str(body["TrainingJobName"]))
+        except Unreachable as error:
+            doubt = error
+        except (Denied, AuthError) as error:
+            raise doubt or Ambiguity(str(error), error.hint) from error
+        except Rejected as error:
+            raise doubt or error from error
+        scope.tell("waiting", f"{doubt}; asking again")
+        try:
+            waiting.sleep(max(pause, doubt.wait))
+        except DeadlineExceeded:
+            break
+    assert doubt is not None
+    raise doubt
+
+
+def found(account: Account) -> Iterator[Resource]:
+    """Yield our jobs of the last weeks, the ended ones as not alive."""
+    more: dict[str, str] = {}
+    for _ in range(MOST_PAGES):
+        page = account.call(
+            "sagemaker",
+            "list_training_jobs",
+            NameContains=PREFIX,
+            CreationTimeAfter=datetime.fromtimestamp(account.now(), UTC) - OLDEST,
+            SortBy="CreationTime",
+            SortOrder="Descending",
+            MaxResults=100,
+            **more,
+        )
+        listed = page.get("TrainingJobSummaries")
+        if not isinstance(listed, list):  # an empty object would pass for an empty list
+            raise Unreachable("SageMaker's list of jobs makes no sense")
+        yield from replies.read(KIND, listed, partial(_ours, account))
+        if not page.get("NextToken"):  # a page may be empty and not the last
+            return
+        more = {"NextToken": page["NextToken"]}
+    raise Unreachable("SageMaker's list of jobs has no end")
+
+
+def drop_input(account: Account, name: str) -> None:
+    """Remove what a job was given, by what its description says; only where that is ours."""
+    told = account.call("sagemaker", "describe_training_job", TrainingJobName=name)
+    for channel in told.get("InputDataConfig", ()):
+        uri = str(channel["DataSource"].get("S3DataSource", {}).get("S3Uri", "")).rstrip("/")
+        if uri.endswith(f"/{FOLDER}/{name}"):
+            remove(account, Place.parse(uri))
+
+
+def _arn(account: Account, name: str) -> str:
+    found = account.call("sagemaker", "describe_training_job", TrainingJobName=name)
+    return str(found["TrainingJobArn"])
+
+
+def _ours(account: Account, each: replies.Entry) -> Resource | None:
+    """Return a job that bears a name of ours and, while it goes on, our tag.
+
+    What keeps its tags from us is only known by its name: enough to see it gone.
+    """
+    name, arn = replies.text(each.get("TrainingJobName")), replies.text(each.get("TrainingJobArn"))
+    run_id = replies.run_id(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else ""
+    if not run_id:
+        return None if name else replies.unreadable(KIND, arn)
+    state = replies.text(each.get("TrainingJobStatus"))
+    job = Resource(kind=KIND, name=name, id=arn, run_id=run_id, note=state)
+    return replace(job, alive=False) if state in OVER else _tagged(account, job)
+
+
+def _tagged(account: Account, job: Resource) -> Resource | None:
+    try:
+        tags = tags_of(account, job.id)
+    except Missing:
+        return None
+    except (Rejected, KeyError, TypeError):
+        return replace(job, proven=False)
+    if tags.get("cvl-run") != job.run_id:
+        return None
+    due = replies.deadline(tags.get("cvl-deadline"))
+    return replace(job, owner=tags.get("cvl-owner", ""), deadline=due)

@@ -1,0 +1,174 @@
+"""A training job's output, from CloudWatch Logs: every stream of every node, each event once.
+
+CloudWatch keeps lines: one appears when it is complete. Our entry script writes a last line that
+tells the exit code (`ENDING`); it is not shown, and proves that a stream is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cvl.core.errors import Rejected
+from cvl.core.frozen import dataclass
+from cvl.core.octets import utf8
+from cvl.core.spec import LogChunk
+from cvl.providers.aws.api_errors import Missing
+from cvl.providers.aws.session import Account
+
+MOST = ((1 << 18) - 26, (1 << 20) - 26)
+"""Bytes that one event takes: 256 KB and, since 2025, 1 MB, where it is counted as 26 more."""
+LONGEST = 4
+"""Bytes of one character in UTF-8: none is cut in two."""
+GROUP = "/aws/sagemaker/TrainingJobs"
+NODE = re.compile(r"/algo-(\d+)-(\d+)")
+ENDING = re.compile(r"\[cvl\] (?P<run>[a-z0-9-]+): exit code (?P<code>\d+)\s*\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a node's job ended, by its own last line; `time` is CloudWatch's, in ms."""
+
+    node: int
+    code: int
+    time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """How far a stream was read: CloudWatch's token (good for 24 hours), and how many events."""
+
+    token: str = ""
+    count: int = 0
+
+
+class LogReader:
+    """Reads on from a cursor."""
+
+    def __init__(self, account: Account, job: str, run_id: str, cursor: str) -> None:
+        """`cursor` is "" or one that an earlier chunk carried."""
+        self._endings: dict[str, Ending] = {}
+        self._account, self._job, self._run_id = account, job, run_id
+        self._marks = {name: Mark(token=t, count=n) for name, (t, n) in _read(cursor).items()}
+        self._streams: list[str] = []
+
+    def look(self) -> Iterator[LogChunk]:
+        """Yield all that is there now and was not read. Raises `Unreachable` and the like."""
+        self._streams = self._listed()
+        for stream in self._streams:
+            yield from self._stream(stream)
+
+    @property
+    def endings(self) -> tuple[Ending, ...]:
+        """How the nodes ended, as far as this reader has seen it: each in its last attempt."""
+        latest = {node_of(stream): stream for stream in self._streams}
+        return tuple(self._endings[each] for each in latest.values() if each in self._endings)
+
+    def heard(self, nodes: int) -> bool:
+        """Return whether every node has written something."""
+        return len({node_of(stream) for stream in self._streams}) >= nodes
+
+    def complete(self, nodes: int) -> bool:
+        """Return whether every node's latest stream was read to its last line."""
+        seen = {node_of(stream) for stream in self._streams}
+        return len(self.endings) >= max(nodes, len(seen))
+
+    def _listed(self) -> list[str]:
+        """Return the job's streams, those of a node in the order in which they began."""
+        found: list[str] = []
+        more: dict[str, str] = {}
+        while True:
+            try:
+                page = self._account.call(
+                    "logs",
+                    "describe_log_streams",
+                    logGroupName=GROUP,
+                    logStreamNamePrefix=f"{self._job}/",
+                    **more,
+                )
+            except Missing:
+                return found  # nothing was ever logged in this region
+            found += [str(each["logStreamName"]) for each in page["logStreams"]]
+            if not page.get("nextToken"):
+                return sorted(found, key=_order)
+            more = {"nextToken": page["nextToken"]}
+
+    def _stream(self, stream: str) -> Iterator[LogChunk]:
+        skip = 0
+        mark = self._marks.get(stream, Mark())
+        while True:
+            try:
+                page = self._page(stream, mark.token)
+            except Missing:
+                return
+            except Rejected:
+                if not mark.token:
+                    raise
+                skip, mark = mark.count, Mark()  # the token is too old: count instead
+                continue
+            events = page["events"]
+            fresh = events[skip:]
+            skip -= len(events) - len(fresh)
+            count = mark.count + len(events)
+            end = page["nextForwardToken"] == mark.token
+            mark = Mark(token=page["nextForwardToken"], count=count)
+            if count:  # a token of a stream that was still empty may be good for nothing
+                self._marks[stream] = mark
+            if data := self._data(stream, fresh):
+                yield LogChunk(data=data, cursor=self._cursor(), node=node_of(stream))
+            if end:
+                return
+
+    def _page(self, stream: str, token: str) -> Any:
+        more = {"nextToken": token} if token else {}
+        return self._account.call(
+            "logs",
+            "get_log_events",
+            logGroupName=GROUP,
+            logStreamName=stream,
+            startFromHead=True,
+            **more,
+        )
+
+    def _data(self, stream: str, events: Sequence[dict[str, Any]]) -> bytes:
+        parts = []
+        for event in events:
+            message = str(event["message"])
+            found = ENDING.search(message)
+            if found and found["run"] == self._run_id:
+                self._endings[stream] = Ending(
+                    node=node_of(stream), code=int(found["code"]), time=int(event["timestamp"])
+                )
+                parts.append(message[: found.start()])  # a last line that was not ended
+            else:
+                parts.append(message if message.endswith("\n") or cut(message) else message + "\n")
+        return utf8("".join(parts))
+
+    def _cursor(self) -> str:
+        rows = {name: [mark.token, mark.count] for name, mark in self._marks.items()}
+        return json.dumps(rows, separators=(",", ":"))
+
+
+def cut(message: str) -> bool:
+    """Return whether a line goes on in the next event, for all that one takes is in this."""
+    size = len(utf8(message))
+    return any(most - LONGEST < size <= most for most in MOST)
+
+
+def node_of(stream: str) -> int:
+    """Return which node wrote a stream, from 0: `<job>/algo-<n>-<epoch>`."""
+    found = NODE.search(stream)
+    return int(found[1]) - 1 if found else 0
+
+
+def _order(stream: str) -> tuple[int, str]:
+    found = NODE.search(stream)
+    return (int(found[2]) if found else 0, stream)
+
+
+def _read(cursor: str) -> dict[str, tuple[str, int]]:
+    if not cursor.startswith("{"):
+        return {}
+    return {name: (str(token), int(count)) for name, (token, count) in json.loads(cursor).items()}

@@ -1,0 +1,247 @@
+"""The `Provider` for training jobs: plan, check, build, create, find again, end."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from functools import partial
+from typing import IO
+
+from cvl.cleanup.leases import HOUR, Leases, cost
+from cvl.container.contents import Contents, contents_of, write_tar
+from cvl.core.errors import CvlError, explained
+from cvl.core.extras import lacking
+from cvl.core.paths import ledger_file
+from cvl.core.request_template import Merged
+from cvl.core.scope import Scope, Tell, silent
+from cvl.core.spec import EMPTY, JobSpec, Plan, Quote, Resource
+from cvl.core.units import priced
+from cvl.ledger import Ledger
+from cvl.providers.aws import identity as whose
+from cvl.providers.aws.api_errors import EXTRA
+from cvl.providers.aws.session import Account
+from cvl.providers.sagemaker import check, image, inputs, jobs, price, registry, template
+from cvl.providers.sagemaker.docker import Docker
+from cvl.providers.sagemaker.job import SETTLE, TrainingJob, stop
+from cvl.providers.sagemaker.jobs import KIND
+from cvl.providers.sagemaker.order import (
+    STOP,
+    Order,
+    Runtime,
+    deadline,
+    job_name,
+    max_wait,
+    request,
+    runtime,
+)
+from cvl.providers.sagemaker.s3_location import Place
+
+LAYERS = (
+    "SageMaker itself, at MaxRuntimeInSeconds, whatever becomes of this machine",
+    "cvl, on Ctrl-C, `cvl stop` and `cvl reap`, by StopTrainingJob",
+    "`cvl reap` from any machine with the credentials, past the deadline in the job's tags",
+)
+
+
+class SageMaker:
+    """The `Provider`: training jobs of one account and region."""
+
+    name = "sagemaker"
+    many_nodes = True
+    settle = SETTLE
+    secrets: Mapping[str, str] = EMPTY  # boto3 finds the credentials, in any process
+
+    def __init__(
+        self, account: Account, order: Order | None = None, *, output: Place | None = None
+    ) -> None:
+        """`order` is needed to plan and launch; `output` to find what jobs were given."""
+        self._account, self._order = account, order
+        self._output = order.output if order else output
+        self._price: Decimal | None = None
+        self._no_price = ""
+        self._contents: Contents | None = None
+
+    def identity(self) -> str:
+        """As the seam says; the role's account, for others' credentials start nothing there."""
+        return whose.identity_of(self._account, self._ordered().account)
+
+    def confirm(self, identity: str) -> None:
+        whose.confirm(self._account, identity)
+
+    def plan(self, spec: JobSpec) -> Plan:
+        order = self._ordered()
+        order.check_arch()
+        self._ask_price(order, spec.nodes)
+        run = runtime(spec.limits, self._price, self._currency())
+        contents = self._chosen(spec)
+        planned = order.image or f"{self._planned_uri(order)}:{self._tag(contents, spec)}"
+        count = f"{spec.nodes} x " if spec.nodes > 1 else ""
+        asked = self._request(spec, run, planned)
+        return Plan(
+            runner=self.name,
+            where=f"{count}{order.instance_type} in {self._account.region}",
+            request=asked.value,
+            quote=self._quote(order, run),
+            layers=LAYERS,
+            warnings=(*(contents.warnings if contents else ()), *asked.warnings),
+            obstacle=lacking(EXTRA),
+        )
+
+    def handle(self, spec: JobSpec) -> Mapping[str, str]:
+        return {
+            "run": spec.run_id,
+            "job": job_name(spec.run_id),
+            "output": str(self._ordered().output),
+            "nodes": str(spec.nodes),
+            "price": "" if self._price is None else str(self._price),
+            "currency": self._currency(),
+            # a spot job starts again, and then reads them again
+            "secrets": "there" if spec.secrets and not self._ordered().spot else "",
+            **self._account.address,
+        }
+
+    def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> TrainingJob:
+        order = self._ordered()
+        contents = self._chosen(spec)
+        if contents and not order.image:
+            image.check(contents, spec.image or "", spec.example)
+        check.check(self._account, order, scope)
+        scope.checkpoint()
+        found = order.image or self._image(spec, scope)
+        run = runtime(spec.limits, self._price, self._currency())
+        body = self._request(spec, run, found).value
+        self._give_input(spec, run, leases)
+        scope.checkpoint()
+        scope.tell("waiting", f"{job_name(spec.run_id)}: asking for {order.instance_type}")
+        leases.acquire(
+            Resource(
+                kind=KIND,
+                name=job_name(spec.run_id),
+                run_id=spec.run_id,
+                deadline=deadline(order, run, self.now()),
+            ),
+            partial(jobs.create, self._account, body, scope),
+        )
+        return TrainingJob(self._account, self.handle(spec), scope.tell, _note_cost, known=True)
+
+    def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> TrainingJob:
+        return TrainingJob(self._account, handle, tell, _note_cost)
+
+    def owned(self, kind: str = "") -> Iterator[Resource]:
+        if kind in {"", KIND}:
+            yield from jobs.found(self._account)
+        if kind in {"", inputs.KIND} and self._output:
+            yield from inputs.found(self._account, self._output)
+
+    def destroy(self, resource: Resource) -> None:
+        if resource.kind == KIND:
+            stop(self._account, resource.name)
+            if self._output is None:  # nobody here knows of its input, which it needs no more
+                jobs.drop_input(self._account, resource.name)
+        else:
+            inputs.remove(self._account, Place.parse(resource.id))
+
+    def now(self) -> float:
+        """Return UTC epoch seconds by AWS's clock."""
+        return self._account.now()
+
+    def _ordered(self) -> Order:
+        assert self._order is not None, "this provider was reopened: it can only attach"
+        return self._order
+
+    def _currency(self) -> str:
+        return price.currency(self._account.region)
+
+    def _ask_price(self, order: Order, nodes: int) -> None:
+        try:
+            self._price = price.hourly(self._account, order.instance_type) * nodes
+        except CvlError as error:
+            self._no_price = f"no price: {explained(error)}"
+
+    def _quote(self, order: Order, run: Runtime) -> Quote:
+        hours = (Decimal(run.seconds + STOP) / HOUR).quantize(Decimal("0.01"))
+        note = f"SageMaker ends it after {run.seconds} s of training ({run.why}) and 120 s to stop"
+        if order.spot:
+            note = f"spot: up to this; waits and runs {max_wait(order, run)} s at most; {note}"
+        if self._price is None:
+            return Quote(max_hours=hours, note=f"{self._no_price}; {note}")
+        unit = self._currency()
+        return Quote(
+            price_per_hour=self._price,
+            max_hours=hours,
+            max_cost=cost(self._price, run.seconds + STOP),
+            currency=unit,
+            note=f"up to {priced(self._price, unit)} an hour; {note}" if order.spot else note,
+        )
+
+    def _request(self, spec: JobSpec, run: Runtime, found: str) -> Merged:
+        order = self._ordered()
+        ours = request(
+            order,
+            spec,
+            run,
+            image=found,
+            owner=Ledger(ledger_file()).id(),
+            deadline=deadline(order, run, self.now()),
+        )
+        return template.under(ours, order.template, self._account)
+
+    def _chosen(self, spec: JobSpec) -> Contents | None:
+        if self._contents is None and spec.source is not None:
+            self._contents = contents_of(spec.source)
+        return self._contents
+
+    def _planned_uri(self, order: Order) -> str:
+        return registry.uri(order.account, self._account.region, order.partition)
+
+    def _tag(self, contents: Contents | None, spec: JobSpec) -> str:
+        assert contents is not None, "without an example there is nothing to build"
+        return image.tag_of(contents, spec.image or "", *self._ordered().build_args)
+
+    def _image(self, spec: JobSpec, scope: Scope) -> str:
+        """Return the image's URI once the registry has it."""
+        order, contents = self._ordered(), self._chosen(spec)
+        assert contents is not None
+        tag = self._tag(contents, spec)
+        place = registry.found(self._account)
+        if place and place.has(tag) and not (spec.build and spec.build.when == "always"):
+            return f"{place.uri}:{tag}"
+        docker = Docker().checked()
+        check.quota(self._account, order, spec.nodes, scope)
+        place = place or registry.made(self._account)
+        base = spec.image or ""
+        login = partial(registry.renewed, self._account, place)
+        image.provide(docker, contents, place, tag, base, order.build_args, login, scope)
+        return f"{place.uri}:{tag}"
+
+    def _give_input(self, spec: JobSpec, run: Runtime, leases: Leases) -> None:
+        order = self._ordered()
+        name = job_name(spec.run_id)
+        place = inputs.place_of(order.output, name)
+        marks = {
+            "cvl-run": spec.run_id,
+            "cvl-owner": Ledger(ledger_file()).id(),
+            "cvl-deadline": str(int(deadline(order, run, self.now()))),
+        }
+        with tempfile.TemporaryFile() as code:
+            more = self._code(spec, code) if order.image else {}
+            leases.acquire(
+                Resource(kind=inputs.KIND, name=name, run_id=spec.run_id),
+                partial(inputs.upload, self._account, place, spec, marks, more),
+            )
+
+    def _code(self, spec: JobSpec, code: IO[bytes]) -> Mapping[str, IO[bytes]]:
+        """Return what an image that we did not build lacks: our script and the example."""
+        more: dict[str, IO[bytes]] = {inputs.ENTRY: io.BytesIO(image.ENTRY_FILE.read_bytes())}
+        if (contents := self._chosen(spec)) and spec.source:
+            write_tar(code, contents.tree, contents.placed(), {})
+            code.seek(0)
+            more[inputs.CODE] = code
+        return more
+
+
+def _note_cost(run_id: str, spent: Decimal) -> None:
+    """Note what AWS billed: the ledger's own reckoning knows no waiting and no spot."""
+    Ledger(ledger_file()).note(run_id, cost=spent)
