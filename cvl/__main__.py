@@ -17,8 +17,8 @@ def main() -> int:
     os.umask(os.umask(0o077) & 0o077)  # a mask that takes our own rights helps nobody
     try:
         from cvl.cli import main as cli
+        from cvl.cli.terminal import never_fail_on_encoding
         from cvl.core.secrets import own_process
-        from cvl.terminal import never_fail_on_encoding
 
         own_process()
         never_fail_on_encoding()

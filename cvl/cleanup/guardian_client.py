@@ -3,7 +3,7 @@
 It is started before the first create call, in a session of its own (and a systemd scope of its
 own where the user has a manager: logout and the OOM killer take whole groups), with none of our
 stdio. A pipe ties it to us: what we say there, or the pipe's end, tells it what to do.
-The other end is `cvl.watch`.
+The other end is `cvl.operations.guardian_main`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def started(
 ) -> Popen[bytes] | None:
     """Return a guardian that is on duty, or None."""
     process = Popen(
-        [*scope, sys.executable, "-P", "-m", "cvl.watch", run_id],
+        [*scope, sys.executable, "-P", "-m", "cvl.operations.guardian_main", run_id],
         stdin=PIPE,
         stdout=PIPE,
         stderr=log,

@@ -164,7 +164,7 @@ def _shown(error: Exception) -> int:
     """Say where an error came from, for whoever mends it."""
     from traceback import format_exception
 
-    from cvl.terminal import say
+    from cvl.cli.terminal import say
 
     for line in "".join(format_exception(error)).rstrip("\n").split("\n"):
         say(line)
@@ -188,7 +188,7 @@ def _usage(error: click.ClickException) -> int:
 
 
 def _said(message: str, hint: str, code: int) -> int:
-    from cvl.terminal import complain
+    from cvl.cli.terminal import complain
 
     complain(message, hint)
     return code

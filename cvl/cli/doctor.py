@@ -11,12 +11,12 @@ from pathlib import Path
 
 import click
 
-from cvl import holes
+from cvl.cli.terminal import show, show_json
 from cvl.core.errors import CvlError
 from cvl.core.extras import lacking
 from cvl.core.interfaces import Transport
 from cvl.core.scope import Scope, Tell, silent
-from cvl.terminal import show, show_json
+from cvl.operations import vulnerabilities
 
 SEARCH = """
 say() { printf '%s\\t%s\\n' "$1" "$2"; }
@@ -120,7 +120,10 @@ def here() -> Iterator[Finding]:
     ):
         path = shutil.which(name)
         yield Finding(name, bool(path), path or f"needed by {runners}", f"apt install {package}")
-    for program, words in ((holes.RSYNC, ("rsync", "--version")), (holes.SSH, ("ssh", "-V"))):
+    for program, words in (
+        (vulnerabilities.RSYNC, ("rsync", "--version")),
+        (vulnerabilities.SSH, ("ssh", "-V")),
+    ):
         yield from known_holes(program, f"{program} version", said_by(words))
     keys = sorted(Path("~/.ssh").expanduser().glob("id_*.pub"))
     agent = bool(os.environ.get("SSH_AUTH_SOCK"))
@@ -197,7 +200,7 @@ def lambda_key() -> Finding:
 
 def there(host: str) -> Iterator[Finding]:
     """Look at a host through the connection that the runners use."""
-    from cvl.console import Console
+    from cvl.cli.console import Console
     from cvl.transports.ssh.openssh import OpenSSH
 
     console = Console()
@@ -223,8 +226,8 @@ def there(host: str) -> Iterator[Finding]:
         facts["rsync"] or "absent: results come by tar, slower and without resuming",
         "apt install rsync",
     )
-    yield from known_holes(holes.RSYNC, "rsync version there", facts["rsync-version"])
-    yield from known_holes(holes.SSHD, "ssh version there", facts["sshd-version"])
+    yield from known_holes(vulnerabilities.RSYNC, "rsync version there", facts["rsync-version"])
+    yield from known_holes(vulnerabilities.SSHD, "ssh version there", facts["sshd-version"])
     yield Finding(
         "bash there",
         bool(facts["bash"]) or None,
@@ -283,8 +286,8 @@ def facts_of(said: bytes, where: str) -> dict[str, str]:
 
 def known_holes(program: str, what: str, said: str) -> Iterator[Finding]:
     """Judge a version; yield nothing where nothing is known to be wrong with it."""
-    number = holes.version(said)
-    if names := holes.holes(program, number):
+    number = vulnerabilities.version(said)
+    if names := vulnerabilities.holes(program, number):
         remedy = "see that your distribution has mended these in its package, or upgrade"
         yield Finding(what, None, f"{number}: {names}", remedy)
 

@@ -11,7 +11,7 @@ import click
 from cvl.catalog import Lookup, described, find, find_root, listed, load
 from cvl.cli.options import FilePath
 from cvl.cli.settings import configured_root, settings
-from cvl.terminal import complain, say, show, show_json, show_table, show_text
+from cvl.cli.terminal import complain, say, show, show_json, show_table, show_text
 
 ROOT = click.option("--root", type=FilePath(), help="The folder that holds examples/.")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from cvl.cli.terminal import say
 from cvl.core.paths import ledger_file, no_file
-from cvl.terminal import say
 
 QUERY = "SELECT 1 FROM leases WHERE state <> 'released' LIMIT 1"
 PATIENCE = 0.2
@@ -33,7 +33,7 @@ def open_leases() -> str:
         return ""
     from cvl.core.errors import LedgerError
     from cvl.ledger import Ledger
-    from cvl.reap import price
+    from cvl.operations.reap import price
 
     with suppress(LedgerError):
         orphans = [each for each in Ledger(path, patience=PATIENCE).orphans() if each.leases]

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import click
 
+from cvl.cli.terminal import show_json, show_table
 from cvl.core.interfaces import Offer
 from cvl.rental.offers import hourly
-from cvl.terminal import show_json, show_table
 
 
 @click.command()

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cvl.cli.choice import HOST_FLAGS, PLAIN_FLAGS
+from cvl.cli.config import Config
 from cvl.cli.options import parameters
-from cvl.config import Config
 from cvl.providers import load
 
 PLACES = ("host", "context", "kubeconfig", "namespace", "region", "profile", "output_path")

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from cvl.cli.console import Console
 from cvl.cli.notice import notify
-from cvl.console import Console
+from cvl.cli.terminal import agree as agree_to
+from cvl.cli.terminal import say, show, show_exact, show_json, show_text
 from cvl.core.errors import explained
 from cvl.core.printable import one_line
 from cvl.core.spec import Plan
 from cvl.core.units import priced
-from cvl.terminal import agree as agree_to
-from cvl.terminal import say, show, show_exact, show_json, show_text
 
 
 class Planned(Exception):

@@ -8,15 +8,15 @@ from math import inf
 
 import click
 
+from cvl.cli.terminal import complain, show_json, show_table
 from cvl.core.errors import Elsewhere, said
 from cvl.core.paths import ledger_file
 from cvl.core.process import Life, life, parse
 from cvl.core.spec import Cause
 from cvl.core.units import elapsed, sign
 from cvl.ledger import Ledger, Run, RunState, ps_json
-from cvl.news import latest, undriven
 from cvl.operations.foreign_runs import put_here, visitors
-from cvl.terminal import complain, show_json, show_table
+from cvl.operations.refresh import latest, undriven
 
 SHOWN = 20
 """Runs that are shown without -a, beside those that are going on."""

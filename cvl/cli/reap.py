@@ -9,10 +9,10 @@ from threading import Thread
 
 import click
 
-from cvl import reap as reaping
+from cvl.cli.config import Config
+from cvl.cli.console import Console
 from cvl.cli.survey import LOOK_LIMIT, Survey
-from cvl.config import Config
-from cvl.console import Console
+from cvl.cli.terminal import agree, show, show_json, show_text
 from cvl.core.bounded import bounded
 from cvl.core.errors import (
     AuthError,
@@ -33,10 +33,10 @@ from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.core.secrets import whole
 from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run, RunState
-from cvl.places import places
+from cvl.operations import reap as reaping
+from cvl.operations.reap import Finding
+from cvl.operations.reap_targets import places
 from cvl.providers import reopen
-from cvl.reap import Finding
-from cvl.terminal import agree, show, show_json, show_text
 
 END_LIMIT = 3600.0
 """Seconds that all the ending may take: its fetching and releasing have limits of their own."""
@@ -68,7 +68,7 @@ def reap(
     """
     console, ledger = Console(), Ledger(ledger_file())
     if install:
-        from cvl.cli.reap_install import install as install_timer
+        from cvl.operations.reap_timer import install as install_timer
 
         show_text(install_timer(whole()))
         return 0

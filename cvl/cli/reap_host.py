@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from cvl.console import Console
+from cvl.cli.console import Console
+from cvl.cli.terminal import show
 from cvl.core.errors import AuthError, HostKeyError, Unreachable, explained
 from cvl.core.scope import Scope
 from cvl.ledger import Ledger, Run
 from cvl.providers import reopen
-from cvl.terminal import show
 
 NO_HOST = (Unreachable, HostKeyError, AuthError)
 """What says of a whole host that it cannot be asked."""

@@ -9,10 +9,10 @@ import click
 
 from cvl.catalog import Example, Lookup, build_of, find, find_preset, image_of, needs_of, resolve
 from cvl.cli.settings import configured_root, settings
+from cvl.cli.terminal import show_exact
 from cvl.core.errors import CvlError
 from cvl.core.octets import dumped, loaded
 from cvl.host.resolve_there import Answered
-from cvl.terminal import show_exact
 
 
 @click.command(hidden=True)

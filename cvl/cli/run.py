@@ -7,19 +7,19 @@ from typing import Any
 
 import click
 
-from cvl import config
+from cvl.cli import config
 from cvl.cli.choice import HOST_FLAGS, RunCommand, flag_of
+from cvl.cli.console import Console
 from cvl.cli.options import DecimalType, Duration, FilePath, Grace, entry, parameters
 from cvl.cli.place import destination
 from cvl.cli.plan import Planned, agreement, show_plan
 from cvl.cli.settings import configured_root, read_as, settings
+from cvl.cli.terminal import say_json, show
 from cvl.cli.variables import environment
-from cvl.console import Console
 from cvl.core.errors import UsageError
 from cvl.core.units import duration, minutes, money
 from cvl.providers import Runner, load
 from cvl.providers.common import Common
-from cvl.terminal import say_json, show
 
 
 @click.command(

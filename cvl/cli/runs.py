@@ -12,10 +12,12 @@ from signal import SIGTERM
 
 import click
 
+from cvl.cli.console import Console
 from cvl.cli.let_in import see_let_in
 from cvl.cli.options import FilePath, Grace
+from cvl.cli.screen import SCREEN
 from cvl.cli.standing import told
-from cvl.console import Console
+from cvl.cli.terminal import complain
 from cvl.core.bounded import bounded
 from cvl.core.errors import (
     AuthError,
@@ -38,13 +40,11 @@ from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.core.spec import FETCH_LIMIT, GRACE, Cause, ExitStatus
 from cvl.core.units import elapsed
 from cvl.ledger import Ledger, Run, RunState
-from cvl.news import undriven
 from cvl.operations.foreign_runs import find, foreign
+from cvl.operations.refresh import undriven
 from cvl.providers import BUILT_IN, reopen
 from cvl.run import lifecycle
 from cvl.run.log import RunLog, run_folder
-from cvl.screen import SCREEN
-from cvl.terminal import complain
 
 CHUNK = 1 << 18
 CALL_OFF_LIMIT = 300.0
@@ -177,8 +177,8 @@ def stop_named(run_id: str, grace: float, console: Console) -> int:
 
 def stop_tagged(run_id: str, console: Console) -> None:
     """End what carries the tag of a run, without the ledger: its job goes with its machine."""
-    from cvl import reap
-    from cvl.places import default_owner
+    from cvl.operations import reap
+    from cvl.operations.reap_targets import default_owner
 
     def end_there(name: str) -> None:
         if owner := default_owner(name):

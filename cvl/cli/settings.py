@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from cvl import config
+from cvl.cli import config
 from cvl.core.errors import UsageError
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer
 
-from cvl.console import Console
+from cvl.cli.console import Console
 from cvl.core.process import Life, describe, life
 from cvl.ledger import Run, RunState
 from cvl.operations.foreign_runs import foreign

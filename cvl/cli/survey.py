@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 
-from cvl import reap as reaping
 from cvl.cleanup.until_gone import named
-from cvl.console import Console
+from cvl.cli.console import Console
 from cvl.core.errors import Elsewhere, explained
 from cvl.core.interfaces import Reapable
 from cvl.core.parallel import as_they_come, together
 from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run
-from cvl.places import Known, Place, looked_everywhere
+from cvl.operations import reap as reaping
+from cvl.operations.reap import Finding
+from cvl.operations.reap_targets import Known, Place, looked_everywhere
 from cvl.providers import BUILT_IN, load
-from cvl.reap import Finding
 
 MOST_UNCLEAR = 20
 """Entries that nobody can read, as many as are told of one by one."""

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import click
 
-from cvl import config, project
+from cvl.cli import config, project_config
+from cvl.cli.config_file import FILE, content, layer
 from cvl.cli.options import FilePath
-from cvl.config_file import FILE, content, layer
+from cvl.cli.project_config import Project, allowed, counts, display, items
+from cvl.cli.terminal import agree, show
 from cvl.core import trust as store
 from cvl.core.errors import CvlError, NotFound, UsageError
 from cvl.core.file_owner import believed
-from cvl.project import Project, allowed, counts, display, items
-from cvl.terminal import agree, show
 
 LOOKED_AT = (FILE, "examples", ".git")
 """What of a folder is read on the way up."""
@@ -167,7 +167,7 @@ def state(agreed: store.Trust) -> str:
         return "as it was" if os.path.isdir(agreed.folder) else "gone"  # noqa: PTH112
     path = Path(agreed.folder, FILE)
     try:
-        found = project.read(path, agreed)
+        found = project_config.read(path, agreed)
     except UsageError:
         return "gone, or not to be read"
     return "as it was" if found.trusted else "changed since: not trusted"

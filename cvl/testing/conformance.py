@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 
 Check = Callable[[Desk], None]
 CODES = (0, 1, 2, 124, 125, 130, 255)

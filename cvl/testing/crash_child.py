@@ -27,7 +27,6 @@ from typing import IO, cast
 import urllib3.connection
 import yaml  # noqa: F401 - warm
 
-from cvl import takeover, watch
 from cvl.cleanup import guardian_client, until_gone
 from cvl.cli import main as command_line
 from cvl.cli import reap as _reap  # noqa: F401 - warm
@@ -39,6 +38,7 @@ from cvl.host.library import library
 from cvl.host.rpc import FarSide
 from cvl.ledger import Ledger
 from cvl.ledger.store import Store
+from cvl.operations import guardian_main, takeover
 from cvl.providers.lambda_cloud import api as lambda_api
 from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 from cvl.rental import job, keys
@@ -187,7 +187,7 @@ def _become_guardian(run_id: str, stdio: tuple[int, int, int], env: Mapping[str,
         signal.set_wakeup_fd(-1)
         (STATE["folder"] / "guardian.pid").write_text(str(os.getpid()))
         Killer(PLAN.get("guardian", {}), STATE["folder"] / "guardian.counts").install()
-        code = watch.main(run_id)
+        code = guardian_main.main(run_id)
     except BaseException:  # noqa: BLE001 - a forked child must never return to its parent's code
         traceback.print_exc()
     finally:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cvl.testing.desk import Client, Desk, Done
+from cvl.testing.cli_harness import Client, Desk, Done
 from cvl.testing.docker_engine import Engine
 
 FOLDER = "examples/boxes/docker/boxed"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.docker_engine import Engine
 from cvl.testing.sagemaker import AwsCloud
 from cvl.testing.sagemaker.cloud import BUCKET

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.kube import Cluster
 
 KINDS = "jobs,pods,secrets,services"

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cvl import config
+from cvl.cli import config
+from cvl.cli.config_file import FILE
 from cvl.cli.options import parameters
-from cvl.config_file import FILE
 from cvl.providers import load
 from cvl.testing.machine import possible
 from cvl.testing.sshd import Sshd

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pyte
 
-from cvl.testing.desk import LIMIT, Desk
+from cvl.testing.cli_harness import LIMIT, Desk
 
 LOOK = 0.02
 

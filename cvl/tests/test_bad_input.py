@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import Desk, Done
+from cvl.testing.cli_harness import Desk, Done
 from cvl.testing.sshd import Sshd
 
 LOCAL = ("--local",)

@@ -20,7 +20,7 @@ from cvl.host.provider import HostProvider
 from cvl.host.rpc import FarSide
 from cvl.ledger import Ledger, RunState
 from cvl.testing import hostile
-from cvl.testing.desk import Desk, wait_for
+from cvl.testing.cli_harness import Desk, wait_for
 from cvl.testing.hostile import BEHAVIOURS, HostileHost
 from cvl.transports.ssh.openssh import OpenSSH
 

@@ -19,7 +19,7 @@ from cvl.core.spec import Cause
 from cvl.providers.aws import credential_process, login
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker.job import TrainingJob
-from cvl.testing.desk import wait_for
+from cvl.testing.cli_harness import wait_for
 
 PAIR = "aws_access_key_id = AKIAX\naws_secret_access_key = secret-secret\n"
 ROLE = "role_arn = arn:aws:iam::123456789012:role/x\n"

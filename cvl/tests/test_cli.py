@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cvl.cli import COMMANDS
-from cvl.testing.desk import FOLDER, Desk
+from cvl.testing.cli_harness import FOLDER, Desk
 from cvl.testing.sshd import Sshd
 
 LISTED = ["name", "path", "capability", "stability", "tags", "description", "presets", "type"]

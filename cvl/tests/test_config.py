@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.config import OPTIONS, Config, load
-from cvl.config_file import DOTS, LIMIT
+from cvl.cli.config import OPTIONS, Config, load
+from cvl.cli.config_file import DOTS, LIMIT
 from cvl.core.errors import UsageError
 
 
@@ -227,7 +227,7 @@ def test_the_users_file_is_read_once_when_it_is_also_the_nearest(home: Path) -> 
 
 def test_without_a_file_nothing_heavy_is_imported(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from cvl.config import load\n"
+        "import sys; from pathlib import Path; from cvl.cli.config import load\n"
         f"load(Path({str(tmp_path)!r}), {{}})\n"
         "print(sorted({'tomllib', 'difflib', 'click'} & set(sys.modules)))"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.sshd import Sshd
 
 CROWD = 20

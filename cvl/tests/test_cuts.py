@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.cable import Cable
-from cvl.testing.desk import Client, Desk, wait_for
+from cvl.testing.cli_harness import Client, Desk, wait_for
+from cvl.testing.fault_proxy import Cable
 from cvl.testing.sshd import Sshd
 
 LINES = 40_000

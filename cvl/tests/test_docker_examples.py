@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import Desk, Done
+from cvl.testing.cli_harness import Desk, Done
 from cvl.testing.docker_engine import Engine
 from cvl.testing.sshd import Sshd
 

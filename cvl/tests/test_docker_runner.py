@@ -18,9 +18,9 @@ import pytest
 
 from cvl.core.spec import Cause
 from cvl.runners import DockerContextRunner
-from cvl.testing.cable import Cable
-from cvl.testing.desk import Client, wait_for
+from cvl.testing.cli_harness import Client, wait_for
 from cvl.testing.docker_engine import Engine
+from cvl.testing.fault_proxy import Cable
 from cvl.testing.sshd import Sshd
 from cvl.tests.boxes import FOLDER, Box, box, slowness
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cvl.cli import main
-from cvl.testing.desk import FOLDER, Desk, Done
+from cvl.testing.cli_harness import FOLDER, Desk, Done
 from cvl.testing.sshd import Sshd
 
 ESCAPES = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e\u2066\u200b\ufeff\x7f\b\r"

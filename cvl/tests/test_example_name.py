@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cvl.testing.desk import FOLDER, Desk
+from cvl.testing.cli_harness import FOLDER, Desk
 
 CLUSTER = """\
 current-context: c

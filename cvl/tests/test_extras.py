@@ -15,7 +15,7 @@ import cvl
 from cvl.core.extras import ALWAYS, EXTRAS, OLDEST
 from cvl.core.spec import Resource, new_run_id
 from cvl.ledger import Ledger, Run, RunState
-from cvl.testing.desk import Desk, Done
+from cvl.testing.cli_harness import Desk, Done
 
 PROJECT = Path(cvl.__file__).parents[1] / "pyproject.toml"
 ABSENT = """

@@ -18,7 +18,7 @@ from cvl.core.errors import Blocked, BrokenOff, FetchError
 from cvl.host.download.landing import Landed, land_tar
 from cvl.host.download.results import Piece, Results
 from cvl.host.tarstream import END, Member, header, padding
-from cvl.testing.desk import Desk, wait_for
+from cvl.testing.cli_harness import Desk, wait_for
 from cvl.testing.sshd import Sshd
 from cvl.tests.test_cuts import cabled, passes
 

@@ -23,7 +23,7 @@ from cvl.ledger import Ledger, Run, RunState
 from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 from cvl.run import lifecycle
 from cvl.run.log import run_folder
-from cvl.testing.desk import wait_for
+from cvl.testing.cli_harness import wait_for
 from cvl.testing.lambda_cloud import FAULTS, Settings
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
 
@@ -197,7 +197,7 @@ def test_without_the_keys_it_leaves_the_run_to_who_has_them(fake: FakeCloud, sen
     """The client was killed before it had sent them all: this one could never end anything."""
     run = rented(fake)
     guardian = subprocess.run(
-        [sys.executable, "-P", "-m", "cvl.watch", run],
+        [sys.executable, "-P", "-m", "cvl.operations.guardian_main", run],
         input=sent,
         capture_output=True,
         env=environment({"api_key": fake.key}),
@@ -217,7 +217,7 @@ def test_a_client_that_dies_before_it_is_ready_is_one_that_is_dead(fake: FakeClo
     deaf, end = os.pipe()
     os.close(deaf)
     guardian = subprocess.Popen(
-        [sys.executable, "-P", "-m", "cvl.watch", run],
+        [sys.executable, "-P", "-m", "cvl.operations.guardian_main", run],
         stdin=subprocess.PIPE,
         stdout=end,
         start_new_session=True,

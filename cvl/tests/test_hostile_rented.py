@@ -14,7 +14,7 @@ import pytest
 from cvl.core.process import parse
 from cvl.ledger import Ledger
 from cvl.testing import hostile
-from cvl.testing.desk import Client, Desk, wait_for
+from cvl.testing.cli_harness import Client, Desk, wait_for
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.testing.lambda_cloud.real_hosts import RealHost
 from cvl.testing.machine import possible

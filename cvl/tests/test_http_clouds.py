@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import pytest
 
-from cvl.cli.reap_install import environment_text
 from cvl.core.errors import Ambiguity, AuthError, Rejected
+from cvl.operations.reap_timer import environment_text
 from cvl.providers.lambda_cloud.api import LAUNCH, LambdaAPI
 from cvl.providers.lambda_cloud.cloud import api
 from cvl.providers.lambda_cloud.key import another, configured, lambda_key

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl import reap
 from cvl.cleanup.leases import Leases
 from cvl.core import identity
 from cvl.core.errors import AuthError, CvlError, Elsewhere, StillOpen, Unreachable
@@ -23,13 +22,14 @@ from cvl.core.spec import Cause, Resource, ended
 from cvl.host.identity import confirm as same_machine
 from cvl.host.identity import whole
 from cvl.ledger import Ledger, Orphan, Run, RunState
+from cvl.operations import reap
+from cvl.operations.reap import Finding
 from cvl.providers.aws import identity as aws_whose
 from cvl.providers.aws.api_errors import Denied, Missing
 from cvl.providers.aws.session import Account
 from cvl.providers.lambda_cloud.account import account, confirm, identity_of
 from cvl.providers.lambda_cloud.api import LambdaAPI
 from cvl.providers.sagemaker.job import TrainingJob
-from cvl.reap import Finding
 from cvl.rental.job import RentedJob
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.tests.fakes import FakeClock

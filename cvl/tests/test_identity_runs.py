@@ -13,7 +13,7 @@ import pytest
 from cvl.core.process import parse
 from cvl.ledger import Ledger
 from cvl.testing import kube
-from cvl.testing.desk import Desk, wait_for
+from cvl.testing.cli_harness import Desk, wait_for
 from cvl.testing.kube import Cluster
 from cvl.testing.kubernetes import KubernetesCluster
 from cvl.testing.lambda_cloud import LambdaCloud, Settings

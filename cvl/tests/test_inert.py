@@ -35,7 +35,7 @@ from cvl.host.upload.hashes import Entry
 from cvl.host.upload.payload import write_payload
 from cvl.host.upload.selection import select
 from cvl.host.upload.tree import Tree, delta
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.tests.pages import ROOT, blocks_of
 
 TROUBLESHOOTING = ROOT / "docs/troubleshooting.md"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cvl.testing import kube
-from cvl.testing.desk import Client, Desk, wait_for
+from cvl.testing.cli_harness import Client, Desk, wait_for
 from cvl.testing.docker_engine import Engine
 from cvl.testing.kubernetes import FAULTS, Entry, Fault, KubernetesCluster, Moment, What
 from cvl.tests.kubes import desk, ours

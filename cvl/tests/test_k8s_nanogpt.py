@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cvl.testing import kube
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.docker_engine import Engine
 from cvl.testing.kubernetes import KubernetesCluster
 from cvl.tests.images import image_of

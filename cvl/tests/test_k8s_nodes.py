@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cvl.testing import kube
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.kube_cluster import RealCluster
 from cvl.testing.kubernetes import Fault, KubernetesCluster, What
 from cvl.tests.kubes import desk, ours

@@ -13,7 +13,7 @@ import pytest
 from cvl.core.spec import LogChunk
 from cvl.runners import K8sRunner
 from cvl.testing import kube
-from cvl.testing.desk import Desk, wait_for
+from cvl.testing.cli_harness import Desk, wait_for
 from cvl.testing.kube import Cluster
 from cvl.testing.kube_cluster import RealCluster
 from cvl.testing.kubernetes import KubernetesCluster

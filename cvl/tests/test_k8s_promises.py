@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cvl.testing import conformance, kube
+from cvl.testing.cli_harness import Desk
 from cvl.testing.conformance import CHECKS, Check
-from cvl.testing.desk import Desk
 from cvl.testing.kubernetes import KubernetesCluster
 from cvl.tests.kubes import desk, ours
 

@@ -13,7 +13,7 @@ import pytest
 from cvl.core.spec import JobSpec, Source
 from cvl.providers.kubernetes import check
 from cvl.testing import kube
-from cvl.testing.desk import wait_for
+from cvl.testing.cli_harness import wait_for
 from cvl.testing.kube import Cluster
 from cvl.testing.kubernetes import KubernetesCluster
 from cvl.tests.kubes import desk, ours

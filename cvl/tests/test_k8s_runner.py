@@ -15,7 +15,7 @@ import pytest
 
 from cvl.runners import K8sRunner
 from cvl.testing import kube
-from cvl.testing.desk import FOLDER, Desk, wait_for
+from cvl.testing.cli_harness import FOLDER, Desk, wait_for
 from cvl.testing.kube import Cluster
 from cvl.tests.kubes import FAST, desk, ours
 

@@ -13,7 +13,7 @@ import pytest
 from cvl.core.spec import ExitStatus
 from cvl.providers.kubernetes import manifest
 from cvl.runners import K8sRunner
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.kube import Cluster
 from cvl.tests.kubes import desk, ours
 

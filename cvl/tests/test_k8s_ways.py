@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cvl.testing import kube
+from cvl.testing.cli_harness import Desk
 from cvl.testing.connect_proxy import ConnectProxy
-from cvl.testing.desk import Desk
 from cvl.testing.kube import Cluster
 from cvl.testing.kubernetes import KubernetesCluster
 from cvl.tests.kubes import desk, ours

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cvl.ledger import Ledger
-from cvl.testing.desk import Desk, Done, wait_for
+from cvl.testing.cli_harness import Desk, Done, wait_for
 from cvl.testing.lambda_cloud import LambdaCloud
 from cvl.testing.machine import possible
 from cvl.tests.test_fetching import disk

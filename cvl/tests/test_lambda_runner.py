@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cvl.testing import hostile
-from cvl.testing.desk import Client, Desk, wait_for
+from cvl.testing.cli_harness import Client, Desk, wait_for
 from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Moment, Settings
 from cvl.testing.lambda_cloud.api import Entry
 from cvl.testing.lambda_cloud.real_hosts import RealHost
@@ -180,7 +180,7 @@ def test_what_comes_up_late_is_waited_for(desk: Desk, cloud: LambdaCloud, fault:
 
 
 def test_an_image_that_has_its_own_host_key_needs_our_word(desk: Desk, cloud: LambdaCloud) -> None:
-    """Else it counts as not ready, and nothing is sent to it: see `test_machines`."""
+    """Else it counts as not ready, and nothing is sent to it: see `test_rental_provider`."""
     cloud.inject(replace(FAULTS["boot-other-host-key"], delay=60.0))
     done = desk.sh("echo hello", "--accept-new-host-key")
     assert (done.code, done.out) == (0, b"hello\n"), done.err
@@ -305,7 +305,9 @@ def guardians(desk: Desk) -> list[str]:
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-            if b"cvl.watch" in words and mark in (entry / "environ").read_bytes().split(b"\0"):
+            if b"cvl.operations.guardian_main" in words and mark in (
+                entry / "environ"
+            ).read_bytes().split(b"\0"):
                 found.append(entry.name)
     return found
 

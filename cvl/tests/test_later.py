@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import FOLDER, Desk, wait_for
+from cvl.testing.cli_harness import FOLDER, Desk, wait_for
 from cvl.testing.sshd import Sshd
 
 RUNNERS = {

@@ -27,7 +27,7 @@ from cvl.core.scope import Scope
 from cvl.core.spec import Cause, Resource, ended
 from cvl.core.units import YEAR
 from cvl.ledger import LeaseState, Ledger, Run, RunState
-from cvl.testing.desk import wait_for
+from cvl.testing.cli_harness import wait_for
 from cvl.tests.fakes import FakeClock
 
 RUN = "run-1124-050000-0123456789"

@@ -22,7 +22,7 @@ from cvl.ledger import Ledger, Run, RunState
 from cvl.providers.lambda_cloud.api import LambdaAPI, Throttled
 from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 from cvl.rental.keys import RunKeys
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.lambda_cloud import FAULTS, Entry, Moment, Settings
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
 

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl import reap
 from cvl.cleanup.leases import spent
 from cvl.cli import notice
 from cvl.core.errors import CvlError, LedgerError
@@ -24,7 +23,8 @@ from cvl.core.process import me
 from cvl.core.spec import ExitStatus, Resource
 from cvl.ledger import LeaseState, Ledger, Run, RunState, ps_json, store
 from cvl.ledger.schema import TABLES
-from cvl.news import undriven
+from cvl.operations import reap
+from cvl.operations.refresh import undriven
 
 RUN = "damaged-1124-050000-0123456789"
 FLIPS, READS = 1000, 7

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cvl.host.library import SHELL_FILES
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.sshd import Sshd
 from cvl.tests import farside
 from cvl.tests.farside import Host, processes, wait_for

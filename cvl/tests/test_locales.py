@@ -13,7 +13,7 @@ import pytest
 
 from cvl.cli import COMMANDS
 from cvl.core.octets import octets
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.sshd import Sshd
 from cvl.tests.locales import NAMES, locale
 from cvl.tests.test_extras import KUBECONFIG, WHERE

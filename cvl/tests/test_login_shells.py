@@ -19,7 +19,7 @@ from cvl.core.printable import plain
 from cvl.host.channel import Hearing
 from cvl.host.request import PREFACE, REQUEST, SCRIPT
 from cvl.host.rpc import FarSide
-from cvl.testing.desk import Desk, Done
+from cvl.testing.cli_harness import Desk, Done
 from cvl.testing.sshd import Sshd
 from cvl.transports.ssh.openssh import OpenSSH
 

@@ -18,7 +18,7 @@ import pytest
 
 from cvl.core.scope import BACK, SILENT, Scope
 from cvl.host.silence import AFTER, STALE, Silence
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.sshd import Sshd
 from cvl.tests.fakes import FakeClock
 from cvl.transports.ssh.openssh import OpenSSH

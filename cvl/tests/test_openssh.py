@@ -35,7 +35,7 @@ from cvl.core.errors import (
 from cvl.core.interfaces import Process, Transport
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.core.spec import Cause
-from cvl.testing.cable import Cable
+from cvl.testing.fault_proxy import Cable
 from cvl.testing.sshd import Sshd
 from cvl.transports import rsync
 from cvl.transports.ssh import mux, openssh

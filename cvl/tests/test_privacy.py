@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from cvl.cli.reap_install import install, write_privately
 from cvl.core import paths, privacy
 from cvl.core.errors import CvlError, LedgerError, UsageError
 from cvl.core.handles import checked
 from cvl.core.privacy import NotOurs
 from cvl.ledger import Ledger, Run
+from cvl.operations.reap_timer import install, write_privately
 from cvl.rental.keys import RunKeys
 from cvl.rental.rate_limit import Pace
 from cvl.run.log import run_folder
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.sshd import Sshd
 from cvl.transports.ssh.address import parse
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from cvl import reap
 from cvl.cleanup.leases import Leases
 from cvl.core.errors import StillOpen
 from cvl.core.interfaces import Offer, Order
@@ -22,6 +21,7 @@ from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import Cause, Resource, ended, new_run_id
 from cvl.ledger import Ledger, Run, RunState
+from cvl.operations import reap
 from cvl.providers.lambda_cloud.api import LambdaAPI
 from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 from cvl.rental.keys import RunKeys

@@ -15,22 +15,22 @@ from pathlib import Path
 
 import pytest
 
-from cvl import reap as reaping
+from cvl.cli.console import Console
 from cvl.cli.survey import Survey
-from cvl.console import Console
 from cvl.core.errors import AuthError, NotFound
 from cvl.core.parallel import as_they_come
 from cvl.core.paths import ledger_file, state_dir
 from cvl.core.process import me
 from cvl.core.spec import Cause, Resource, ended, new_run_id
 from cvl.ledger import Ledger, Run, RunState
-from cvl.places import Place, places
-from cvl.testing.desk import wait_for
+from cvl.operations import reap as reaping
+from cvl.operations.reap_targets import Place, places
+from cvl.testing.cli_harness import wait_for
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
 from cvl.testing.lambda_cloud import Settings
 from cvl.tests.test_broken_aws import PAIR, marked
 from cvl.tests.test_reap import elsewhere, rented, settled
-from cvl.tests.test_reap_install import CRONTAB, install, program, user
+from cvl.tests.test_reap_timer import CRONTAB, install, program, user
 
 SOON = 20.0
 """Seconds in which a machine has to be gone, whoever hangs: far less than any limit."""
@@ -57,7 +57,7 @@ def fake(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         settled(monkeypatch, tmp_path, cloud)
         yield cloud
         for pid in marked(tmp_path):
-            if b"cvl.watch" in Path("/proc", pid, "cmdline").read_bytes():
+            if b"cvl.operations.guardian_main" in Path("/proc", pid, "cmdline").read_bytes():
                 os.kill(int(pid), signal.SIGKILL)  # a guardian tries on for ever, as it should
         wait_for(lambda: not marked(tmp_path), 10)  # no program of a login outlives us
 
@@ -374,7 +374,7 @@ def test_all_places_are_asked_once_an_hour(fake: FakeCloud, home: Path) -> None:
     profile(home, PAIR)
     known = places(Ledger(ledger_file()), ["sagemaker"])
     assert any(each.every for each in known.places)
-    from cvl.places import EVERY, looked_everywhere
+    from cvl.operations.reap_targets import EVERY, looked_everywhere
 
     looked_everywhere("sagemaker")
     assert not any(e.every for e in places(Ledger(ledger_file()), ["sagemaker"]).places)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import Desk, wait_for
+from cvl.testing.cli_harness import Desk, wait_for
 from cvl.testing.sshd import Sshd
 
 MONTH = 31 * 86400

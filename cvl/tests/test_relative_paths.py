@@ -10,23 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl import config
 from cvl.cleanup.guardian_client import Guardian, environment
+from cvl.cli import config
 from cvl.cli.options import FilePath, parameters
-from cvl.cli.reap_install import environment_text
 from cvl.core.handles import checked
 from cvl.core.paths import LISTS, PLACES, anchored, ledger_file
 from cvl.core.process import me
 from cvl.core.spec import JobSpec, Source, new_run_id
 from cvl.host.launch import Setup
 from cvl.ledger import Ledger, Run, RunState
+from cvl.operations.reap_timer import environment_text
 from cvl.providers import BUILT_IN, load
 from cvl.providers.kubernetes.client import Client
 from cvl.providers.kubernetes.kubeconfig import access
 from cvl.providers.ssh import SSHRunner, provider_at
 from cvl.run.log import run_folder
 from cvl.runners import K8sRunner
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.sshd import Sshd
 from cvl.transports.ssh.openssh import OpenSSH
 

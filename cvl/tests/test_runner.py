@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cvl.cli import main
+from cvl.testing.cli_harness import Desk
 from cvl.testing.conformance import CHECKS, Check
-from cvl.testing.desk import Desk
 from cvl.testing.sshd import Sshd
 
 RUNNERS = {

@@ -15,8 +15,8 @@ from shutil import which
 import pytest
 
 from cvl.testing import conformance
+from cvl.testing.cli_harness import Desk, wait_for
 from cvl.testing.conformance import CHECKS, Check
-from cvl.testing.desk import Desk, wait_for
 from cvl.testing.docker_engine import Engine
 from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings, registry
 from cvl.testing.sagemaker.cloud import BUCKET, missing

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cvl.ledger import Ledger, RunState
-from cvl.testing.desk import Client, wait_for
+from cvl.testing.cli_harness import Client, wait_for
 from cvl.testing.sagemaker import AwsCloud, Settings
 from cvl.testing.sagemaker.cloud import missing
 from cvl.tests.clouds import TOKEN, desk, holding, keep_versions, versions

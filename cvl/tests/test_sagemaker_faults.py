@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import Client, wait_for
+from cvl.testing.cli_harness import Client, wait_for
 from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings
 from cvl.testing.sagemaker.cloud import TRUST, missing
 from cvl.tests.clouds import desk

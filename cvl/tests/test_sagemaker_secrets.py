@@ -13,7 +13,7 @@ from cvl.providers.aws.api_errors import Denied
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker import inputs
 from cvl.providers.sagemaker.s3_location import Place
-from cvl.testing.desk import Desk, wait_for
+from cvl.testing.cli_harness import Desk, wait_for
 from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings
 from cvl.testing.sagemaker.cloud import BUCKET, missing
 from cvl.tests.clouds import TOKEN, desk, holding, keep_versions, versions

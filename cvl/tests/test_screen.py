@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import FOLDER, Desk, wait_for
+from cvl.testing.cli_harness import FOLDER, Desk, wait_for
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.testing.sshd import Sshd
 from cvl.tests.screens import Seen, is_status, seen, status
@@ -333,7 +333,7 @@ ODD_ENDS = (
 def test_no_kind_of_message_is_glued_to_it(kind: str, end: str, here: Desk) -> None:
     program = (
         "from cvl import cli, terminal; from cvl.cli import notice;"
-        "from cvl.console import Console; from cvl.core.spec import ExitStatus, LogChunk;"
+        "from cvl.cli.console import Console; from cvl.core.spec import ExitStatus, LogChunk;"
         "console = Console();"
         f"console.output(LogChunk(data=b'{end}', cursor='')); {kind}"
     )
@@ -377,7 +377,8 @@ def said_between(one: str, two: str, here: Desk) -> Seen:
     """Return what is seen of a message of ours that comes within the output of a job."""
     chunks = [f"console.output(LogChunk(data=b'{each}', cursor=''));" for each in (one, two)]
     program = (
-        "from cvl.console import Console; from cvl.core.spec import LogChunk; console = Console();"
+        "from cvl.cli.console import Console; from cvl.core.spec import LogChunk;"
+        "console = Console();"
         f"{chunks[0]} console.say('ours'); {chunks[1]} console.close(); print('after')"
     )
     it = Seen([sys.executable, "-c", program], here.environment, here.repo)

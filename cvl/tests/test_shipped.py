@@ -14,7 +14,7 @@ import pytest
 
 import cvl
 from cvl.runners import example_usage
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.sshd import Sshd
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

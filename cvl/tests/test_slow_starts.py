@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import Client, Desk, wait_for
+from cvl.testing.cli_harness import Client, Desk, wait_for
 from cvl.testing.sshd import Sshd
 from cvl.tests.farside import SYSTEM_PATH
 

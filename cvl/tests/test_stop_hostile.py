@@ -14,7 +14,7 @@ from cvl.core.process import owner_of
 from cvl.ledger import Ledger, RunState
 from cvl.ledger.store import Store
 from cvl.testing import hostile
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.hostile import HostileHost
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
 from cvl.tests.test_guardian import fake, rented  # noqa: F401 - a fixture

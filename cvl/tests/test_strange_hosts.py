@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import Desk, Done
+from cvl.testing.cli_harness import Desk, Done
 from cvl.testing.sshd import Sshd
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

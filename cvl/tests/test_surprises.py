@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import cvl.run.drive
-from cvl import blind, takeover
 from cvl.cleanup import until_gone
 from cvl.cleanup.leases import Leases
 from cvl.core.errors import CvlError, StillOpen, Unreadable
@@ -20,6 +19,7 @@ from cvl.core.process import me
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 from cvl.ledger import Ledger, Run, RunState
+from cvl.operations import takeover, without_ledger
 from cvl.run import lifecycle
 
 RUN = "rented-1124-050000-0123456789"
@@ -150,8 +150,8 @@ class Quiet:
 def soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr(cvl.run.drive, "STOP_LIMIT", 0.5)
-    monkeypatch.setattr(blind, "STOP_LIMIT", 0.5)
-    monkeypatch.setattr(blind, "ENOUGH", 0.5)
+    monkeypatch.setattr(without_ledger, "STOP_LIMIT", 0.5)
+    monkeypatch.setattr(without_ledger, "ENOUGH", 0.5)
     monkeypatch.setattr(until_gone, "PAUSES", (0.02,) * 3)
 
 
@@ -267,8 +267,8 @@ def test_without_a_ledger_it_is_released_all_the_same(kind: str, where: str) -> 
     there = Rented(where, SURPRISES[kind])
     record = running(there)
     ledger_file().write_bytes(b"no database" * 1000)
-    blind.save(record, there, Quiet(), Scope(seconds=5), Cause.STOPPED)
-    blind.sweep(record, there, Ledger(ledger_file()), Quiet(), 10.0)
+    without_ledger.save(record, there, Quiet(), Scope(seconds=5), Cause.STOPPED)
+    without_ledger.sweep(record, there, Ledger(ledger_file()), Quiet(), 10.0)
     assert not there.alive
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import LIMIT, Desk
+from cvl.testing.cli_harness import LIMIT, Desk
 from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Settings
 from cvl.testing.sshd import Sshd
 from cvl.tests.screens import read_from

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.catalog import Lookup, find, find_root, root
-from cvl.config import load
+from cvl.cli.config import load
 from cvl.core import trust
 from cvl.core.errors import NotFound
 from cvl.core.file_owner import judged, stranger
-from cvl.testing.desk import EXAMPLE, Desk, Done
+from cvl.testing.cli_harness import EXAMPLE, Desk, Done
 
 STRANGER = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

@@ -14,13 +14,13 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cvl.cli.terminal import say
 from cvl.core.errors import CvlError
 from cvl.core.frozen import dataclass
 from cvl.core.http.pool import pool
 from cvl.core.http.proxies import Proxy, named
 from cvl.providers.kubernetes.credentials import Credentials, Headers
 from cvl.providers.kubernetes.kubeconfig import Access, access
-from cvl.terminal import say
 
 if TYPE_CHECKING:
     from ssl import SSLContext

@@ -129,6 +129,6 @@ class LambdaLabsRunner:
 
 def reap_installed() -> bool:
     """Return whether `cvl reap --install` was done on this machine."""
-    from cvl.cli.reap_install import installed
+    from cvl.operations.reap_timer import installed
 
     return installed(os.environ)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from select import select
 from typing import TextIO
 
-from cvl.painted import BROKEN_OFF, ENDED, Painted
+from cvl.cli.terminal_state import BROKEN_OFF, ENDED, Painted
 
 OUT, ERR = 1, 2
 PATIENCE = 1.0

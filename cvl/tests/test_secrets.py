@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cvl.cleanup.guardian_client import environment
-from cvl.console import StatusLine
+from cvl.cli.console import StatusLine
 from cvl.core import secrets
 from cvl.core.errors import LONGEST, Ambiguity, CvlError, UsageError, said
 from cvl.core.spec import ExitStatus
@@ -27,7 +27,7 @@ from cvl.ledger import Ledger, Run, RunState
 from cvl.providers.lambda_cloud.api import LambdaAPI
 from cvl.providers.lambda_cloud.cloud import api
 from cvl.providers.sagemaker import registry
-from cvl.testing.desk import Desk, Done
+from cvl.testing.cli_harness import Desk, Done
 from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Settings
 
 WITNESS = """#!/bin/sh

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cvl.core.errors import MissingTool
-from cvl.testing.cable import Cable
+from cvl.testing.fault_proxy import Cable
 from cvl.testing.sshd import Sshd
 
 LIMIT = 10.0

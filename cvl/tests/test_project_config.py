@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.cli import options
+from cvl.cli.config import OPTIONS, Config, load
 from cvl.cli.options import Parameter, parameters
-from cvl.config import OPTIONS, Config, load
+from cvl.cli.project_config import KEYS, NEVER, allowed, display
 from cvl.core.errors import UsageError
-from cvl.project import KEYS, NEVER, allowed, display
 from cvl.providers import BUILT_IN
 from cvl.providers import load as runner_of
-from cvl.testing.desk import Desk, Done
+from cvl.testing.cli_harness import Desk, Done
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.testing.sshd import Sshd
 

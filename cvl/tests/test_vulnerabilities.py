@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cvl import holes
-from cvl.testing.desk import Desk
+from cvl.operations import vulnerabilities
+from cvl.testing.cli_harness import Desk
 from cvl.testing.sshd import Sshd
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -83,8 +83,8 @@ def test_why_each_floor_is_there_is_written_down() -> None:
 def test_a_version_has_its_holes(
     program: str, said: str, version: str, known: str, mended: str
 ) -> None:
-    assert holes.version(said) == version
-    found = holes.holes(program, version)
+    assert vulnerabilities.version(said) == version
+    found = vulnerabilities.holes(program, version)
     assert known in found
     assert bool(found) == bool(known)
     assert not mended or mended not in found
@@ -108,10 +108,10 @@ def test_doctor_says_holes_here_and_there_and_is_content(host: Sshd, tmp_path: P
     assert "-       rsync version: 3.2.7: CVE-2024-12084" in text
     assert "-       ssh version: 9.9p1: CVE-2025-26465" in text
     assert "see that your distribution has mended these" in text
-    there = holes.version(
+    there = vulnerabilities.version(
         subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr
     )
-    assert (f"ssh version there: {there}" in text) == bool(holes.holes("sshd", there))
+    assert (f"ssh version there: {there}" in text) == bool(vulnerabilities.holes("sshd", there))
     for name in ("rsync", "ssh"):
         (tools / name).write_text("#!/bin/sh\nsleep 30\n")
     assert "rsync version" not in desk.cvl("doctor", env={"PATH": path}).out.decode()

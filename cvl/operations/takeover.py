@@ -13,9 +13,9 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from cvl import blind
 from cvl.cleanup.guardian_client import FOLLOW, GONE, LATE, RELEASE
 from cvl.cleanup.leases import room_of
+from cvl.cli.terminal import say
 from cvl.core.errors import FetchError, LedgerError, said
 from cvl.core.interfaces import Provider
 from cvl.core.paths import ledger_file
@@ -23,14 +23,14 @@ from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
 from cvl.ledger import Ledger, Run, RunState
+from cvl.operations import without_ledger
 from cvl.providers import reopen
 from cvl.run import lifecycle
 from cvl.run.drive import STOP_LIMIT, Drive
 from cvl.run.options import Options
-from cvl.terminal import say
 
 if TYPE_CHECKING:
-    from cvl.watch import Ears
+    from cvl.operations.guardian_main import Ears
 
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between two attempts to bring a run to its end; the last one repeats."""
@@ -173,10 +173,10 @@ class Work:
         try:
             if word != RELEASE and self._now() != RELEASE:
                 cause = CAUSES[meant(self._record, word)]
-                blind.save(self._record, provider, Log(), work, cause)
+                without_ledger.save(self._record, provider, Log(), work, cause)
         finally:
             self._rush = None
-        blind.sweep(self._record, provider, ledger, Log(), RELEASE_LIMIT)
+        without_ledger.sweep(self._record, provider, ledger, Log(), RELEASE_LIMIT)
 
     def _provider(self, record: Run) -> Provider:
         """Return the run's provider; as it was told at the start, where the ledger is damaged."""
@@ -202,7 +202,7 @@ def _gone(record: Run, secrets: Mapping[str, str]) -> bool:
             return _closed(record.id, provider, ledger)
         except LedgerError as error:
             Log().warn(f"{error}; going on without it")
-            blind.sweep(record, provider, ledger, Log(), RELEASE_LIMIT)
+            without_ledger.sweep(record, provider, ledger, Log(), RELEASE_LIMIT)
             return True
     except Exception as error:  # noqa: BLE001 - nothing may keep it from trying again
         Log().warn(f"{said(error)}; trying again")

@@ -9,7 +9,7 @@ import pytest
 
 from cvl.core.spec import Cause, ExitStatus, Resource, new_run_id
 from cvl.ledger import Ledger, Run, RunState
-from cvl.news import latest
+from cvl.operations.refresh import latest
 
 
 @pytest.fixture

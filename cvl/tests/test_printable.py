@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cvl
-from cvl import terminal
-from cvl.console import Console, StatusLine
+from cvl.cli import terminal
+from cvl.cli.console import Console, StatusLine
+from cvl.cli.terminal import complain
 from cvl.core.printable import LINE, TEXT, many_lines, one_line
-from cvl.terminal import complain
 
 ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 HOSTILE = "a\x1b[2J\x07\x9b1m\r\ncvl: all is well\u202eb\u200b\u2028\udcff\x7f\t\U000e0041[red]z"

@@ -26,7 +26,7 @@ from cvl.core.parallel import together
 from cvl.core.scope import DeadlineExceeded, Scope, limits, nap
 from cvl.core.spec import Cause, Resource, ended
 from cvl.ledger import Ledger, Orphan, Run, RunState
-from cvl.news import Hear, latest, silent, undriven
+from cvl.operations.refresh import Hear, latest, silent, undriven
 from cvl.run import lifecycle
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cvl.testing import kube
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.docker_engine import Engine
 from cvl.testing.kube_cluster import RealCluster
 from cvl.testing.lambda_cloud import LambdaCloud, Settings

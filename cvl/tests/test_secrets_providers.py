@@ -14,9 +14,9 @@ from cvl.providers.kubernetes.client import Client
 from cvl.providers.kubernetes.credentials import Credentials
 from cvl.providers.kubernetes.kubeconfig import Access, access
 from cvl.providers.sagemaker import registry
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.tests.clouds import INSTANCE
-from cvl.tests.test_hidden import BAD, KEY, REFUSED, WRAPPED, shown_by
+from cvl.tests.test_secrets import BAD, KEY, REFUSED, WRAPPED, shown_by
 
 ROLE = "arn:aws:iam::123456789012:role/r"
 SAGEMAKER = ("--sagemaker", "--role-arn", ROLE, "--instance-type", INSTANCE, "--image-uri", "i")

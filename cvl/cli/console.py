@@ -15,6 +15,8 @@ from decimal import Decimal
 from errno import EIO, EPIPE
 from typing import TYPE_CHECKING
 
+from cvl.cli.screen import SCREEN, columns
+from cvl.cli.terminal import say, spelt
 from cvl.core.errors import CvlError
 from cvl.core.printable import one_line
 from cvl.core.scope import BACK, SILENT, WARNING
@@ -22,8 +24,6 @@ from cvl.core.secrets import clean
 from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, LogChunk
 from cvl.core.units import elapsed, priced, size
 from cvl.run.nodes import prefix
-from cvl.screen import SCREEN, columns
-from cvl.terminal import say, spelt
 
 if TYPE_CHECKING:
     from rich.text import Text

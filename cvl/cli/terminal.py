@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TextIO
 
+from cvl.cli.screen import SCREEN
 from cvl.core.errors import NotAgreed, UsageError
 from cvl.core.octets import UTF8, everywhere, seen
 from cvl.core.printable import LINE, many_lines, one_line
 from cvl.core.secrets import clean
-from cvl.screen import SCREEN
 
 YES, NO = frozenset({"y", "yes"}), frozenset({"n", "no", ""})
 CELL = 256

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from cvl.config_file import FILE, Layer, Value, content
+from cvl.cli.config_file import FILE, Layer, Value, content
 from cvl.core import trust
 from cvl.core.frozen import dataclass
 

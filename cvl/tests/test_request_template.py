@@ -13,18 +13,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvl.cli.project_config import allowed
 from cvl.core import request_template
 from cvl.core.errors import UsageError
 from cvl.core.request_template import Rules, Template
 from cvl.core.spec import JobSpec, Source
-from cvl.project import allowed
 from cvl.providers.kubernetes import template as kube
 from cvl.providers.kubernetes.manifest import Made, Marks, job
 from cvl.providers.kubernetes.order import Order
 from cvl.providers.lambda_cloud import template
 from cvl.providers.sagemaker import template as aws
 from cvl.providers.sagemaker.order import Runtime, request
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.tests.test_sagemaker_parts import order as training_order
 
 RUN = "k8s-0101-000000-0000000000"

@@ -2,7 +2,7 @@
 
 While its client lives it only waits, and has loaded next to nothing. It hears the client's
 words and the end of the pipe between them, the death of the client, SIGTERM, and the limits.
-Then `cvl.takeover` brings the run to its end.
+Then `cvl.operations.takeover` brings the run to its end.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def main(run_id: str) -> int:
         word = kept(ears, ledger, run_id)
     if word == DONE:
         return 0
-    from cvl.takeover import take_over
+    from cvl.operations.takeover import take_over
 
     return take_over(record, word, secrets, ears)
 

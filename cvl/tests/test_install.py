@@ -21,7 +21,7 @@ from cvl.core.interfaces import Process
 from cvl.host import install as bundles
 from cvl.host.request import SCRIPT
 from cvl.host.rpc import FarSide
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 from cvl.testing.sshd import Sshd
 
 STARTED: list[subprocess.Popen[bytes]] = []

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cvl.config_file import FILE, Layer, Value, content, layer
+from cvl.cli.config_file import FILE, Layer, Value, content, layer
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
 
 if TYPE_CHECKING:
-    from cvl.project import Own
+    from cvl.cli.project_config import Own
 
 OPTIONS = frozenset(
     {
@@ -149,8 +149,8 @@ def load(cwd: Path, environ: Mapping[str, str]) -> Config:
     Raises `UsageError`, with path and line, for a file that cannot be read.
     """
     user, passed_over = user_layer(environ), list[str]()
-    project = _project(cwd, environ, user, passed_over)
-    layers = tuple(each for each in (project, user) if each)
+    project_config = _project(cwd, environ, user, passed_over)
+    layers = tuple(each for each in (project_config, user) if each)
     return Config(cwd=cwd, environ=environ, layers=layers, passed_over=tuple(passed_over))
 
 
@@ -163,7 +163,7 @@ def user_layer(environ: Mapping[str, str]) -> Layer | None:
 
 def own(user: Layer | None, environ: Mapping[str, str]) -> Own:
     """Return what the user's own files name."""
-    from cvl.project import Own
+    from cvl.cli.project_config import Own
 
     def aliases() -> frozenset[str]:
         from cvl.transports.ssh.aliases import aliases as named
@@ -186,14 +186,14 @@ def _project(
 ) -> Layer | None:
     if not any(os.path.lexists(folder / FILE) for folder in (cwd, *cwd.parents)):
         return None
-    from cvl import project
+    from cvl.cli import project_config
 
     home = user_file(environ)
-    found = project.nearest(cwd, home, passed_over.append)
+    found = project_config.nearest(cwd, home, passed_over.append)
     if found is None:
         return None
     said = _known(layer(found.path, found.data))
-    return project.admitted(found, said, own(user, environ), home)
+    return project_config.admitted(found, said, own(user, environ), home)
 
 
 def _known(said: Layer) -> Layer:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing.desk import FOLDER, Desk
+from cvl.testing.cli_harness import FOLDER, Desk
 from cvl.testing.sshd import Sshd
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from cvl.cleanup.guardian_client import environment
-from cvl.cli.reap_install import environment_text, installed, write_privately
 from cvl.core.errors import UsageError
 from cvl.core.paths import PLACES
+from cvl.operations.reap_timer import environment_text, installed, write_privately
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.tests.test_reap import elsewhere, rented, settled
 

@@ -14,7 +14,7 @@ import pytest
 
 from cvl.core.child_process import Leashed
 from cvl.testing import hostile
-from cvl.testing.desk import Client, Desk, wait_for
+from cvl.testing.cli_harness import Client, Desk, wait_for
 from cvl.testing.hostile import HostileHost
 from cvl.transports.ssh.openssh import OpenSSH
 

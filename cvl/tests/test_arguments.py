@@ -9,7 +9,7 @@ import pytest
 
 from cvl.core.errors import UsageError
 from cvl.runners import LocalRunner
-from cvl.testing.desk import Desk
+from cvl.testing.cli_harness import Desk
 
 
 @pytest.mark.parametrize(
