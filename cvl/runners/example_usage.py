@@ -9,9 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from cvl.core.errors import CvlError
+from cvl import CvlError, ExitStatus, LogChunk
 from cvl.core.printable import one_line
-from cvl.core.spec import ExitStatus, LogChunk
 from cvl.runners import LambdaLabsRunner, LocalRunner, SSHRunner
 
 USAGE = "usage: python -m cvl.runners.example_usage ssh [HOST] | local | lambda [GPU_TYPE]\n"
