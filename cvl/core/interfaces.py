@@ -6,18 +6,15 @@ itself; what rents machines is a `Cloud`, and `machines.Machines` makes a `Provi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol, runtime_checkable
+from typing import IO, Protocol, runtime_checkable
 
 from cvl.core.frozen import dataclass
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource
-
-if TYPE_CHECKING:
-    from cvl.cleanup.leases import Leases
 
 
 class Owner(Protocol):
@@ -62,6 +59,39 @@ class Reapable(Owner, Protocol):
 
     def now(self) -> float | None:
         """Return UTC epoch seconds by the provider's own clock (its HTTP `Date`), if it tells."""
+        ...
+
+
+class Leases(Protocol):
+    """All of one run that must not outlive it, as whoever makes it sees them.
+
+    The contract of each is with `cvl.cleanup.leases`, which keeps it.
+    """
+
+    def acquire(
+        self,
+        resource: Resource,
+        create: Callable[[], str],
+        *,
+        in_doubt: Callable[[], None] = ...,
+    ) -> Resource:
+        """Note `resource`, then `create` it; return it with its id."""
+        ...
+
+    def held(self, kind: str) -> Resource | None:
+        """Return what of that kind the run has already, None for nothing that it may use."""
+        ...
+
+    def ask(self, kind: str) -> None:
+        """Ask once for the end of everything of that kind."""
+        ...
+
+    def until(self, seconds: float, room: float = 0.0, where: str = "") -> None:
+        """Let the run last so many seconds from now, and `room` to end it."""
+        ...
+
+    def left(self) -> float | None:
+        """Return the seconds that the run may still last, None for any number of them."""
         ...
 
 

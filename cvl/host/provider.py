@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from cvl.cleanup.leases import Leases
 from cvl.core.errors import NotReady, UsageError
-from cvl.core.interfaces import Transport
+from cvl.core.interfaces import Leases, Transport
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import EMPTY, FREE, JobSpec, Plan, Resource
 from cvl.host import launch

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from threading import Thread
 
-from cvl.cleanup.leases import HOUR, Leases, cost
+from cvl.cleanup.leases import HOUR, cost
 from cvl.core import identity as whose
 from cvl.core.errors import CvlError, HostError, NoCapacity, NotReady, explained
-from cvl.core.interfaces import Cloud, Machine, Offer, Order
+from cvl.core.interfaces import Cloud, Leases, Machine, Offer, Order
 from cvl.core.paths import ledger_file
 from cvl.core.scope import DeadlineExceeded, Scope, Tell, silent
 from cvl.core.spec import JobSpec, Plan, Quote, Resource

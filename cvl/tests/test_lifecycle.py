@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import cvl.run.drive
-from cvl.cleanup.leases import Leases
 from cvl.core.errors import (
     AuthError,
     CvlError,
@@ -21,6 +20,7 @@ from cvl.core.errors import (
     Unreachable,
     UsageError,
 )
+from cvl.core.interfaces import Leases
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 from cvl.ledger import Ledger, RunState

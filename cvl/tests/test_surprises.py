@@ -12,6 +12,7 @@ import pytest
 import cvl.run.drive
 from cvl.cleanup import until_gone
 from cvl.cleanup.leases import Leases
+from cvl.core import interfaces
 from cvl.core.errors import CvlError, StillOpen, Unreadable
 from cvl.core.parallel import together
 from cvl.core.paths import ledger_file
@@ -66,13 +67,13 @@ class Rented:
     def handle(self, spec: JobSpec) -> Mapping[str, str]:
         return {"run": spec.run_id}
 
-    def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> Job:
+    def launch(self, spec: JobSpec, leases: interfaces.Leases, scope: Scope) -> Job:
         del spec, scope
         self.rent(leases)
         self._at("launch")
         return Job(self)
 
-    def rent(self, leases: Leases) -> None:
+    def rent(self, leases: interfaces.Leases) -> None:
         def create() -> str:
             self.alive = True
             return "i-1"

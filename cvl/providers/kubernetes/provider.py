@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
-from cvl.cleanup.leases import Leases
 from cvl.container.contents import Contents, contents_of
 from cvl.core.errors import CvlError, Elsewhere, Rejected, UsageError
 from cvl.core.extras import lacking
+from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import EMPTY, JobSpec, Plan, Quote, Resource

@@ -14,10 +14,9 @@ from functools import partial
 from typing import cast
 from urllib.parse import quote
 
-from cvl.cleanup.leases import Leases
 from cvl.core import replies
 from cvl.core.errors import Ambiguity, CvlError
-from cvl.core.interfaces import Machine, Offer, Order
+from cvl.core.interfaces import Leases, Machine, Offer, Order
 from cvl.core.request_template import Template
 from cvl.core.scope import Scope
 from cvl.core.secrets import key as checked

@@ -9,10 +9,11 @@ from decimal import Decimal
 from functools import partial
 from typing import IO
 
-from cvl.cleanup.leases import HOUR, Leases, cost
+from cvl.cleanup.leases import HOUR, cost
 from cvl.container.contents import Contents, contents_of, write_tar
 from cvl.core.errors import CvlError, explained
 from cvl.core.extras import lacking
+from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
 from cvl.core.request_template import Merged
 from cvl.core.scope import Scope, Tell, silent
