@@ -7,30 +7,30 @@ but the clock and SIGTERM, and then sees gone what is rented, with no host in it
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
 
 from cvl.cleanup.guardian_client import FOLLOW, GONE, LATE, RELEASE
 from cvl.cleanup.leases import room_of
-from cvl.cli.terminal import say
 from cvl.core.errors import FetchError, LedgerError, said
 from cvl.core.interfaces import Provider
 from cvl.core.paths import ledger_file
+from cvl.core.printable import one_line
 from cvl.core.process import me
 from cvl.core.scope import Scope
+from cvl.core.secrets import clean
 from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
 from cvl.ledger import Ledger, Run, RunState
 from cvl.operations import without_ledger
+from cvl.operations.guardian_ears import Ears
 from cvl.providers import reopen
 from cvl.run import lifecycle
 from cvl.run.drive import STOP_LIMIT, Drive
 from cvl.run.options import Options
-
-if TYPE_CHECKING:
-    from cvl.operations.guardian_main import Ears
 
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between two attempts to bring a run to its end; the last one repeats."""
@@ -230,4 +230,6 @@ class Log:
         del chunk  # the run's own log has it
 
     def warn(self, text: str) -> None:
-        say(f"{time.strftime('%m-%d %H:%M:%S')} {text}")
+        line = f"{time.strftime('%m-%d %H:%M:%S')} {one_line(clean(text))}\n"
+        with suppress(OSError):  # a full disk is no reason to stop
+            sys.stderr.write(line)

@@ -24,6 +24,7 @@ from cvl.core import secrets
 from cvl.core.errors import LONGEST, Ambiguity, CvlError, UsageError, said
 from cvl.core.spec import ExitStatus
 from cvl.ledger import Ledger, Run, RunState
+from cvl.operations.takeover import Log
 from cvl.providers.lambda_cloud.api import LambdaAPI
 from cvl.providers.lambda_cloud.cloud import api
 from cvl.providers.sagemaker import registry
@@ -285,6 +286,12 @@ def test_no_part_of_a_secret_is_left_where_a_text_is_cut(monkeypatch: pytest.Mon
         assert "cut-in" not in line._words(200).plain
     finally:
         line.close()
+
+
+def test_a_guardian_s_log_has_one_clean_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    secrets.learn("key-of-the-cloud")
+    Log().phase("waiting", "for \x1b[2Jkey-of-the-cloud\nhere")
+    assert capsys.readouterr().err.endswith(" waiting for \\x1b[2J<redacted>\\nhere\n")
 
 
 def test_a_short_word_that_is_no_secret_stays_readable() -> None:
