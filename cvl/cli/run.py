@@ -97,7 +97,9 @@ def run(ctx: click.Context, /, **params: Any) -> int:
     if params["detach"]:
         show(status.run_id)
     if params["as_json"]:
-        say_json(final(status))
+        from cvl.operations.list import row_json
+
+        say_json(row_json(status.run_id))
     elif not params["detach"]:
         console.ended(status)
     return int(status)
@@ -190,11 +192,3 @@ def seconds(params: Mapping[str, Any], found: config.Config) -> float | None:
         return minutes(params["timeout_minutes"])
     setting = found.find("timeout")
     return read_as(setting, "timeout", duration) if setting else None
-
-
-def final(status: Any) -> dict[str, object]:
-    """Return `run --json`'s last object: the run as `ps --json` shows it."""
-    from cvl.core.paths import ledger_file
-    from cvl.ledger import Ledger, ps_json
-
-    return ps_json(Ledger(ledger_file()).find(status.run_id))

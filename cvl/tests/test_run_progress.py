@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cvl.cli.ps import unfetched
 from cvl.core.process import me
 from cvl.core.spec import Cause, ExitStatus, new_run_id
 from cvl.ledger import Ledger, Run, RunState
+from cvl.operations.list import unfetched
 from cvl.providers.base import Callbacks
 from cvl.providers.sagemaker.registry import _remedy
 from cvl.run.options import Options
