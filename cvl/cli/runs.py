@@ -45,6 +45,7 @@ from cvl.operations.refresh import undriven
 from cvl.providers import BUILT_IN, reopen
 from cvl.run import lifecycle
 from cvl.run.log import RunLog, run_folder
+from cvl.run.options import stop_limit
 
 CHUNK = 1 << 18
 CALL_OFF_LIMIT = 300.0
@@ -235,8 +236,9 @@ def rents(run: Run, ledger: Ledger) -> bool:
 
 def stopped(run: Run, grace: float, ledger: Ledger, console: Console) -> ExitStatus:
     """Stop the job of a run, and see it ended. Raises what keeps that from being known."""
-    scope = Scope(seconds=grace + lifecycle.STOP_LIMIT)
-    with execution_of(run, console, run.reach) as execution:
+    limit = stop_limit(reopen(run.runner, run.handle), run.handle, grace)
+    scope = Scope(seconds=limit)
+    with execution_of(run, console, run.reach) as execution, seen_to_end(run):
         bounded(lambda: execution.stop(grace, Cause.STOPPED), scope)
     if not foreign(run) and may_drive(run, ledger):
         return driven(ledger.run(run.id), Console(output=False), hold=False)
@@ -246,16 +248,23 @@ def stopped(run: Run, grace: float, ledger: Ledger, console: Console) -> ExitSta
 
 def until_ended(run: Run, execution: Execution, scope: Scope) -> ExitStatus:
     """Wait until the job is seen ended: by us, or by whoever drives the run and ends the rent."""
-    try:
+    with seen_to_end(run):
         while (status := seen_ended(run, execution, scope)) is None:
             scope.sleep(0.2)
+    known = noted(run)
+    return status if known is None else known
+
+
+@contextmanager
+def seen_to_end(run: Run) -> Iterator[None]:
+    """Say what it means that a stop has taken too long. Raises `LostContact`."""
+    try:
+        yield
     except DeadlineExceeded:
         raise LostContact(
             f"{run.id} was not seen to end on {run.where}",
             f"it may still run there; `cvl stop {run.id}` tries again",
         ) from None
-    known = noted(run)
-    return status if known is None else known
 
 
 def seen_ended(run: Run, execution: Execution, scope: Scope) -> ExitStatus | None:

@@ -14,7 +14,7 @@ from typing import IO, Protocol, runtime_checkable
 
 from cvl.core.frozen import dataclass
 from cvl.core.scope import Scope, Tell, silent
-from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource
+from cvl.core.spec import STOP_LIMIT, Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource
 
 
 class Owner(Protocol):
@@ -152,9 +152,16 @@ class Observer(Protocol):
 
 
 class Provider(Owner, Protocol):
-    """Runs jobs somewhere."""
+    """Runs jobs somewhere.
+
+    `guarded`: a job that has leases is to be ended should this process die, by a guardian; else
+    whatever runs it ends it by itself, and what follows it only follows. `stop_limit`: seconds
+    beyond the grace in which a stopped job has to be seen ended.
+    """
 
     many_nodes: bool
+    guarded: bool = True
+    stop_limit: float = STOP_LIMIT
 
     @property
     def secrets(self) -> Mapping[str, str]:

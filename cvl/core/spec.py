@@ -19,6 +19,8 @@ from cvl.core.frozen import dataclass
 EMPTY: Mapping[str, str] = MappingProxyType({})
 GRACE = 10.0
 """Seconds between TERM and KILL, unless given."""
+STOP_LIMIT = 60.0
+"""Seconds beyond the grace in which a stopped job has to be seen ended, if no more are declared."""
 FETCH_LIMIT = 1800.0
 """Seconds that the last fetch may take, unless given."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from cvl.core.errors import NotReady, UsageError
 from cvl.core.interfaces import Leases, Transport
 from cvl.core.scope import Scope, Tell, silent
-from cvl.core.spec import EMPTY, FREE, JobSpec, Plan, Resource
+from cvl.core.spec import EMPTY, FREE, STOP_LIMIT, JobSpec, Plan, Resource
 from cvl.host import launch
 from cvl.host.job import RemoteJob
 from cvl.host.launch import Setup
@@ -22,6 +22,8 @@ class HostProvider:
     """Runs jobs on one machine through a transport."""
 
     many_nodes = False
+    guarded = True
+    stop_limit = STOP_LIMIT
     settle = 0.0
 
     def __init__(

@@ -23,13 +23,13 @@ from cvl.core.printable import one_line
 from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.secrets import clean
-from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
+from cvl.core.spec import FETCH_LIMIT, GRACE, STOP_LIMIT, Cause
 from cvl.ledger import Ledger, Run, RunState
 from cvl.operations import without_ledger
 from cvl.operations.guardian_ears import Ears
 from cvl.providers import reopen
 from cvl.run import lifecycle
-from cvl.run.drive import STOP_LIMIT, Drive
+from cvl.run.drive import Drive
 from cvl.run.options import Options
 
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

@@ -15,7 +15,8 @@ from cvl.core.interfaces import Execution, Observer, Provider
 from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
 from cvl.ledger import Ledger, Run
-from cvl.run.drive import STOP_LIMIT, deliver
+from cvl.run.drive import deliver
+from cvl.run.options import stop_limit
 
 LOOK = 1.0
 """Seconds between two questions whether the job has ended."""
@@ -33,7 +34,8 @@ def save(
     try:
         execution = provider.attach(record.handle)
         try:
-            _see_ended(execution, work, cause)
+            limit = stop_limit(provider, record.handle, GRACE)
+            _see_ended(execution, work, cause, limit)
             rest = _after(work, FETCH_LIMIT)
             bounded(lambda: execution.fetch(Path(record.results), rest), rest)
         finally:
@@ -53,13 +55,13 @@ def sweep(
         observer.warn(str(error))
 
 
-def _see_ended(execution: Execution, work: Scope, cause: Cause | None) -> None:
+def _see_ended(execution: Execution, work: Scope, cause: Cause | None, limit: float) -> None:
     if cause is None:
         try:
             return _waited(execution, work)
         except DeadlineExceeded:
             cause = Cause.TIMEOUT
-    rest = _after(work, GRACE + STOP_LIMIT)
+    rest = _after(work, limit)
     bounded(lambda: deliver(execution, GRACE, cause, rest), rest)
     return _waited(execution, rest)
 

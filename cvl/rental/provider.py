@@ -18,7 +18,7 @@ from cvl.core.errors import CvlError, HostError, NoCapacity, NotReady, explained
 from cvl.core.interfaces import Cloud, Leases, Machine, Offer, Order
 from cvl.core.paths import ledger_file
 from cvl.core.scope import DeadlineExceeded, Scope, Tell, silent
-from cvl.core.spec import JobSpec, Plan, Quote, Resource
+from cvl.core.spec import STOP_LIMIT, JobSpec, Plan, Quote, Resource
 from cvl.core.units import elapsed
 from cvl.host import launch
 from cvl.host.job import RemoteJob
@@ -50,6 +50,8 @@ class Machines:
     """The `Provider` that rents one machine for one run."""
 
     many_nodes = False
+    guarded = True
+    stop_limit = STOP_LIMIT
 
     def __init__(
         self,

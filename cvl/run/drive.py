@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from threading import Thread
 from typing import Self
 
@@ -24,17 +25,15 @@ from cvl.core.errors import (
 )
 from cvl.core.interfaces import Execution, Provider
 from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits
-from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, JobSpec
+from cvl.core.spec import EXIT_CODES, STOP_LIMIT, Cause, ExitStatus, JobSpec
 from cvl.ledger import EARLY, Ledger, Run, RunState
 from cvl.run.log import RunLog, run_folder
-from cvl.run.options import Options
+from cvl.run.options import Options, stop_limit
 from cvl.run.progress import Progress
 from cvl.run.puller import Puller
 from cvl.run.pump import Pump
 from cvl.run.teardown import QUIET, Ending, settled
 
-STOP_LIMIT = 60.0
-"""Seconds beyond the grace in which a stopped job has to be seen ended."""
 LOOK_ON = 0.5
 """Seconds between two looks at what the driver of a run has noted, for who only looks on."""
 DRAIN = 3.0
@@ -58,12 +57,17 @@ class Drive:
         watching: bool = False,
     ) -> None:
         """`watching`: somebody else drives this run; we only look on."""
+        options = replace(options, guarded=options.guarded and provider.guarded)
         self._record, self._provider, self._options = record, provider, options
+        self._stop_limit = stop_limit(provider, record.handle, options.grace)
+        quiet = max(options.grace, self._stop_limit - STOP_LIMIT) + QUIET
         self._progress = Progress(record, ledger, options, watching=watching)
         self.scope = Scope(options.clock, tell=self._progress.tell)
         guard = self._guard if options.guarded else None
         self.leases = Leases(ledger, record.id, provider, self.scope, guard=guard)
-        self._ending = Ending(self._progress, self.leases, self.scope, settle=provider.settle)
+        self._ending = Ending(
+            self._progress, self.leases, self.scope, settle=provider.settle, quiet=quiet
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -267,8 +271,7 @@ class Drive:
     def _stopped(self, execution: Execution, pump: Pump, cause: Cause) -> ExitStatus:
         """Stop the job over there and follow it to its end."""
         self._progress.tell("stopping", self._record.id)
-        grace = self._options.grace
-        scope = self._ending.scope(grace + STOP_LIMIT).patient(lambda: grace + QUIET)
+        scope = self._ending.scope(self._stop_limit).patient(lambda: self._ending.quiet)
         try:
             deliver(execution, self._options.grace, cause, scope)
             seen = pump.wait(scope)

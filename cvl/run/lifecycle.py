@@ -15,10 +15,10 @@ from cvl.core.process import Life, life, me
 from cvl.core.scope import signals
 from cvl.core.spec import Cause, ExitStatus, JobSpec, Plan
 from cvl.ledger import Ledger, Run
-from cvl.run.drive import STOP_LIMIT, Drive
+from cvl.run.drive import Drive
 from cvl.run.options import Options
 
-__all__ = ["STOP_LIMIT", "Options", "adopt", "attach", "noted", "recover", "run"]
+__all__ = ["Options", "adopt", "attach", "noted", "recover", "run"]
 
 
 def run(spec: JobSpec, provider: Provider, ledger: Ledger, options: Options) -> ExitStatus:

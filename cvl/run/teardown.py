@@ -30,14 +30,17 @@ DISCARD_LIMIT = 150.0
 class Ending:
     """Brings one run to its end, or leaves it to somebody else."""
 
-    def __init__(self, progress: Progress, leases: Leases, work: Scope, *, settle: float) -> None:
+    def __init__(
+        self, progress: Progress, leases: Leases, work: Scope, *, settle: float, quiet: float
+    ) -> None:
         """`work` is cancelled by whoever wants the run stopped, and is then in a hurry.
 
-        `settle`: seconds in which what the provider has made may not be listed yet.
+        `settle`: seconds in which what the provider has made may not be listed yet. `quiet`:
+        those in which a host that is to stop its job may give nothing.
         """
         self._progress, self._leases = progress, leases
         self._record, self._options = progress.record, progress.options
-        self._work = work
+        self._work, self.quiet = work, quiet
         self._clean_up = Scope(self._options.clock, tell=progress.tell)
         self._fetching: Scope | None = None
         self.hushed = False
@@ -188,7 +191,7 @@ class Ending:
         """Return the seconds for which a host may give nothing while results are brought."""
         if self.hushed:
             return LAST_TRY
-        return inf if self._work.cause is None else self._options.grace + QUIET
+        return inf if self._work.cause is None else self.quiet
 
     def _left_rest(self) -> bool:
         """Say where the rest is; return whether the guardian brings it."""

@@ -331,7 +331,7 @@ def _replace(folder: Path, *, real: bool, tame: bool = True) -> None:
     put(guardian_client, "Popen", ForkedPopen)
     if not tame:
         put(machines, "LOGIN_LIMIT", 1.0)
-        put(drive, "STOP_LIMIT", 2.0)
+        put(machines.Machines, "stop_limit", 2.0)
         put(drive, "ASK_LIMIT", 1.0)
         put(takeover, "ANY_END", 10.0)
         put(teardown, "QUIET", 1.0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-import cvl.run.drive
+from cvl.cleanup import leases as cleanup
+from cvl.cleanup.guardian_keeper import Guard
 from cvl.core.errors import (
     AuthError,
     CvlError,
@@ -22,10 +24,11 @@ from cvl.core.errors import (
 )
 from cvl.core.interfaces import Leases
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope, Tell, silent
-from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
+from cvl.core.spec import STOP_LIMIT, Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 from cvl.ledger import Ledger, RunState
 from cvl.run import lifecycle
 from cvl.run.drive import Drive
+from cvl.run.options import stop_limit
 
 RUN = "toy-1"
 SPEC = JobSpec(run_id=RUN, argv=("true",), example="examples/toy", preset="train")
@@ -79,6 +82,8 @@ class Toy:
     job: Job = field(default_factory=Job)
     on_launch: Callable[[Scope], None] = lambda _scope: None
     many_nodes: bool = False
+    guarded: bool = True
+    stop_limit: float = STOP_LIMIT
     name: str = "toy"
     settle: float = 0.0
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -250,11 +255,10 @@ def test_a_job_that_has_ended_while_it_was_interrupted_is_brought_home(
 
 
 def test_a_reader_who_has_stopped_reading_does_not_keep_the_end_from_us(
-    ledger: Ledger, options: lifecycle.Options, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, options: lifecycle.Options
 ) -> None:
-    monkeypatch.setattr(cvl.run.drive, "STOP_LIMIT", 0.2)
     forever = threading.Event()
-    toy = Toy(job=Job(end=None))
+    toy = Toy(job=Job(end=None), stop_limit=0.2)
     observer = Ear()
 
     def stuck() -> None:
@@ -287,10 +291,8 @@ def test_a_hang_up_leaves_the_job_and_always_says_so(
 
 
 def test_a_stop_that_cannot_be_delivered_is_tried_and_then_said(
-    ledger: Ledger, options: lifecycle.Options, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, options: lifecycle.Options
 ) -> None:
-    monkeypatch.setattr(cvl.run.drive, "STOP_LIMIT", 0.2)
-
     class Deaf(Job):
         def stop(self, grace: float, cause: Cause) -> None:
             del grace, cause
@@ -299,8 +301,46 @@ def test_a_stop_that_cannot_be_delivered_is_tried_and_then_said(
     def interrupted(scope: Scope) -> None:
         scope.cancel(Cause.INTERRUPTED)
 
-    toy = Toy(job=Deaf(end=None), on_launch=interrupted)
+    toy = Toy(job=Deaf(end=None), on_launch=interrupted, stop_limit=0.2)
     with pytest.raises(LostContact, match="could not see toy-1 end") as caught:
         lifecycle.run(SPEC, toy, ledger, replace(options, grace=0.0))
     assert f"cvl stop {RUN}" in caught.value.hint
     assert ledger.run(RUN).owner == ""
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_guardian_is_there_where_the_provider_wants_one(
+    guarded: bool, ledger: Ledger, options: lifecycle.Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for who only comes back to a run: one that is not wanted would stop the job."""
+    monkeypatch.setattr(Drive, "_guard", started := Started())
+    toy = Toy(guarded=guarded, settle=0.1)
+    record = lifecycle.noted(SPEC, toy, toy.plan(SPEC), options)
+    ledger.begin(record)
+    ledger.advance(RUN, RunState.LAUNCHING)
+    rented = Resource(kind="thing", name="cvl-toy-1", run_id=RUN)
+    cleanup.Leases(ledger, RUN, toy, Scope()).acquire(rented, lambda: "t-1")
+    ledger.advance(RUN, RunState.RUNNING)
+    wanted = replace(options, guarded=True)
+    with pytest.raises(CvlError, match="no guardian") if guarded else nullcontext():
+        assert lifecycle.attach(ledger.run(RUN), toy, ledger, wanted) == 3
+    assert started.times == int(guarded)
+
+
+@dataclass
+class Started:
+    """Guardians that were started; none of them is one."""
+
+    times: int = 0
+
+    def __call__(self) -> Guard:
+        self.times += 1
+        raise CvlError("there is no guardian in toyland")
+
+
+@pytest.mark.parametrize(
+    ("own", "limit"), [("", 61.0), ("0", 61.0), ("300", 360.0), ("-1", 61.0), ("9" * 9, 61.0)]
+)
+def test_a_stop_lasts_as_long_as_the_job_was_promised(own: str, limit: float) -> None:
+    assert stop_limit(Toy(), {"run": RUN, "grace": own}, 1.0) == limit
+    assert stop_limit(Toy(stop_limit=1000.0), {"run": RUN}, 1.0) == 1001.0

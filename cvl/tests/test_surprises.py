@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import cvl.run.drive
 from cvl.cleanup import until_gone
 from cvl.cleanup.leases import Leases
 from cvl.core import interfaces
@@ -49,6 +48,8 @@ class Rented:
     alive: bool = False
     end: ExitStatus | None = None
     many_nodes: bool = False
+    guarded: bool = True
+    stop_limit: float = 0.5
     name: str = "rented"
     settle: float = 0.1
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -150,8 +151,6 @@ class Quiet:
 @pytest.fixture(autouse=True)
 def soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(cvl.run.drive, "STOP_LIMIT", 0.5)
-    monkeypatch.setattr(without_ledger, "STOP_LIMIT", 0.5)
     monkeypatch.setattr(without_ledger, "ENOUGH", 0.5)
     monkeypatch.setattr(until_gone, "PAUSES", (0.02,) * 3)
 

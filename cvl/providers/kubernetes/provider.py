@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from cvl.core.extras import lacking
 from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
 from cvl.core.scope import Scope, Tell, silent
-from cvl.core.spec import EMPTY, JobSpec, Plan, Quote, Resource
+from cvl.core.spec import EMPTY, STOP_LIMIT, JobSpec, Plan, Quote, Resource
 from cvl.core.units import elapsed, size, variable
 from cvl.ledger import Ledger, RunState
 from cvl.providers.kubernetes import (
@@ -33,7 +34,15 @@ from cvl.providers.kubernetes.job import KubeJob
 from cvl.providers.kubernetes.manifest import Made, Marks, owned_by
 from cvl.providers.kubernetes.manifest import objects as manifest
 from cvl.providers.kubernetes.objects import JOB, KINDS, POD, SECRET, SERVICE
-from cvl.providers.kubernetes.order import NO_LIMIT, Order, ends, job_name, lifetime, runtime
+from cvl.providers.kubernetes.order import (
+    AFTER_TERM,
+    NO_LIMIT,
+    Order,
+    ends,
+    job_name,
+    lifetime,
+    runtime,
+)
 
 SETTLE = variable("CVL_KUBE_SETTLE", 10)
 """Seconds after a request in which what it made may not be found yet: it may still be under way."""
@@ -60,6 +69,8 @@ class Kubernetes:
 
     name = "k8s"
     many_nodes = True
+    guarded = False  # Kubernetes ends a Job at its deadline, whatever becomes of this machine
+    stop_limit = STOP_LIMIT + AFTER_TERM
     settle = SETTLE
     unique = frozenset(KINDS)  # an id has the uid in it, which no other cluster has
     secrets: Mapping[str, str] = EMPTY  # the kubeconfig is found in any process
@@ -113,6 +124,7 @@ class Kubernetes:
             "nodes": str(spec.nodes),
             "wrapped": "yes" if spec.source else "",
             "start_limit": f"{order.start_limit:g}",
+            "grace": f"{math.ceil(spec.limits.grace)}",
             **self._client.address,
         }
 

@@ -18,18 +18,15 @@ from cvl.core.errors import UsageError
 from cvl.core.extras import require
 from cvl.core.identity import noted
 from cvl.core.interfaces import Provider, Reapable
-from cvl.core.paths import ledger_file
 from cvl.core.spec import EMPTY, ExitStatus, JobSpec, new_run_id
 from cvl.core.units import duration
-from cvl.ledger import Ledger
 from cvl.providers import base
 from cvl.providers.common import Common
 from cvl.providers.kubernetes import template
 from cvl.providers.kubernetes.client import EXTRA, Client
 from cvl.providers.kubernetes.kubeconfig import IN_CLUSTER, configured
-from cvl.providers.kubernetes.order import AFTER_TERM, PULL_POLICY, Order, mounts, pairs
+from cvl.providers.kubernetes.order import PULL_POLICY, Order, mounts, pairs
 from cvl.providers.kubernetes.provider import Kubernetes
-from cvl.run import lifecycle
 
 
 class K8sRunner:
@@ -143,11 +140,7 @@ class K8sRunner:
             order = replace(order, image=order.image or spec.image or "")
         else:
             spec = _bare((*command, *args), common, timeout_minutes)
-        options = replace(base.options_of(spec, common), guarded=False)
-        if spec.source:
-            options = replace(options, grace=spec.limits.grace + AFTER_TERM)
-        provider = Kubernetes(self._client, order)
-        return lifecycle.run(spec, provider, Ledger(ledger_file()), options)
+        return base.run(Kubernetes(self._client, order), spec, common)
 
     reach: ClassVar = ("context", "kubeconfig")
     variables: ClassVar = ("KUBECONFIG",)

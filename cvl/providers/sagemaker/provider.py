@@ -17,7 +17,7 @@ from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
 from cvl.core.request_template import Merged
 from cvl.core.scope import Scope, Tell, silent
-from cvl.core.spec import EMPTY, JobSpec, Plan, Quote, Resource
+from cvl.core.spec import EMPTY, STOP_LIMIT, JobSpec, Plan, Quote, Resource
 from cvl.core.units import priced
 from cvl.ledger import Ledger
 from cvl.providers.aws import identity as whose
@@ -39,6 +39,8 @@ from cvl.providers.sagemaker.order import (
 )
 from cvl.providers.sagemaker.s3_location import Place
 
+UPLOAD_LIMIT = 900.0
+"""Seconds that SageMaker may take to upload the results of a job that was stopped."""
 LAYERS = (
     "SageMaker itself, at MaxRuntimeInSeconds, whatever becomes of this machine",
     "cvl, on Ctrl-C, `cvl stop` and `cvl reap`, by StopTrainingJob",
@@ -51,6 +53,8 @@ class SageMaker:
 
     name = "sagemaker"
     many_nodes = True
+    guarded = False  # SageMaker ends a job at its limit, whatever becomes of this machine
+    stop_limit = STOP + UPLOAD_LIMIT + STOP_LIMIT
     settle = SETTLE
     secrets: Mapping[str, str] = EMPTY  # boto3 finds the credentials, in any process
 

@@ -16,23 +16,18 @@ from cvl.container.command import command
 from cvl.core import request_template as template
 from cvl.core.extras import require
 from cvl.core.interfaces import Provider, Reapable
-from cvl.core.paths import ledger_file
 from cvl.core.spec import EMPTY, ExitStatus
 from cvl.core.units import minutes
-from cvl.ledger import Ledger
 from cvl.providers import base
 from cvl.providers.aws.api_errors import EXTRA
 from cvl.providers.aws.session import GIVEN, Account, configured
 from cvl.providers.common import Common
-from cvl.providers.sagemaker.order import STOP, Order
+from cvl.providers.sagemaker.order import Order
 from cvl.providers.sagemaker.provider import SageMaker
 from cvl.providers.sagemaker.s3_location import Place
-from cvl.run import lifecycle
 
 GRACE = 90.0
 """Of the 120 s between TERM and KILL, what the job has; the rest is for moving its results."""
-UPLOAD_LIMIT = 900.0
-"""Seconds in which a stopped job has to be seen ended: SageMaker uploads its results first."""
 
 
 class SageMakerRunner:
@@ -91,13 +86,7 @@ class SageMakerRunner:
             example, preset, args, common, timeout_minutes=max_run_minutes, checked=False
         )
         spec = replace(spec, argv=command(spec, entry_command))
-        options = replace(
-            base.options_of(spec, common),
-            guarded=False,
-            grace=STOP + UPLOAD_LIMIT,
-        )
-        provider = SageMaker(self._account, order)
-        return lifecycle.run(spec, provider, Ledger(ledger_file()), options)
+        return base.run(SageMaker(self._account, order), spec, common)
 
     reach: ClassVar = ("region", "profile", "endpoint")
     variables: ClassVar = GIVEN
