@@ -1,49 +1,48 @@
-# `make demo` and `make test` set up all that they need; see scripts/setup.
+# `make demo` and `make test` set up all that they need; see scripts/setup. `make help` lists the rest.
 
 PYTHON = .venv/bin/python
 CACHE = -p no:cacheprovider
 # Compiled once, whatever the machine prefers: hundreds of processes of ours are started.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test bench chaos kube kube-build kube-stop lint clean
+.PHONY: demo test lint chaos kube kube-build kube-stop bench clean help
 
-demo:
+demo: ## Train a real example on a throw-away sshd on this machine; show the results
 	@scripts/setup demo
 	@$(PYTHON) -m cvl.testing.demo
 
-test:
+test: ## Run the tests; ARGS='cvl/tests/test_scope.py -k signal' runs some of them
 	@scripts/setup test
 	@$(PYTHON) -m pytest -n 4 $(CACHE) $(ARGS)
 
-# For MINUTES, kills cvl at points drawn by lot, turns hosts hostile and damages ledgers, and reports
-# what was left: nothing.
-chaos:
-	@scripts/setup test
-	@$(PYTHON) -m cvl.testing.chaos --minutes $(or $(MINUTES),30)
-
-# A real Kubernetes to try things on. Its servers are built first, once per machine.
-kube: kube-build
-	@scripts/setup test
-	@$(PYTHON) -m cvl.testing.kube_keeper start
-
-kube-build:
-	@scripts/kube-build
-
-kube-stop:
-	@scripts/setup test
-	@$(PYTHON) -m cvl.testing.kube_keeper stop
-
-# Measures cvl beside what one would use instead, and writes docs/benchmarks.md.
-bench:
-	@scripts/setup test
-	@$(PYTHON) -m bench $(ARGS)
-
-lint:
+lint: ## Check style and types: ruff, and mypy --strict
 	@scripts/setup lint
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m mypy cvl bench
 
-clean:
+chaos: ## Kill cvl at random points for MINUTES=30 on hostile hosts; report what was left: nothing
+	@scripts/setup test
+	@$(PYTHON) -m cvl.testing.chaos --minutes $(or $(MINUTES),30)
+
+kube: kube-build ## Start a real Kubernetes to try things on; its servers are built once per machine
+	@scripts/setup test
+	@$(PYTHON) -m cvl.testing.kube_keeper start
+
+kube-build: ## Build the servers of that Kubernetes: five to ten minutes
+	@scripts/kube-build
+
+kube-stop: ## Stop that Kubernetes
+	@scripts/setup test
+	@$(PYTHON) -m cvl.testing.kube_keeper stop
+
+bench: ## Measure cvl beside what one would use instead; write docs/benchmarks.md
+	@scripts/setup test
+	@$(PYTHON) -m bench $(ARGS)
+
+clean: ## Remove what the other targets have made here
 	rm -rf .venv build dist cvl-runs .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
