@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from cvl.core.attempts import Attempts
 from cvl.core.errors import BrokenOff, CvlError, Silent, Unreachable
 from cvl.core.replies import LONGEST_WAIT
-from cvl.core.scope import Clock, DeadlineExceeded, Scope, nap
+from cvl.core.scope import Clock, Scope, nap
 
 T = TypeVar("T")
 
@@ -27,21 +28,32 @@ def nothing() -> None:
     """Do nothing between two attempts."""
 
 
-def attempts(step: Callable[[], T], pauses: Sequence[float], clock: Clock) -> T:
-    """Return what `step` returns, after `Unreachable` again: once behind each of `pauses`.
+def briefly(pauses: Sequence[float], clock: Clock | None = None) -> Attempts:
+    """Give attempts to a call that is given no scope: one, and once more behind each of `pauses`.
 
-    Who answers may ask for longer ones, together for `MOST_WAIT`. Raises as `step`.
+    Who answers may ask for longer ones, together for `MOST_WAIT`, and no longer than `limits` say.
     """
-    asked = 0.0
-    for pause in pauses:
+    waited = 0.0
+
+    def rest(pause: float, asked: float) -> bool:
+        nonlocal waited
+        waited += asked
+        if waited <= MOST_WAIT:
+            nap(pause, asked, clock)
+        return waited <= MOST_WAIT
+
+    return Attempts(pauses, rest, len(pauses) + 1)
+
+
+def repeated(step: Callable[[], T], pauses: Sequence[float], clock: Clock) -> T:
+    """Return what `step` returns, again after `Unreachable`, as `briefly` says. Raises as it."""
+    for attempt in briefly(pauses, clock):
         try:
             return step()
         except Unreachable as error:
-            asked += error.wait
-            if asked > MOST_WAIT:
-                raise
-            nap(pause, error.wait, clock)
-    return step()
+            failure = error
+            attempt.asked(error.wait)
+    raise failure
 
 
 def steadily(
@@ -56,24 +68,18 @@ def steadily(
     Who answers may ask for a longer pause (`CvlError.wait`). Raises what else `step` raises, and
     what `between` two attempts does; `Cancelled`; and once the scope is over, the last failure.
     """
-    clock, attempt = scope.clock, 0
-    while True:
+    clock = scope.clock
+    for attempt in scope.attempts(PAUSES):
         began = clock.monotonic()
         try:
             return step()
         except passing as error:
+            failure = error
             if clock.monotonic() - began > CONTACT and not isinstance(error, Silent):
-                attempt = 0
+                attempt.anew()
             if getattr(error, "answered", False):
                 scope.heard()
             scope.tell("waiting", f"{error}{AGAIN}")
             between()
-            _pause(scope, error, attempt)
-            attempt += 1
-
-
-def _pause(scope: Scope, error: CvlError, attempt: int) -> None:
-    try:
-        scope.sleep(max(error.wait, PAUSES[min(attempt, len(PAUSES) - 1)]))
-    except DeadlineExceeded:
-        raise error from None
+            attempt.asked(error.wait)
+    raise failure

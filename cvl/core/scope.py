@@ -11,13 +11,14 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Protocol
 
+from cvl.core.attempts import Attempts
 from cvl.core.spec import Cause
 
 Tell = Callable[[str, str], None]
@@ -176,6 +177,24 @@ class Scope:
                 self.checkpoint()
         finally:
             self._flag.bells.remove(bell)
+
+    def attempts(
+        self, pauses: Sequence[float], *, limit: float | None = None, most: float = inf
+    ) -> Attempts:
+        """Give attempts at one thing: the first now, more until `limit` seconds or this are over.
+
+        Then the loop just ends, as after `most` of them; what stands behind it says what follows.
+        Raises `Cancelled` between two of them.
+        """
+        scope = self.within(limit)
+
+        def rest(pause: float, asked: float) -> bool:
+            with suppress(DeadlineExceeded):
+                scope.sleep(max(pause, asked))
+                return True
+            return False
+
+        return Attempts(pauses, rest, most)
 
     def within(self, seconds: float | None) -> Scope:
         """Return a scope that ends with this one, or after `seconds` if that is sooner."""

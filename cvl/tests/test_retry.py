@@ -28,7 +28,7 @@ from cvl.core.errors import (
 )
 from cvl.core.interfaces import Owner
 from cvl.core.replies import LONGEST_WAIT, retry_after
-from cvl.core.retry import MOST_WAIT, attempts, steadily
+from cvl.core.retry import MOST_WAIT, repeated, steadily
 from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits, nap
 from cvl.core.spec import FETCH_LIMIT, Cause
 from cvl.ledger import Ledger
@@ -195,7 +195,7 @@ def test_one_request_waits_as_asked_but_no_more_than_a_minute_in_all() -> None:
         raise busy(25.0)
 
     with pytest.raises(Unreachable):
-        attempts(step, (0.3, 1.0, 2.0), clock)
+        repeated(step, (0.3, 1.0, 2.0), clock)
     assert [late - early for early, late in itertools.pairwise(tries)] == [25.0, 25.0]
     assert sum(clock.waited) <= MOST_WAIT
 

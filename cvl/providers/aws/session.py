@@ -18,7 +18,7 @@ from cvl.core.extras import loading, needed
 from cvl.core.http.secure_url import address
 from cvl.core.octets import readable
 from cvl.core.replies import http_date
-from cvl.core.retry import attempts
+from cvl.core.retry import repeated
 from cvl.core.scope import Clock, SystemClock
 from cvl.providers.aws import http, login
 from cvl.providers.aws.api_errors import EXTRA, boundary
@@ -136,7 +136,7 @@ class Account:
             _rewind(parameters)
             return self.once(service, operation, **parameters)
 
-        return attempts(step, PAUSES, self._clock)
+        return repeated(step, PAUSES, self._clock)
 
     def answered(self, service: str, operation: str, /, **parameters: Any) -> Reply:
         """As `call`, but without an answer it does not ask again: for what is not urgent."""
@@ -151,7 +151,7 @@ class Account:
                 silent.append(error)
                 return None
 
-        if (reply := attempts(step, PAUSES, self._clock)) is None:
+        if (reply := repeated(step, PAUSES, self._clock)) is None:
             raise silent[0]
         return reply
 

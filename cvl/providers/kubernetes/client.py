@@ -19,7 +19,7 @@ from cvl.core.http.errors import reason
 from cvl.core.http.pool import CONNECT_LIMIT
 from cvl.core.octets import to_send
 from cvl.core.paths import absolutes
-from cvl.core.retry import attempts
+from cvl.core.retry import repeated
 from cvl.core.scope import Clock, SystemClock
 from cvl.core.units import variable
 from cvl.providers.kubernetes import api_paths
@@ -171,7 +171,7 @@ class Client:
     def _patient(
         self, method: str, path: str, query: Query, body: Object | None = None, kind: str = ""
     ) -> Object:
-        return attempts(lambda: self._once(method, path, query, body, kind), PAUSES, self._clock)
+        return repeated(lambda: self._once(method, path, query, body, kind), PAUSES, self._clock)
 
     def _once(
         self, method: str, path: str, query: Query, body: Object | None = None, kind: str = ""

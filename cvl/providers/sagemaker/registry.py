@@ -18,7 +18,7 @@ from cvl.core.errors import CvlError, Unreachable
 from cvl.core.frozen import dataclass
 from cvl.core.http.secure_url import is_here
 from cvl.core.paths import replace_file
-from cvl.core.retry import attempts
+from cvl.core.retry import repeated
 from cvl.core.scope import Scope, SystemClock
 from cvl.core.secrets import learn
 from cvl.providers.aws.api_errors import EXTRA, Missing, Taken
@@ -159,7 +159,7 @@ def _answers(url: str, basic: str) -> bool:
 
     try:
         with made:
-            return attempts(step, PAUSES, SystemClock()) == OK
+            return repeated(step, PAUSES, SystemClock()) == OK
     except (HTTPError, Unreachable):
         return False
 
