@@ -23,7 +23,7 @@ class Attempts:
         self.number = 0
         self.pauses = pauses
         self._rest, self._most = rest, most
-        self._at, self._asked = 0, 0.0
+        self._at, self._asked, self._pauses = 0, 0.0, True
 
     def __iter__(self) -> Iterator[Self]:
         while True:
@@ -41,11 +41,13 @@ class Attempts:
         self._at = 0
 
     def at_once(self) -> None:
-        """Let the next attempt follow without a pause."""
-        self._at = -1
+        """Let the next attempt follow without a pause, also where there is no time for one."""
+        self._pauses = False
 
     def _rested(self) -> bool:
-        pause = 0.0 if self._at < 0 else self.pauses[min(self._at, len(self.pauses) - 1)]
-        asked, self._asked = self._asked, 0.0
-        self._at += 1
+        pauses, self._pauses = self._pauses, True
+        if not pauses:
+            return True
+        pause, asked = self.pauses[min(self._at, len(self.pauses) - 1)], self._asked
+        self._at, self._asked = self._at + 1, 0.0
         return self._rest(pause, asked)

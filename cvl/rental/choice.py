@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -10,7 +9,7 @@ from decimal import Decimal
 from cvl.core.errors import CvlError, NoCapacity, UsageError
 from cvl.core.frozen import dataclass
 from cvl.core.interfaces import Offer
-from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.scope import Scope
 from cvl.core.spec import Needs
 from cvl.core.units import dollars
 from cvl.rental.offers import choose, reading
@@ -56,7 +55,7 @@ class Market:
         self._named = kind is not None
         self._first: Choice | None = None
         self._agreed: Offer | None = None
-        self._looked = 0.0
+        self._fresh = Scope(seconds=0.0)
         self._taken: set[tuple[str, str]] = set()
         self._refusal: NoCapacity | None = None
 
@@ -74,7 +73,7 @@ class Market:
             offer = Offer(type=self._kind or ANY, price_per_hour=Decimal(0), gpus=0)
             return Choice(offer=offer, region=self._region or SOMEWHERE, obstacle=obstacle)
         self._kind, self._agreed = found.offer.type, found.offer
-        self._first, self._looked = (found if found.free else None), time.monotonic()
+        self._first, self._fresh = (found if found.free else None), Scope(seconds=FRESH)
         return found
 
     def choices(self, needs: Needs, scope: Scope) -> Iterator[Choice]:
@@ -83,22 +82,20 @@ class Market:
         What was planned is looked for again unless that was just now: somebody may have thought
         about it for an hour. Raises `NoCapacity` when patience has run out, and as `scope` does.
         """
-        if self._first is not None and time.monotonic() - self._looked < FRESH:
+        if self._first is not None and self._fresh.remaining():
             yield self._first
-        waiting, told = scope.within(self._patience), ""
-        while True:
+        told = ""
+        for attempt in scope.attempts((PAUSE,), limit=self._patience):
             try:
                 yield self._as_agreed(self._look(needs))
+                attempt.at_once()
             except NoCapacity as error:
                 self._taken.clear()
                 refusal, self._refusal = self._refusal or error, None
                 if told != str(refusal):
                     told = str(refusal)
-                    waiting.tell("waiting", told)
-                try:
-                    waiting.sleep(PAUSE)
-                except DeadlineExceeded:
-                    raise refusal from None
+                    scope.tell("waiting", told)
+        raise refusal
 
     def taken(self, choice: Choice, refusal: NoCapacity) -> float:
         """Hear that there was none of those left; return the seconds that may still be waited."""

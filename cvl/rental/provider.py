@@ -214,9 +214,9 @@ class Machines:
         scope = scope.within(self._cloud.boot_limit)
         began = scope.clock.monotonic()
         listed_by = began + self._cloud.settle
-        far, address, words, attempt = None, "", "", 0
-        while True:
-            if far is None or attempt % LOOK_AGAIN == 0:
+        far, address, words = None, "", ""
+        for attempt in scope.attempts(LOOKS):
+            if far is None or attempt.number % LOOK_AGAIN == 0:
                 look = self._look(machine)
                 late = look.state == "missing" and scope.clock.monotonic() > listed_by
                 if look.state in {"broken", "gone"} or late:
@@ -228,13 +228,8 @@ class Machines:
             if far and not (words := self._refused(far, scope)):
                 return far, address
             scope.tell("booting", words)
-            try:
-                scope.sleep(LOOKS[min(attempt, len(LOOKS) - 1)])
-            except DeadlineExceeded as error:
-                waited = elapsed(scope.clock.monotonic() - began)
-                text = f"{machine.name} did not come up within {waited}: {words}"
-                raise NotReady(text) from error
-            attempt += 1
+        waited = elapsed(scope.clock.monotonic() - began)
+        raise NotReady(f"{machine.name} did not come up within {waited}: {words}")
 
     def _refused(self, far: FarSide, scope: Scope) -> str:
         """Return why the machine does not let us in, "" if it does. Raises `Cancelled`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -98,7 +97,7 @@ class Pace:
             yield self._own_file()
             return
         try:
-            yield descriptor if _locked(descriptor) else self._own_file()
+            yield descriptor if _locked(descriptor, self._clock) else self._own_file()
         finally:
             os.close(descriptor)
 
@@ -130,14 +129,10 @@ class Pace:
         return self._boot
 
 
-def _locked(descriptor: int) -> bool:
+def _locked(descriptor: int, clock: Clock) -> bool:
     """Have a file for ourselves: nobody needs it for long. Tell whether we have."""
-    until = time.monotonic() + LOCK_LIMIT
-    while time.monotonic() < until:
-        try:
+    for _ in Scope(clock, seconds=LOCK_LIMIT).attempts((TICK,)):
+        with suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(TICK)
-        else:
             return True
     return False

@@ -48,7 +48,7 @@ def test_news_begin_the_pauses_anew_and_a_pause_may_be_left_out() -> None:
             attempt.anew()
         if attempt.number == 5:
             attempt.at_once()
-    assert clock.waited == [1.0, 2.0, 4.0, 1.0, 2.0, 1.0]
+    assert clock.waited == [1.0, 2.0, 4.0, 1.0, 2.0, 4.0]
 
 
 def test_a_cancel_is_raised_between_two_and_not_before_the_first() -> None:

@@ -110,7 +110,7 @@ def test_waiting_keeps_the_price_that_was_agreed_to() -> None:
 def test_no_dearer_machine_is_rented_while_patience_lasts_nor_after(patience: float) -> None:
     found = market_of(Shelf([SMALL], [DEAR]), patience=patience)
     found.planned(Needs())
-    found._looked -= 10  # the question was before the person for so long
+    found._fresh = Scope(seconds=0.0)  # the question was before the person for long
     with pytest.raises(NoCapacity, match=r"\$0\.50 was agreed to") as caught:
         next(found.choices(Needs(), Scope(FakeClock())))
     assert "asks at the new price" in caught.value.hint
@@ -139,7 +139,7 @@ def test_whatever_prices_do_none_above_the_agreed_one_is_yielded(
     shelf = Shelf([first], *([replace(SMALL, price_per_hour=each)] for each in prices))
     found = market_of(shelf, patience=300.0)
     found.planned(Needs())
-    found._looked -= 10
+    found._fresh = Scope(seconds=0.0)
     with suppress(NoCapacity):
         choice = next(found.choices(Needs(), Scope(FakeClock())))
         assert choice.offer.price_per_hour <= SMALL.price_per_hour
