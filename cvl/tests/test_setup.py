@@ -1,4 +1,4 @@
-"""The set-up: scripts/setup with real shells and made-up machines, the wheel, and the demo."""
+"""The set-up: scripts/setup with real shells and made-up machines, the extras, and the demo."""
 
 import os
 import shutil
@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import tomllib
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -213,20 +212,6 @@ def test_no_python_that_will_do_is_said(box: Box) -> None:
 
 def test_an_unknown_purpose_is_refused(box: Box) -> None:
     assert box.setup("dance").returncode == 2
-
-
-# --- what is built ------------------------------------------------------------------------------
-
-
-def test_the_wheel_ships_the_examples_and_not_the_tests(tmp_path: Path) -> None:
-    pytest.importorskip("hatchling", reason="hatchling is installed by pip only while it builds")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    assert "cvl/host/shell/setup.sh" in names
-    digits = "cvl/_shipped/examples/perception/image_classification/digits"
-    assert f"{digits}/example.yaml" in names
-    assert not [name for name in names if name.startswith("cvl/tests/") or "/outputs/" in name]
 
 
 def test_every_extra_is_part_of_all() -> None:

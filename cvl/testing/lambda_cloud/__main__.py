@@ -14,7 +14,7 @@ from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Settings
 from cvl.testing.lambda_cloud.plain_hosts import abandoned, sweep
 from cvl.testing.lifeline import orphans
 
-KINDS = ("auto", "machine", "sshd", "hostile", "none")
+KINDS = ("auto", "machine", "sshd", "none")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,6 @@ from typing import Self
 
 from cvl.core.scope import SystemClock
 from cvl.testing.clock import Clock
-from cvl.testing.hostile import Login
 from cvl.testing.lambda_cloud.api import Answer, Api, Entry, Hook, Moment, Request
 from cvl.testing.lambda_cloud.control import PREFIX as CONTROL
 from cvl.testing.lambda_cloud.control import control
@@ -92,13 +91,6 @@ class LambdaCloud:
         return env
 
     @property
-    def login(self) -> Login:
-        """How the machines behave: for hosts of the kind `hostile` only."""
-        assert isinstance(self.hosts, PlainHosts)
-        assert self.hosts.login
-        return self.hosts.login
-
-    @property
     def log(self) -> list[Entry]:
         """Every request so far."""
         return self.api.log
@@ -171,8 +163,8 @@ class LambdaCloud:
             if possible():
                 raise OSError(possible())
             return RealHosts(self.clock, Door(port=self.port, serve=self._server.serve))
-        if kind in {"sshd", "hostile"}:
-            return PlainHosts(self.clock, hostile=kind == "hostile")
+        if kind == "sshd":
+            return PlainHosts(self.clock)
         return NoHosts()
 
     def _tick(self) -> None:

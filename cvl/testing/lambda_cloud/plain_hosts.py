@@ -1,8 +1,7 @@
 """Instances that are plain sshds on 127.0.3.N, for where machines cannot be had.
 
 They run as the current user, on this computer's own disk, and honour of `user_data` only the host
-key. The client learns the ports and the user from `ssh_config`. As `hostile` hosts they do what
-`login` is told (`cvl.testing.hostile`), all of them.
+key. The client learns the ports and the user from `ssh_config`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from pathlib import Path
 
 from cvl.testing.clock import Clock
 from cvl.testing.cloud_init import host_keys
-from cvl.testing.hostile import login
 from cvl.testing.lambda_cloud.hosts import Host, Worker
 from cvl.testing.lifeline import Lifeline, started
 from cvl.testing.machine import Image
@@ -34,7 +32,7 @@ class PlainHosts:
 
     kind = "sshd"
 
-    def __init__(self, clock: Clock, *, hostile: bool = False) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._numbers = itertools.count(2)
         self._all: list[_PlainHost] = []
@@ -44,7 +42,6 @@ class PlainHosts:
         self._sweeper = Lifeline(("sh", "-c", last, SWEEPER.format(str(self._folder))))
         self.ssh_config = self._folder / "ssh_config"
         self.ssh_config.touch()
-        self.login = login(self._folder / "hostile") if hostile else None
 
     @property
     def errors(self) -> list[str]:
@@ -52,9 +49,7 @@ class PlainHosts:
 
     def new(self, image: Image) -> Host:
         number = next(self._numbers)
-        lines = (self.login.forced,) if self.login else ()
-        address = f"127.0.3.{number % 250 + 2}"
-        sshd = Sshd(self._folder / str(number), address=address, options=lines)
+        sshd = Sshd(self._folder / str(number), address=f"127.0.3.{number % 250 + 2}")
         host = _PlainHost(Worker(self._clock), sshd, image, self.ssh_config)
         self._all.append(host)
         return host
