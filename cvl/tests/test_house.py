@@ -1,0 +1,123 @@
+"""The rules of the house: few rooms that say what lives there, imports one way, files that fit."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from cvl.tests.imports import HERE, circles, imports, modules
+
+LEVELS = (
+    ("core",),
+    ("catalog", "ledger"),
+    ("cleanup",),
+    ("run",),
+    ("transports",),
+    ("host",),
+    ("rental", "container"),
+    ("providers",),
+    ("operations", "runners"),
+    ("cli",),
+)
+"""The rooms, from the ground up: each may import those below it, and nobody its neighbours."""
+
+MOST_ROOMS = 14
+LONGEST = 300
+LINE = 100
+
+LONG = {
+    "cleanup/leases.py",
+    "cli/doctor.py",
+    "cli/runs.py",
+    "core/interfaces.py",
+    "core/scope.py",
+    "host/download/landing.py",
+    "host/download/results.py",
+    "host/job.py",
+    "host/rpc.py",
+    "host/stream.py",
+    "host/upload/hashes.py",
+    "host/upload/selection.py",
+    "operations/reap.py",
+    "providers/kubernetes/manifest.py",
+    "providers/kubernetes/pods.py",
+    "providers/kubernetes/provider.py",
+    "providers/lambda_cloud/api.py",
+    "providers/lambda_cloud/cloud.py",
+    "run/drive.py",
+}
+"""Files that are longer. The list only shrinks."""
+
+UPWARD = {
+    ("cvl.providers.kubernetes.login", "cvl.cli.terminal"),
+    ("cvl.providers.lambda_cloud.runner", "cvl.operations.reap_timer"),
+}
+CIRCLES = [
+    ["cvl.core.errors", "cvl.core.secrets"],
+    ["cvl.transports.rsync", "cvl.transports.ssh.openssh"],
+]
+"""What is still to be repaired: both lists shrink until they are gone."""
+
+
+def product() -> list[str]:
+    return [name for name in modules() if room_of(name) not in {"tests", "testing"}]
+
+
+def room_of(name: str) -> str:
+    return f"{name}.".split(".")[1]
+
+
+def rooms() -> set[str]:
+    return {path.parent.name for path in HERE.glob("*/__init__.py")} - {"tests"}
+
+
+def packages() -> list[Path]:
+    return [path for path in sorted(HERE.rglob("__init__.py")) if path.parent != HERE / "tests"]
+
+
+def test_the_rooms_are_few_and_known() -> None:
+    assert rooms() == {*(room for level in LEVELS for room in level), "testing"}
+    assert len(rooms()) <= MOST_ROOMS
+    assert {path.name for path in HERE.glob("*.py")} == {"__init__.py", "__main__.py"}
+
+
+@pytest.mark.parametrize("path", packages(), ids=lambda path: str(path.parent.relative_to(HERE)))
+def test_each_room_says_in_a_line_what_lives_there(path: Path) -> None:
+    words = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+    assert words, "an __init__ without a docstring"
+    line, *rest = words.splitlines()
+    assert line.endswith(".")
+    assert len(line) <= LINE
+    assert rest == [] or rest[0] == ""
+
+
+def test_imports_go_one_way() -> None:
+    heights = {room: height for height, level in enumerate(LEVELS) for room in level}
+    heights |= {"": -1, "__main__": len(LEVELS)}  # `cvl` itself is a version, and names of core
+    wrong = {
+        (name, other)
+        for name in product()
+        for other in imports(name)
+        if room_of(name) != room_of(other) and room_of(name)
+        if heights.get(room_of(other), len(LEVELS)) >= heights[room_of(name)]
+    }
+    assert wrong <= UPWARD
+
+
+def test_cvl_itself_imports_only_the_core() -> None:
+    assert {room_of(other) for other in imports("cvl")} == {"core"}
+
+
+def test_no_module_leads_back_to_itself() -> None:
+    graph = {name: imports(name) for name in product()}
+    assert [each for each in circles(graph) if each not in CIRCLES] == []
+
+
+def test_files_fit() -> None:
+    lengths = {
+        str(path.relative_to(HERE)): len(path.read_text("utf-8").splitlines())
+        for path in [*(modules()[name] for name in product()), *HERE.glob("host/shell/*.sh")]
+    }
+    assert {name for name, lines in lengths.items() if lines > LONGEST} <= LONG
