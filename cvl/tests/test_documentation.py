@@ -251,17 +251,3 @@ def test_the_page_of_troubles_quotes_what_the_program_says() -> None:
 def troubles() -> list[str]:
     text = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
     return re.findall(r"^### (.+)$", text, re.MULTILINE)
-
-
-def test_the_page_of_the_architecture_lists_what_is_there() -> None:
-    text = (ROOT / "docs/architecture.md").read_text("utf-8")
-    listing = re.search(r"^```text\ncvl/\n(.*?)^\S", text, re.MULTILINE | re.DOTALL)
-    assert listing
-    listed = re.findall(r"^  (\S+)  ", listing[1], re.MULTILINE)
-    there = {
-        f"{path.name}/" if path.is_dir() else path.name
-        for path in (ROOT / "cvl").iterdir()
-        if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))
-    }
-    assert set(listed) == there - {"__init__.py"}
-    assert len(listed) == len(set(listed))
