@@ -12,7 +12,8 @@ from dataclasses import replace
 from decimal import ROUND_UP, Decimal
 
 from cvl.cleanup.guardian_keeper import TAIL, Duty, Guard, tail
-from cvl.cleanup.until_gone import RELEASE_LIMIT, Release, shown
+from cvl.cleanup.release import RELEASE_LIMIT, Release, shown
+from cvl.cleanup.until_gone import sweep
 from cvl.core.errors import (
     CvlError,
     LedgerError,
@@ -168,7 +169,7 @@ class Leases:
         except StillOpen:
             raise
         except Exception as error:
-            self._release.sweep(scope)
+            sweep(self._owner, self._run_id, scope)
             raise LedgerError(
                 f"{said(error)}; what {self._run_id} had rented is gone all the same",
                 error.hint if isinstance(error, CvlError) else "",

@@ -1,7 +1,6 @@
-"""Sees things gone: asks, looks, asks again, and settles what nobody can say.
+"""Destroys, then looks until the provider lists it no more: the same for whoever ends something.
 
-A line of the ledger is closed only when the provider was seen to list the thing no more, as
-often and as late as it takes to be sure.
+What is to go the ledger knows (`cvl.cleanup.release`), or the provider's list alone.
 """
 
 from __future__ import annotations
@@ -10,12 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from cvl.core import identity
-from cvl.core.errors import AuthError, CvlError, Elsewhere, LedgerError, StillOpen, said
+from cvl.core.errors import CvlError, StillOpen, said
 from cvl.core.interfaces import Owner
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope, limits, nap
 from cvl.core.spec import Resource
-from cvl.ledger import Lease, LeaseState, Ledger, RunState
 
 T = TypeVar("T")
 
@@ -23,277 +20,114 @@ PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between two looks; the last one repeats."""
 UNSEEN = 3
 """Successful listings in a row that must lack a resource before it is gone."""
-UNUSED = frozenset({RunState.PLANNED, RunState.LAUNCHING})
-"""The states of a run in which no job has run on what it holds."""
-RELEASE_LIMIT = 120.0
-"""Seconds, beside the settling time, that a release is tried in the foreground; then the
-guardian, or `reap`, goes on."""
-
-BARRED_LIMIT = 10.0
-"""The same where the provider does not accept our key: it will hardly do so in this process."""
 
 
-class Release:
-    """What of one run is open, and the way to its end."""
+def until_gone(look: Callable[[int], Sequence[str]], scope: Scope) -> None:
+    """Look until nothing is left. Raises `StillOpen` when the scope ends before.
 
-    def __init__(self, ledger: Ledger, run_id: str, owner: Owner, scope: Scope) -> None:
-        """`scope` has the clock, and hears what is waited for."""
-        self._ledger, self._run_id, self._owner, self._scope = ledger, run_id, owner, scope
-        self._seen: set[int] = set()
-        self._unseen: dict[int, int] = {}
-        self._since: dict[int, float] = {}
-        self._was_used = False
-        self._strays: list[Resource] | None = None
-        self._identity = ""
-        self._strangers: dict[int, Elsewhere] = {}
-        self._machine_seen = False
-
-    def open(self, kind: str = "") -> list[Lease]:
-        """Return the lines that are open, the last first."""
-        if self._since:  # something was made, and noted
-            self._ledger.expect()
-        found = self._ledger.leases(self._run_id, open_only=True)
-        return [line for line in reversed(found) if not kind or line.kind == kind]
-
-    def until_gone(self, scope: Scope) -> None:
-        """Ask and look until nothing is open. Raises `StillOpen` when the scope ends before.
-
-        What carries our tag and has no line of ours ends too: a line may be damaged.
-        """
-        attempt, run = 0, self._ledger.run(self._run_id)
-        self._was_used = run.state not in UNUSED
-        self._identity = identity.noted(run.handle)
-        while (lines := self.open()) or self._strays:
-            if attempt or not self._at_a_stranger_s():
-                self.ask(lines if attempt else urgent(lines))
-            self._look(lines)
-            left = self.open()
-            self._refuse_strangers(left)
-            if said_open := [*map(shown, left), *map(named, self._strays or ())]:
-                self._pause(scope, attempt, said_open)
-            attempt += 1
-
-    def sweep(self, scope: Scope) -> None:
-        """End what carries our run's tag: without the ledger, and as thoroughly as with it."""
-        with limits(scope.within(0.0)):  # however long the provider wants to be left alone
-            self._swept(scope)
-
-    def _swept(self, scope: Scope) -> None:
-        clock = self._scope.clock
-        settled = clock.monotonic() + self._owner.settle
-        attempt = unseen = 0
-        while unseen < UNSEEN or clock.monotonic() < settled:
-            listed = self._listed({""})
-            alive = [e for e in listed or () if e.alive and (e.run_id == self._run_id or e.unclear)]
-            for each in alive:
-                if not each.unclear:
-                    self._try(partial(self._owner.destroy, each))
-            unseen = 0 if alive or listed is None else unseen + 1
-            self._pause(scope, attempt, map(named, alive))
-            attempt += 1
-
-    def settle(self, lease: Lease, doubt: Exception) -> str:
-        """List for the name until the settling time has passed. Raises `doubt` if it is not.
-
-        One that is over by now was made all the same: a short job may have done its work.
-        """
-        barred = isinstance(doubt.__cause__ or doubt, AuthError)
-        more = BARRED_LIMIT if barred else RELEASE_LIMIT
-        scope = self._scope.shielded(self._owner.settle + more)
-        self._scope.tell("waiting", f"{said(doubt)}; looking for {shown(lease)}")
-        seen_none = 0
-        while not (self._due(lease) and seen_none >= UNSEEN):
-            listed = self._listed({lease.kind})
-            for each in listed or ():
-                if same(each, lease):
-                    return each.id
-            seen_none = 0 if listed is None else seen_none + 1
-            try:
-                scope.sleep(PAUSES[2])
-            except DeadlineExceeded as error:
-                raise StillOpen(
-                    f"nobody can say whether {shown(lease)} exists: {doubt}",
-                    "it may cost money; `cvl reap` looks again",
-                ) from error
-        self._conclude(lease)
-        raise doubt
-
-    def made(self, lease: Lease) -> None:
-        """Hear that it was created just now: lists may lack it for the settling time."""
-        self._since[lease.key] = self._scope.clock.monotonic()
-
-    def ask(self, lines: Iterable[Lease]) -> None:
-        """Ask for the end of each; a failure is as good as no answer."""
-        for line in lines:
-            if line.state is not LeaseState.RELEASING:
-                self._ledger.releasing(line)
-            # what costs nothing is told again only while it is listed: requests are few
-            again = line.price_per_hour is not None or self._unseen.get(line.key, 0) == 0
-            if line.id and again:
-                self._try(partial(self._owner.destroy, line.resource))
-
-    def _look(self, lines: Sequence[Lease]) -> None:
-        """Close the lines of what is not there any more; destroy what carries their names.
-
-        The first look is for everything that carries our tag, if we may see all of it.
-        """
-        if self._strays != [] and (everything := self._listed({""})) is not None:
-            listed: list[Resource] | None = everything
-            self._strays = [each for each in everything if self._is_stray(each, lines)]
-            for each in self._strays:
-                self._try(partial(self._owner.destroy, each))
-        else:
-            listed = self._listed({line.kind for line in lines})
-        if listed is None:
-            return
-        for line in lines:
-            self._judge(line, [each for each in listed if same(each, line)], listed)
-
-    def _judge(self, line: Lease, found: Sequence[Resource], listed: Sequence[Resource]) -> None:
-        """Close a line if what it names was seen to be over, or is missing for good."""
-        alive = [each for each in found if each.alive]
-        for each in alive:
-            if each.id and each.id != line.id:
-                self._ledger.confirm(line, each.id)
-                self._try(partial(self._owner.destroy, each))
-        if any(each.id == line.id for each in found):
-            self._seen.add(line.key)
-            self._machine_seen = self._machine_seen or line.price_per_hour is not None
-        missing = not alive and not any(may_be(each, line) for each in listed)
-        self._unseen[line.key] = self._unseen.get(line.key, 0) + 1 if missing else 0
-        over = any(not each.alive and each.id == line.id for each in found)
-        missed = self._unseen[line.key] >= UNSEEN and self._due(line)
-        if not alive and (over or (missed and self._is_here(line))):
-            self._ledger.released(line)
-
-    def _at_a_stranger_s(self) -> bool:
-        """Return whether we seem to ask somebody else: then what they have is seen, or not, first.
-
-        What is listed before it is asked to end proves that they are who they were.
-        """
-        try:
-            identity.confirm(self._owner, self._identity)
-        except Elsewhere:
-            return True
-        except Exception as error:  # noqa: BLE001 - it is asked again before anything is concluded
-            self._scope.tell("waiting", said(error))
-        return False
-
-    def _is_here(self, line: Lease) -> bool:
-        """Return whether it is known that we ask whom the run is on.
-
-        Where the thing itself was seen, or the run's machine, it is: a bucket may be seen from
-        many accounts.
-        """
-        if line.key in self._seen or self._machine_seen:
-            return True
-        try:
-            identity.confirm(self._owner, self._identity)
-        except Elsewhere as error:
-            self._strangers[line.key] = error
-            return False
-        except Exception as error:  # noqa: BLE001 - it cannot be known now
-            self._scope.tell("waiting", said(error))
-            return False
-        return True
-
-    def _refuse_strangers(self, left: Sequence[Lease]) -> None:
-        """Raise `StillOpen` where all that is left is what somebody else may have: no use to wait.
-
-        What is seen here under our tag has ended by then.
-        """
-        if left and not self._strays and all(line.key in self._strangers for line in left):
-            error = self._strangers[left[0].key]
-            text = ", ".join(map(shown, left))
-            raise StillOpen(f"not seen gone: {text}; {error}", error.hint) from error
-
-    def _conclude(self, lease: Lease) -> None:
-        """Close the line of what was never listed. Raises `StillOpen` if it may be elsewhere."""
-        try:
-            identity.confirm(self._owner, identity.noted(self._ledger.run(self._run_id).handle))
-        except LedgerError:
-            raise
-        except CvlError as error:
-            raise StillOpen(
-                f"nobody can say whether {shown(lease)} exists: {error}",
-                "it may cost money; `cvl reap` looks again",
-            ) from error
-        self._ledger.released(lease)
-
-    def _is_stray(self, each: Resource, lines: Iterable[Lease]) -> bool:
-        """Return whether something is ours, though the ledger lacks its line: that is damaged."""
-        ours = each.alive and each.run_id == self._run_id
-        return ours and not any(same(each, line) for line in lines)
-
-    def _pause(self, scope: Scope, attempt: int, left: Iterable[str]) -> None:
-        """Wait for the next look. Raises `StillOpen`, with what is `left`, when time is up."""
+    `look(attempt)`, from 0 on, asks for the end of what it knows, looks, and returns what may
+    still be there, for a person.
+    """
+    attempt = 0
+    while left := look(attempt):
         try:
             scope.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
         except (DeadlineExceeded, Cancelled) as error:
-            raise StillOpen(
-                f"not seen gone: {', '.join(left) or self._run_id}",
-                "it may still cost money; `cvl reap` ends it",
-            ) from error
-
-    def _listed(self, kinds: set[str]) -> list[Resource] | None:
-        """Return what the provider lists of these kinds, None if it does not answer."""
-        owned = self._owner.owned
-        return self._try(lambda: [each for kind in sorted(kinds) for each in owned(kind)])
-
-    def _due(self, line: Lease) -> bool:
-        """Return whether what is not listed would be, if it were there.
-
-        That is, once it was listed before, or a job has run on it, or the settling time has
-        passed: since we made it, else since our first look. The ledger tells when it was made,
-        but by a clock that may jump.
-        """
-        now = self._scope.clock.monotonic()
-        waited = now - self._since.setdefault(line.key, now)
-        known = line.key in self._seen or (self._was_used and bool(line.id))
-        return known or waited > self._owner.settle
-
-    def _try(self, call: Callable[[], T]) -> T | None:
-        try:
-            return call()
-        except Exception as error:  # noqa: BLE001 - a reply that makes no sense is no answer
-            self._scope.tell("waiting", said(error))
-            nap(0.0, error.wait if isinstance(error, CvlError) else 0.0, self._scope.clock)
-            return None
+            hint = "it may still cost money; `cvl reap` ends it"
+            raise StillOpen(f"not seen gone: {', '.join(left)}", hint) from error
+        attempt += 1
 
 
-def urgent(lines: Iterable[Lease]) -> list[Lease]:
-    """Return what to end before the first look: what costs money.
+def end(owner: Owner, resources: Iterable[Resource], scope: Scope) -> None:
+    """Destroy resources and see them gone. Raises `StillOpen` when the scope ends before that."""
+    with limits(scope):
+        until_gone(Listed(owner, scope, resources).look, scope)
 
-    The rest is looked at first, for what was seen once is known to be gone much sooner. While a
-    create call is in doubt that waits for nothing: it may need the rest to succeed.
+
+def sweep(owner: Owner, run_id: str, scope: Scope) -> None:
+    """End what carries a run's tag: without the ledger, and as thoroughly as with it.
+
+    Raises `StillOpen` when the scope ends before that.
     """
-    every = list(lines)
-    if any(line.state is LeaseState.INTENDED for line in every):
-        return every
-    return [line for line in every if line.price_per_hour is not None]
+    with limits(scope.within(0.0)):  # however long the provider wants to be left alone
+        until_gone(Listed(owner, scope, (), run_id).look, scope)
 
 
-def same(resource: Resource, line: Lease) -> bool:
-    """Return whether a listed resource is, or bears the name of, the one of this line."""
-    return resource.kind == line.kind and (
-        resource.name == line.name or bool(line.id and resource.id == line.id)
-    )
+class Listed:
+    """What is to go by the provider's list alone: some resources, or all with the tag of a run."""
+
+    def __init__(
+        self, owner: Owner, scope: Scope, meant: Iterable[Resource], run_id: str = ""
+    ) -> None:
+        """A tag may be listed late: it is looked for until the settling time has passed."""
+        self._owner, self._scope, self._run_id = owner, scope, run_id
+        self._left = {key(each): each for each in meant}
+        self._unseen = dict.fromkeys(self._left, 0)
+        self._looks = 0
+        self._settled = scope.clock.monotonic() + owner.settle
+
+    def look(self, _attempt: int) -> list[str]:
+        """Ask and look once; return what may still be there."""
+        if not self._left and not self._run_id:
+            return []
+        for each in self._left.values():
+            self._ask(each)
+        listed = answered(self._scope, lambda: [each for each in self._owner.owned() if each.alive])
+        self._looks = 0 if listed is None else self._looks + 1
+        if listed is not None:
+            self._judge(listed)
+        return [*map(named, self._left.values())] or ([] if self._is_sure() else [self._run_id])
+
+    def _ask(self, each: Resource) -> None:
+        if not each.unclear:
+            answered(self._scope, partial(self._owner.destroy, each))
+
+    def _judge(self, listed: Sequence[Resource]) -> None:
+        for each in listed:
+            if self._is_tagged(each) and key(each) not in self._left:
+                self._left[key(each)] = each
+                self._ask(each)
+        for name, each in list(self._left.items()):
+            there = any(is_or_may_be(other, each) for other in listed)
+            self._unseen[name] = 0 if there else self._unseen.get(name, 0) + 1
+            if self._unseen[name] >= UNSEEN:
+                del self._left[name]
+
+    def _is_tagged(self, each: Resource) -> bool:
+        """Return whether something carries the tag, or may: an entry that cannot be read."""
+        return bool(self._run_id) and (each.unclear or each.run_id == self._run_id)
+
+    def _is_sure(self) -> bool:
+        """Return whether a tag that is not listed would be, if it were there."""
+        settled = self._looks >= UNSEEN and self._scope.clock.monotonic() >= self._settled
+        return settled or not self._run_id
 
 
-def may_be(resource: Resource, line: Lease) -> bool:
-    """Return whether an entry that cannot be read may be the resource of this line."""
-    known_apart = resource.id and line.id and resource.id != line.id
-    return resource.unclear and resource.kind == line.kind and not known_apart
+def answered(scope: Scope, call: Callable[[], T]) -> T | None:
+    """Return what `call` returns, None when the provider gives no answer that makes sense."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - whatever it was, the rest is to be ended too
+        scope.tell("waiting", said(error))
+        nap(0.0, error.wait if isinstance(error, CvlError) else 0.0, scope.clock)
+        return None
+
+
+def key(resource: Resource) -> tuple[str, str]:
+    """Return what tells a resource from its owner's others."""
+    return resource.kind, resource.id or resource.name
+
+
+def is_or_may_be(listed: Resource, meant: Resource) -> bool:
+    """Return whether what is listed is what was meant, or cannot be told from it."""
+    if listed.kind != meant.kind:
+        return False
+    if listed.id and meant.id:
+        return listed.id == meant.id
+    return listed.unclear or listed.name == meant.name
 
 
 def named(resource: Resource) -> str:
     """Return what is listed for a person."""
     unread = "an entry that cannot be read" if resource.unclear else resource.name
     return f"{resource.kind} {unread} {resource.id}".rstrip()
-
-
-def shown(line: Lease) -> str:
-    """Return a line of the ledger for a person: what it is and what it costs."""
-    price = f" at ${line.price_per_hour}/h" if line.price_per_hour is not None else ""
-    unsure = " (if it exists)" if line.state is LeaseState.INTENDED else ""
-    return f"{line.kind} {line.name}{' ' + line.id if line.id else ''}{price}{unsure}"

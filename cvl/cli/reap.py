@@ -9,6 +9,7 @@ from threading import Thread
 
 import click
 
+from cvl.cleanup import until_gone
 from cvl.cli.config import Config
 from cvl.cli.console import Console
 from cvl.cli.survey import LOOK_LIMIT, Survey
@@ -29,7 +30,7 @@ from cvl.core.errors import (
 from cvl.core.interfaces import Provider
 from cvl.core.parallel import together
 from cvl.core.paths import ledger_file
-from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.scope import DeadlineExceeded, Scope, limits
 from cvl.core.secrets import whole
 from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run, RunState
@@ -193,7 +194,7 @@ def end(each: Finding, survey: Survey) -> None:
         end_run(each, survey)
     elif each.resource and each.owner:
         scope = Scope(seconds=reaping.RELEASE_LIMIT, tell=survey.console.phase)
-        reaping.end(each.owner, [each.resource], scope)
+        until_gone.end(each.owner, [each.resource], scope)
     survey.console.say(f"ended {each.kind} {each.name}")
 
 
@@ -251,7 +252,8 @@ def end_tagged(each: Finding, survey: Survey) -> list[Resource]:
     """
     scope, seen = Scope(seconds=reaping.RELEASE_LIMIT, tell=survey.console.phase), list[Resource]()
     for owner in survey.owners(each.provider):
-        there = reaping.answered(scope, partial(reaping.tagged, owner, each.run_id)) or []
-        reaping.end(owner, there, scope)
+        with limits(scope):
+            there = until_gone.answered(scope, partial(reaping.tagged, owner, each.run_id)) or []
+        until_gone.end(owner, there, scope)
         seen += there
     return seen

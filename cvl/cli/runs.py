@@ -178,13 +178,14 @@ def stop_named(run_id: str, grace: float, console: Console) -> int:
 
 def stop_tagged(run_id: str, console: Console) -> None:
     """End what carries the tag of a run, without the ledger: its job goes with its machine."""
+    from cvl.cleanup.until_gone import end
     from cvl.operations import reap
     from cvl.operations.reap_targets import default_owner
 
     def end_there(name: str) -> None:
         if owner := default_owner(name):
             there = reap.tagged(owner, run_id)
-            reap.end(owner, there, Scope(seconds=CALL_OFF_LIMIT, tell=console.phase))
+            end(owner, there, Scope(seconds=CALL_OFF_LIMIT, tell=console.phase))
             for each in there:
                 console.say(f"ended {each.kind} {each.name}")
 

@@ -15,21 +15,19 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from cvl.cleanup.until_gone import PAUSES, UNSEEN, named, same
+from cvl.cleanup.release import same
+from cvl.cleanup.until_gone import end
 from cvl.core import identity
-from cvl.core.errors import CvlError, Elsewhere, StillOpen, said
+from cvl.core.errors import CvlError, Elsewhere
 from cvl.core.frozen import dataclass
 from cvl.core.interfaces import Observer, Provider, Reapable
 from cvl.core.parallel import together
-from cvl.core.scope import DeadlineExceeded, Scope, limits, nap
+from cvl.core.scope import Scope
 from cvl.core.spec import Cause, Resource, ended
 from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.operations.refresh import Hear, latest, silent, undriven
 from cvl.run import lifecycle
-
-T = TypeVar("T")
 
 STRANGER_LIMIT = 30.0
 """Seconds in which it has to be known whether a run is where it is asked for."""
@@ -218,52 +216,6 @@ def close(finding: Finding, ledger: Ledger, seen: Sequence[Resource] | None = No
             if all_of_it or any(same(each, lease) for each in seen or ()):
                 ledger.released(lease)
         ledger.finish(finding.run_id, ended(Cause.LOST, run_id=finding.run_id))
-
-
-def end(owner: Reapable | Provider, resources: Iterable[Resource], scope: Scope) -> None:
-    """Destroy resources and see them gone. Raises `StillOpen` when the scope ends before that."""
-    left = {(each.kind, each.id or each.name): each for each in resources}
-    unseen = dict.fromkeys(left, 0)
-    attempt = 0
-    while left:
-        for each in left.values():
-            answered(scope, partial(owner.destroy, each))
-        listed = answered(scope, lambda: [each for each in owner.owned() if each.alive])
-        for key, each in [] if listed is None else list(left.items()):
-            there = any(is_or_may_be(other, each) for other in listed or ())
-            unseen[key] = 0 if there else unseen[key] + 1
-            if unseen[key] >= UNSEEN:
-                del left[key]
-        if left:
-            try:
-                scope.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
-            except DeadlineExceeded:
-                raise StillOpen(
-                    f"not seen gone: {', '.join(map(named, left.values()))}",
-                    "it may still cost money; run `cvl reap` again",
-                ) from None
-        attempt += 1
-
-
-def is_or_may_be(listed: Resource, meant: Resource) -> bool:
-    """Return whether what is listed is what was meant, or cannot be told from it."""
-    if listed.kind != meant.kind:
-        return False
-    if listed.id and meant.id:
-        return listed.id == meant.id
-    return listed.unclear or listed.name == meant.name
-
-
-def answered(scope: Scope, call: Callable[[], T]) -> T | None:
-    """Return what `call` returns, None when the provider gives no answer that makes sense."""
-    try:
-        with limits(scope):
-            return call()
-    except Exception as error:  # noqa: BLE001 - whatever it was, the rest is to be ended too
-        scope.tell("waiting", said(error))
-        with limits(scope):
-            nap(0.0, error.wait if isinstance(error, CvlError) else 0.0, scope.clock)
-        return None
 
 
 def tagged(owner: Reapable, run_id: str) -> list[Resource]:

@@ -50,7 +50,7 @@ def sweep(
     """Destroy what carries the run's tag, and see it gone. Raises `StillOpen`."""
     leases = Leases(ledger, record.id, provider, Scope(tell=observer.phase))
     try:
-        leases.release(Scope(seconds=limit))
+        leases.release(Scope(seconds=limit, tell=observer.phase))
     except LedgerError as error:
         observer.warn(str(error))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from pathlib import Path
 
-from cvl.cleanup.until_gone import RELEASE_LIMIT
+from cvl.cleanup.release import RELEASE_LIMIT
 from cvl.core.frozen import dataclass
 from cvl.core.interfaces import Observer, Provider
 from cvl.core.scope import Clock, SystemClock

@@ -27,7 +27,7 @@ from typing import IO, cast
 import urllib3.connection
 import yaml  # noqa: F401 - warm
 
-from cvl.cleanup import guardian_client, until_gone
+from cvl.cleanup import guardian_client, release, until_gone
 from cvl.cli import main as command_line
 from cvl.cli import reap as _reap  # noqa: F401 - warm
 from cvl.core.errors import CvlError
@@ -323,6 +323,7 @@ def _replace(folder: Path, *, real: bool, tame: bool = True) -> None:
 
     put(job, "reach", job.reach if real else here)
     put(machines, "LOOKS", (0.01, 0.02, 0.05))
+    put(release, "LOOK", 0.05)
     put(until_gone, "PAUSES", (0.0, 0.02, 0.05, 0.1, 0.2))
     put(lambda_api, "PAUSE", 0.02)
     put(lambda_api, "THROTTLED_PAUSE", 0.02)

@@ -146,7 +146,7 @@ def test_what_was_launched_for_a_key_that_is_void_since_is_ended_with_the_next(
     fake: FakeCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The launch was let through, and nothing after it."""
-    monkeypatch.setattr("cvl.cleanup.until_gone.BARRED_LIMIT", 0.5)
+    monkeypatch.setattr("cvl.cleanup.release.BARRED_LIMIT", 0.5)
     cloud, leases, order = begun()
     fake.inject(FAULTS["launch-401-after"])
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cvl.cleanup.leases import Leases
+from cvl.cleanup.until_gone import end
 from cvl.core.errors import StillOpen
 from cvl.core.interfaces import Offer, Order
 from cvl.core.paths import ledger_file
@@ -107,7 +108,7 @@ def test_from_another_machine_what_is_past_its_deadline_is_ended_by_tags_alone(
     found = reap.overdue(owner, here)
     assert names(found) == [("instance", late.id)]
     assert "its deadline was" in found[0].why
-    reap.end(owner, [each.resource for each in found if each.resource], Scope(seconds=20))
+    end(owner, [each.resource for each in found if each.resource], Scope(seconds=20))
     assert [each.name for each in fake.alive()] == [f"cvl-{alive.id}"]
 
 
@@ -292,7 +293,7 @@ def test_an_outage_is_said_and_nothing_is_forgotten(fake: FakeCloud, tmp_path: P
     fake.inject(FAULTS["outage-500"])
     assert finding.resource is not None
     with pytest.raises(StillOpen, match="instance"):
-        reap.end(owner, [finding.resource], Scope(seconds=1))
+        end(owner, [finding.resource], Scope(seconds=1))
     fake.clear_faults()
     assert command("reap", "-y").returncode == 0
     assert not fake.alive()

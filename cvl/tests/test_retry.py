@@ -8,13 +8,12 @@ import os
 import threading
 import time
 from email.utils import formatdate
-from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.cleanup.until_gone import Release
+from cvl.cleanup.until_gone import answered
 from cvl.core.bounded import bounded
 from cvl.core.errors import (
     AuthError,
@@ -26,12 +25,10 @@ from cvl.core.errors import (
     Unreachable,
     used_up,
 )
-from cvl.core.interfaces import Owner
 from cvl.core.replies import LONGEST_WAIT, retry_after
 from cvl.core.retry import MOST_WAIT, repeated, steadily
 from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits, nap
 from cvl.core.spec import FETCH_LIMIT, Cause
-from cvl.ledger import Ledger
 from cvl.tests.fakes import FakeClock
 
 NOW = 1_700_000_000.0
@@ -238,8 +235,7 @@ def test_a_release_waits_as_asked_and_goes_on() -> None:
     def busy_once() -> None:
         raise busy(9.0)
 
-    release = Release(*cast("tuple[Ledger, str, Owner, Scope]", (None, "r", None, Scope(clock))))
-    assert release._try(busy_once) is None
+    assert answered(Scope(clock), busy_once) is None
     assert sum(clock.waited) == 9.0
 
 

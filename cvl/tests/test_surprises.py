@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.cleanup import until_gone
+from cvl.cleanup import release, until_gone
 from cvl.cleanup.leases import Leases
 from cvl.core import interfaces
 from cvl.core.errors import CvlError, StillOpen, Unreadable
@@ -152,6 +152,7 @@ class Quiet:
 def soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr(without_ledger, "ENOUGH", 0.5)
+    monkeypatch.setattr(release, "LOOK", 0.02)
     monkeypatch.setattr(until_gone, "PAUSES", (0.02,) * 3)
 
 
