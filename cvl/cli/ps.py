@@ -36,9 +36,8 @@ def ps(everything: bool, as_json: bool) -> None:
         return
     found = rows(limit, told)
     show_table([HEAD, *map(cells, found)])
-    for row in found:
-        if row.unfetched:
-            complain(f"{row.id} has ended; `cvl attach {row.id}` brings its results")
+    for run in [row.run for row in found if row.unfetched]:
+        complain(f"{run.id} has ended; `cvl attach {run.id}` brings its results")
 
 
 def told(run: Run, error: Elsewhere) -> None:
@@ -48,6 +47,6 @@ def told(run: Run, error: Elsewhere) -> None:
 
 def cells(row: Row) -> tuple[str, ...]:
     """Return one line of the table."""
-    spent = "" if row.seconds is None else elapsed(row.seconds)
-    cost = "" if row.cost is None else f"{sign(row.currency)}{row.cost}"
-    return row.id, row.example, row.preset, row.where, row.state, spent, cost
+    run, spent = row.run, "" if row.seconds is None else elapsed(row.seconds)
+    cost = "" if row.cost is None else f"{sign(run.currency)}{row.cost}"
+    return run.id, run.example.rsplit("/", 1)[-1], run.preset, run.where, row.state, spent, cost

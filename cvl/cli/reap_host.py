@@ -9,7 +9,6 @@ from cvl.cli.terminal import show
 from cvl.core.errors import AuthError, HostKeyError, Unreachable, explained
 from cvl.core.scope import Scope
 from cvl.ledger import Ledger, Run
-from cvl.providers import reopen
 
 NO_HOST = (Unreachable, HostKeyError, AuthError)
 """What says of a whole host that it cannot be asked."""
@@ -38,18 +37,14 @@ def finish_there(host: str, ledger: Ledger, console: Console, *, dry_run: bool) 
 
 def finish_one(run: Run, ledger: Ledger, console: Console, *, dry_run: bool) -> None:
     """Bring one dead run to its end, if its job is over. Raises what `attach` raises."""
-    from cvl.cli.runs import options
+    from cvl.operations.open_run import attached, follow
     from cvl.run import lifecycle
 
-    execution = reopen(run.runner, run.handle).attach(run.reach, console.phase)
-    try:
+    with attached(run, console.phase, run.reach) as execution:
         over = execution.poll() is not None
-    finally:
-        execution.close()
     show(f"{run.id}: {'has ended' if over else 'is still running'}")
     if over and not dry_run and lifecycle.adopt(run, ledger):
-        provider = reopen(run.runner, run.handle)
-        lifecycle.attach(ledger.run(run.id), provider, ledger, options(run, console))
+        follow(ledger.run(run.id), ledger, console)
 
 
 def sweep(host: str, bases: set[str], days: int, ledger: Ledger, console: Console) -> int:

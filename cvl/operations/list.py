@@ -14,34 +14,27 @@ from cvl.core.process import Life, life, parse
 from cvl.core.spec import Cause
 from cvl.ledger import Ledger, Run, RunState, ps_json
 from cvl.operations.foreign_runs import put_here, visitors
-from cvl.operations.refresh import Hear, latest, silent, undriven
+from cvl.operations.refresh import Hear, latest, undriven
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One run of a list. `state` is in words; `seconds` and `cost` are what it has taken so far.
+    """One run of a list. `state` is in words; `seconds` and `cost` are what it has taken so far."""
 
-    `unfetched`: it is over, and nobody is bringing here what it may have made.
-    """
-
-    id: str
-    where: str
+    run: Run
     state: str
-    example: str = ""
-    preset: str = ""
     seconds: float | None = None
     cost: Decimal | None = None
-    currency: str = "USD"
     unfetched: bool = False
 
 
-def rows(limit: int | None = None, hear: Hear = silent) -> list[Row]:
+def rows(limit: int | None, hear: Hear) -> list[Row]:
     """Return the newest runs and all that go on; see `_runs`."""
     ledger = Ledger(ledger_file())
-    return [_readable(run, ledger) for run in _runs(ledger, limit, hear)]
+    return [_row(run, ledger) for run in _runs(ledger, limit, hear)]
 
 
-def rows_json(limit: int | None = None, hear: Hear = silent) -> list[dict[str, object]]:
+def rows_json(limit: int | None, hear: Hear) -> list[dict[str, object]]:
     """Return the same for a program."""
     ledger = Ledger(ledger_file())
     return [ps_json(run, ledger.leases(run.id)) for run in _runs(ledger, limit, hear)]
@@ -80,27 +73,15 @@ def _newest(runs: Iterable[Run], limit: int | None) -> list[Run]:
     ]
 
 
-def _readable(run: Run, ledger: Ledger) -> Row:
-    """Return one line of the list, whatever its run is like: it hides none of the others."""
-    try:
-        return _row(run, ledger)
-    except Exception as error:  # noqa: BLE001 - a defect in one line is none in the list
-        return Row(id=run.id, where=run.where, state=f"unreadable: {said(error)}")
-
-
 def _row(run: Run, ledger: Ledger) -> Row:
+    """Return one line of the list, whatever its run is like: it hides none of the others."""
     until = time.time() if run.ended is None else run.ended
-    return Row(
-        id=run.id,
-        where=run.where,
-        state=_state(run),
-        example=run.example.rsplit("/", 1)[-1],
-        preset=run.preset,
-        seconds=None if run.started is None else until - run.started,
-        cost=_cost(run, ledger),
-        currency=run.currency,
-        unfetched=unfetched(run),
-    )
+    seconds = None if run.started is None else until - run.started
+    try:
+        state, cost, left = _state(run), _cost(run, ledger), unfetched(run)
+    except Exception as error:  # noqa: BLE001 - a defect in one line is none in the list
+        return Row(run=Run(id=run.id, where=run.where), state=f"unreadable: {said(error)}")
+    return Row(run=run, state=state, seconds=seconds, cost=cost, unfetched=left)
 
 
 def _state(run: Run) -> str:

@@ -47,13 +47,10 @@ def undriven(run: Run) -> bool:
 
 def asked(run: Run) -> ExitStatus | None:
     """Return how a run has ended, asking the machine that it is on."""
-    from cvl.providers import reopen
+    from cvl.operations.open_run import attached
 
-    execution = reopen(run.runner, run.handle).attach(run.reach)
-    try:
+    with attached(run, handle=run.reach) as execution:
         return execution.poll()
-    finally:
-        execution.close()
 
 
 def _asked(runs: Sequence[Run], ask: Ask, hear: Hear) -> dict[str, ExitStatus]:
