@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 
+from cvl.cleanup.until_gone import end
 from cvl.core.bounded import bounded
 from cvl.core.errors import (
     AuthError,
@@ -29,9 +30,9 @@ from cvl.core.process import Life, describe, life, parse
 from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.core.spec import Cause, ExitStatus
 from cvl.ledger import EARLY, Ledger, Run, RunState
-from cvl.operations import reap
 from cvl.operations.foreign_runs import find, foreign
 from cvl.operations.open_run import WithoutOutput, attached, follow, told
+from cvl.operations.reap import tagged
 from cvl.operations.reap_targets import default_owner
 from cvl.providers import BUILT_IN, reopen
 from cvl.run import lifecycle
@@ -88,8 +89,8 @@ def _end_tagged(run_id: str, observer: Observer) -> None:
 
     def end_there(name: str) -> None:
         if owner := default_owner(name):
-            there = reap.tagged(owner, run_id)
-            reap.end(owner, there, Scope(seconds=CALL_OFF_LIMIT, tell=observer.phase))
+            there = tagged(owner, run_id)
+            end(owner, there, Scope(seconds=CALL_OFF_LIMIT, tell=observer.phase))
             for each in there:
                 observer.warn(f"ended {each.kind} {each.name}")
 

@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.cleanup.leases import spent
-from cvl.cli import notice
 from cvl.core.errors import CvlError, LedgerError
 from cvl.core.process import me
 from cvl.core.spec import ExitStatus, Resource
@@ -25,6 +24,7 @@ from cvl.ledger import LeaseState, Ledger, Run, RunState, ps_json, store
 from cvl.ledger.schema import TABLES
 from cvl.operations import reap
 from cvl.operations.refresh import undriven
+from cvl.operations.unattended import unattended
 
 RUN = "damaged-1124-050000-0123456789"
 FLIPS, READS = 1000, 7
@@ -186,7 +186,7 @@ def test_the_notice_of_every_command_asks_no_endless_question(
     )
     monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path))
     before = time.monotonic()
-    assert notice.open_leases() == ""
+    assert unattended() == ""
     assert time.monotonic() - before < 10
 
 

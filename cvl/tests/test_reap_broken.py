@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from cvl.cli.console import Console
-from cvl.cli.survey import Survey
 from cvl.core.errors import AuthError, NotFound
 from cvl.core.parallel import as_they_come
 from cvl.core.paths import ledger_file, state_dir
@@ -25,6 +24,7 @@ from cvl.core.spec import Cause, Resource, ended, new_run_id
 from cvl.ledger import Ledger, Run, RunState
 from cvl.operations import reap as reaping
 from cvl.operations.reap_targets import Place, places
+from cvl.operations.survey import Survey
 from cvl.testing.cli_harness import wait_for
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
 from cvl.testing.lambda_cloud import Settings

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from cvl.cleanup.leases import Leases
 from cvl.cli.console import Console
-from cvl.cli.survey import tell_unclear
 from cvl.core import replies
 from cvl.core.errors import StillOpen
 from cvl.core.process import me
@@ -22,6 +21,7 @@ from cvl.core.scope import Scope
 from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run, RunState
 from cvl.operations import reap
+from cvl.operations.survey import tell_unclear
 from cvl.providers.lambda_cloud.cloud import key_of, machine_of
 from cvl.tests.fakes import FakeClock
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 
 from cvl.cleanup.until_gone import named
-from cvl.cli.console import Console
 from cvl.core.errors import Elsewhere, explained
-from cvl.core.interfaces import Reapable
+from cvl.core.interfaces import Observer, Reapable
 from cvl.core.parallel import as_they_come, together
+from cvl.core.paths import ledger_file
 from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run
 from cvl.operations import reap as reaping
 from cvl.operations.reap import Finding
-from cvl.operations.reap_targets import Known, Place, looked_everywhere
+from cvl.operations.reap_targets import Known, Place, looked_everywhere, places
 from cvl.providers import BUILT_IN, load
 
 MOST_UNCLEAR = 20
@@ -27,12 +27,22 @@ BRIEF_LIMIT = 30.0
 """The same where nothing of ours is known to be, and nobody has named it."""
 
 
+def look_around(observer: Observer, own: Mapping[str, Mapping[str, str]], only: str) -> Survey:
+    """Return the look at all that may be reaped; `own` are the runners of the configuration.
+
+    Raises `NotFound` for an `only` that is no runner.
+    """
+    ledger = Ledger(ledger_file())
+    known = places(ledger, [name for name in own if name], only, own)
+    return Survey(ledger, observer, known, only)
+
+
 class Survey:
     """One look around. `code` is 125 once something that matters could not be seen."""
 
-    def __init__(self, ledger: Ledger, console: Console, known: Known, only: str = "") -> None:
+    def __init__(self, ledger: Ledger, observer: Observer, known: Known, only: str = "") -> None:
         """`only` is the one provider that counts, "" for all."""
-        self.ledger, self.console, self.code = ledger, console, 0
+        self.ledger, self.observer, self.code = ledger, observer, 0
         self._known, self._only = known, only
         self._words = [f"note: {each}" for each in known.notes]
         self._notes: dict[str, str] = {}
@@ -47,12 +57,12 @@ class Survey:
         What one of them cannot say keeps none of the others back.
         """
         yield reaping.dearest_first(self._by_ledger())
-        places = self._known.places
-        calls: list[Callable[[], list[Finding]]] = [partial(self._look, each) for each in places]
-        limits = [LOOK_LIMIT if matters(each) else BRIEF_LIMIT for each in places]
+        asked = self._known.places
+        calls: list[Callable[[], list[Finding]]] = [partial(self._look, each) for each in asked]
+        limits = [LOOK_LIMIT if matters(each) else BRIEF_LIMIT for each in asked]
         for number, answer in as_they_come(calls, limits):
             if isinstance(answer, Exception):
-                self._unseen(places[number], answer)
+                self._unseen(asked[number], answer)
             else:
                 yield reaping.dearest_first(self._new(answer))
 
@@ -65,11 +75,11 @@ class Survey:
     def tell(self) -> None:
         """Say what could not be seen, and what is only worth a note."""
         for each in dict.fromkeys(self._words):
-            self.console.say(each)
+            self.observer.warn(each)
         known = "\n".join(self._words)
         for place, why in self._notes.items():
             if why not in known:
-                self.console.say(f"note: {place} could not be asked: {why}")
+                self.observer.warn(f"note: {place} could not be asked: {why}")
 
     def _by_ledger(self) -> list[Finding]:
         """Return what the ledger knows to be over; where it cannot be read, the tags have to do."""
@@ -109,7 +119,7 @@ class Survey:
         if place.every:
             return self._look_everywhere(place)
         owner = place.owner()
-        found, sure = overdue(str(place), owner, self.ledger, self.console)
+        found, sure = overdue(str(place), owner, self.ledger, self.observer)
         self._owners.setdefault(place.runner, []).append(owner)
         if not sure:
             self.code = 125
@@ -120,7 +130,7 @@ class Survey:
         runner = load(place.runner)
         owners: list[Reapable] = list(runner.everywhere(place.handle))  # type: ignore[attr-defined]
         calls = [
-            partial(overdue, place.runner, owner, self.ledger, self.console) for owner in owners
+            partial(overdue, place.runner, owner, self.ledger, self.observer) for owner in owners
         ]
         answers = together(calls, BRIEF_LIMIT)
         good = [each for each in answers if not isinstance(each, Exception)]
@@ -147,7 +157,7 @@ def matters(place: Place) -> bool:
 
 
 def overdue(
-    name: str, owner: Reapable, ledger: Ledger, console: Console
+    name: str, owner: Reapable, ledger: Ledger, observer: Observer
 ) -> tuple[list[Finding], bool]:
     """Return what should be over there, and whether that is all. Raises what `owned` raises."""
     listed = list(owner.owned())
@@ -155,16 +165,16 @@ def overdue(
     unclear = [each for each in listed if each.unclear]
     sure = owner.now() is not None
     if not sure:
-        console.say(f"{name} does not say what time it is: no deadline was judged")
-    tell_unclear(name, unclear, console)
+        observer.warn(f"{name} does not say what time it is: no deadline was judged")
+    tell_unclear(name, unclear, observer)
     return found, sure and not unclear
 
 
-def tell_unclear(name: str, unclear: Iterable[Resource], console: Console) -> None:
+def tell_unclear(name: str, unclear: Iterable[Resource], observer: Observer) -> None:
     """Say what a provider lists that nobody can read: like entries once, and not without end."""
     alike = Counter(map(named, unclear))
     for what, times in islice(alike.items(), MOST_UNCLEAR):
         often = f" ({times} times)" if times > 1 else ""
-        console.say(f"{name} lists {what}{often}: it may be ours; look at it there")
+        observer.warn(f"{name} lists {what}{often}: it may be ours; look at it there")
     if len(alike) > MOST_UNCLEAR:
-        console.say(f"{name} lists {len(alike) - MOST_UNCLEAR} more that cannot be read")
+        observer.warn(f"{name} lists {len(alike) - MOST_UNCLEAR} more that cannot be read")
