@@ -168,12 +168,14 @@ def _until_ended(run: Run, execution: Execution, ledger: Ledger, scope: Scope) -
     def noted() -> ExitStatus | None:
         return None if foreign(run) else ledger.run(run.id).status
 
-    seen = None
-    while (known := noted()) is None and seen is None:
+    seen: ExitStatus | None = None
+    while (known := noted()) is None:
+        if seen is not None:
+            return seen
         seen = bounded(execution.poll, scope)
         if seen is None:
             scope.sleep(0.2)
-    return seen if known is None else known
+    return known
 
 
 def _give_back(run: Run, ledger: Ledger, observer: Observer) -> None:
