@@ -30,7 +30,6 @@ LINE = 100
 LONG = {
     "cleanup/leases.py",
     "cli/doctor.py",
-    "cli/runs.py",
     "core/interfaces.py",
     "core/scope.py",
     "host/download/landing.py",
@@ -40,7 +39,6 @@ LONG = {
     "host/stream.py",
     "host/upload/hashes.py",
     "host/upload/selection.py",
-    "operations/reap.py",
     "providers/kubernetes/manifest.py",
     "providers/kubernetes/pods.py",
     "providers/kubernetes/provider.py",
