@@ -60,6 +60,8 @@ def test_of_the_tests_world_it_has_what_pages_name_and_whatever_that_imports(whe
     there = {name for name in files(wheel) if re.match(r"cvl/testing/.*\.py$", name)}
     names = {str(path.relative_to(ROOT)) for path in wanted}
     assert there == {name for name in names if name.startswith("cvl/testing/")}
+    scripts = {path.name for path in wheel.glob("cvl/testing/*.sh")}
+    assert scripts == {"docker_engine.sh", "machine.sh", "systemctl.sh"}
 
 
 def test_what_it_has_needs_nothing_that_it_has_not(wheel: Path) -> None:
