@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from cvl.cli.options import parameters
-from cvl.cli.settings import settings
+from cvl.cli.settings import known, settings
 from cvl.core.errors import UsageError
 from cvl.providers import BUILT_IN, load
 
@@ -79,13 +79,6 @@ def guessed(args: Sequence[str]) -> str:
     return "local"
 
 
-def known(name: str) -> Sequence[str]:
-    """Return the runners among which `name` is looked for: entry points only on a miss."""
-    from cvl.providers import names
-
-    return list(BUILT_IN) if name in BUILT_IN else names()
-
-
 def chosen_runner(params: Mapping[str, object]) -> str:
     """Return the one runner that the options name. Raises `click.UsageError` for two."""
     named = [name for name in (*HOST_FLAGS, *PLAIN_FLAGS) if params.get(name) not in {None, False}]
@@ -93,7 +86,10 @@ def chosen_runner(params: Mapping[str, object]) -> str:
     if len(set(named)) > 1:
         both = " and ".join(sorted(set(named)))
         raise UsageError(f"a run has one place: {both} are two", "name one of them")
-    return named[0] if named else str(settings().text("runner") or "local")
+    if named:
+        return named[0]
+    setting = settings().find("runner")
+    return setting.text() if setting and setting.value else "local"
 
 
 def flag_of(name: str) -> str:

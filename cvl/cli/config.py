@@ -10,7 +10,7 @@ all runners stand at the top of a file, those of one runner below `[runner.NAME]
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,45 +21,44 @@ from cvl.core.frozen import dataclass
 if TYPE_CHECKING:
     from cvl.cli.project_config import Own
 
-OPTIONS = frozenset(
-    {
-        "accept_new_host_key",
-        "fetch_limit",
-        "grace",
-        "keep_connection",
-        "max_cost",
-        "output",
-        "root",
-        "runner",
-        "ssh_config",
-        "state_dir",
-        "timeout",
-        "timeout_action",
-    }
-)
-"""What may stand at the top of a file. Each reader knows its own type."""
-
-YES, NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
-SHOWN = 12
-"""Unknown options of one file that are named."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """A value, and where it was said: `$CVL_ROOT` or a file's path. `base` is for paths."""
+    """A value, what it is called there, and where: `$CVL_ROOT`, or a file. `base` is for paths."""
 
+    name: str
     value: Value
     origin: str
     base: Path
 
+    def text(self) -> str:
+        """Return a setting that is one word or number, as text. Raises `UsageError`."""
+        if isinstance(self.value, tuple | bool):
+            raise self.wrong("text")
+        return str(self.value)
+
+    def path(self) -> Path:
+        """Return a setting that is a path: absolute, `~` expanded. Raises `UsageError`."""
+        if not isinstance(self.value, str) or not self.value or "\0" in self.value:
+            raise self.wrong("a path")
+        return self.base / os.path.expanduser(self.value)  # noqa: PTH111 - an unknown ~user stays
+
+    def wrong(self, wanted: str) -> UsageError:
+        """Return an error that says whose this is."""
+        return UsageError(f"{self.origin}: {self.name} must be {wanted}, not {self.value!r}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the environment and the files say, nearest first."""
+    """What the environment and the files say, nearest first.
+
+    `layers` has what counts of the `files`.
+    """
 
     cwd: Path
     environ: Mapping[str, str]
     layers: tuple[Layer, ...] = ()
+    files: tuple[Layer, ...] = ()
     passed_over: tuple[str, ...] = ()
 
     @property
@@ -82,65 +81,26 @@ class Config:
 
     def find_own(self, runner: str, name: str) -> Setting | None:
         """Return the setting of one runner's own option, None where nobody says."""
-        found = [_setting(each, each.runners.get(runner, {}), name) for each in self.layers]
+        key = ("runner", runner, name)
+        found = [_setting(each, each.runners.get(runner, {}), key) for each in self.layers]
         return self._environment(name) or next(filter(None, found), None)
 
-    def get(self, name: str) -> Value | None:
-        """Return the value of an option for all runners, as it was written."""
-        found = self.find(name)
-        return found.value if found else None
-
-    def text(self, name: str) -> str | None:
-        """Return an option that is one word or number, as text."""
-        value = self.get(name)
-        if isinstance(value, tuple | bool):
-            raise self._wrong(name, "text")
-        return None if value is None else str(value)
-
-    def switch(self, name: str) -> bool | None:
-        """Return an option that is on or off."""
-        value = self.get(name)
-        if value is None or isinstance(value, bool):
-            return value
-        word = str(value).lower()
-        if word not in YES | NO:
-            raise self._wrong(name, "true or false")
-        return word in YES
-
-    def path(self, name: str) -> Path | None:
-        """Return an option that is a path: absolute, `~` expanded."""
-        found = self.find(name)
-        return self.path_of(name, found) if found else None
-
-    def path_of(self, name: str, found: Setting) -> Path:
-        """Return a setting that is a path: absolute, `~` expanded. Raises `UsageError`."""
-        if not isinstance(found.value, str) or not found.value or "\0" in found.value:
-            raise self._wrong(name, "a path")
-        return found.base / os.path.expanduser(found.value)  # noqa: PTH111 - an unknown ~user stays
-
-    def runner(self, name: str, options: Iterable[str] = ()) -> Mapping[str, Value]:
-        """Return one runner's own options; for those named in `options` the environment counts."""
+    def runner(self, name: str) -> Mapping[str, Value]:
+        """Return one runner's own options, as the files say."""
         said: dict[str, Value] = {}
         for each in reversed(self.layers):
             said.update(each.runners.get(name, {}))
-        for option in options:
-            if found := self._environment(option):
-                said[option] = found.value
         return said
 
     def _said(self, name: str) -> list[Setting]:
-        found = [_setting(each, each.options, name) for each in self.layers]
+        found = [_setting(each, each.options, (name,)) for each in self.layers]
         return [each for each in found if each]
 
     def _environment(self, name: str) -> Setting | None:
         variable = f"CVL_{name.upper()}"
-        value = self.environ.get(variable, "")
-        return Setting(value=value, origin=f"${variable}", base=self.cwd) if value else None
-
-    def _wrong(self, name: str, wanted: str) -> UsageError:
-        found = self.find(name)
-        where = found.origin if found else ""
-        return UsageError(f"{where}: {name} must be {wanted}, not {found and found.value!r}")
+        if not (value := self.environ.get(variable, "")):
+            return None
+        return Setting(name=name, value=value, origin=f"${variable}", base=self.cwd)
 
 
 def load(cwd: Path, environ: Mapping[str, str]) -> Config:
@@ -149,16 +109,21 @@ def load(cwd: Path, environ: Mapping[str, str]) -> Config:
     Raises `UsageError`, with path and line, for a file that cannot be read.
     """
     user, passed_over = user_layer(environ), list[str]()
-    project_config = _project(cwd, environ, user, passed_over)
-    layers = tuple(each for each in (project_config, user) if each)
-    return Config(cwd=cwd, environ=environ, layers=layers, passed_over=tuple(passed_over))
+    project, counts = _project(cwd, environ, user, passed_over)
+    return Config(
+        cwd=cwd,
+        environ=environ,
+        layers=tuple(each for each in (counts, user) if each),
+        files=tuple(each for each in (project, user) if each),
+        passed_over=tuple(passed_over),
+    )
 
 
 def user_layer(environ: Mapping[str, str]) -> Layer | None:
     """Read the user's own file, where there is one. Raises `UsageError`."""
     home = user_file(environ)
     there = home is not None and os.path.lexists(home)
-    return _known(layer(home, content(home))) if home and there else None
+    return layer(home, content(home)) if home and there else None
 
 
 def own(user: Layer | None, environ: Mapping[str, str]) -> Own:
@@ -183,44 +148,22 @@ def user_file(environ: Mapping[str, str]) -> Path | None:
 
 def _project(
     cwd: Path, environ: Mapping[str, str], user: Layer | None, passed_over: list[str]
-) -> Layer | None:
+) -> tuple[Layer | None, Layer | None]:
+    """Return what the project's file says, and what counts of it."""
     if not any(os.path.lexists(folder / FILE) for folder in (cwd, *cwd.parents)):
-        return None
+        return None, None
     from cvl.cli import project_config
 
     home = user_file(environ)
     found = project_config.nearest(cwd, home, passed_over.append)
     if found is None:
+        return None, None
+    said = layer(found.path, found.data)
+    return said, project_config.admitted(found, said, own(user, environ), home)
+
+
+def _setting(said: Layer, table: Mapping[str, Value], key: tuple[str, ...]) -> Setting | None:
+    if key[-1] not in table:
         return None
-    said = _known(layer(found.path, found.data))
-    return project_config.admitted(found, said, own(user, environ), home)
-
-
-def _known(said: Layer) -> Layer:
-    """Return what a file says without what there is no such option for, and warnings of that."""
-    unknown = [key for key in said.options if key not in OPTIONS]
-    warnings = [
-        f"{said.path}: {key[:60]!r} is ignored: there is no such option{_near(key)}"
-        for key in unknown[:SHOWN]
-    ]
-    if len(unknown) > SHOWN:
-        warnings.append(f"{said.path}: {len(unknown) - SHOWN} more such are ignored")
-    return Layer(
-        path=said.path,
-        options={key: value for key, value in said.options.items() if key in OPTIONS},
-        runners=said.runners,
-        warnings=tuple(warnings),
-    )
-
-
-def _near(key: str) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(key.replace("-", "_"), OPTIONS, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _setting(said: Layer, table: Mapping[str, Value], name: str) -> Setting | None:
-    if name not in table:
-        return None
-    return Setting(value=table[name], origin=str(said.path), base=said.path.parent)
+    value, name = table[key[-1]], ".".join(key)
+    return Setting(name=name, value=value, origin=str(said.path), base=said.path.parent)

@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
 
 from cvl.core.frozen import dataclass
 from cvl.core.spec import EMPTY
 from cvl.providers import Runner
+from cvl.providers.common import OPTIONS
 
 GIVEN = frozenset({"self", "example", "preset", "args", "command"})
 """Parameters that stand on the command line without an option."""
@@ -33,6 +34,28 @@ class Parameter:
     option: click.Option
     to_init: bool
     required: bool
+
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def run_options(function: Function) -> Function:
+    """Give a command the options of every run."""
+    for row in reversed(OPTIONS):
+        names, flag = ([row.short] if row.short else []), "--" + row.name.replace("_", "-")
+        switch, many = row.kind == "switch", row.kind in {"paths", "texts"}
+        click.option(
+            *names,
+            f"{flag}/--no-{flag[2:]}" if switch and row.key else flag,
+            row.name,
+            type=None if switch else click.Choice(row.choices) if row.choices else KINDS[row.kind],
+            is_flag=switch or None,
+            default=None,
+            multiple=many,
+            metavar=row.metavar,
+            help=f"{row.help[:-1]} (default: {row.default})." if row.default else row.help,
+        )(function)
+    return function
 
 
 def entry(runner: type[Runner]) -> Callable[..., int]:
@@ -165,3 +188,19 @@ class DecimalType(click.ParamType[Decimal]):
             return value if isinstance(value, Decimal) else money(str(value))
         except UsageError as error:
             self.fail(str(error), param, ctx)
+
+
+KINDS: Mapping[str, click.ParamType[Any]] = MappingProxyType(
+    {
+        "path": FilePath(),
+        "paths": FilePath(),
+        "duration": Duration(),
+        "pause": Grace(),
+        "minutes": click.FLOAT,
+        "money": DecimalType(),
+        "count": click.IntRange(1),
+        "text": click.STRING,
+        "texts": click.STRING,
+    }
+)
+"""How each kind of option is read."""

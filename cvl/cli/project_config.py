@@ -16,12 +16,13 @@ from pathlib import Path
 from cvl.cli.config_file import FILE, Layer, Value, content
 from cvl.core import trust
 from cvl.core.frozen import dataclass
+from cvl.providers.common import SETTINGS
 
 HOSTED = ("ssh", "docker")
 """Runners whose place is a host of the user's own."""
-NEVER = frozenset({"state_dir", "ssh_config", "pod_template", "request_template"})
-"""What no project decides, trusted or not: where our own records lie, who a host is, and what a
-provider is asked for beyond what an option can say."""
+NEVER = frozenset({"pod_template", "request_template"})
+"""What no project decides, trusted or not: what a provider is asked for beyond what an option can
+say."""
 KEYS = re.compile(r"(^|_)(keys?|tokens?|passwords?|secrets?)(_(path|file))?\Z")
 """The names of keys, and of whether a host's is taken unseen: never a project's either."""
 PUBLIC = frozenset({"pull_secrets"})
@@ -136,8 +137,6 @@ def counts(key: Key, value: Value, said: Layer, own: Own, found: Project) -> boo
     if found.trusted:
         return allowed(key, value, found.path.parent)
     match key:
-        case ("timeout" | "max_cost",):
-            return True
         case ("root",):
             return within(found.path.parent, value) and not _foreign(found.path.parent, value)
         case ("runner",):
@@ -146,6 +145,8 @@ def counts(key: Key, value: Value, said: Layer, own: Own, found: Project) -> boo
             return to_own_host or own.runs_on(value)
         case ("runner", runner, "host"):
             return runner in HOSTED and own.reaches(value)
+        case (name,):
+            return name in SETTINGS and SETTINGS[name].said == "counts"
     return False
 
 

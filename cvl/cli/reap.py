@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import click
 
-from cvl.cli.config import Config
+from cvl.cli.config import Config, load
 from cvl.cli.console import Console
 from cvl.cli.terminal import agree, show, show_json, show_text
 from cvl.core.errors import CvlError, UsageError
@@ -62,14 +64,15 @@ def reap(
 def configured() -> Mapping[str, Mapping[str, str]]:
     """Return the runners that the configuration names, each with its own options, as text.
 
-    A broken file keeps nothing back.
+    A broken file keeps nothing back, nor does an option that there is not.
     """
-    from cvl.cli.settings import settings
-
     try:
-        found = settings()
-        named = [found.text("runner") or "", *(name for e in found.layers for name in e.runners)]
-        return {name: options_of(name, found) for name in named}
+        found = load(Path.cwd(), os.environ)
+        default = found.find("runner")
+        named = [name for each in found.layers for name in each.runners]
+        return {
+            name: options_of(name, found) for name in [default.text() if default else "", *named]
+        }
     except CvlError:
         return {}
 
@@ -80,8 +83,7 @@ def options_of(runner: str, found: Config) -> Mapping[str, str]:
     for name in found.runner(runner):
         setting = found.find_own(runner, name)
         if setting and isinstance(setting.value, str):
-            path = name == "kubeconfig"
-            said[name] = str(found.path_of(name, setting)) if path else setting.value
+            said[name] = str(setting.path()) if name == "kubeconfig" else setting.value
     return said
 
 

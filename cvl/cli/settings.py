@@ -3,40 +3,134 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any
 
 from cvl.cli import config
 from cvl.core.errors import UsageError
+from cvl.providers import BUILT_IN, load, names
+from cvl.providers.common import OPTIONS, SETTINGS
+
+if TYPE_CHECKING:
+    import click
+
+    from cvl.cli.config_file import Value
+    from cvl.cli.project_config import Key
+
+ALONE = ("cache_dir", "config_dir", "ssh_config", "state_dir")
+"""What the environment alone says: commands need it that read no file."""
+SHOWN = 12
+"""Unknown options of one file that are named."""
 
 
 def settings() -> config.Config:
-    """Return the configuration; read once for each command."""
+    """Return the configuration; read once for each command. Raises `UsageError`."""
     global _settings  # noqa: PLW0603 - one command line, one configuration
     if _settings is None:
-        _settings = config.load(Path.cwd(), os.environ)
+        found = config.load(Path.cwd(), os.environ)
+        for said in found.files:
+            refuse([(name,) for name in said.options if name not in SETTINGS], said.path)
+            refuse(
+                [("runner", name) for name in said.runners if name not in known(name)], said.path
+            )
+        _settings = found
     return _settings
 
 
 _settings: config.Config | None = None
 
 
+def known(name: str) -> Collection[str]:
+    """Return the runners among which `name` is looked for: entry points only on a miss."""
+    return BUILT_IN if name in BUILT_IN else names()
+
+
+def refuse_unknown(runner: str, own: Collection[str], found: config.Config) -> None:
+    """Raise `UsageError` for what stands below `[runner.NAME]` and is no option of that one."""
+    for said in found.files:
+        names = said.runners.get(runner, {})
+        refuse([("runner", runner, name) for name in names if name not in own], said.path, own)
+
+
+def refuse(unknown: Sequence[Key], path: Path, own: Collection[str] = ()) -> None:
+    """Raise `UsageError` for what is unknown, if anything is, with what may be meant."""
+    if not unknown:
+        return
+    from cvl.cli.project_config import display
+
+    first, *others = unknown
+    named = ", ".join(map(display, others[:SHOWN]))
+    left = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    hints = (meant(first, own), f"nor is there {named}{left}" if others else "")
+    raise UsageError(f"{path}: there is no {display(first)}", "; ".join(filter(None, hints)))
+
+
+def meant(key: Key, own: Collection[str]) -> str:
+    """Return what may be meant by a key that there is not, "" if nothing is near."""
+    name = key[-1]
+    match key:
+        case ("runner", _):
+            return near(name, names()) or f"there are: {', '.join(names())}"
+        case ("runner", _, _):
+            return f"{name} stands at the top of the file" if name in SETTINGS else near(name, own)
+    if name in ALONE:
+        return f"no file says it: set CVL_{name.upper()}"
+    if tables := [f"[runner.{runner}]" for runner in BUILT_IN if name in names_of(runner)]:
+        return f"it stands below {' or '.join(tables)}"
+    flags = [
+        f"only a flag says it: --{name.replace('_', '-')}" for row in OPTIONS if row.name == name
+    ]
+    return near(name, SETTINGS) or "".join(flags)
+
+
+def near(name: str, names: Collection[str]) -> str:
+    """Return a question about the nearest name, "" if none is near."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(name.replace("-", "_"), names, 1)
+    return f"did you mean {found[0]}?" if found else ""
+
+
+def names_of(runner: str) -> Collection[str]:
+    """Return the names of a runner's own options."""
+    from cvl.cli.options import parameters
+
+    return [each.name for each in parameters(load(runner))]
+
+
 def configured_root(found: config.Config) -> Path | None:
     """Return the root that a configuration file names; the environment comes before it."""
     setting = found.configured("root")
-    return found.path_of("root", setting) if setting else None
+    return setting.path() if setting else None
 
 
-T = TypeVar("T")
+def value_of(setting: config.Setting, option: click.Option) -> Any:
+    """Return a setting as its flag would read it. Raises `UsageError`, which says whose it is."""
+    words = setting.value
+    if not option.multiple:
+        return _read(setting, option, words)
+    if isinstance(words, str) and setting.origin.startswith("$"):
+        words = tuple(words.split())
+    return tuple(
+        _read(setting, option, each) for each in (words if isinstance(words, tuple) else (words,))
+    )
 
 
-def read_as(setting: config.Setting, name: str, read: Callable[[str], T]) -> T:
-    """Return a setting that is one word or number. Raises `UsageError`, which says whose it is."""
-    value = setting.value
-    if isinstance(value, tuple | bool):
-        raise UsageError(f"{setting.origin}: {name} must be text, not {value!r}")
+def _read(setting: config.Setting, option: click.Option, value: Value) -> object:
+    import click
+
+    if isinstance(value, tuple) or (
+        isinstance(value, bool) and option.type.name != click.BOOL.name
+    ):
+        raise setting.wrong("text")
+    if option.type.name == "path":
+        return setting.path()
+    if value == "":
+        raise UsageError(
+            f"{setting.origin}: {setting.name} is empty", "give a value, or leave it out"
+        )
     try:
-        return read(str(value))
-    except UsageError as error:
-        raise UsageError(f"{setting.origin}: {name}: {error}", error.hint) from error
+        return option.type.convert(str(value), None, None)
+    except click.UsageError as error:
+        raise UsageError(f"{setting.origin}: {setting.name}: {error.message}") from error

@@ -18,6 +18,7 @@ from cvl.cli.terminal import agree, show
 from cvl.core import trust as store
 from cvl.core.errors import CvlError, NotFound, UsageError
 from cvl.core.file_owner import believed
+from cvl.providers.common import SETTINGS
 
 LOOKED_AT = (FILE, "examples", ".git")
 """What of a folder is read on the way up."""
@@ -107,7 +108,7 @@ def more(found: Project, *, foreign: bool) -> Iterator[str]:
     fresh = {
         key: value
         for key, value in items(said)
-        if (len(key) > 1 or key[0] in config.OPTIONS)
+        if (len(key) > 1 or key[0] in SETTINGS)
         and (foreign or not counts(key, value, said, own, as_now))
     }
     would = {key: value for key, value in fresh.items() if allowed(key, value, found.path.parent)}

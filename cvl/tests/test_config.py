@@ -1,14 +1,16 @@
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.cli.config import OPTIONS, Config, load
+from cvl.cli.config import Config, load
 from cvl.cli.config_file import DOTS, LIMIT
 from cvl.core.errors import UsageError
 
@@ -31,14 +33,21 @@ def read(home: Path, environ: Mapping[str, str] | None = None) -> Config:
     return load(home / "work/deep/er", {"HOME": str(home / "home"), **(environ or {})})
 
 
+def value(config: Config, name: str) -> object:
+    found = config.find(name)
+    return found.value if found else None
+
+
+def path(config: Config, name: str) -> Path:
+    found = config.find(name)
+    assert found
+    return found.path()
+
+
 def test_nothing_said_is_nothing(home: Path) -> None:
     config = read(home)
-    assert config.get("root") is None
-    assert (config.text("timeout"), config.path("root"), config.switch("json")) == (
-        None,
-        None,
-        None,
-    )
+    assert config.find("root") is None
+    assert config.find_own("ssh", "host") is None
     assert dict(config.runner("ssh")) == {}
     assert config.warnings == ()
 
@@ -50,7 +59,7 @@ def test_the_environment_beats_the_project_beats_the_user(home: Path) -> None:
         project='timeout = "2h"\nroot = "p"',
     )
     config = read(home, {"CVL_TIMEOUT": "3h", "CVL_ROOT": ""})
-    assert [config.get(name) for name in ("timeout", "root", "grace")] == ["3h", "p", "5s"]
+    assert [value(config, name) for name in ("timeout", "root", "grace")] == ["3h", "p", "5s"]
 
 
 def test_each_setting_says_where_it_comes_from(home: Path) -> None:
@@ -70,24 +79,25 @@ def test_each_setting_says_where_it_comes_from(home: Path) -> None:
 def test_the_nearest_project_file_counts_alone(home: Path) -> None:
     write(home, project='root = "far"\ntimeout = "1s"')
     (home / "work/deep/cvl.toml").write_text('root = "near"')
-    assert read(home).get("root") == "near"
-    assert read(home).get("timeout") is None
+    assert value(read(home), "root") == "near"
+    assert value(read(home), "timeout") is None
 
 
 def test_a_path_is_relative_to_the_file_that_says_it(home: Path) -> None:
-    write(home, user='state_dir = "state"\noutput = "/abs"', project='root = "deep/../repo"')
-    config = read(home, {"CVL_SSH_CONFIG": "my ssh"})
-    assert config.path("state_dir") == home / "home/.config/cvl/state"
-    assert config.path("root") == home / "work/deep/../repo"
-    assert config.path("output") == Path("/abs")
-    assert config.path("ssh_config") == home / "work/deep/er/my ssh"
+    write(home, user='output = "out"', project='root = "deep/../repo"')
+    config = read(home)
+    assert path(config, "output") == home / "home/.config/cvl/out"
+    assert path(config, "root") == home / "work/deep/../repo"
+    assert path(read(home, {"CVL_OUTPUT": "my out"}), "output") == home / "work/deep/er/my out"
+    write(home, user='output = "/abs"')
+    assert path(read(home), "output") == Path("/abs")
 
 
 def test_a_tilde_is_the_home_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(home))
     write(home, user='root = "~/x"\noutput = "~nobody-of-that-name/x"')
-    assert read(home).path("root") == home / "x"
-    assert read(home).path("output") == home / "home/.config/cvl/~nobody-of-that-name/x"
+    assert path(read(home), "root") == home / "x"
+    assert path(read(home), "output") == home / "home/.config/cvl/~nobody-of-that-name/x"
 
 
 @pytest.mark.parametrize(
@@ -96,9 +106,9 @@ def test_a_tilde_is_the_home_folder(home: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_file_may_name_the_runner(text: str, home: Path) -> None:
     write(home, user=text)
     config = read(home)
-    assert (config.text("runner"), config.warnings) == ("ssh", ())
+    assert (value(config, "runner"), config.warnings) == ("ssh", ())
     assert config.runner("default") == {}
-    assert read(home, {"CVL_RUNNER": "local"}).text("runner") == "local"
+    assert value(read(home, {"CVL_RUNNER": "local"}), "runner") == "local"
 
 
 def test_a_runners_own_options_are_merged(home: Path) -> None:
@@ -110,28 +120,10 @@ def test_a_runners_own_options_are_merged(home: Path) -> None:
     )
     config = read(home, {"CVL_PORT": "2222", "CVL_HOST": "env"})
     assert config.runner("ssh") == {"host": "p", "port": 22, "labels": ("a", "b")}
-    assert config.runner("ssh", ["port"])["port"] == "2222"
+    port = config.find_own("ssh", "port")
+    assert port
+    assert (port.value, port.origin) == ("2222", "$CVL_PORT")
     assert config.runner("k8s") == {"namespace": "ml"}
-
-
-def test_an_unknown_option_is_a_warning_that_names_what_is_near(home: Path) -> None:
-    write(home, project='time-out = "2h"\nzzzzzz = 1\ntimeout = "1s"')
-    config = read(home)
-    assert config.warnings == (
-        (
-            f"{home}/work/cvl.toml: 'time-out' is ignored: there is no such option; "
-            "did you mean 'timeout'?"
-        ),
-        f"{home}/work/cvl.toml: 'zzzzzz' is ignored: there is no such option",
-    )
-    assert config.get("timeout") == "1s"
-
-
-def test_thousands_of_unknown_options_are_a_few_warnings(home: Path) -> None:
-    write(home, project="".join(f"x{number} = 1\n" for number in range(5000)))
-    warnings = read(home).warnings
-    assert len(warnings) < 20
-    assert sum(map(len, warnings)) < 5000
 
 
 @pytest.mark.parametrize(
@@ -170,11 +162,8 @@ def test_any_bytes_are_a_config_or_a_usage_error(
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
     (folder / "cvl.toml").write_bytes(text)
-    try:
-        config = load(folder, {})
-    except UsageError:
-        return
-    assert set(config.layers[0].options) <= OPTIONS
+    with suppress(UsageError):
+        load(folder, {})
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -185,44 +174,41 @@ def test_a_file_that_may_not_be_read_is_named(home: Path) -> None:
         read(home)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("true", True), ("false", False), ("'ON'", True), ("0", False), ("1", True), ("'no'", False)],
-)
-def test_a_switch(home: Path, text: str, value: bool) -> None:
-    write(home, user=f"accept_new_host_key = {text}")
-    assert read(home).switch("accept_new_host_key") is value
-
-
 def test_a_value_of_the_wrong_kind_names_its_origin(home: Path) -> None:
-    write(home, user='output = ["a"]\nroot = 3')
-    config = read(home, {"CVL_JSON": "perhaps"})
-    with pytest.raises(UsageError, match=r"\$CVL_JSON: json must be true or false, not 'perhaps'"):
-        config.switch("json")
-    with pytest.raises(UsageError, match=r"cvl\.toml: output must be text"):
-        config.text("output")
+    write(home, user='output = ["a"]\nroot = 3\nrunner.ssh.x = true')
+    config = read(home)
+    for found, wanted in (
+        (config.find("output"), "output must be text, not ('a',)"),
+        (config.find_own("ssh", "x"), "runner.ssh.x must be text, not True"),
+    ):
+        assert found
+        with pytest.raises(UsageError, match=re.escape(f"cvl.toml: {wanted}")):
+            found.text()
     with pytest.raises(UsageError, match=r"cvl\.toml: root must be a path, not 3"):
-        config.path("root")
+        path(config, "root")
 
 
 def test_a_number_is_also_text(home: Path) -> None:
     write(home, user="max_cost = 5.5")
-    assert read(home).text("max_cost") == "5.5"
+    found = read(home).find("max_cost")
+    assert found
+    assert found.text() == "5.5"
 
 
 def test_a_relative_xdg_folder_is_ignored(home: Path) -> None:
     write(home, user='grace = "5s"')
-    assert read(home, {"XDG_CONFIG_HOME": "work"}).get("grace") is None
-    assert read(home, {"XDG_CONFIG_HOME": str(home / "home/.config")}).get("grace") == "5s"
+    assert read(home, {"XDG_CONFIG_HOME": "work"}).find("grace") is None
+    config = read(home, {"XDG_CONFIG_HOME": str(home / "home/.config")})
+    assert value(config, "grace") == "5s"
     assert load(home / "work", {}).layers == ()
 
 
 def test_the_users_file_is_read_once_when_it_is_also_the_nearest(home: Path) -> None:
-    write(home, user='state_dir = "/s"')
+    write(home, user='output = "/s"')
     folder = home / "home/.config/cvl"
     config = load(folder, {"HOME": str(home / "home")})
     assert len(config.layers) == 1
-    assert config.get("state_dir") == "/s"
+    assert value(config, "output") == "/s"
 
 
 def test_without_a_file_nothing_heavy_is_imported(tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.cli import options
-from cvl.cli.config import OPTIONS, Config, load
+from cvl.cli.config import Config, load
 from cvl.cli.options import Parameter, parameters
 from cvl.cli.project_config import KEYS, NEVER, allowed, display
+from cvl.cli.settings import configured_root
 from cvl.core.errors import UsageError
 from cvl.providers import BUILT_IN
 from cvl.providers import load as runner_of
+from cvl.providers.common import SETTINGS
 from cvl.testing.cli_harness import Desk, Done
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.testing.sshd import Sshd
@@ -34,6 +36,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for folder in ("home/.config/cvl", "home/.ssh", "work/deep"):
         (tmp_path / folder).mkdir(parents=True)
     return tmp_path
+
+
+def value(config: Config, name: str) -> object:
+    found = config.find(name)
+    return found.value if found else None
 
 
 def read(home: Path, project: str, user: str = "", ssh: str = "") -> Config:
@@ -78,12 +85,12 @@ def test_no_option_of_any_runner_is_a_projects_to_say(runner: str, home: Path) -
     assert len(named) + int(left[1] if left else 0) == len(said)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIONS - MAY))
+@pytest.mark.parametrize("name", sorted(SETTINGS.keys() - MAY))
 def test_what_stands_at_the_top_is_not_a_projects_to_say(name: str, home: Path) -> None:
     config = read(home, f'{name} = "1"')
-    assert config.get(name) is None
+    assert value(config, name) is None
     assert [name in warning for warning in config.warnings] == [True]
-    assert read(home, "", f'{name} = "1"').get(name) == "1"
+    assert value(read(home, "", f'{name} = "1"'), name) == "1"
 
 
 ATTACKS = [
@@ -135,9 +142,9 @@ def test_nothing_of_an_attack_counts(text: str, home: Path) -> None:
 def test_the_short_list_counts_and_says_nothing(home: Path) -> None:
     config = read(home, 'root = "deep"\ntimeout = "2h"\nmax_cost = 5\n')
     assert config.warnings == ()
-    assert config.path("root") == home / "work/deep"
-    assert (config.text("timeout"), config.get("max_cost")) == ("2h", 5)
-    assert read(home, 'root = "."').path("root") == home / "work"
+    assert configured_root(config) == home / "work/deep"
+    assert (value(config, "timeout"), value(config, "max_cost")) == ("2h", 5)
+    assert configured_root(read(home, 'root = "."')) == home / "work"
 
 
 @pytest.mark.parametrize("runner", ["ssh", "docker"])
@@ -158,7 +165,7 @@ def test_a_host_that_the_users_files_name_counts(
 ) -> None:
     (home / "home/.ssh/more").write_text("Include more\nHost box\n")
     config = read(home, f'runner.default = "{runner}"\nrunner.{runner}.host = "box"', user, ssh)
-    assert (config.text("runner"), config.runner(runner)) == (runner, {"host": "box"})
+    assert (value(config, "runner"), config.runner(runner)) == (runner, {"host": "box"})
     assert config.warnings == ()
 
 
@@ -209,14 +216,14 @@ def test_a_runner_that_the_users_file_names_may_be_the_usual_one(
     user: str, counts: bool, home: Path
 ) -> None:
     config = read(home, 'runner = "lambda"', user)
-    assert (config.text("runner") == "lambda") is counts
+    assert (value(config, "runner") == "lambda") is counts
     assert bool(config.warnings) is not counts
 
 
 def test_here_counts_only_where_the_user_has_not_chosen_another_place(home: Path) -> None:
     assert read(home, 'runner = "local"').warnings == ()
     config = read(home, 'runner = "local"', 'runner.default = "docker"\nrunner.docker.host = "b"')
-    assert config.text("runner") == "docker"
+    assert value(config, "runner") == "docker"
 
 
 def test_the_lowest_max_cost_counts(home: Path) -> None:
@@ -334,7 +341,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 def test_a_hostile_file_changes_nothing_of_a_plan(runner: str, desk: Desk) -> None:
     command = ("run", *PLACES[runner], "--dry-run", "--json", "one", "sh", "exit 3")
     before = told(desk.cvl(*command))
-    top = "".join(f'{name} = "evil"\n' for name in sorted(OPTIONS - MAY))
+    top = "".join(f'{name} = "evil"\n' for name in sorted(SETTINGS.keys() - MAY))
     tables = "".join(
         f"[runner.{name}]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in own.items())
         for name, own in EVERY.items()

@@ -24,7 +24,8 @@ from cvl.testing.cli_harness import EXAMPLE, Desk, Done
 STRANGER = 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 FILE = (
-    'output = "results"\nstate_dir = "/x"\n[runner.local]\ntimeout_action = "touch mark\\u001b"\n'
+    'output = "results"\nrunner.lambda.request_template = "/x"\n'
+    '[runner.local]\ntimeout_action = "touch mark\\u001b"\n'
 )
 
 
@@ -56,11 +57,11 @@ def test_what_is_agreed_to_is_shown_first_and_counts_until_a_byte_changes(desk: 
     assert plan(desk)[0] is None
     done = desk.cvl("trust", ".", "-y")
     assert done.code == 0
-    for words in ("output = 'results'", r"timeout_action = 'touch mark\x1b'", "state_dir"):
+    for words in ("output = 'results'", r"timeout_action = 'touch mark\x1b'", "request_template"):
         assert words in done.out.decode()
     action, said = plan(desk)
     assert action == "touch mark\x1b"
-    assert "state_dir" in said
+    assert "request_template" in said
     assert "output" not in said
     path.write_text(FILE + "\n")
     action, said = plan(desk)

@@ -131,7 +131,7 @@ class K8sRunner:
             if common.get("keep") or not common.get("fetch", True):
                 raise UsageError(
                     "a pod keeps nothing after its end",
-                    "leave --keep and --no-fetch out, or let the job write to a volume (--volume)",
+                    "say --no-keep --fetch, or let the job write to a volume (--volume)",
                 )
             spec = base.job(
                 example, preset, args, common, timeout_minutes=timeout_minutes, checked=False

@@ -84,7 +84,7 @@ class LambdaLabsRunner:
         if not common.get("fetch", True):
             raise UsageError(
                 "--no-fetch would lose the results: the machine is gone after the run",
-                "leave it out",
+                "leave it out, or say --fetch where a file or a variable says otherwise",
             )
         cloud = LambdaCloud(
             api(self._key),

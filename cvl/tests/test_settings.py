@@ -1,0 +1,329 @@
+"""Every option of a run, from every place where it may be said, by what reaches the provider."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cvl.cli import main, settings
+from cvl.core.spec import ExitStatus
+from cvl.providers.common import SETTINGS, Common, RunOption
+from cvl.providers.local import LocalRunner
+from cvl.run import lifecycle
+
+TABLES = "[runner.docker]\n[runner.ssh]\n"
+PLACES = ("user", "project", "environment", "flag")
+"""Where an option may be said, the nearest last."""
+EXAMPLE = """\
+name: one
+docker: true
+presets:
+  build: {script: sh.sh}
+  sh: {script: sh.sh}
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Two values as people write them, what each does, and what nothing said does."""
+
+    said: tuple[Any, Any]
+    means: tuple[Any, Any]
+    default: Any
+    effect: Callable[[Any, Any, Any], Any]
+    python: tuple[Any, ...] = ()
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    for name in [name for name in os.environ if name.startswith("CVL")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    (tmp_path / "home/.config/cvl").mkdir(parents=True)
+    (tmp_path / "home/.config/cvl").chmod(0o700)
+    for root in (tmp_path / "repo", *(tmp_path / f"repo/root{number}" for number in (0, 1))):
+        example = root / "examples/test/one"
+        example.mkdir(parents=True)
+        (example / "example.yaml").write_text(EXAMPLE)
+        (example / "sh.sh").write_text("IMAGE=one\n")
+    monkeypatch.chdir(tmp_path / "repo")
+    return Desk(folder=tmp_path, patch=monkeypatch)
+
+
+@dataclass
+class Desk:
+    """A folder to call cvl in, and what reached the provider."""
+
+    folder: Path
+    patch: pytest.MonkeyPatch
+    seen: list[tuple[Any, Any, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.patch.setattr(lifecycle, "run", self._record)
+
+    def _record(self, spec: Any, provider: Any, _ledger: Any, options: Any) -> ExitStatus:
+        self.seen.append((spec, options, provider))
+        return ExitStatus(0, run_id=spec.run_id)
+
+    def write(self, place: str, text: str) -> Path:
+        """Write the user's or the project's file."""
+        folder = {"user": "home/.config/cvl", "project": "repo"}[place]
+        path = self.folder / folder / "cvl.toml"
+        path.write_text(text)
+        return path
+
+    def run(self, *flags: str) -> int:
+        self.patch.setattr(settings, "_settings", None)
+        return main(["run", *flags, "one", "sh", "x"])
+
+    def trust(self) -> None:
+        assert main(["trust", "-y"]) == 0
+
+    def say(self, row: RunOption, said: Mapping[str, Any]) -> tuple[str, ...]:
+        """Say an option in each of these places; return the flags."""
+        if row.key == "root":  # what lies around comes before what a file says
+            shutil.rmtree("examples", ignore_errors=True)
+        for place in ("user", "project"):
+            if place in said:
+                far = place == "user" and row.kind == "path" and said[place]
+                value = str(Path(said[place]).absolute()) if far else said[place]
+                text = f"{row.key} = {json.dumps(value)}\n"
+                if row.key == "runner" and place == "user":
+                    text = f"[runner]\ndefault = {json.dumps(value)}\n{TABLES}"
+                self.write(place, text)
+        if "project" in said and row.said == "trusted":
+            self.trust()
+        if "environment" in said:
+            self.patch.setenv(f"CVL_{row.key.upper()}", in_words(said["environment"]))
+        return flags(row, said["flag"]) if "flag" in said else ()
+
+    def effect(self, sample: Sample) -> Any:
+        """Return what reached the provider of an option; nothing but that."""
+        return sample.effect(*self.seen[-1])
+
+
+def in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return " ".join(value) if isinstance(value, list) else str(value)
+
+
+def flags(row: RunOption, value: Any) -> tuple[str, ...]:
+    flag = "--" + row.name.replace("_", "-")
+    if isinstance(value, bool):
+        return (flag if value else f"--no-{flag[2:]}",)
+    values = value if isinstance(value, list) else [value]
+    return tuple(word for each in values for word in (flag, str(each)))
+
+
+def switch(effect: Callable[[Any, Any, Any], Any], *, default: bool = False) -> Sample:
+    return Sample((not default, default), (not default, default), default, effect)
+
+
+SAMPLES = {
+    "root": Sample(
+        ("root0", "root1"), ("root0", "root1"), "repo", lambda spec, *_: spec.source.root.name
+    ),
+    "runner": Sample(
+        ("docker", "ssh"), ("docker", "ssh"), "local", lambda _spec, _options, to: to.name
+    ),
+    "timeout": Sample(("90m", "2h"), (5400.0, 7200.0), None, lambda spec, *_: spec.limits.timeout),
+    "grace": Sample(
+        ("0s", "1m"),
+        (0.0, 60.0),
+        10.0,
+        lambda spec, options, _: options.grace if spec.limits.grace == options.grace else "two",
+    ),
+    "fetch_limit": Sample(
+        ("45s", "1h30m"),
+        (45.0, 5400.0),
+        1800.0,
+        lambda spec, options, _: (
+            options.fetch_limit if spec.limits.fetch == options.fetch_limit else "two"
+        ),
+    ),
+    "max_cost": Sample(
+        (5, "$6.50"), (Decimal(5), Decimal("6.50")), None, lambda spec, *_: spec.limits.max_cost
+    ),
+    "output": Sample(
+        ("a", "b/c"),
+        ("a", "b/c"),
+        "",
+        lambda spec, options, _: str(options.results.relative_to(Path.cwd())).replace(
+            f"cvl-runs/{spec.run_id}", ""
+        ),
+    ),
+    "fetch": switch(lambda _, options, __: options.fetch, default=True),
+    "keep": switch(lambda _, options, __: options.keep),
+    "include": Sample(
+        (["a", "b"], ["c"]), (("a", "b"), ("c",)), (), lambda spec, *_: spec.source.include
+    ),
+    "build": Sample(
+        ("always", "never"),
+        ("always", None),
+        "auto",
+        lambda spec, *_: spec.build and spec.build.when,
+    ),
+    "tty": switch(lambda spec, *_: spec.tty),
+    "detach": switch(lambda spec, *_: spec.detach),
+    "nodes": Sample((2, 3), (2, 3), 1, lambda spec, *_: spec.nodes),
+}
+
+
+def places_of(row: RunOption) -> dict[str, str]:
+    """Return what the rest of a command line needs, whatever the option is."""
+    return {"CVL_HOST": "box"} if row.key == "runner" else {}
+
+
+@pytest.fixture(params=SETTINGS)
+def row(request: pytest.FixtureRequest, desk: Desk) -> RunOption:
+    found = SETTINGS[request.param]
+    for name, value in places_of(found).items():
+        desk.patch.setenv(name, value)
+    if found.key == "runner":
+        desk.write("user", TABLES)
+    return found
+
+
+def test_there_is_a_sample_of_every_option() -> None:
+    assert SAMPLES.keys() == SETTINGS.keys()
+
+
+def test_nothing_said_is_the_default(row: RunOption, desk: Desk) -> None:
+    assert desk.run() == 0
+    assert desk.effect(SAMPLES[row.key]) == SAMPLES[row.key].default
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_option_counts_wherever_it_is_said(
+    place: str, which: int, row: RunOption, desk: Desk
+) -> None:
+    sample = SAMPLES[row.key]
+    assert desk.run(*desk.say(row, {place: sample.said[which]})) == 0
+    assert desk.effect(sample) == sample.means[which]
+
+
+@pytest.mark.parametrize("nearer", [1, 2, 3])
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_nearer_of_two_places_counts(
+    nearer: int, which: int, row: RunOption, desk: Desk
+) -> None:
+    sample = SAMPLES[row.key]
+    said = {PLACES[nearer]: sample.said[which], PLACES[nearer - 1]: sample.said[1 - which]}
+    assert desk.run(*desk.say(row, said)) == 0
+    wanted = sample.means[which]
+    if row.key == "max_cost" and nearer == 1:  # money only downwards
+        wanted = min(sample.means)
+    assert desk.effect(sample) == wanted
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_option_counts_as_a_keyword_in_python(which: int, row: RunOption, desk: Desk) -> None:
+    if row.name not in Common.__annotations__:
+        pytest.skip("Python names the class of the runner")
+    sample = SAMPLES[row.key]
+    value = sample.said[which] if row.kind == "path" else sample.means[which]
+    value = sample.said[which] if row.choices else value
+    common: Any = {row.name: value}
+    LocalRunner().run("one", "sh", **common)
+    assert desk.effect(sample) == sample.means[which]
+
+
+def test_a_projects_file_says_what_the_table_lets_it(row: RunOption, desk: Desk) -> None:
+    sample = SAMPLES[row.key]
+    if row.key == "runner":
+        desk.write("user", "")
+    if row.key == "root":
+        shutil.rmtree("examples")
+    desk.write("project", f"{row.key} = {json.dumps(sample.said[0])}\n")
+    assert desk.run() == 0
+    wanted = sample.means[0] if row.said == "counts" else sample.default
+    assert desk.effect(sample) == wanted
+
+
+BROKEN: Mapping[str, tuple[object, str]] = {
+    "duration": ("9", "has no unit"),
+    "pause": (90.5, "has no unit"),
+    "money": ("much", "cannot read the amount"),
+    "count": (0, "0"),
+    "switch": ("perhaps", "perhaps"),
+    "path": ("", "a path"),
+    "text": (["a"], "one table"),
+    "texts": ([""], "empty"),
+}
+
+
+@pytest.mark.parametrize("place", ["user", "environment"])
+def test_a_value_that_cannot_be_meant_names_its_origin(
+    place: str, row: RunOption, desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    value, why = ("sometimes", "always") if row.choices else BROKEN[row.kind]
+    if place == "environment" and (row.kind == "path" or not isinstance(value, str | int | float)):
+        pytest.skip("a variable holds text, and an empty one says nothing")
+    desk.say(row, {place: value})
+    assert desk.run() == 2
+    origin = "/cvl.toml" if place == "user" else f"$CVL_{row.key.upper()}"
+    said = capfd.readouterr().err
+    assert f"{origin}: {row.key}" in said.splitlines()[0]
+    assert why in said
+
+
+UNKNOWN = [
+    ("time-out = '2h'", "time-out", "did you mean timeout?"),
+    ("zzzzzz = 1", "zzzzzz", ""),
+    ("yes = true", "yes", "only a flag says it: --yes"),
+    ("env = ['A=1']", "env", "only a flag says it: --env"),
+    ("timeout_minutes = 3", "timeout_minutes", "did you mean timeout?"),
+    ("output_dir = 'x'", "output_dir", "did you mean output?"),
+    ("state_dir = '/x'", "state_dir", "set CVL_STATE_DIR"),
+    ("ssh_config = '/x'", "ssh_config", "set CVL_SSH_CONFIG"),
+    ("timeout_action = 'x'", "timeout_action", "[runner.local]"),
+    ("[runner.local]\nmax_cost = 5", "runner.local.max_cost", "at the top"),
+    ("[runner.local]\ntimeout-action = 'x'", "runner.local.timeout-action", "timeout_action"),
+    ("[runner.local]\nhost = 'x'", "runner.local.host", ""),
+    ("[runner.lamda]\nregion = 'x'", "runner.lamda", "did you mean lambda?"),
+    ("[runner.zzzzzz]", "runner.zzzzzz", "there are: local, ssh"),
+    ('[runner.local]\n"\\u001b[2J" = 1', "runner.local.'\\x1b[2J'", ""),
+]
+
+
+@pytest.mark.parametrize("place", ["user", "project"])
+@pytest.mark.parametrize(("text", "name", "hint"), UNKNOWN)
+def test_an_unknown_key_is_an_error_that_says_what_may_be_meant(
+    place: str, text: str, name: str, hint: str, desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = desk.write(place, text + "\n")
+    assert desk.run() == 2
+    said = capfd.readouterr().err
+    assert said.startswith(f"cvl: {path}: there is no ")
+    assert name in said.splitlines()[0]
+    assert hint in said
+    assert desk.seen == []
+
+
+def test_thousands_of_unknown_keys_are_a_few_words(
+    desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    desk.write("user", "".join(f"x{number} = 1\n" for number in range(3000)))
+    assert desk.run() == 2
+    said = capfd.readouterr().err
+    assert "x1" in said
+    assert "2987 more" in said
+    assert len(said) < 1000
+
+
+def test_a_table_of_another_runner_is_looked_at_when_that_one_is_chosen(desk: Desk) -> None:
+    desk.write("user", "[runner.k8s]\nnamespce = 'x'\n")
+    assert desk.run() == 0
+    assert desk.run("--k8s", "--image", "x") == 2
