@@ -12,7 +12,7 @@ from cvl.catalog.inputs import Inputs, find_inputs
 from cvl.catalog.match import has_word, match, suggest
 from cvl.catalog.preset import PathArg, Preset
 from cvl.catalog.root import Lookup, find_root, shipped_root
-from cvl.catalog.view import described, listed
+from cvl.catalog.view import described, listed, resolved
 
 __all__ = [
     "Catalog",
@@ -37,6 +37,7 @@ __all__ = [
     "match",
     "needs_of",
     "resolve",
+    "resolved",
     "shipped_root",
     "suggest",
 ]

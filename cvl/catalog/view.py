@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from cvl.catalog.example import Example
+from dataclasses import asdict
+
+from cvl.catalog.command import build_of, find_preset, resolve
+from cvl.catalog.example import Example, needs_of
 from cvl.catalog.image import image_of
 from cvl.catalog.preset import Preset
 
@@ -33,6 +36,27 @@ def described(example: Example) -> dict[str, object]:
         "image": image_of(example) or None,
         "resources": dict(example.resources),
         "readme": readme,
+    }
+
+
+def resolved(example: Example, preset: str, args: tuple[str, ...]) -> dict[str, object]:
+    """Return what runs, where it lies and what it needs, as `cvl _resolve` answers. `UsageError`.
+
+    `Answered` in `host/resolve_there.py` is the same for who reads it.
+    """
+    chosen = find_preset(example, preset)
+    command = resolve(example, chosen.name, args, check=True)
+    build = build_of(example, chosen.name)
+    needs = asdict(needs_of(example, chosen))
+    del needs["archs"]  # the host has the processor that it has
+    return {
+        "root": str(example.root),
+        "preset": chosen.name,
+        "argv": list(command.argv),
+        "env": dict(command.env),
+        "image": image_of(example),
+        "build": (list(build.argv), build.image) if build else None,
+        "needs": needs,
     }
 
 

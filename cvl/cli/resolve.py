@@ -6,15 +6,22 @@ import sys
 
 import click
 
+from cvl.catalog import Lookup, find, resolved
 from cvl.cli.settings import configured_root, settings
 from cvl.cli.terminal import show_exact
+from cvl.core.errors import CvlError
 from cvl.core.octets import dumped, loaded
-from cvl.operations.resolve import resolved
 
 
 @click.command(hidden=True)
 def resolve_() -> None:
     """Read `{example, preset, args, nonce}` on stdin; write the answer after a line `cvl:NONCE`."""
     question = loaded(sys.stdin.buffer.read())
-    answer = resolved(question, lambda: configured_root(settings()))
+    answer: dict[str, object] = {}
+    try:
+        found = find(question["example"], Lookup(configured=configured_root(settings())))
+        answer["folder"] = found.path
+        answer |= resolved(found, question["preset"], tuple(question["args"]))
+    except CvlError as error:
+        answer["error"] = (str(error), error.hint)
     show_exact(f"cvl:{question['nonce']}\n{dumped(answer)}")

@@ -8,26 +8,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import cvl
 from cvl.core.errors import Ambiguous, CvlError, NotFound, Unreadable
 from cvl.core.octets import loaded
 from cvl.core.spec import RUN_ID, ExitStatus
-from cvl.ledger import Run, RunState
+from cvl.ledger import Ledger, Run, RunState
 
 WHERE = "this machine, from elsewhere"
 HASH = re.compile(r"[0-9a-f]{32}")
 """How a folder is named that `setup.sh` unpacks a cvl into."""
 SMALL = 1 << 20
 """Bytes that are read of what a run's sender has said of it: arguments may be long."""
-
-
-class Known(Protocol):
-    """A ledger, as far as it is asked here."""
-
-    def find(self, prefix: str) -> Run: ...
 
 
 def base() -> Path:
@@ -45,7 +39,7 @@ def put_here() -> Path | None:
     return home.parents[1] if unpacked and (home / "__main__.py").is_file() else None
 
 
-def find(prefix: str, ledger: Known) -> Run:
+def find(prefix: str, ledger: Ledger) -> Run:
     """Return the run that a person means, one of our own or from elsewhere.
 
     Raises `NotFound` and `Ambiguous`.
@@ -73,7 +67,7 @@ def visitors(known: Callable[[], Collection[str]]) -> list[Run]:
     found = [_run(name) for name in names if name not in ours]
     living = [run for run in found if run.exit_code is None]
     ends = _ends(living) if living else {}
-    return [_told(run, ends.get(run.id)) for run in found]
+    return [_ended(run, ends.get(run.id)) for run in found]
 
 
 def foreign(run: Run) -> bool:
@@ -98,28 +92,22 @@ def _run(name: str) -> Run:
         args=tuple(_text(word) for word in _list(about.get("args"))),
         runner="local",
         where=WHERE,
-        handle={"run": name, "base": str(base()), "place": _place(folder)},
+        handle={"run": name, "base": str(base()), "place": os.fsdecode(_small(folder / "place"))},
         state=RunState.RUNNING,
         started=_began(folder),
         results=str(Path("cvl-runs", name).absolute()),
     )
     status = None if os.path.lexists(folder / "supervisor") else _result(folder / "result", name)
-    return run if status is None else _ended(run, status)
+    return _ended(run, status)
 
 
-def _ended(run: Run, status: ExitStatus) -> Run:
-    from dataclasses import replace
-
-    when = _time(base() / "runs" / run.id / "result")
-    return replace(run, state=RunState.ENDED, exit_code=int(status), cause=status.cause, ended=when)
-
-
-def _told(run: Run, end: ExitStatus | Unreadable | None) -> Run:
-    from dataclasses import replace
-
+def _ended(run: Run, end: ExitStatus | Unreadable | None) -> Run:
     if isinstance(end, Unreadable):
         return replace(run, detail=str(end))
-    return run if end is None else _ended(run, end)
+    if end is None:
+        return run
+    when = _time(base() / "runs" / run.id / "result")
+    return replace(run, state=RunState.ENDED, exit_code=int(end), cause=end.cause, ended=when)
 
 
 def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus | Unreadable]:
@@ -157,10 +145,6 @@ def _result(file: Path, name: str) -> ExitStatus | None:
         return ending_in(file, name)
     except Unreadable:
         return None
-
-
-def _place(folder: Path) -> str:
-    return os.fsdecode(_small(folder / "place"))
 
 
 def _about(file: Path) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Finds what should be over and still costs money, and ends it: from any machine with the key.
+"""Finds what should be over and still costs money: from any machine with the key.
 
 Two ways to know. By our ledger: a run whose driver and guardian are dead, a detached one that
 has ended. By tags alone: what is past the deadline that it carries, or belongs to a run that our
@@ -9,30 +9,22 @@ time is the provider's.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 
-from cvl.cleanup.release import same
-from cvl.cleanup.until_gone import end
-from cvl.core import identity
 from cvl.core.errors import CvlError, Elsewhere
 from cvl.core.frozen import dataclass
-from cvl.core.interfaces import Observer, Provider, Reapable
+from cvl.core.interfaces import Reapable
 from cvl.core.parallel import together
-from cvl.core.scope import Scope
-from cvl.core.spec import Cause, Resource, ended
+from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Orphan, Run, RunState
 from cvl.operations.refresh import Hear, latest, silent, undriven
 from cvl.run import lifecycle
 
 STRANGER_LIMIT = 30.0
 """Seconds in which it has to be known whether a run is where it is asked for."""
-RELEASE_LIMIT = 600.0
-"""Seconds in which what was asked to end has to be seen gone."""
 UNTAGGED_AGE = 7200.0
 """Seconds after which something that carries no deadline (a key), and no machine, is stray."""
 STAMP = re.compile(r"-(\d{4})-(\d{6})-[0-9a-f]{10}\Z")
@@ -174,48 +166,6 @@ def reason(each: Resource, run: Run | None, here: str, now: float | None, *, alo
         if made is not None and now - made > UNTAGGED_AGE:
             return "its run has no machine"
     return ""
-
-
-def finish(
-    finding: Finding, ledger: Ledger, observer: Observer, reopen: Callable[[Run], Provider]
-) -> None:
-    """Bring an abandoned run to its end: stop its job, fetch, release. Raises `CvlError`."""
-    assert finding.orphan is not None
-    run = finding.orphan.run
-    if run.state is RunState.ENDED:
-        scope = Scope(seconds=RELEASE_LIMIT, tell=observer.phase)
-        provider, meant = reopen(run), [lease.resource for lease in finding.orphan.leases]
-        doubt = identity.stranger(provider, run.handle, meant)
-        end(provider, meant, scope)
-        if doubt:
-            raise doubt
-        for lease in finding.orphan.leases:
-            ledger.released(lease)
-        return
-    provider = reopen(run)
-    lifecycle.refuse_strangers(run, provider, ledger)
-    if not lifecycle.adopt(run, ledger):
-        return  # somebody was faster
-    options = lifecycle.Options(
-        observer=observer,
-        results=Path(run.results),
-        release_limit=RELEASE_LIMIT,
-    )
-    lifecycle.recover(ledger.run(run.id), provider, ledger, options, cause=Cause.STOPPED)
-
-
-def close(finding: Finding, ledger: Ledger, seen: Sequence[Resource] | None = None) -> None:
-    """Note that nothing of a run is there any more, so far as the ledger can be written.
-
-    `seen`: only that, unless the run's machine is of it: where the rest is asked for is not sure.
-    """
-    assert finding.orphan is not None
-    all_of_it = seen is None or any(each.price_per_hour is not None for each in seen)
-    with suppress(CvlError):
-        for lease in ledger.leases(finding.run_id, open_only=True):
-            if all_of_it or any(same(each, lease) for each in seen or ()):
-                ledger.released(lease)
-        ledger.finish(finding.run_id, ended(Cause.LOST, run_id=finding.run_id))
 
 
 def tagged(owner: Reapable, run_id: str) -> list[Resource]:

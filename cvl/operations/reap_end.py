@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from threading import Thread
 
 from cvl.cleanup import until_gone
+from cvl.cleanup.release import same
+from cvl.core import identity
 from cvl.core.bounded import bounded
 from cvl.core.errors import (
     AuthError,
     Blocked,
+    CvlError,
     Elsewhere,
     LedgerError,
     MissingTool,
@@ -20,19 +25,21 @@ from cvl.core.errors import (
     UsageError,
     explained,
 )
-from cvl.core.interfaces import Provider
+from cvl.core.interfaces import Observer, Provider
 from cvl.core.parallel import together
 from cvl.core.scope import DeadlineExceeded, Scope, limits
-from cvl.core.spec import Resource
-from cvl.ledger import Ledger, Run, RunState
-from cvl.operations import reap
+from cvl.core.spec import Cause, Resource, ended
+from cvl.ledger import Ledger, Orphan, RunState
 from cvl.operations.open_run import WithoutOutput
-from cvl.operations.reap import Finding
+from cvl.operations.reap import Finding, tagged
 from cvl.operations.survey import LOOK_LIMIT, Survey
 from cvl.providers import reopen
+from cvl.run import lifecycle
 
 END_LIMIT = 3600.0
 """Seconds that all the ending may take: its fetching and releasing have limits of their own."""
+RELEASE_LIMIT = 600.0
+"""Seconds in which what was asked to end has to be seen gone."""
 
 
 class Ends:
@@ -52,7 +59,7 @@ class Ends:
 
     def wait(self) -> int:
         """Return the exit code once all is ended, or `END_LIMIT` has passed."""
-        until = time.monotonic() + END_LIMIT
+        until = time.monotonic() + END_LIMIT + 1.0  # what is late is named first
         for each in self._threads:
             each.join(max(0.0, until - time.monotonic()))
         late = [125] if len(self._codes) < len(self._threads) else []
@@ -71,33 +78,31 @@ def _end_all(found: Sequence[Finding], survey: Survey) -> int:
 def _end(each: Finding, survey: Survey) -> None:
     """End one finding. Raises whatever keeps it from being seen gone."""
     if each.orphan:
-        _end_run(each, survey)
+        _end_run(each, each.orphan, survey)
     elif each.resource and each.owner:
-        scope = Scope(seconds=reap.RELEASE_LIMIT, tell=survey.observer.phase)
+        scope = Scope(seconds=RELEASE_LIMIT, tell=survey.observer.phase)
         until_gone.end(each.owner, [each.resource], scope)
     survey.observer.warn(f"ended {each.kind} {each.name}")
 
 
-def _end_run(each: Finding, survey: Survey) -> None:
+def _end_run(each: Finding, orphan: Orphan, survey: Survey) -> None:
     """Bring a run to its end; where its line in the ledger cannot be made use of, by its tag."""
-
-    def reopened(run: Run) -> Provider:
-        return reopen(run.runner, run.handle)
-
+    ledger = survey.ledger
     try:
-        _see_let_in(each)
-        reap.finish(each, survey.ledger, WithoutOutput(survey.observer), reopened)
+        provider = reopen(orphan.run.runner, orphan.run.handle)
+        _see_let_in(orphan, provider)
+        finish(orphan, provider, ledger, WithoutOutput(survey.observer))
     except Exception as error:
         if isinstance(error, StillOpen) and not isinstance(error.__cause__, Elsewhere):
             raise
-        if isinstance(error, Blocked) and _waits(each, survey.ledger):
+        if isinstance(error, Blocked) and _waits(each, ledger):
             raise
         survey.observer.warn(f"{each.name}: {explained(error)}; ending what carries its tag")
         seen = _end_tagged(each, survey)
         strange = Elsewhere in {type(error), type(error.__cause__)}
         if seen:
-            reap.close(each, survey.ledger, seen if strange else None)
-        if not seen or (strange and survey.ledger.leases(each.run_id, open_only=True)):
+            close(each.run_id, ledger, seen if strange else None)
+        if not seen or (strange and ledger.leases(each.run_id, open_only=True)):
             raise
 
 
@@ -109,18 +114,17 @@ def _waits(each: Finding, ledger: Ledger) -> bool:
         return False
 
 
-def _see_let_in(each: Finding) -> None:
+def _see_let_in(orphan: Orphan, provider: Provider) -> None:
     """Raise what keeps us from asking about a run at all: nothing would come of asking again."""
-    if not (each.orphan and each.orphan.leases):
+    if not orphan.leases:
         return
-    run, kind = each.orphan.run, each.orphan.leases[0].kind
-    provider = reopen(run.runner, run.handle)
     try:
-        bounded(lambda: list(provider.owned(kind)), Scope(seconds=LOOK_LIMIT))
+        bounded(lambda: list(provider.owned(orphan.leases[0].kind)), Scope(seconds=LOOK_LIMIT))
     except (AuthError, UsageError, MissingTool):
         raise
     except DeadlineExceeded:
-        raise Unreachable(f"{run.runner} gave no answer within {LOOK_LIMIT:.0f} s") from None
+        who = orphan.run.runner
+        raise Unreachable(f"{who} gave no answer within {LOOK_LIMIT:.0f} s") from None
     except Exception as error:  # noqa: BLE001 - that may pass
         del error
 
@@ -130,10 +134,43 @@ def _end_tagged(each: Finding, survey: Survey) -> list[Resource]:
 
     Where nothing is seen nothing is concluded: it may be in another account.
     """
-    scope, seen = Scope(seconds=reap.RELEASE_LIMIT, tell=survey.observer.phase), list[Resource]()
+    scope, seen = Scope(seconds=RELEASE_LIMIT, tell=survey.observer.phase), list[Resource]()
     for owner in survey.owners(each.provider):
         with limits(scope):
-            there = until_gone.answered(scope, partial(reap.tagged, owner, each.run_id)) or []
+            there = until_gone.answered(scope, partial(tagged, owner, each.run_id)) or []
         until_gone.end(owner, there, scope)
         seen += there
     return seen
+
+
+def finish(orphan: Orphan, provider: Provider, ledger: Ledger, observer: Observer) -> None:
+    """Bring an abandoned run to its end: stop its job, fetch, release. Raises `CvlError`."""
+    run = orphan.run
+    if run.state is RunState.ENDED:
+        meant = [lease.resource for lease in orphan.leases]
+        doubt = identity.stranger(provider, run.handle, meant)
+        until_gone.end(provider, meant, Scope(seconds=RELEASE_LIMIT, tell=observer.phase))
+        if doubt:
+            raise doubt
+        for lease in orphan.leases:
+            ledger.released(lease)
+        return
+    lifecycle.refuse_strangers(run, provider, ledger)
+    if not lifecycle.adopt(run, ledger):
+        return  # somebody was faster
+    results = Path(run.results)
+    options = lifecycle.Options(observer=observer, results=results, release_limit=RELEASE_LIMIT)
+    lifecycle.recover(ledger.run(run.id), provider, ledger, options, cause=Cause.STOPPED)
+
+
+def close(run_id: str, ledger: Ledger, seen: Sequence[Resource] | None = None) -> None:
+    """Note that nothing of a run is there any more, so far as the ledger can be written.
+
+    `seen`: only that, unless the run's machine is of it: where the rest is asked for is not sure.
+    """
+    all_of_it = seen is None or any(each.price_per_hour is not None for each in seen)
+    with suppress(CvlError):
+        for lease in ledger.leases(run_id, open_only=True):
+            if all_of_it or any(same(each, lease) for each in seen or ()):
+                ledger.released(lease)
+        ledger.finish(run_id, ended(Cause.LOST, run_id=run_id))

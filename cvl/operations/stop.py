@@ -105,7 +105,7 @@ def _stop_one(run: Run, grace: float, ledger: Ledger, observer: Observer) -> Non
 
     Where something is rented and its job cannot be stopped, the rent ends all the same.
     """
-    held = not foreign(run) and bool(ledger.leases(run.id, open_only=True))
+    held = [] if foreign(run) else ledger.leases(run.id, open_only=True)
     if held and run.state in EARLY:
         _give_back(run, ledger, observer)
         observer.warn(f"{run.id} is stopped; its job had not begun")
@@ -120,7 +120,8 @@ def _stop_one(run: Run, grace: float, ledger: Ledger, observer: Observer) -> Non
     except Exception as error:
         if not held or ledger.run(run.id).state is RunState.ENDED:
             raise
-        if isinstance(error, AuthError | UsageError) and not _rents(run, ledger):
+        rented = any(lease.price_per_hour is not None for lease in held)
+        if isinstance(error, AuthError | UsageError) and not rented:
             raise  # whoever would end the rest does not let us in either
         observer.warn(f"{run.id} could not be stopped there: {said(error)}")
         observer.warn(f"{run.id}: its machine is given back now; results may be lost")
@@ -131,12 +132,6 @@ def _stop_one(run: Run, grace: float, ledger: Ledger, observer: Observer) -> Non
         observer.warn(f"{run.id} is stopped")
     else:
         observer.warn(f"{run.id} had ended: {status.cause.value}, exit code {int(status)}")
-
-
-def _rents(run: Run, ledger: Ledger) -> bool:
-    """Return whether a run has a machine of its own, which another than its host can end."""
-    held = ledger.leases(run.id, open_only=True)
-    return any(lease.price_per_hour is not None for lease in held)
 
 
 def _stopped(run: Run, grace: float, ledger: Ledger, observer: Observer) -> ExitStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,35 @@ def test_files_fit() -> None:
         for path in [*(modules()[name] for name in product()), *HERE.glob("host/shell/*.sh")]
     }
     assert {name for name, lines in lengths.items() if lines > LONGEST} <= LONG
+
+
+DRIVING = re.compile(
+    r"cvl\.(run\.lifecycle|(cleanup|transports|host|rental)\.|providers\.(base|\w+\.))"
+)
+"""What drives and ends things: `cli/` leaves that to `operations/`, and each provider as well."""
+READING = {"cvl.transports.ssh.aliases", "cvl.host.download.inert"}
+NOT_YET = {"cvl.cli.doctor", "cvl.cli.offers"}
+
+
+def test_the_command_line_opens_no_ledger_and_drives_nothing() -> None:
+    for name in product():
+        if room_of(name) == "cli" and name not in NOT_YET:
+            driving = set(filter(DRIVING.match, imports(name))) - READING
+            assert (driving, "Ledger" in words_of(name)) == (set(), False), name
+
+
+def test_operations_print_nothing_and_parse_no_command_line() -> None:
+    for name in product():
+        if room_of(name) == "operations":
+            assert not words_of(name) & {"print", "click"}, name
+
+
+def words_of(name: str) -> set[str]:
+    """Return the names and attributes that a module's code uses, and those that it imports."""
+    words: set[str] = set()
+    for node in ast.walk(ast.parse(modules()[name].read_text("utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            words |= {each.name for each in node.names}
+        elif isinstance(node, ast.Attribute | ast.Name):
+            words.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+    return words

@@ -21,9 +21,8 @@ from cvl.core.scope import Scope
 from cvl.core.spec import Cause, Resource, ended
 from cvl.host.identity import confirm as same_machine
 from cvl.host.identity import whole
-from cvl.ledger import Ledger, Orphan, Run, RunState
-from cvl.operations import reap
-from cvl.operations.reap import Finding
+from cvl.ledger import Ledger, Run, RunState
+from cvl.operations import reap_end
 from cvl.providers.aws import identity as aws_whose
 from cvl.providers.aws.api_errors import Denied, Missing
 from cvl.providers.aws.session import Account
@@ -201,13 +200,12 @@ def test_reap_closes_an_ended_run_s_line_by_its_own_account_only(
     (line,) = ledger.leases(RUN)
     ledger.confirm(line, "i-1")  # seen alive after all
     (orphan,) = ledger.orphans()
-    finding = Finding(provider="shop", name=RUN, why="", run_id=RUN, orphan=orphan)
     owner = cast("Any", Account2(now))
     if closed:
-        reap.finish(finding, ledger, Silent(), lambda _run: owner)
+        reap_end.finish(orphan, owner, ledger, Silent())
     else:
         with pytest.raises(Elsewhere):
-            reap.finish(finding, ledger, Silent(), lambda _run: owner)
+            reap_end.finish(orphan, owner, ledger, Silent())
     assert (opened(ledger) == []) == closed
 
 
@@ -215,22 +213,16 @@ def test_what_was_seen_elsewhere_closes_only_its_own_line(ledger: Ledger) -> Non
     """A bucket that two accounts see must not close the line of a job that one of them has."""
     bucket = Resource(kind="input", name=JOB.name, run_id=RUN, id="s3://b/x")
     begun(ledger, FIRST, bucket, JOB)
-    finding = Finding(provider="shop", name=RUN, why="", run_id=RUN, orphan=_orphan(ledger))
-    reap.close(finding, ledger, [bucket])
+    reap_end.close(RUN, ledger, [bucket])
     assert opened(ledger) == ["j-1"]
-    reap.close(finding, ledger)
+    reap_end.close(RUN, ledger)
     assert opened(ledger) == []
 
 
 def test_a_machine_that_was_seen_closes_all_of_its_run(ledger: Ledger) -> None:
     begun(ledger, FIRST, JOB, MACHINE)
-    finding = Finding(provider="shop", name=RUN, why="", run_id=RUN, orphan=_orphan(ledger))
-    reap.close(finding, ledger, [MACHINE])
+    reap_end.close(RUN, ledger, [MACHINE])
     assert opened(ledger) == []
-
-
-def _orphan(ledger: Ledger) -> Orphan:
-    return Orphan(run=ledger.run(RUN), leases=tuple(ledger.leases(RUN, open_only=True)))
 
 
 class Silent:
