@@ -15,7 +15,7 @@ from cvl.core.errors import CvlError, UsageError
 from cvl.core.secrets import whole
 from cvl.operations.reap import Finding, dearest_first, shown
 from cvl.operations.reap_end import Ends
-from cvl.operations.survey import Survey, look_around
+from cvl.operations.survey import Survey
 
 
 @click.command()
@@ -55,7 +55,7 @@ def reap(
         return worst if dry_run else worst | sweep(host, remote_workdir or "", days, console, show)
     if remote == "":  # a variable of a script that was not set: no wish to ask all
         raise UsageError("--remote is empty", "name a provider, or leave it out to ask all")
-    survey = look_around(console, configured(), remote or "")
+    survey = Survey(console, configured(), remote or "")
     if yes and not dry_run:
         return at_once(survey, as_json=as_json)
     return when_agreed(survey, dry_run=dry_run, as_json=as_json)

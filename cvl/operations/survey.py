@@ -16,7 +16,7 @@ from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run
 from cvl.operations import reap as reaping
 from cvl.operations.reap import Finding
-from cvl.operations.reap_targets import Known, Place, looked_everywhere, places
+from cvl.operations.reap_targets import Place, looked_everywhere, places
 from cvl.providers import BUILT_IN, load
 
 MOST_UNCLEAR = 20
@@ -27,23 +27,19 @@ BRIEF_LIMIT = 30.0
 """The same where nothing of ours is known to be, and nobody has named it."""
 
 
-def look_around(observer: Observer, own: Mapping[str, Mapping[str, str]], only: str) -> Survey:
-    """Return the look at all that may be reaped; `own` are the runners of the configuration.
-
-    Raises `NotFound` for an `only` that is no runner.
-    """
-    ledger = Ledger(ledger_file())
-    known = places(ledger, [name for name in own if name], only, own)
-    return Survey(ledger, observer, known, only)
-
-
 class Survey:
     """One look around. `code` is 125 once something that matters could not be seen."""
 
-    def __init__(self, ledger: Ledger, observer: Observer, known: Known, only: str = "") -> None:
-        """`only` is the one provider that counts, "" for all."""
-        self.ledger, self.observer, self.code = ledger, observer, 0
-        self._known, self._only = known, only
+    def __init__(
+        self, observer: Observer, configured: Mapping[str, Mapping[str, str]], only: str = ""
+    ) -> None:
+        """`configured`: runners, with the options that they have; `only` one counts, "" for all.
+
+        Raises `NotFound` for an `only` that is no runner.
+        """
+        self.ledger, self.observer, self.code = Ledger(ledger_file()), observer, 0
+        known = places(self.ledger, [name for name in configured if name], only, configured)
+        self._places, self._only = known.places, only
         self._words = [f"note: {each}" for each in known.notes]
         self._notes: dict[str, str] = {}
         self._owners: dict[str, list[Reapable]] = {}
@@ -57,7 +53,7 @@ class Survey:
         What one of them cannot say keeps none of the others back.
         """
         yield reaping.dearest_first(self._by_ledger())
-        asked = self._known.places
+        asked = self._places
         calls: list[Callable[[], list[Finding]]] = [partial(self._look, each) for each in asked]
         limits = [LOOK_LIMIT if matters(each) else BRIEF_LIMIT for each in asked]
         for number, answer in as_they_come(calls, limits):
