@@ -156,8 +156,9 @@ def _package(error: Exception) -> CvlError | None:
     if not isinstance(error, ImportError):
         return None
     from cvl.core.extras import understood
+    from cvl.providers import every
 
-    return understood(error)
+    return understood(error, filter(None, (runner.extra for runner in every())))
 
 
 def _shown(error: Exception) -> int:

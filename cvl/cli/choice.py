@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import click
 
 from cvl.cli.options import parameters
 from cvl.cli.settings import known, settings
 from cvl.core.errors import UsageError
-from cvl.providers import BUILT_IN, load
+from cvl.providers import BUILT_IN, Entry, flag_of, load
 
-HOST_FLAGS = {"ssh": "ssh", "docker": "docker"}
-PLAIN_FLAGS = {"local": "local", "sagemaker": "sagemaker", "k8s": "k8s"}
+HOST_FLAGS = [name for name, each in BUILT_IN.items() if each.flag == f"--{name} HOST"]
+PLAIN_FLAGS = [name for name, each in BUILT_IN.items() if each.flag == f"--{name}"]
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def runner_flags(function: Function) -> Function:
+    """Give a command the options that choose a runner: the registry has them."""
+    chosen = {*HOST_FLAGS, *PLAIN_FLAGS}
+    rented = ", ".join(sorted(BUILT_IN.keys() - chosen))
+    flags = [
+        *(_flag(name, each) for name, each in BUILT_IN.items() if name in chosen),
+        click.option("--remote", metavar="NAME", help=f"Run on a rented machine: {rented}."),
+    ]
+    for flag in reversed(flags):
+        flag(function)
+    return function
+
+
+def _flag(name: str, line: Entry) -> Callable[[Function], Function]:
+    if name in HOST_FLAGS:
+        return click.option(f"--{name}", metavar="HOST", help=line.help)
+    return click.option(f"--{name}", is_flag=True, help=line.help)
 
 
 class RunCommand(click.Command):
@@ -90,10 +112,3 @@ def chosen_runner(params: Mapping[str, object]) -> str:
         return named[0]
     setting = settings().find("runner")
     return setting.text() if setting and setting.value else "local"
-
-
-def flag_of(name: str) -> str:
-    """Return how a runner is chosen on the command line."""
-    if name in HOST_FLAGS:
-        return f"--{name} HOST"
-    return f"--{name}" if name in PLAIN_FLAGS else f"--remote {name}"

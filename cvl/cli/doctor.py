@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
 from cvl.cli.terminal import show, show_json
 from cvl.core.errors import CvlError
-from cvl.core.extras import lacking
 from cvl.core.interfaces import Transport
 from cvl.core.scope import Scope, Tell, silent
 from cvl.operations import vulnerabilities
+from cvl.providers import flag_of, load, names
+from cvl.providers.needs import Check
 
 SEARCH = """
 say() { printf '%s\\t%s\\n' "$1" "$2"; }
@@ -70,16 +68,6 @@ ROOM_MB = 2000
 """Less free space than this is worth a word."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `ok` None: not needed by everybody."""
-
-    what: str
-    ok: bool | None
-    text: str
-    remedy: str = ""
-
-
 @click.command()
 @click.option("--host", metavar="HOST", help="Also look at this machine, over SSH.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -89,9 +77,7 @@ def doctor(host: str | None, as_json: bool) -> int:
     if host is not None:
         found += list(there(host))
     if as_json:
-        from dataclasses import asdict
-
-        show_json([asdict(each) for each in found])
+        show_json([each._asdict() for each in found])
     else:
         for each in found:
             for shown in lines(each):
@@ -99,106 +85,50 @@ def doctor(host: str | None, as_json: bool) -> int:
     return 125 if any(each.ok is False for each in found) else 0
 
 
-def lines(finding: Finding) -> list[str]:
-    """Return one finding for a person: what it is and, where something is to be done, what."""
-    mark = {True: "ok     ", False: "MISSING", None: "-      "}[finding.ok]
-    remedy = [f"        {finding.remedy}"] if finding.remedy and not finding.ok else []
-    return [f"{mark} {finding.what}: {finding.text}", *remedy]
+def lines(check: Check) -> list[str]:
+    """Return one check for a person: what it is and, where something is to be done, what."""
+    mark = {True: "ok     ", False: "MISSING", None: "-      "}[check.ok]
+    remedy = [f"        {check.remedy}"] if check.remedy and not check.ok else []
+    return [f"{mark} {check.what}: {check.text}", *remedy]
 
 
-def here() -> Iterator[Finding]:
-    """Look at this machine."""
+def here() -> Iterator[Check]:
+    """Look at this machine: at what each runner needs, what several need once."""
     from cvl.core.paths import state_dir
 
     state = state_dir()
     parent = next(folder for folder in (state, *state.parents) if folder.exists())
     writable = os.access(parent, os.W_OK)
-    yield Finding("state folder", writable, str(state), "set CVL_STATE_DIR to one that is writable")
-    for name, runners, package in (
-        ("ssh", "--ssh, --docker, --remote", "openssh-client"),
-        ("rsync", "--ssh, --docker, --remote", "rsync"),
-    ):
-        path = shutil.which(name)
-        yield Finding(name, bool(path), path or f"needed by {runners}", f"apt install {package}")
+    yield Check("state folder", writable, str(state), "set CVL_STATE_DIR to one that is writable")
     for program, words in (
         (vulnerabilities.RSYNC, ("rsync", "--version")),
         (vulnerabilities.SSH, ("ssh", "-V")),
     ):
         yield from known_holes(program, f"{program} version", said_by(words))
-    keys = sorted(Path("~/.ssh").expanduser().glob("id_*.pub"))
-    agent = bool(os.environ.get("SSH_AUTH_SOCK"))
-    said = ", ".join(key.stem for key in keys) or ("an agent" if agent else "none found")
-    yield Finding("ssh keys", bool(keys or agent) or None, said, "ssh-keygen -t ed25519")
-    docker = shutil.which("docker")
-    yield Finding("docker", bool(docker) or None, docker or "needed by --sagemaker", "")
-    for package, extra, runner in (
-        ("urllib3", "remote", "--remote lambda"),
-        ("boto3", "aws", "--sagemaker"),
-        ("websockets", "k8s", "--k8s"),
-    ):
-        yield extra_of(package, extra, runner)
-    yield lambda_key()
-    yield from logins()
+    found, whose = dict[str, Check](), dict[str, list[str]]()
+    for name in names():
+        for each in needed_by(name):
+            found.setdefault(each.what, each)
+            whose.setdefault(each.what, []).append(flag_of(name).removesuffix(" HOST"))
+    for what, each in found.items():
+        yield each if each.ok else for_whom(each, whose[what])
 
 
-def logins() -> Iterator[Finding]:
-    """Judge what there is of other logins, each by itself; a broken one may be of no use to cvl."""
-    from cvl.providers.aws.session import configured as speaks_of_aws
-    from cvl.providers.kubernetes.kubeconfig import configured as speaks_of_a_cluster
-
-    looks = (("AWS login", speaks_of_aws, aws_login), ("kubeconfig", speaks_of_a_cluster, cluster))
-    for name, there_is, look in looks:
-        if there_is():
-            try:
-                yield look(name)
-            except CvlError as error:
-                yield Finding(name, None, str(error), error.hint)
-
-
-def aws_login(name: str) -> Finding:
-    """Look for the credentials as a run would; AWS itself is asked only for a role's."""
-    from cvl.providers.aws.session import Account
-
-    account = Account()
-    found = account.has_credentials()
-    text = f"found, for {account.region}" if found else "none found"
-    return Finding(name, found or None, text, "log in (`aws sso login`), or set AWS_PROFILE")
-
-
-def cluster(name: str) -> Finding:
-    """Read the kubeconfig; the cluster is not asked."""
-    from cvl.providers.kubernetes.kubeconfig import access
-
-    found = access()
-    return Finding(name, True, f"context {found.context}, {found.server}")
-
-
-def extra_of(package: str, extra: str, runner: str) -> Finding:
-    """Judge the packages of an extra by loading them, under the name of the one that stands out."""
-    wrong = lacking(extra)
-    if wrong is None:
-        return Finding(package, True, "installed")
-    text = f"needed by {runner}"
-    if str(wrong) != f"{package} not installed":
-        text = f"{text}: {wrong}"
-    return Finding(package, None, text, wrong.hint)
-
-
-def lambda_key() -> Finding:
-    """Judge the key of the environment by its look; nobody is asked."""
-    name, remedy = "LAMBDA_API_KEY", "make one in the Lambda Cloud dashboard and export it"
-    from cvl.providers.lambda_cloud.key import lambda_key as held
-
+def needed_by(name: str) -> Iterator[Check]:
+    """Look at what one runner needs; what goes wrong with that is found, too."""
     try:
-        found = held()
+        yield from load(name).needs()
     except CvlError as error:
-        return Finding(name, False, str(error), error.hint)
-    return Finding(
-        name, bool(found) or None, "set" if found else "needed by --remote lambda", remedy
-    )
+        yield Check(name, None, str(error), error.hint)
 
 
-def there(host: str) -> Iterator[Finding]:
+def for_whom(check: Check, flags: Sequence[str]) -> Check:
+    """Return what is not as it should be with who needs it."""
+    text = f"needed by {', '.join(flags)}" + (f": {check.text}" if check.text else "")
+    return check._replace(text=text)
+
+
+def there(host: str) -> Iterator[Check]:
     """Look at a host through the connection that the runners use."""
     from cvl.cli.console import Console
     from cvl.transports.ssh.openssh import OpenSSH
@@ -207,20 +137,20 @@ def there(host: str) -> Iterator[Finding]:
     try:
         facts = asked(OpenSSH(host), console.phase)
     except CvlError as error:
-        yield Finding(host, False, str(error), error.hint)
+        yield Check(host, False, str(error), error.hint)
         return
     finally:
         console.close()
-    yield Finding(host, True, "reached")
-    yield Finding(
+    yield Check(host, True, "reached")
+    yield Check(
         "home there",
         bool(facts["home"]),
         facts["home"] or "not writable",
         "choose a folder with --remote-workdir",
     )
     free = int(facts["free-mb"] or 0)
-    yield Finding("disk there", free > ROOM_MB, f"{free} MB free", "free some space")
-    yield Finding(
+    yield Check("disk there", free > ROOM_MB, f"{free} MB free", "free some space")
+    yield Check(
         "rsync there",
         bool(facts["rsync"]) or None,
         facts["rsync"] or "absent: results come by tar, slower and without resuming",
@@ -228,7 +158,7 @@ def there(host: str) -> Iterator[Finding]:
     )
     yield from known_holes(vulnerabilities.RSYNC, "rsync version there", facts["rsync-version"])
     yield from known_holes(vulnerabilities.SSHD, "ssh version there", facts["sshd-version"])
-    yield Finding(
+    yield Check(
         "bash there",
         bool(facts["bash"]) or None,
         facts["bash"] or "most examples' scripts need it",
@@ -236,14 +166,14 @@ def there(host: str) -> Iterator[Finding]:
     )
     yield python_there(facts["python-version"])
     yield docker_there(facts)
-    yield Finding(
+    yield Check(
         "GPU there",
         bool(facts["gpu"]) or None,
         facts["gpu"] or "no NVIDIA driver answers",
         "install the NVIDIA driver, if it has a GPU",
     )
     if facts["kill-user-processes"].endswith("true") and not facts["linger"]:
-        yield Finding(
+        yield Check(
             "logind there",
             False,
             "KillUserProcesses=yes ends jobs at logout",
@@ -284,12 +214,12 @@ def facts_of(said: bytes, where: str) -> dict[str, str]:
     return facts
 
 
-def known_holes(program: str, what: str, said: str) -> Iterator[Finding]:
+def known_holes(program: str, what: str, said: str) -> Iterator[Check]:
     """Judge a version; yield nothing where nothing is known to be wrong with it."""
     number = vulnerabilities.version(said)
     if names := vulnerabilities.holes(program, number):
         remedy = "see that your distribution has mended these in its package, or upgrade"
-        yield Finding(what, None, f"{number}: {names}", remedy)
+        yield Check(what, None, f"{number}: {names}", remedy)
 
 
 def said_by(words: Sequence[str]) -> str:
@@ -303,10 +233,10 @@ def said_by(words: Sequence[str]) -> str:
     return done.stdout[:MOST].decode(errors="replace")
 
 
-def python_there(version: str) -> Finding:
+def python_there(version: str) -> Check:
     """Judge the host's Python: `--ssh` needs 3.11."""
     numbers = tuple(int(part) for part in version.split(".")) if version else ()
-    return Finding(
+    return Check(
         "python there",
         (numbers >= (3, 11)) or None,
         version or "absent",
@@ -314,16 +244,16 @@ def python_there(version: str) -> Finding:
     )
 
 
-def docker_there(facts: dict[str, str]) -> Finding:
+def docker_there(facts: dict[str, str]) -> Check:
     """Judge the host's Docker: missing, not running, or not for us."""
     if not facts["docker"]:
-        return Finding("docker there", None, "not installed", "needed by examples with an image")
+        return Check("docker there", None, "not installed", "needed by examples with an image")
     if facts["docker-works"]:
-        return Finding("docker there", True, facts["docker-says"])
+        return Check("docker there", True, facts["docker-says"])
     denied = "permission denied" in facts["docker-says"].lower()
     remedy = (
         "sudo usermod -aG docker YOUR_USER, then log in again; or set DOCKER_HOST there"
         if denied
         else "sudo systemctl start docker; or set DOCKER_HOST there, if its socket is another"
     )
-    return Finding("docker there", False, facts["docker-says"], remedy)
+    return Check("docker there", False, facts["docker-says"], remedy)

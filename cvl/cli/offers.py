@@ -6,8 +6,10 @@ from dataclasses import asdict
 
 import click
 
-from cvl.cli.terminal import show_json, show_table
+from cvl.cli.terminal import say, show_json, show_table
+from cvl.core.errors import explained
 from cvl.core.interfaces import Offer
+from cvl.operations.offers import listed
 from cvl.rental.offers import hourly
 
 
@@ -18,25 +20,28 @@ from cvl.rental.offers import hourly
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def offers(keyword: str | None, gpus: int, everything: bool, as_json: bool) -> None:
     """Show what can be rented now, the cheapest first."""
-    from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
-
+    all_of_them, wrong = listed()
     found = [
-        each
-        for each in LambdaCloud(api()).offers()
+        (runner, each)
+        for runner, each in all_of_them
         if (everything or each.regions) and each.gpus >= gpus and mentions(each, keyword)
     ]
+    for error in wrong:
+        say(explained(error))
     if as_json:
-        show_json([asdict(each) for each in found])
+        show_json([{"runner": runner, **asdict(each)} for runner, each in found])
         return
-    show_table([HEAD, *map(row, found)])
+    begin = 0 if len({runner for runner, _ in found}) > 1 else 1  # of one all are, say nothing
+    show_table([HEAD[begin:], *(row(*each)[begin:] for each in found)])
 
 
-HEAD = ("TYPE", "PRICE", "GPUS", "GPU", "CPUS", "RAM", "DISK", "REGIONS")
+HEAD = ("RUNNER", "TYPE", "PRICE", "GPUS", "GPU", "CPUS", "RAM", "DISK", "REGIONS")
 
 
-def row(offer: Offer) -> tuple[str, ...]:
+def row(runner: str, offer: Offer) -> tuple[str, ...]:
     """Return one line of the table."""
     return (
+        runner,
         offer.type,
         hourly(offer.price_per_hour),
         str(offer.gpus),

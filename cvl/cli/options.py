@@ -6,7 +6,6 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -14,9 +13,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import click
 
 from cvl.core.frozen import dataclass
-from cvl.core.spec import EMPTY
-from cvl.providers import Runner
 from cvl.providers.common import OPTIONS
+from cvl.providers.runner import Runner
 
 GIVEN = frozenset({"self", "example", "preset", "args", "command"})
 """Parameters that stand on the command line without an option."""
@@ -60,14 +58,19 @@ def run_options(function: Function) -> Function:
 
 def entry(runner: type[Runner]) -> Callable[..., int]:
     """Return the method that runs an example."""
-    found: Callable[..., int] = runner.run  # type: ignore[attr-defined]
-    return found
+    return runner.run
 
 
-@cache
 def parameters(runner: type[Runner]) -> tuple[Parameter, ...]:
     """Return the runner's own options, in the order of its signature."""
-    words: Mapping[str, str] = getattr(runner, "options_help", EMPTY)
+    return _READ.get(runner) or _READ.setdefault(runner, _read(runner))
+
+
+_READ: dict[type[Runner], tuple[Parameter, ...]] = {}
+
+
+def _read(runner: type[Runner]) -> tuple[Parameter, ...]:
+    words = runner.options_help
     made = [
         _parameter(parameter, hints, words, to_init=to_init)
         for function, to_init in ((entry(runner), False), (runner.__init__, True))

@@ -11,18 +11,16 @@ from cvl.cli.config import Config
 from cvl.cli.options import parameters
 from cvl.providers import load
 
-PLACES = ("host", "context", "kubeconfig", "namespace", "region", "profile", "output_path")
-"""Options of runners that say where a run, its secrets or its results go."""
-
 
 def destination(name: str, params: Mapping[str, object], found: Config) -> str:
     """Return `on gpu-box (docker), by ./cvl.toml`; "" where flags say it, or nobody does."""
     setting = None if any(params.get(flag) for flag in _flags()) else found.find("runner")
     origins = [setting.origin] if setting else []
     said = {}
-    for each in parameters(load(name)):
+    runner = load(name)
+    for each in parameters(runner):
         typed = params.get(each.name) or (each.name == "host" and params.get(name))
-        if each.name in PLACES and not typed and (own := found.find_own(name, each.name)):
+        if each.name in runner.places and not typed and (own := found.find_own(name, each.name)):
             said[each.name] = str(own.value)
             origins.append(own.origin)
     if not origins:

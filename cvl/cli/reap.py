@@ -16,6 +16,7 @@ from cvl.core.secrets import whole
 from cvl.operations.reap import Finding, dearest_first, shown
 from cvl.operations.reap_end import Ends
 from cvl.operations.survey import Survey
+from cvl.providers import timer_variables
 
 
 @click.command()
@@ -44,9 +45,9 @@ def reap(
     """
     console = Console()
     if install:
-        from cvl.operations.reap_timer import install as install_timer
+        from cvl.cleanup.reap_timer import install as install_timer
 
-        show_text(install_timer(whole()))
+        show_text(install_timer(whole(), timer_variables(whole())))
         return 0
     if host is not None:
         from cvl.operations.reap_host import finish_there, sweep

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import click
 
-from cvl.cli.choice import HOST_FLAGS, RunCommand, flag_of
+from cvl.cli.choice import HOST_FLAGS, RunCommand, runner_flags
 from cvl.cli.console import Console
 from cvl.cli.options import entry, parameters, run_options
 from cvl.cli.place import destination
@@ -17,8 +17,9 @@ from cvl.cli.terminal import say_json, show
 from cvl.cli.variables import environment
 from cvl.core.errors import UsageError
 from cvl.core.units import minutes
-from cvl.providers import Runner, load
+from cvl.providers import flag_of, load
 from cvl.providers.common import SETTINGS, Common
+from cvl.providers.runner import Runner
 
 APART = frozenset({"max_cost", "root"})
 """Where not the nearest counts, but the lowest; and where the catalog asks the environment."""
@@ -29,14 +30,7 @@ APART = frozenset({"max_cost", "root"})
     context_settings={"allow_interspersed_args": False},
     options_metavar="[OPTIONS]",
 )
-@click.option("--local", is_flag=True, help="Run on this machine (the default).")
-@click.option("--ssh", metavar="HOST", help="Run on a machine of yours, with cvl put on it.")
-@click.option(
-    "--docker", metavar="HOST", help="Run on a machine of yours with Docker, without cvl there."
-)
-@click.option("--remote", metavar="NAME", help="Run on a rented machine: lambda.")
-@click.option("--sagemaker", is_flag=True, help="Run as a SageMaker training job.")
-@click.option("--k8s", is_flag=True, help="Run as a Kubernetes Job.")
+@runner_flags
 @run_options
 @click.argument("example")
 @click.argument("preset")

@@ -5,22 +5,15 @@ Each is imported when it is first used. Then it may not be installed, be too old
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
 from cvl.core.errors import MissingExtra, said
+from cvl.core.frozen import dataclass
 
-EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "remote": ("urllib3",),
-        "aws": ("boto3", "boto3.s3.transfer", "botocore", "urllib3"),
-        "k8s": ("urllib3", "websockets"),
-    }
-)
-"""An extra -> the modules that our code imports with it."""
 OLDEST: Mapping[str, tuple[int, int]] = MappingProxyType({"urllib3": (2, 3), "websockets": (13, 0)})
 """The oldest versions that have what we call. What pip takes is newer: see pyproject.toml."""
 ALWAYS: Mapping[str, str] = MappingProxyType(
@@ -29,55 +22,59 @@ ALWAYS: Mapping[str, str] = MappingProxyType(
 """The packages without which there is no cvl -> what pip calls them."""
 
 
-def require(extra: str) -> None:
-    """See that the modules of an extra can be loaded. Raises `MissingExtra`."""
-    for name in EXTRAS[extra]:
-        needed(name, extra)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extra:
+    """An extra, and the modules that our code imports with it: what stands out first."""
+
+    name: str
+    modules: tuple[str, ...]
+
+    @property
+    def install(self) -> str:
+        """The command that brings it."""
+        return f"pip install 'cvl[{self.name}]'"
+
+    def require(self) -> None:
+        """See that its modules can be loaded. Raises `MissingExtra`."""
+        for name in self.modules:
+            self.needed(name)
+
+    def lacking(self) -> MissingExtra | None:
+        """Return what is wrong with it, None if nothing is."""
+        try:
+            self.require()
+        except MissingExtra as error:
+            return error
+        return None
+
+    def needed(self, module: str) -> Any:
+        """Return a module of a package that comes with it. Raises `MissingExtra`."""
+        package = module.partition(".")[0]
+        try:
+            found, whole = import_module(module), import_module(package)
+        except Exception as error:  # whatever a package does that is damaged
+            raise MissingExtra(_why(package, error), self.install) from error
+        version = str(getattr(whole, "__version__", ""))
+        if _numbers(version) < OLDEST.get(package, (0, 0)):
+            raise MissingExtra(f"{package} {version} is too old", self.install)
+        return found
+
+    @contextmanager
+    def loading(self, package: str) -> Iterator[None]:
+        """Let a package load more, of its own or of what it needs. Raises `MissingExtra`."""
+        try:
+            yield
+        except ImportError as error:
+            raise MissingExtra(_why(package, error), self.install) from error
 
 
-def lacking(extra: str) -> MissingExtra | None:
-    """Return what is wrong with an extra, None if nothing is."""
-    try:
-        require(extra)
-    except MissingExtra as error:
-        return error
-    return None
-
-
-def needed(module: str, extra: str) -> Any:
-    """Return a module of a package that comes with an extra. Raises `MissingExtra`."""
-    package = module.partition(".")[0]
-    try:
-        found, whole = import_module(module), import_module(package)
-    except Exception as error:  # whatever a package does that is damaged
-        raise MissingExtra(_why(package, error), install(extra)) from error
-    version = str(getattr(whole, "__version__", ""))
-    if _numbers(version) < OLDEST.get(package, (0, 0)):
-        raise MissingExtra(f"{package} {version} is too old", install(extra))
-    return found
-
-
-@contextmanager
-def loading(package: str, extra: str) -> Iterator[None]:
-    """Let a package load more, of its own or of what it needs itself. Raises `MissingExtra`."""
-    try:
-        yield
-    except ImportError as error:
-        raise MissingExtra(_why(package, error), install(extra)) from error
-
-
-def install(extra: str) -> str:
-    """Return the command that brings an extra."""
-    return f"pip install 'cvl[{extra}]'"
-
-
-def understood(error: ImportError) -> MissingExtra | None:
+def understood(error: ImportError, extras: Iterable[Extra] = ()) -> MissingExtra | None:
     """Return what an import that failed anywhere means to the user, None for a defect of ours."""
     name = (error.name or "").partition(".")[0]
     if name in ALWAYS:
         return MissingExtra(_why(name, error), f"pip install {ALWAYS[name]}")
-    extra = next((extra for extra, modules in EXTRAS.items() if name in modules), "")
-    return MissingExtra(_why(name, error), install(extra)) if extra else None
+    extra = next((each for each in extras if name in each.modules), None)
+    return MissingExtra(_why(name, error), extra.install) if extra else None
 
 
 def _why(package: str, error: Exception) -> str:

@@ -1,8 +1,9 @@
 """What a run's handle may say: it comes from the ledger, and may make us run or send something.
 
-A handle names the ssh_config, the kubeconfig or the folder of shell files that its run was
-started with, and all three can hold commands. So these must be in nobody else's hands; and while
-others could have changed the ledger, they count only if they are what the environment says too.
+A handle may name the ssh_config, another configuration or the folder of shell files that its run
+was started with, and all of them can hold commands. So these must be in nobody else's hands; and
+while others could have changed the ledger, they count only if they are what the environment says
+too. Which keys of a handle those are, its runner declares.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from cvl.core.errors import CvlError
@@ -21,39 +22,30 @@ from cvl.core.spec import RUN_ID
 CONTROL = re.compile(r"[\0-\x1f\x7f]")
 FREE = frozenset({"place", "folder"})
 """Values that may hold any byte: they name folders of the user's, and only that."""
-ACTING: Mapping[str, str] = {
-    "config": "CVL_SSH_CONFIG",
-    "kubeconfig": "KUBECONFIG",
-    "endpoint": "AWS_ENDPOINT_URL",
-    "base": "",
-}
-"""Values that decide what runs or where something is sent -> the variable that says them here."""
-FILES = ("config", "kubeconfig")
 
 
-def checked(runner: str, handle: Mapping[str, str]) -> Mapping[str, str]:
-    """Return `handle` if it can be acted on. Raises `CvlError`."""
+def checked(
+    runner: str, handle: Mapping[str, str], acting: Mapping[str, str], files: Collection[str]
+) -> Mapping[str, str]:
+    """Return `handle` if it can be acted on. Raises `CvlError`.
+
+    `acting` are the keys of values that decide what runs or where something is sent, each with
+    the variable that says them here; `files` those of them that name files or folders here.
+    """
     for name, value in handle.items():
         if name not in FREE and CONTROL.search(value):
             raise CvlError(f"the ledger is damaged: {name} of a {runner} run is {value!r}")
     if not RUN_ID.match(handle.get("run", "none")):
         raise CvlError(f"the ledger is damaged: {handle['run']!r} is no run")
-    for path in _acted_on(runner, handle):
-        if why := _changeable(path):
+    for path in (each for name in files for each in handle.get(name, "").split(os.pathsep)):
+        if path and (why := _changeable(path)):
             raise CvlError(
                 f"{path}, which the ledger names, is not used: {why}",
                 "others could put commands into it; see whose it is",
             )
-    if any(map(handle.get, ACTING)):
-        _expected(runner, handle)
+    if any(map(handle.get, acting)):
+        _expected(handle, acting, files)
     return handle
-
-
-def _acted_on(runner: str, handle: Mapping[str, str]) -> Iterator[str]:
-    for name in FILES:
-        yield from filter(None, handle.get(name, "").split(os.pathsep))
-    if runner == "local" and (base := handle.get("base")):
-        yield base
 
 
 def _changeable(path: str) -> str:
@@ -67,18 +59,18 @@ def _changeable(path: str) -> str:
     return why or ("everybody may write to it" if mode & 0o002 and not device else "")
 
 
-def _expected(runner: str, handle: Mapping[str, str]) -> None:
+def _expected(handle: Mapping[str, str], acting: Mapping[str, str], files: Collection[str]) -> None:
     """Raise `CvlError` for what a ledger that is not only ours must not decide.
 
-    A base in the home of a host is fine: nothing of it is read here.
+    What is in the home of a host is fine: nothing of it is read here.
     """
     doubt = trouble()
     if doubt is None:
         return
-    for name, variable in ACTING.items():
+    for name, variable in acting.items():
         said, here = handle.get(name, ""), os.environ.get(variable, "")
         same = said in {here, absolutes(here)}
-        there = name == "base" and runner != "local" and said.startswith("~/")
+        there = name not in files and said.startswith("~/")
         if said and not same and not there:
             raise CvlError(
                 f"the {name} that the ledger names, {said}, is not used: {doubt}",

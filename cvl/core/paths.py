@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,25 +34,21 @@ OURS = (
 )
 """What lies in a folder that is ours already."""
 
-LISTS = frozenset(
-    {
-        *("PATH", "KUBECONFIG", "CVL_KUBECONFIG", "SSL_CERT_DIR", "AWS_DATA_PATH"),
-        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
-    }
-)
+LISTS = {"PATH", "SSL_CERT_DIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"}
 """Variables that name several files or folders, with `:` between them."""
 PLACES = LISTS | {
-    *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
-    *("AWS_CA_BUNDLE", "AWS_LOGIN_CACHE_DIRECTORY", "BOTO_CONFIG", "CURL_CA_BUNDLE"),
-    *("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CVL_SSH_CONFIG", "CVL_SSH_KEY_PATH", "CVL_ROOT"),
-    *("CVL_STATE_DIR", "CVL_CONFIG_DIR", "CVL_CACHE_DIR", "CVL_SPECS", "DOCKER_CONFIG"),
-    *("DOCKER_CERT_PATH", "GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "HOME"),
-    *("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AZURE_FEDERATED_TOKEN_FILE"),
-    *("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", "CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE"),
-    *("LAMBDA_API_KEY_FILE", "AZURE_CONFIG_DIR", "GNUPGHOME", "NETRC", "NODE_EXTRA_CA_CERTS"),
-    *("KUBECACHEDIR", "SSH_ASKPASS", "SSH_AUTH_SOCK", "TMPDIR"),
+    *("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "NETRC"),
+    *("CVL_SSH_CONFIG", "CVL_SSH_KEY_PATH", "CVL_ROOT", "CVL_SPECS", "SSH_ASKPASS"),
+    *("CVL_STATE_DIR", "CVL_CONFIG_DIR", "CVL_CACHE_DIR", "DOCKER_CONFIG", "DOCKER_CERT_PATH"),
+    *("GNUPGHOME", "HOME", "SSH_AUTH_SOCK", "TMPDIR"),
 }
-"""Variables that name a file or a folder, to us or to what we start."""
+"""Variables that name a file or a folder, to us or to what we start; `learn_paths` adds more."""
+
+
+def learn_paths(names: Iterable[str], lists: Iterable[str] = ()) -> None:
+    """Take these variables for names of files or folders, too; `lists` name several each."""
+    LISTS.update(lists)
+    PLACES.update(names, lists)
 
 
 def absolute(path: str | Path) -> Path:

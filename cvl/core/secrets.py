@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-OURS = ("LAMBDA_API_KEY",)
-"""Variables that no child of ours is ever in need of."""
+OURS: dict[str, None] = {}
+"""Variables that no child of ours is ever in need of: `keep_ours` has named them."""
 MOST = 8192
 """Characters of a key: more is another file, or a mistake."""
 SHORTEST, SHORT = 8, 12
@@ -25,8 +25,8 @@ PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
 REDACTED = "<redacted>"
 SHAPES = (
     ("Bearer ", r"(Bearer )[^'\"\\]+", rf"\1{REDACTED}"),
-    ("AWS4-HMAC", r"(AWS4-HMAC-SHA256 )[^'\"\\]+", rf"\1{REDACTED}"),
-    ("X-Amz-", r"(X-Amz-(?:Signature|Security-Token)=)[^&\s'\"]+", rf"\1{REDACTED}"),
+    ("-HMAC-", r"(-HMAC-SHA256 )[^'\"\\]+", rf"\1{REDACTED}"),
+    ("X-", r"(X-\w+-(?:Signature|Security-Token)=)[^&\s'\"]+", rf"\1{REDACTED}"),
     ("://", r"(?<=://)[^/@\s:]*:[^/@\s]+(?=@)", REDACTED),
 )
 """What a header or an address looks like that lets somebody in: a word that is quickly looked for,
@@ -43,8 +43,15 @@ def own_process() -> None:
     Then our own secrets leave the environment, which every child would inherit.
     """
     _OURS.append(True)
-    for name in OURS:
-        secret(name)
+    keep_ours(OURS)
+
+
+def keep_ours(names: Iterable[str]) -> None:
+    """Say which variables hold secrets that no child of ours is ever in need of."""
+    for name in tuple(names):
+        OURS[name] = None
+        if _OURS:
+            secret(name)
 
 
 def secret(name: str) -> str:

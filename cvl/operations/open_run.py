@@ -60,7 +60,7 @@ def see_let_in(run: Run, execution: Execution, tell: Tell) -> None:
     What else may be wrong, `tell` hears, and what comes next meets. A machine that is reached by a
     key of the run's own is not asked.
     """
-    if not hasattr(load(run.runner), "reach"):
+    if not load(run.runner).reach:
         return
     try:
         bounded(execution.poll, Scope(seconds=LOGIN_LIMIT))

@@ -100,7 +100,7 @@ def is_over(run: Run) -> bool:
     if run.state in {RunState.PLANNED, RunState.RELEASING}:
         return True
     try:
-        return hasattr(load(run.runner), "reapable")
+        return load(run.runner).reapable
     except CvlError:  # a runner that is not installed any more, or whose name is damaged
         return False
 

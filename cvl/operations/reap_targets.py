@@ -19,7 +19,8 @@ from cvl.core.interfaces import Reapable
 from cvl.core.paths import private, replace_file, state_dir
 from cvl.core.spec import EMPTY
 from cvl.ledger import Ledger, Run
-from cvl.providers import BUILT_IN, Runner, load, reopen
+from cvl.providers import BUILT_IN, load, reopen
+from cvl.providers.runner import Runner
 
 RECENT = 31 * 86400.0
 """Seconds after its start in which a run may have left something that its ledger has as over."""
@@ -68,9 +69,7 @@ class Known:
 
 def default_owner(runner: str) -> Reapable | None:
     """Return what the environment's login leads to, None for none. Raises `CvlError`."""
-    make = getattr(load(runner), "reapable", None)
-    found: Reapable | None = make() if make else None
-    return found
+    return load(runner).owner()
 
 
 def places(
@@ -104,12 +103,12 @@ def places(
             if name in named or holds:
                 trouble.append(error)
             continue
-        if not hasattr(runner, "reapable"):
+        if not runner.reapable:
             continue
         if not (name in named or ours or not runs or _in_environment(runner)):
             notes += _unused(runner, name)
             continue
-        meant = name in named or _has_key(runner)
+        meant = name in named or runner.has_key()
         found += _of(runner, name, ours, holds, (own or {}).get(name, EMPTY), named=meant)
     return Known(places=tuple(found), notes=tuple(notes), trouble=tuple(trouble))
 
@@ -131,7 +130,7 @@ def _of(
 
     What the configuration says of it stands in for the environment.
     """
-    reach = getattr(runner, "reach", ())
+    reach = runner.reach
     by_handle: dict[tuple[str, ...], list[str]] = {}
     for run in runs:
         began = 0.0 if run.started is None else run.started
@@ -145,27 +144,17 @@ def _of(
         if any(key):
             handle = dict(zip(reach, key, strict=True))
             yield Place(runner=name, handle=handle, holds=tuple(held), named=named)
-    there = _login(runner, name)
+    there = runner.login()
     elsewhere = {run_id for held in by_handle.values() for run_id in held}
     left = tuple(each for each in holds if each not in elsewhere)
     if there or left:
         yield Place(runner=name, handle={}, holds=left, named=named and there and not here)
-    if there and hasattr(runner, "everywhere") and _is_due(name):
+    if there and runner.regional and _is_due(name):
         yield Place(runner=name, handle=here, every=True)
 
 
-def _login(runner: type[Runner], name: str) -> bool:
-    """Return whether there may be a login for a provider on this computer. Asks nobody."""
-    login = getattr(runner, "login", None)
-    if login is not None:
-        return bool(login())
-    with suppress(Exception):  # whatever a package does that is not ours
-        return default_owner(name) is not None
-    return True
-
-
 def _unused(runner: type[Runner], name: str) -> list[str]:
-    if not _login(runner, name):
+    if not runner.login():
         return []
     how = f"`cvl reap --remote {name}` asks there too"
     return [f"there is a login for {name}, which cvl has not used here: {how}"]
@@ -173,15 +162,7 @@ def _unused(runner: type[Runner], name: str) -> list[str]:
 
 def _in_environment(runner: type[Runner]) -> bool:
     """Return whether a variable of the environment says that this provider is meant."""
-    return any(os.environ.get(each) for each in getattr(runner, "variables", ())) or _has_key(
-        runner
-    )
-
-
-def _has_key(runner: type[Runner]) -> bool:
-    """Return whether there is a key that nobody but cvl has a use for."""
-    key = getattr(runner, "has_key", None)
-    return bool(key and key())
+    return any(map(os.environ.get, runner.variables)) or runner.has_key()
 
 
 def _is_due(name: str) -> bool:

@@ -124,7 +124,7 @@ class Survey:
     def _look_everywhere(self, place: Place) -> list[Finding]:
         """Look in each place that a provider has; that some are closed to us is usual."""
         runner = load(place.runner)
-        owners: list[Reapable] = list(runner.everywhere(place.handle))  # type: ignore[attr-defined]
+        owners: list[Reapable] = list(runner.everywhere(place.handle))
         calls = [
             partial(overdue, place.runner, owner, self.ledger, self.observer) for owner in owners
         ]

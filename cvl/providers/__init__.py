@@ -1,47 +1,73 @@
-"""The registry of runners: a name, where its class lies, and what it needs. Loaded on use.
+"""The registry of runners: a name, where its class lies, how it is chosen. Loaded on use.
 
-A new runner is one file and one line here; a third-party one is an entry point in the group
-`cvl.runners` and needs no line at all.
+A new runner is one file or folder and one line here; what else is to be known of it, its class
+declares (`cvl.providers.runner`). A third-party one is an entry point in the group `cvl.runners`
+and needs no line at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from cvl.core.errors import CvlError, NotFound, said
+from cvl.core.secrets import keep_ours
 from cvl.core.spec import EMPTY
 
 if TYPE_CHECKING:
     from cvl.core.interfaces import Provider
+    from cvl.providers.runner import Runner
 
-BUILT_IN: Mapping[str, str] = MappingProxyType(
+
+class Entry(NamedTuple):
+    """What is known of a runner before its class is loaded.
+
+    `place` is module:class. `flag` chooses it for `cvl run`: `--NAME`, `--NAME HOST`, or
+    `--remote NAME` for what rents a machine. `keys` are variables that hold its secrets, and of
+    which no program that we start is in need.
+    """
+
+    place: str
+    flag: str
+    help: str
+    keys: tuple[str, ...] = ()
+
+
+BUILT_IN: Mapping[str, Entry] = MappingProxyType(
     {
-        "local": "cvl.providers.local:LocalRunner",
-        "ssh": "cvl.providers.ssh:SSHRunner",
-        "lambda": "cvl.providers.lambda_cloud.runner:LambdaLabsRunner",
-        "docker": "cvl.providers.docker:DockerContextRunner",
-        "sagemaker": "cvl.providers.sagemaker.runner:SageMakerRunner",
-        "k8s": "cvl.providers.kubernetes.runner:K8sRunner",
+        "local": Entry(
+            "cvl.providers.local:LocalRunner", "--local", "Run on this machine (the default)."
+        ),
+        "ssh": Entry(
+            "cvl.providers.ssh:SSHRunner",
+            "--ssh HOST",
+            "Run on a machine of yours, with cvl put on it.",
+        ),
+        "docker": Entry(
+            "cvl.providers.docker:DockerContextRunner",
+            "--docker HOST",
+            "Run on a machine of yours with Docker, without cvl there.",
+        ),
+        "lambda": Entry(
+            "cvl.providers.lambda_cloud.runner:LambdaLabsRunner",
+            "--remote lambda",
+            "Run on a machine rented from Lambda Cloud.",
+            keys=("LAMBDA_API_KEY",),
+        ),
+        "sagemaker": Entry(
+            "cvl.providers.sagemaker.runner:SageMakerRunner",
+            "--sagemaker",
+            "Run as a SageMaker training job.",
+        ),
+        "k8s": Entry(
+            "cvl.providers.kubernetes.runner:K8sRunner", "--k8s", "Run as a Kubernetes Job."
+        ),
     }
 )
-"""Name -> module:class. The name is what `--runner` takes and what the ledger keeps."""
-
-
-class Runner(Protocol):
-    """What a runner's class offers beside its constructor and its `run`."""
-
-    name: str
-
-    @classmethod
-    def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str]) -> Provider:
-        """Return the provider that can `attach` to a handle of an earlier run.
-
-        `secrets` are those of that run's provider, or empty: then the environment has them.
-        """
-        ...
+"""Name -> its line. The name is what `--runner` takes and what the ledger keeps."""
+keep_ours(key for each in BUILT_IN.values() for key in each.keys)
 
 
 def load(name: str) -> type[Runner]:
@@ -49,12 +75,13 @@ def load(name: str) -> type[Runner]:
 
     Raises `NotFound`, with the names that there are, and `CvlError` where its own code fails.
     """
-    place = BUILT_IN.get(name) or _third_party().get(name)
+    entry = BUILT_IN.get(name)
+    place = entry.place if entry else _third_party().get(name)
     if place is None:
         raise NotFound(f"there is no runner {name!r}", f"there are: {', '.join(names())}")
     module, _, attribute = place.partition(":")
     try:
-        return cast("type[Runner]", getattr(import_module(module), attribute))
+        return _whole(getattr(import_module(module), attribute))
     except CvlError:
         raise
     except (Exception, SystemExit) as error:  # whatever a package does that is not ours
@@ -69,11 +96,47 @@ def names() -> list[str]:
     return [*BUILT_IN, *sorted(set(_third_party()) - set(BUILT_IN))]
 
 
+def flag_of(name: str) -> str:
+    """Return how a runner is chosen on the command line."""
+    return BUILT_IN[name].flag if name in BUILT_IN else f"--runner {name}"
+
+
+def every() -> Iterator[type[Runner]]:
+    """Yield the class of each runner that can be loaded: this takes a moment."""
+    for name in names():
+        try:
+            yield load(name)
+        except CvlError:  # whoever asks for it by its name hears why
+            continue
+
+
+def timer_variables(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what a timer of `cvl reap` has to know to ask all of them. Raises `UsageError`."""
+    return {
+        name: value for runner in every() for name, value in runner.timer_variables(environ).items()
+    }
+
+
 def reopen(name: str, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
     """Return the provider behind a run in the ledger. Raises `CvlError` as `handles.checked`."""
     from cvl.core.handles import checked
 
-    return load(name).reopen(checked(name, handle), secrets)
+    runner = load(name)
+    return runner.reopen(checked(name, handle, runner.acting, runner.files), secrets)
+
+
+def _whole(made: type) -> type[Runner]:
+    """Return a class with all that a runner declares, as it says or as it stands there."""
+    from cvl.providers.runner import Runner
+
+    if issubclass(made, Runner):
+        return made
+    if made not in _COMPLETED:
+        _COMPLETED[made] = type(made.__name__, (made, Runner), {})
+    return _COMPLETED[made]
+
+
+_COMPLETED: dict[type, type[Runner]] = {}
 
 
 def _third_party() -> dict[str, str]:

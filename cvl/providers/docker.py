@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
 from cvl.core.spec import EMPTY, ExitStatus
 from cvl.providers.common import Common
+from cvl.providers.runner import Runner
 from cvl.providers.ssh import ON_A_HOST, provider_at, reached, reopened
 
 if TYPE_CHECKING:
     from cvl.core.interfaces import Provider
+    from cvl.providers.needs import Check
 
 
-class DockerContextRunner:
+class DockerContextRunner(Runner):
     """Runs examples on a machine with Docker and a shell: no Python, no cvl, no root there."""
 
     name = "docker"
@@ -68,6 +70,12 @@ class DockerContextRunner:
                 self.name, transport, self._key, Setup(), base=remote_workdir or ""
             )
             return base.run(provider, spec, common)
+
+    @classmethod
+    def needs(cls) -> Iterator[Check]:
+        from cvl.providers import needs
+
+        return needs.ssh()
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:

@@ -13,14 +13,18 @@ from cvl.host.launch import Setup
 from cvl.host.provider import HostProvider
 from cvl.providers import base as frontdoor
 from cvl.providers.common import Common
+from cvl.providers.runner import Runner
 from cvl.transports.local import Local
 
 
-class LocalRunner:
+class LocalRunner(Runner):
     """Runs examples here, under the same supervisor as anywhere else."""
 
     name = "local"
-    options_help: ClassVar = {"timeout_action": "a command that runs after a timeout"}
+    options_help: ClassVar = {"timeout_action": "a command that runs here after a timeout"}
+    places: ClassVar = ()
+    acting: ClassVar = {"base": ""}
+    files: ClassVar = ("base",)
 
     def run(
         self,

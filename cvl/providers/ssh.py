@@ -12,6 +12,7 @@ from cvl.core.errors import NotFound
 from cvl.core.paths import absolute
 from cvl.core.spec import EMPTY, ExitStatus
 from cvl.providers.common import Common
+from cvl.providers.runner import Runner
 
 if TYPE_CHECKING:
     from cvl.core.interfaces import Provider
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cvl.core.spec import JobSpec
     from cvl.host.launch import Setup
     from cvl.host.provider import HostProvider
+    from cvl.providers.needs import Check
     from cvl.transports.ssh.openssh import OpenSSH
 
 ON_A_HOST = {
@@ -30,7 +32,7 @@ ON_A_HOST = {
 """What the options of every runner on a machine of the user's mean."""
 
 
-class SSHRunner:
+class SSHRunner(Runner):
     """Runs examples on a machine of yours; who is logged in there sees, follows, stops them."""
 
     name = "ssh"
@@ -112,6 +114,12 @@ class SSHRunner:
             raise NotFound(
                 f"{unknown}, and {transport.where} says: {error}", unknown.hint
             ) from error
+
+    @classmethod
+    def needs(cls) -> Iterator[Check]:
+        from cvl.providers import needs
+
+        return needs.ssh()
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import cvl
-from cvl.core.extras import ALWAYS, EXTRAS, OLDEST
+from cvl.core.extras import ALWAYS, OLDEST
 from cvl.core.spec import Resource, new_run_id
 from cvl.ledger import Ledger, Run, RunState
+from cvl.providers import every
 from cvl.testing.cli_harness import Desk, Done
 
 PROJECT = Path(cvl.__file__).parents[1] / "pyproject.toml"
@@ -286,6 +287,7 @@ def test_every_package_that_pip_brings_is_known() -> None:
         return {line.partition(">=")[0] for line in lines}
 
     assert packages(project["dependencies"]) == set(ALWAYS.values())
-    for extra, modules in EXTRAS.items():
-        assert packages(extras[extra]) <= {each.partition(".")[0] for each in modules}
-    assert set(OLDEST) <= {each for modules in EXTRAS.values() for each in modules}
+    declared = [each.extra for each in every() if each.extra]
+    for extra in declared:
+        assert packages(extras[extra.name]) <= {each.partition(".")[0] for each in extra.modules}
+    assert set(OLDEST) <= {module for extra in declared for module in extra.modules}

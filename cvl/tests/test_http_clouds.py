@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import pytest
 
+from cvl.cleanup.reap_timer import environment_text
 from cvl.core.errors import Ambiguity, AuthError, Rejected
-from cvl.operations.reap_timer import environment_text
 from cvl.providers.lambda_cloud.api import LAUNCH, LambdaAPI
 from cvl.providers.lambda_cloud.cloud import api
 from cvl.providers.lambda_cloud.key import another, configured, lambda_key
@@ -143,7 +143,7 @@ def test_a_timers_newer_key_is_taken(
     here = account(OLD)
     with pytest.raises(AuthError):
         here.get("/instances")
-    (tmp_path / "reap.env").write_text(environment_text({"LAMBDA_API_KEY": NEW}))
+    (tmp_path / "reap.env").write_text(environment_text({}, {"LAMBDA_API_KEY": NEW}))
     assert here.post("/instance-operations/terminate", {}) == ["here"]
 
 
@@ -163,7 +163,9 @@ def test_a_refused_launch_is_not_sent_again_but_what_follows_has_the_new_key(
 
 def test_a_timer_dials_as_we_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    text = environment_text({"HTTPS_PROXY": "http://p:1", "no_proxy": "x", "SSL_CERT_FILE": "ca"})
+    text = environment_text(
+        {"HTTPS_PROXY": "http://p:1", "no_proxy": "x", "SSL_CERT_FILE": "ca"}, {}
+    )
     assert "HTTPS_PROXY='http://p:1'\n" in text
     assert "no_proxy='x'\n" in text
     assert f"SSL_CERT_FILE='{tmp_path}/ca'\n" in text

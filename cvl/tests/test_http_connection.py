@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cvl.core.errors import UsageError
+from cvl.core.extras import Extra
 from cvl.core.http.connection import NotDialled, line
 from cvl.core.http.pool import pool
 from cvl.core.http.proxies import named
@@ -208,4 +209,4 @@ def test_a_bundle_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
             file.write_text("nothing")
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(file))
         with pytest.raises(UsageError, match=f"REQUESTS_CA_BUNDLE names .*{words}"):
-            pool("remote")
+            pool(Extra(name="remote", modules=("urllib3",)))

@@ -29,6 +29,7 @@ from cvl.providers.aws.session import Account
 from cvl.providers.lambda_cloud.account import account, confirm, identity_of
 from cvl.providers.lambda_cloud.api import LambdaAPI
 from cvl.providers.sagemaker.job import TrainingJob
+from cvl.providers.ssh import SSHRunner
 from cvl.rental.job import RentedJob
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.tests.fakes import FakeClock
@@ -254,7 +255,7 @@ def test_whatever_a_host_is_called_the_handle_can_be_used(host: bytes, base: byt
     name = host.decode(errors="surrogateescape").replace("\n", "").replace(" ", "")
     folder = "/" + base.decode(errors="surrogateescape").replace("\n", "")
     handle = {"run": RUN, **whole(f"- {name} {folder}")}
-    assert checked("ssh", handle) == handle
+    assert checked("ssh", handle, SSHRunner.acting, SSHRunner.files) == handle
 
 
 def test_another_machine_or_another_folder_is_told_and_the_same_is_not() -> None:

@@ -497,7 +497,7 @@ def test_no_configuration_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     assert not kubeconfig.configured()
-    assert K8sRunner.reapable() is None
+    assert K8sRunner.owner() is None
     with pytest.raises(UsageError, match="no kubeconfig found"):
         kubeconfig.access()
     broken = tmp_path / "broken"

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from cvl.core import paths, privacy
+from cvl.cleanup.reap_timer import install, write_privately
+from cvl.core import handles, paths, privacy
 from cvl.core.errors import CvlError, LedgerError, UsageError
-from cvl.core.handles import checked
 from cvl.core.privacy import NotOurs
 from cvl.ledger import Ledger, Run
-from cvl.operations.reap_timer import install, write_privately
+from cvl.providers import load
 from cvl.rental.keys import RunKeys
 from cvl.rental.rate_limit import Pace
 from cvl.run.log import run_folder
@@ -524,6 +524,11 @@ def test_a_request_is_made_though_the_state_folder_is_anothers(home: Path) -> No
 HANDLE: Mapping[str, str] = {"run": RUN, "host": "there", "base": "", "key": "", "config": ""}
 
 
+def checked(name: str, handle: Mapping[str, str]) -> Mapping[str, str]:
+    runner = load(name)
+    return handles.checked(name, handle, runner.acting, runner.files)
+
+
 def test_a_handle_that_nobody_could_change_is_taken(home: Path) -> None:
     config = home / "ssh_config"
     config.write_text("Host there\n")
@@ -556,32 +561,29 @@ def test_what_others_could_fill_with_commands_is_not_used(
 
 @ROOT_ONLY
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("runner", "name", "value"),
     [
-        ("config", "/etc/hosts"),
-        ("kubeconfig", "/etc/hosts"),
-        ("endpoint", "https://x"),
-        ("base", "/x"),
-        ("config", "~/checkout/ssh_config"),
-        ("kubeconfig", "~/checkout/config"),
-        ("endpoint", "~/x"),
+        ("ssh", "config", "/etc/hosts"),
+        ("k8s", "kubeconfig", "/etc/hosts"),
+        ("sagemaker", "endpoint", "https://x"),
+        ("docker", "base", "/x"),
+        ("local", "base", "~/here"),
+        ("docker", "config", "~/checkout/ssh_config"),
+        ("k8s", "kubeconfig", "~/checkout/config"),
     ],
 )
 def test_a_ledger_in_others_hands_decides_nothing_that_acts(
-    home: Path, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+    home: Path, runner: str, name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle = {**HANDLE, name: value}
-    assert checked("other", handle)
-    assert checked("local", {**HANDLE, "base": "~/here"})
+    assert checked(runner, handle)
     swap_ledger(home)
     with pytest.raises(CvlError, match="cannot be trusted"):
-        checked("other", handle)
-    with pytest.raises(CvlError, match="cannot be trusted"):
-        checked("local", {**HANDLE, "base": "~/here"})
-    assert checked("other", {**HANDLE, "machine": "cvl-x", "base": "~/there"})
+        checked(runner, handle)
+    assert checked("lambda", {**HANDLE, "machine": "cvl-x", "base": "~/there"})
     if variable := {"config": "CVL_SSH_CONFIG", "endpoint": "AWS_ENDPOINT_URL"}.get(name):
         monkeypatch.setenv(variable, value)
-        assert checked("other", handle)
+        assert checked(runner, handle)
 
 
 @pytest.mark.parametrize(
@@ -639,5 +641,5 @@ def test_no_timer_is_installed_that_others_could_change(
     monkeypatch.setenv("PATH", "/nowhere")
     wrong(home)
     with pytest.raises(CvlError, match="no timer was installed"):
-        install(os.environ)
+        install(os.environ, {})
     assert not list(home.rglob("reap.env"))

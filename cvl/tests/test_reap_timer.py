@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from cvl.cleanup.guardian_client import environment
+from cvl.cleanup.reap_timer import environment_text, installed, write_privately
 from cvl.core.errors import UsageError
 from cvl.core.paths import PLACES
-from cvl.operations.reap_timer import environment_text, installed, write_privately
+from cvl.providers import timer_variables
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 from cvl.tests.test_reap import elsewhere, rented, settled
 
@@ -238,7 +239,7 @@ def test_what_sh_and_systemd_would_read_differently_is_refused(
 ) -> None:
     program(home, "crontab", CRONTAB)
     with pytest.raises(UsageError, match=f"{name} holds a quote") as told:
-        environment_text({name: value, "LAMBDA_API_KEY": cloud.key})
+        given({name: value, "LAMBDA_API_KEY": cloud.key})
     assert value not in str(told.value)
     done = install(user(home, **{name: value}))
     assert done.returncode == 2
@@ -248,7 +249,7 @@ def test_what_sh_and_systemd_would_read_differently_is_refused(
 @pytest.mark.parametrize("value", ["a b", "$HOME", "`id`", "$(id)", "a#b", "%h", "a;b", "~", "é"])
 def test_what_is_written_is_read_exactly(value: str, tmp_path: Path) -> None:
     file = tmp_path / "env"
-    file.write_text(environment_text({"AWS_PROFILE": value}))
+    file.write_text(environment_text({}, {"AWS_PROFILE": value}))
     words = ["sh", "-c", '. "$0"; printf %s "$AWS_PROFILE"', str(file)]
     told = subprocess.run(words, capture_output=True, check=True, timeout=10)
     assert told.stdout.decode() == value
@@ -300,7 +301,8 @@ UNASKED = (
 
 def given(environ: Mapping[str, str]) -> Mapping[str, str]:
     """Return what a timer is given, as systemd reads it."""
-    return dict(word.split("=", 1) for word in shlex.split(environment_text(environ)))
+    told = environment_text(environ, timer_variables(environ))
+    return dict(word.split("=", 1) for word in shlex.split(told))
 
 
 @pytest.mark.parametrize("name", ASKED)

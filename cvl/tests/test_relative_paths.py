@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.cleanup.guardian_client import Guardian, environment
+from cvl.cleanup.reap_timer import environment_text
 from cvl.cli import config
 from cvl.cli.options import FilePath, parameters
 from cvl.core.handles import checked
@@ -19,8 +20,7 @@ from cvl.core.process import me
 from cvl.core.spec import JobSpec, Source, new_run_id
 from cvl.host.launch import Setup
 from cvl.ledger import Ledger, Run, RunState
-from cvl.operations.reap_timer import environment_text
-from cvl.providers import BUILT_IN, load
+from cvl.providers import BUILT_IN, every, load
 from cvl.providers.kubernetes.client import Client
 from cvl.providers.kubernetes.kubeconfig import access
 from cvl.providers.ssh import SSHRunner, provider_at
@@ -29,6 +29,8 @@ from cvl.runners import K8sRunner
 from cvl.testing.cli_harness import Desk
 from cvl.testing.sshd import Sshd
 from cvl.transports.ssh.openssh import OpenSSH
+
+list(every())  # each runner says which variables name its files
 
 
 @pytest.fixture
@@ -92,7 +94,8 @@ def test_a_real_guardian_finds_what_was_named_from_here(
 
 
 def test_a_timer_is_given_nothing_relative(folder: Path) -> None:
-    text = environment_text({"KUBECONFIG": "a:/b", "AWS_CONFIG_FILE": "c", "SSL_CERT_FILE": "d"})
+    asked = {"KUBECONFIG": "a:/b", "AWS_CONFIG_FILE": "c"}
+    text = environment_text({"SSL_CERT_FILE": "d"}, asked)
     assert f"KUBECONFIG='{folder}/a:/b'\n" in text
     assert f"AWS_CONFIG_FILE='{folder}/c'\n" in text
     assert f"SSL_CERT_FILE='{folder}/d'\n" in text
@@ -117,7 +120,7 @@ def test_a_handle_names_the_key_and_the_configuration_by_whole_paths(
         home = "home/" if "~" in given_key else ""
         assert handle["key"] == f"{folder}/{home}key"
         assert handle["config"] == f"{folder}/{home}config"
-        assert checked("ssh", handle) == handle
+        assert checked("ssh", handle, SSHRunner.acting, SSHRunner.files) == handle
 
 
 @pytest.mark.parametrize("named", ["kubeconfig", "./kubeconfig", "sub/../kubeconfig"])

@@ -7,7 +7,7 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from cvl.core.extras import needed
+from cvl.core.extras import Extra
 from cvl.core.http.connection import line
 from cvl.core.http.proxies import PORTS, Proxy, joined, proxy_for
 from cvl.core.http.tls import context
@@ -21,7 +21,7 @@ LIMITS = (CONNECT_LIMIT, 30.0)
 
 
 def pool(
-    extra: str,
+    extra: Extra,
     tls: ssl.SSLContext | None = None,
     proxy: Proxy | None = None,
     limits: tuple[float, float] = LIMITS,
@@ -33,7 +33,7 @@ def pool(
     verified by what is trusted here. `proxy` leads to all; None: as the environment says. `extra`
     is what brings urllib3. Raises `MissingExtra`, and `UsageError` as `context` does.
     """
-    needed("urllib3", extra)
+    extra.needed("urllib3")
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Timeout
     from urllib3.connection import HTTPConnection, HTTPSConnection
 

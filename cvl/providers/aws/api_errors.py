@@ -21,10 +21,10 @@ from cvl.core.errors import (
     UsageError,
     used_up,
 )
-from cvl.core.extras import needed
+from cvl.core.extras import Extra
 from cvl.core.scope import Cancelled, DeadlineExceeded
 
-EXTRA = "aws"
+EXTRA = Extra(name="aws", modules=("boto3", "boto3.s3.transfer", "botocore", "urllib3"))
 
 BUSY, SERVER = 429, 500
 PASSING = {
@@ -93,7 +93,7 @@ class Denied(Rejected):
 
 def boto_errors() -> Any:
     """Return botocore's exceptions. Raises `MissingExtra`."""
-    return needed("botocore.exceptions", EXTRA)
+    return EXTRA.needed("botocore.exceptions")
 
 
 @contextmanager

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from cvl.cleanup.reap_timer import kept
 from cvl.core.errors import AuthError, CvlError, Unreachable, UsageError
-from cvl.core.extras import loading, needed
 from cvl.core.http.secure_url import address
 from cvl.core.octets import readable
 from cvl.core.replies import http_date
@@ -37,6 +37,17 @@ OWN = (
 )
 """How the names of AWS's own servers end, in every partition, and of those inside a VPC."""
 GIVEN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+"""Variables that say that AWS is meant."""
+FILES = (
+    *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    *("AWS_CA_BUNDLE", "AWS_LOGIN_CACHE_DIRECTORY", "BOTO_CONFIG"),
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+)
+"""Variables that name files."""
+NO_LOGIN = re.compile(r"AWS_(?:LAMBDA_|CLI_|EXECUTION_ENV$|PAGER$|DEFAULT_OUTPUT$)")
+"""Those that say nothing to us."""
+PAIR = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})
+"""A login that lasts, unless `AWS_SESSION_TOKEN` goes with it."""
 
 
 class Answer(dict[str, Any]):
@@ -111,7 +122,7 @@ class Account:
     def regions(self) -> list[str]:
         """Return every region with SageMaker, of the partition that ours is in; asks nobody."""
         session, region = self._opened(), self.region
-        with boundary(""), loading("boto3", EXTRA):
+        with boundary(""), EXTRA.loading("boto3"):
             partition = session.get_partition_for_region(region)
             return sorted(session.get_available_regions("sagemaker", partition))
 
@@ -203,7 +214,7 @@ class Account:
             return self._clients[place]
 
     def _made(self, service: str, region: str) -> Client:
-        config = needed("botocore.config", EXTRA).Config(
+        config = EXTRA.needed("botocore.config").Config(
             retries={"total_max_attempts": 1},
             connect_timeout=CONNECT_LIMIT,
             read_timeout=READ_LIMIT,
@@ -213,13 +224,13 @@ class Account:
             address(self._endpoint, "AWS_ENDPOINT_URL")
         self._who = login.credentials(self._opened())
         made: Any = None
-        with boundary(service), loading("boto3", EXTRA):
+        with boundary(service), EXTRA.loading("boto3"):
             more = {"region_name": region, "endpoint_url": self._endpoint}
             more["verify"] = http.authorities(self._opened())
             made = self._opened().client(service, config=config, **more)
             proxies = http.proxies(made.meta.endpoint_url)
             if proxies is not None:  # where it leads is only known once it is made
-                config = config.merge(needed("botocore.config", EXTRA).Config(proxies=proxies))
+                config = config.merge(EXTRA.needed("botocore.config").Config(proxies=proxies))
                 made = self._opened().client(service, config=config, **more)
         address(str(made.meta.endpoint_url), f"the endpoint of {service}")
         client: Client = made
@@ -256,7 +267,7 @@ def _rewind(parameters: Mapping[str, Any]) -> None:
 
 def loaded() -> Any:
     """Return boto3. Raises `MissingExtra`."""
-    return needed("boto3", EXTRA)
+    return EXTRA.needed("boto3")
 
 
 def configured() -> bool:
@@ -265,3 +276,14 @@ def configured() -> bool:
     config = os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")
     files = any(os.path.lexists(os.path.expanduser(name)) for name in (named, config))  # noqa: PTH111
     return files or any(os.environ.get(name) for name in GIVEN)
+
+
+def lasting(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which a timer logs in: no login that ends within hours."""
+    passing = PAIR if environ.get("AWS_SESSION_TOKEN") else frozenset()
+    found = kept(environ, ("AWS_", "BOTO_CONFIG"))
+    return {
+        name: value
+        for name, value in found.items()
+        if name not in passing and not NO_LOGIN.match(name)
+    }

@@ -22,9 +22,11 @@ from cvl.core.errors import (
     UsageError,
     used_up,
 )
+from cvl.core.extras import Extra
 from cvl.core.http.errors import Trouble, reason, trouble
 from cvl.providers.kubernetes.exec_plugin import LOGIN
 
+EXTRA = Extra(name="k8s", modules=("websockets", "urllib3"))
 FORBIDDEN = re.compile(
     r"cannot (?P<verb>\S+) resource \"(?P<what>[^\"]+)\""
     r"(?: in API group \"(?P<group>[^\"]*)\")?(?P<where> in the namespace \"[^\"]+\")?"

@@ -46,7 +46,6 @@ LONGEST = 1 << 25
 VALUES = 1_000_000
 """Values in one answer: a pod has some 500."""
 MOST_PAGES = 1000
-EXTRA = "k8s"
 DEFAULT = "default"
 """The namespace that every cluster has."""
 

@@ -19,6 +19,7 @@ from cvl.core.errors import CvlError
 from cvl.core.frozen import dataclass
 from cvl.core.http.pool import pool
 from cvl.core.http.proxies import Proxy, named
+from cvl.providers.kubernetes.api_errors import EXTRA
 from cvl.providers.kubernetes.credentials import Credentials, Headers
 from cvl.providers.kubernetes.kubeconfig import Access, access
 
@@ -174,7 +175,7 @@ def _opened(
     tls = who.tls()
     if tls and not tls.check_hostname:
         hear(UNVERIFIED.format(there.server))
-    return tls, proxy, pool("k8s", tls, proxy, num_pools=2, maxsize=STREAMS, **options)
+    return tls, proxy, pool(EXTRA, tls, proxy, num_pools=2, maxsize=STREAMS, **options)
 
 
 def _told(words: str) -> None:

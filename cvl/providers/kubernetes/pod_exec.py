@@ -18,12 +18,11 @@ from urllib.parse import urlencode
 
 from cvl.core import replies
 from cvl.core.errors import AuthError, CvlError, Unreachable, used_up
-from cvl.core.extras import needed
 from cvl.core.http.errors import reason
 from cvl.core.http.pool import CONNECT_LIMIT, dialled
 from cvl.core.octets import utf8
-from cvl.providers.kubernetes.api_errors import certificate_refused, understood
-from cvl.providers.kubernetes.client import EXTRA, Client
+from cvl.providers.kubernetes.api_errors import EXTRA, certificate_refused, understood
+from cvl.providers.kubernetes.client import Client
 from cvl.providers.kubernetes.credentials import Headers
 from cvl.providers.kubernetes.login import Door
 from cvl.providers.kubernetes.manifest import CONTAINER
@@ -94,7 +93,7 @@ def _fed(connection: Any, feed: Iterable[bytes]) -> None:
 
 def installed(part: str = "exceptions") -> Any:
     """Return a part of websockets. Raises `MissingExtra`."""
-    return needed(f"websockets.{part}", EXTRA)
+    return EXTRA.needed(f"websockets.{part}")
 
 
 def quiet() -> Logger:

@@ -10,7 +10,6 @@ from functools import partial
 
 from cvl.container.contents import Contents, contents_of
 from cvl.core.errors import CvlError, Elsewhere, Rejected, UsageError
-from cvl.core.extras import lacking
 from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
 from cvl.core.scope import Scope, Tell, silent
@@ -28,8 +27,8 @@ from cvl.providers.kubernetes import (
     template,
 )
 from cvl.providers.kubernetes import identity as whose
-from cvl.providers.kubernetes.api_errors import Denied
-from cvl.providers.kubernetes.client import EXTRA, Client, Object
+from cvl.providers.kubernetes.api_errors import EXTRA, Denied
+from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.job import KubeJob
 from cvl.providers.kubernetes.manifest import Made, Marks, owned_by
 from cvl.providers.kubernetes.manifest import objects as manifest
@@ -112,7 +111,7 @@ class Kubernetes:
             layers=LAYERS,
             warnings=(*self._warnings(spec), *warnings),
             format="yaml",
-            obstacle=lacking(EXTRA),
+            obstacle=EXTRA.lacking(),
         )
 
     def handle(self, spec: JobSpec) -> Mapping[str, str]:

@@ -7,56 +7,79 @@ by asking for that name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import ClassVar, Unpack
 
+from cvl.cleanup.reap_timer import kept
 from cvl.container.command import command as own_command
 from cvl.core.errors import UsageError
-from cvl.core.extras import require
 from cvl.core.identity import noted
 from cvl.core.interfaces import Provider, Reapable
 from cvl.core.spec import EMPTY, ExitStatus, JobSpec, new_run_id
 from cvl.core.units import duration
-from cvl.providers import base
+from cvl.providers import base, needs
 from cvl.providers.common import Common
 from cvl.providers.kubernetes import template
-from cvl.providers.kubernetes.client import EXTRA, Client
-from cvl.providers.kubernetes.kubeconfig import IN_CLUSTER, configured
+from cvl.providers.kubernetes.api_errors import EXTRA
+from cvl.providers.kubernetes.client import Client
+from cvl.providers.kubernetes.kubeconfig import IN_CLUSTER, access, configured
 from cvl.providers.kubernetes.order import PULL_POLICY, Order, mounts, pairs
 from cvl.providers.kubernetes.provider import Kubernetes
+from cvl.providers.needs import Check
+from cvl.providers.runner import Runner
+
+FILES = (
+    *("GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE"),
+    *("CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_CONFIG_DIR"),
+    "KUBECACHEDIR",
+)
+"""Variables that name files, to us or to a program that a kubeconfig names."""
+KEPT = (
+    *("KUBECONFIG", "KUBERNETES_SERVICE_", "POD_NAMESPACE", "CVL_KUBE_"),
+    *("CLOUDSDK_", "GOOGLE_APPLICATION_CREDENTIALS", "USE_GKE_GCLOUD_AUTH_PLUGIN"),
+    *("AZURE_CONFIG_DIR", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_AUTHORITY_HOST"),
+    *("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE", "AAD_"),
+)
+"""Variables by which a timer finds the cluster, or such a program the login."""
 
 
-class K8sRunner:
+class K8sRunner(Runner):
     """Makes a Job, follows it, brings its results, and sees it gone."""
 
     name = "k8s"
-    options_help: Mapping[str, str] = MappingProxyType(
-        {
-            "namespace": "where the Job is made; default: the context's own",
-            "context": "which of the kubeconfig's; default: its current one",
-            "kubeconfig": "a file; default: KUBECONFIG, or ~/.kube/config",
-            "image": "what it runs in; default: the example's own",
-            "entry_command": "a line for a shell, run in place of the preset's",
-            "gpu": "GPUs, and a toleration for nodes that are kept for them",
-            "gpu_resource": "what the cluster calls them",
-            "memory": "asked for and not exceeded: 8Gi",
-            "cpu": "asked for: 4, 500m",
-            "disk": "ephemeral storage: 20Gi",
-            "shm": "the size of /dev/shm; default: as much as the memory",
-            "node_selector": "KEY=VALUE that a node must bear; may be repeated",
-            "volume": "CLAIM:/PATH, a PersistentVolumeClaim; may be repeated",
-            "service_account": "what the pod runs as",
-            "pull_secrets": "a Secret for the image's registry; may be repeated",
-            "pull_policy": f"Always, IfNotPresent or Never; default: {PULL_POLICY}",
-            "label": "KEY=VALUE for Job and pods, as a queue wants it; may be repeated",
-            "annotation": "KEY=VALUE for Job and pods; may be repeated",
-            "pod_template": "a file with what there is no option for: a Pod, as YAML",
-            "start_timeout": "end it if it has not started by then",
-        }
-    )
+    extra = EXTRA
+    reapable = True
+    reach: ClassVar = ("context", "kubeconfig")
+    variables: ClassVar = ("KUBECONFIG",)
+    places: ClassVar = ("context", "kubeconfig", "namespace")
+    acting: ClassVar = {"kubeconfig": "KUBECONFIG"}
+    files: ClassVar = ("kubeconfig",)
+    path_variables: ClassVar = FILES
+    path_lists: ClassVar = ("KUBECONFIG", "CVL_KUBECONFIG")
+    options_help: ClassVar = {
+        "namespace": "where the Job is made; default: the context's own",
+        "context": "which of the kubeconfig's; default: its current one",
+        "kubeconfig": "a file; default: KUBECONFIG, or ~/.kube/config",
+        "image": "what it runs in; default: the example's own",
+        "entry_command": "a line for a shell, run in place of the preset's",
+        "gpu": "GPUs, and a toleration for nodes that are kept for them",
+        "gpu_resource": "what the cluster calls them",
+        "memory": "asked for and not exceeded: 8Gi",
+        "cpu": "asked for: 4, 500m",
+        "disk": "ephemeral storage: 20Gi",
+        "shm": "the size of /dev/shm; default: as much as the memory",
+        "node_selector": "KEY=VALUE that a node must bear; may be repeated",
+        "volume": "CLAIM:/PATH, a PersistentVolumeClaim; may be repeated",
+        "service_account": "what the pod runs as",
+        "pull_secrets": "a Secret for the image's registry; may be repeated",
+        "pull_policy": f"Always, IfNotPresent or Never; default: {PULL_POLICY}",
+        "label": "KEY=VALUE for Job and pods, as a queue wants it; may be repeated",
+        "annotation": "KEY=VALUE for Job and pods; may be repeated",
+        "pod_template": "a file with what there is no option for: a Pod, as YAML",
+        "start_timeout": "end it if it has not started by then: 2h, 30m",
+    }
 
     def __init__(
         self,
@@ -142,26 +165,35 @@ class K8sRunner:
             spec = _bare((*command, *args), common, timeout_minutes)
         return base.run(Kubernetes(self._client, order), spec, common)
 
-    reach: ClassVar = ("context", "kubeconfig")
-    variables: ClassVar = ("KUBECONFIG",)
+    @classmethod
+    def needs(cls) -> Iterator[Check]:
+        yield needs.packages(EXTRA)
+        yield from needs.login("kubeconfig", configured(), cls._kubeconfig_read)
+
+    @staticmethod
+    def _kubeconfig_read() -> Check:
+        found = access()
+        return Check("kubeconfig", True, f"context {found.context}, {found.server}")
+
+    @classmethod
+    def timer_variables(cls, environ: Mapping[str, str]) -> Mapping[str, str]:
+        return kept(environ, KEPT)
 
     @classmethod
     def login(cls) -> bool:
-        """Return whether anything here speaks of a cluster; asks nobody."""
         return configured()
 
     @classmethod
-    def reapable(cls) -> Reapable | None:
-        """Return what `cvl reap` asks, None where nothing speaks of one. Raises `MissingExtra`."""
+    def owner(cls) -> Reapable | None:
         if not configured():
             return None
-        require(EXTRA)
+        EXTRA.require()
         return Kubernetes(Client())
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
         del secrets
-        require(EXTRA)
+        EXTRA.require()
         context = handle.get("context") or None
         client = Client(None if context == IN_CLUSTER else context, handle.get("kubeconfig"))
         return Kubernetes(client, namespace=handle.get("namespace", ""), identity=noted(handle))

@@ -24,6 +24,7 @@ from cvl.core.errors import (
     UsageError,
     used_up,
 )
+from cvl.core.extras import Extra
 from cvl.core.http.errors import Trouble, beneath, reason, trouble
 from cvl.core.http.secure_url import address
 from cvl.core.octets import octets, to_send
@@ -35,7 +36,7 @@ from cvl.rental.shared_cache import Answers
 if TYPE_CHECKING:
     from urllib3 import PoolManager
 
-EXTRA = "remote"
+EXTRA = Extra(name="remote", modules=("urllib3",))
 BASE = "https://cloud.lambda.ai/api/v1"
 ATTEMPTS = 4
 """Times that a request which may be repeated is made."""

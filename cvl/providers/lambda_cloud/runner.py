@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from cvl.core.errors import UsageError
-from cvl.core.extras import require
-from cvl.core.interfaces import Provider, Reapable
+from cvl.cleanup.reap_timer import installed, kept
+from cvl.core.errors import CvlError, UsageError
+from cvl.core.http.secure_url import address
+from cvl.core.interfaces import Offer, Provider, Reapable
 from cvl.core.request_template import read
+from cvl.core.secrets import key as checked
 from cvl.core.spec import EMPTY, ExitStatus
 from cvl.core.units import duration
 from cvl.host.launch import Setup
-from cvl.providers import base
+from cvl.providers import base, needs
 from cvl.providers.common import Common
 from cvl.providers.lambda_cloud.api import EXTRA
 from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
-from cvl.providers.lambda_cloud.key import configured
+from cvl.providers.lambda_cloud.key import NAME as KEY
+from cvl.providers.lambda_cloud.key import configured, lambda_key
+from cvl.providers.needs import Check
+from cvl.providers.runner import Runner
 from cvl.rental.provider import Machines
 
+BASE = "LAMBDA_API_BASE"
 
-class LambdaLabsRunner:
+
+class LambdaLabsRunner(Runner):
     """Rents a machine, runs, fetches, terminates: and is not done before it saw it gone."""
 
     name = "lambda"
+    extra = EXTRA
+    reapable = True
+    lists_offers = True
+    places: ClassVar = ("region",)
+    path_variables: ClassVar = ("LAMBDA_API_KEY_FILE",)
     options_help: ClassVar = {
         "gpu_type": "the type of machine (`cvl offers`); default: the cheapest that will do",
         "region": "where; default: wherever there is one",
@@ -76,7 +88,7 @@ class LambdaLabsRunner:
             timeout_minutes=timeout_minutes,
             timeout_action=timeout_action,
         )
-        if spec.detach and not (accept_unguarded or self_terminate or reap_installed()):
+        if spec.detach and not (accept_unguarded or self_terminate or installed(os.environ)):
             raise UsageError(
                 "-d on Lambda leaves only the guardian on this machine to end the rent",
                 "add --self-terminate, or `cvl reap --install`, or agree with --accept-unguarded",
@@ -103,32 +115,47 @@ class LambdaLabsRunner:
         return base.run(provider, spec, common)
 
     @classmethod
+    def needs(cls) -> Iterator[Check]:
+        yield from needs.ssh()
+        yield needs.packages(EXTRA)
+        try:
+            key = lambda_key()  # judged by its look
+        except CvlError as error:
+            yield Check(KEY, False, str(error), error.hint)
+        else:
+            remedy = "make one in the Lambda Cloud dashboard and export it"
+            yield Check(KEY, bool(key) or None, "set" if key else "", remedy)
+
+    @classmethod
+    def offers(cls) -> Sequence[Offer]:
+        return LambdaCloud(api()).offers()
+
+    @classmethod
+    def timer_variables(cls, environ: Mapping[str, str]) -> Mapping[str, str]:
+        found = kept(environ, ("LAMBDA_API_",))
+        if KEY in found:
+            found[KEY] = checked(found[KEY], KEY)
+        if BASE in found:
+            address(found[BASE], BASE)
+        return found
+
+    @classmethod
     def has_key(cls) -> bool:
-        """Return whether there is a key for it here; asks nobody."""
         return configured()
 
     @classmethod
     def login(cls) -> bool:
-        """As `has_key`: there is no other way in."""
         return cls.has_key()
 
     @classmethod
-    def reapable(cls) -> Reapable | None:
-        """Return what `cvl reap` asks, None without a key. Raises `MissingExtra`."""
+    def owner(cls) -> Reapable | None:
         if not configured():
             return None
-        require(EXTRA)
+        EXTRA.require()
         return LambdaCloud(api())
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
         del handle
-        require(EXTRA)
+        EXTRA.require()
         return Machines(LambdaCloud(api(secrets.get("api_key"))))
-
-
-def reap_installed() -> bool:
-    """Return whether `cvl reap --install` was done on this machine."""
-    from cvl.operations.reap_timer import installed
-
-    return installed(os.environ)

@@ -12,7 +12,6 @@ from typing import IO
 from cvl.cleanup.leases import HOUR, cost
 from cvl.container.contents import Contents, contents_of, write_tar
 from cvl.core.errors import CvlError, explained
-from cvl.core.extras import lacking
 from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
 from cvl.core.request_template import Merged
@@ -91,7 +90,7 @@ class SageMaker:
             quote=self._quote(order, run),
             layers=LAYERS,
             warnings=(*(contents.warnings if contents else ()), *asked.warnings),
-            obstacle=lacking(EXTRA),
+            obstacle=EXTRA.lacking(),
         )
 
     def handle(self, spec: JobSpec) -> Mapping[str, str]:

@@ -14,14 +14,15 @@ from typing import ClassVar, Unpack
 
 from cvl.container.command import command
 from cvl.core import request_template as template
-from cvl.core.extras import require
 from cvl.core.interfaces import Provider, Reapable
 from cvl.core.spec import EMPTY, ExitStatus
 from cvl.core.units import minutes
-from cvl.providers import base
+from cvl.providers import base, needs
 from cvl.providers.aws.api_errors import EXTRA
-from cvl.providers.aws.session import GIVEN, Account, configured
+from cvl.providers.aws.session import FILES, GIVEN, Account, configured, lasting
 from cvl.providers.common import Common
+from cvl.providers.needs import Check
+from cvl.providers.runner import Runner
 from cvl.providers.sagemaker.order import Order
 from cvl.providers.sagemaker.provider import SageMaker
 from cvl.providers.sagemaker.s3_location import Place
@@ -30,10 +31,35 @@ GRACE = 90.0
 """Of the 120 s between TERM and KILL, what the job has; the rest is for moving its results."""
 
 
-class SageMakerRunner:
+class SageMakerRunner(Runner):
     """Builds the image, starts the job, follows it, brings its results."""
 
     name = "sagemaker"
+    extra = EXTRA
+    reapable = True
+    regional = True
+    reach: ClassVar = ("region", "profile", "endpoint")
+    variables: ClassVar = GIVEN
+    places: ClassVar = ("region", "profile", "output_path")
+    acting: ClassVar = {"endpoint": "AWS_ENDPOINT_URL"}
+    files: ClassVar = ()
+    path_variables: ClassVar = FILES
+    path_lists: ClassVar = ("AWS_DATA_PATH",)
+    options_help: ClassVar = {
+        "role_arn": "the IAM role that the job itself runs as: arn:aws:iam::123456789012:role/NAME",
+        "region": "where; default: AWS_REGION, or the profile's",
+        "profile": "which of the profiles in ~/.aws/config; default: AWS_PROFILE",
+        "instance_type": "the kind of machine, as SageMaker calls it: ml.g5.xlarge",
+        "output_path": "where results stay: s3://BUCKET/PREFIX",
+        "spot": "on spare capacity, much cheaper; AWS may take it away, then it starts again",
+        "max_wait_minutes": "with --spot: how long waiting and running may take, in minutes",
+        "download_outputs": "bring the results here as well",
+        "entry_command": "a line for a shell, run in place of the preset's",
+        "image_uri": "an image in a registry of AWS, as it is: nothing is built",
+        "volume_gb": "the disk of each machine, in GB",
+        "build_arg": "NAME=VALUE for the Dockerfile; may be repeated",
+        "request_template": "a file with what there is no option for: fields of CreateTrainingJob",
+    }
 
     def __init__(
         self, role_arn: str, region: str | None = None, profile: str | None = None
@@ -88,37 +114,48 @@ class SageMakerRunner:
         spec = replace(spec, argv=command(spec, entry_command))
         return base.run(SageMaker(self._account, order), spec, common)
 
-    reach: ClassVar = ("region", "profile", "endpoint")
-    variables: ClassVar = GIVEN
+    @classmethod
+    def needs(cls) -> Iterator[Check]:
+        yield needs.program("docker", needed=False)
+        yield needs.packages(EXTRA)
+        yield from needs.login("AWS login", configured(), cls._login_looked_at)
+
+    @staticmethod
+    def _login_looked_at() -> Check:
+        """Look for the credentials as a run would; AWS itself is asked only for a role's."""
+        account = Account()
+        there = account.has_credentials()
+        text = f"found, for {account.region}" if there else "none found"
+        remedy = "log in (`aws sso login`), or set AWS_PROFILE"
+        return Check("AWS login", there or None, text, remedy)
+
+    @classmethod
+    def timer_variables(cls, environ: Mapping[str, str]) -> Mapping[str, str]:
+        return lasting(environ)
 
     @classmethod
     def login(cls) -> bool:
-        """Return whether anything here speaks of AWS; asks nobody."""
         return configured()
 
     @classmethod
     def everywhere(cls, handle: Mapping[str, str] = EMPTY) -> Iterator[Reapable]:
-        """Yield what `cvl reap` asks now and then: each region of the partition.
-
-        `handle` may name region and profile, as that of a run does.
-        """
+        """Yield each region of the partition."""
         account = Account(handle.get("region"), handle.get("profile"), handle.get("endpoint"))
         for region in account.regions():
             yield SageMaker(account.elsewhere(region))
 
     @classmethod
-    def reapable(cls) -> Reapable | None:
-        """Return what `cvl reap` asks, None where nothing speaks of AWS. Raises `MissingExtra`."""
+    def owner(cls) -> Reapable | None:
         if not configured():
             return None
-        require(EXTRA)
+        EXTRA.require()
         account = Account()
         return SageMaker(account) if account.has_credentials() else None
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
         del secrets
-        require(EXTRA)
+        EXTRA.require()
         account = Account(handle.get("region"), handle.get("profile"), handle.get("endpoint"))
         output = handle.get("output")
         return SageMaker(account, output=Place.parse(output) if output else None)

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import run
@@ -14,41 +14,33 @@ from textwrap import dedent
 
 from cvl.cleanup.guardian_client import environment
 from cvl.core.errors import CvlError, UsageError
-from cvl.core.http.secure_url import address
 from cvl.core.octets import octets
 from cvl.core.paths import anchored, config_dir, private, replace_file
 from cvl.core.privacy import trouble
-from cvl.core.secrets import key
 
 MARK = "# cvl reap"
 KEPT = (
-    *("AWS_", "LAMBDA_API_", "KUBECONFIG", "KUBERNETES_SERVICE_", "POD_NAMESPACE"),
-    *("CLOUDSDK_", "GOOGLE_APPLICATION_CREDENTIALS", "USE_GKE_GCLOUD_AUTH_PLUGIN"),
-    *("AZURE_CONFIG_DIR", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_AUTHORITY_HOST"),
-    *("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE", "AAD_"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "BOTO_CONFIG"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
     *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("https_proxy", "http_proxy", "all_proxy", "no_proxy"),
-    *("CVL_CONFIG_DIR", "CVL_CACHE_DIR", "CVL_SSH_CONFIG", "CVL_RUNNER", "CVL_KUBE_"),
+    *("CVL_CONFIG_DIR", "CVL_CACHE_DIR", "CVL_SSH_CONFIG", "CVL_RUNNER"),
     *("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HOME"),
 )
-"""Variables that decide who is asked, as whom, and how; one that ends in `_`: all that begin so."""
-NOT_KEPT = re.compile(
-    r"_TOKEN$|_BEARER_|^AWS_(?:LAMBDA_|CLI_|EXECUTION_ENV$|PAGER$|DEFAULT_OUTPUT$)"
-)
-"""Those of them that are good for hours only, or say nothing to us."""
-PAIR = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"})
-"""A login that lasts, unless `AWS_SESSION_TOKEN` goes with it."""
+"""Variables that decide how whoever is asked is reached. Who that is, and as whom, each provider
+knows."""
+PASSING = re.compile(r"_TOKEN$|_BEARER_")
+"""Those with a login that is good for hours only."""
 
 
-def install(environ: Mapping[str, str]) -> str:
+def install(environ: Mapping[str, str], asked: Mapping[str, str]) -> str:
     """Write the timer, or none of it; return what was done, for a person. Raises `CvlError`.
 
+    `asked` are the variables by which it knows the providers.
     The key is written when the rest is in place, and taken away again where that fails.
     """
     if doubt := trouble():  # the timer runs what stands there
         raise CvlError(f"no timer was installed: {doubt}", doubt.hint)
-    text, file = environment_text(environ), _folder() / "reap.env"
+    text, file = environment_text(environ, asked), _folder() / "reap.env"
     words = [sys.executable, "-P", "-m", "cvl", "reap", "-y"]
     if has_systemd(environ):
         return by_systemd(words, file, text, environ)
@@ -74,26 +66,26 @@ def installed(environ: Mapping[str, str]) -> bool:
     return MARK in done
 
 
-def environment_text(environ: Mapping[str, str]) -> str:
+def environment_text(environ: Mapping[str, str], asked: Mapping[str, str]) -> str:
     """Return what the timer needs to know, as sh and systemd both read it. Raises `UsageError`."""
-    kept = anchored({name: environ[name] for name in sorted(environ) if is_kept(name, environ)})
-    if "LAMBDA_API_KEY" in kept:
-        kept["LAMBDA_API_KEY"] = key(kept["LAMBDA_API_KEY"], "LAMBDA_API_KEY")
-    if "LAMBDA_API_BASE" in kept:
-        address(kept["LAMBDA_API_BASE"], "LAMBDA_API_BASE")
+    known = anchored(dict(sorted({**kept(environ, KEPT), **asked}.items())))
     ours = environment({})  # the same cvl, wherever it came from
-    kept |= {name: ours[name] for name in ("CVL_STATE_DIR", "PYTHONPATH")}
-    kept["PATH"] = sayable(anchored({"PATH": environ.get("PATH") or os.defpath})["PATH"])
-    return "".join(f"{name}={literally(value, name)}\n" for name, value in kept.items())
+    known |= {name: ours[name] for name in ("CVL_STATE_DIR", "PYTHONPATH")}
+    known["PATH"] = sayable(anchored({"PATH": environ.get("PATH") or os.defpath})["PATH"])
+    return "".join(f"{name}={literally(value, name)}\n" for name, value in known.items())
 
 
-def is_kept(name: str, environ: Mapping[str, str]) -> bool:
-    """Return whether the timer gets a variable: no login that will have run out by tomorrow."""
-    if not environ[name] or NOT_KEPT.search(name):
-        return False
-    if name in PAIR and environ.get("AWS_SESSION_TOKEN"):
-        return False
-    return name in KEPT or name.startswith(tuple(each for each in KEPT if each.endswith("_")))
+def kept(environ: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Return the variables of these names; of one that ends in `_`, all that begin so.
+
+    Logins that will have run out by tomorrow are left out.
+    """
+    begin = tuple(each for each in names if each.endswith("_"))
+    return {
+        name: value
+        for name, value in sorted(environ.items())
+        if value and not PASSING.search(name) and (name in names or name.startswith(begin))
+    }
 
 
 def sayable(path: str) -> str:
