@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.cli.doctor import FACTS, docker_there, facts_of, python_there
 from cvl.core.errors import Unreadable
 from cvl.core.spec import Needs
 from cvl.host.resolve_there import NEEDS, parsed
+from cvl.operations.doctor import FACTS, docker_there, facts_of, python_there
 
 GOOD: dict[str, Any] = {
     "root": "/repo",

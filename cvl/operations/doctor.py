@@ -1,0 +1,228 @@
+"""What the runners need, here and on a host, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from cvl.core.errors import CvlError
+from cvl.core.interfaces import Transport
+from cvl.core.scope import Scope, Tell, silent
+from cvl.operations import vulnerabilities
+from cvl.providers import flag_of, load, names
+from cvl.providers.needs import Check
+
+SEARCH = """
+say() { printf '%s\\t%s\\n' "$1" "$2"; }
+say shell "$(command -v sh)"
+for tool in bash rsync python3 git docker nvidia-smi setsid systemctl script; do
+    say "$tool" "$(command -v "$tool" 2>/dev/null)"
+done
+say python-version "$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
+say rsync-version "$(rsync --version 2>/dev/null | head -n 1)"
+# sshd's own words lack the p1; both come of one source
+say sshd-version "$({ ssh -V || sshd -V || /usr/sbin/sshd -V; } 2>&1 </dev/null |
+    grep OpenSSH_ | head -n 1)"
+say docker-says "$(docker info --format '{{.ServerVersion}}' 2>&1 | tail -n 1)"
+say docker-works "$(docker info >/dev/null 2>&1 && echo yes)"
+query="--query-gpu=name,memory.total --format=csv,noheader"
+say gpu "$(nvidia-smi $query 2>/dev/null | tr '\\n' ';')"
+say home "$(test -w "$HOME" && echo writable)"
+say free-mb "$(df -Pm "$HOME" 2>/dev/null | awk 'END { print $4 }')"
+login=org.freedesktop.login1
+say kill-user-processes "$(busctl get-property $login /org/freedesktop/login1 $login.Manager \
+KillUserProcesses 2>/dev/null)"
+say linger "$(test -e "/var/lib/systemd/linger/$(id -un)" && echo yes)"
+"""
+LIMIT = 60.0
+SAID, MOST = 5.0, 4096
+"""Seconds and bytes that a program here may take to say its version."""
+FACTS = (
+    "home",
+    "free-mb",
+    "rsync",
+    "rsync-version",
+    "sshd-version",
+    "bash",
+    "python-version",
+    "docker",
+    "docker-says",
+    "docker-works",
+    "gpu",
+    "kill-user-processes",
+    "linger",
+)
+FACT_LIMIT = 4096
+"""Characters that one of them may have: the GPUs are a list."""
+ANY = re.compile(r"[^\x00]*")
+NUMBERS = {
+    "free-mb": re.compile(r"(?:[0-9]{1,18})?"),
+    "python-version": re.compile(r"(?:[0-9]{1,4}\.[0-9]{1,4})?"),
+}
+"""Those that we reckon with."""
+ROOM_MB = 2000
+"""Less free space than this is worth a word."""
+
+
+def here() -> Iterator[Check]:
+    """Look at this machine: at what each runner needs, what several need once."""
+    from cvl.core.paths import state_dir
+
+    state = state_dir()
+    parent = next(folder for folder in (state, *state.parents) if folder.exists())
+    writable = os.access(parent, os.W_OK)
+    yield Check("state folder", writable, str(state), "set CVL_STATE_DIR to one that is writable")
+    for program, words in (
+        (vulnerabilities.RSYNC, ("rsync", "--version")),
+        (vulnerabilities.SSH, ("ssh", "-V")),
+    ):
+        yield from known_holes(program, f"{program} version", said_by(words))
+    found, whose = dict[str, Check](), dict[str, list[str]]()
+    for name in names():
+        for each in needed_by(name):
+            found.setdefault(each.what, each)
+            whose.setdefault(each.what, []).append(flag_of(name).removesuffix(" HOST"))
+    for what, each in found.items():
+        yield each if each.ok else for_whom(each, whose[what])
+
+
+def needed_by(name: str) -> Iterator[Check]:
+    """Look at what one runner needs; what goes wrong with that is found, too."""
+    try:
+        yield from load(name).needs()
+    except CvlError as error:
+        yield Check(name, None, str(error), error.hint)
+
+
+def for_whom(check: Check, flags: Sequence[str]) -> Check:
+    """Return what is not as it should be with who needs it."""
+    text = f"needed by {', '.join(flags)}" + (f": {check.text}" if check.text else "")
+    return check._replace(text=text)
+
+
+def there(host: str, tell: Tell) -> Iterator[Check]:
+    """Look at a host through the connection that the runners use; `tell` hears of long waits."""
+    from cvl.transports.ssh.openssh import OpenSSH
+
+    try:
+        facts = asked(OpenSSH(host), tell)
+    except CvlError as error:
+        yield Check(host, False, str(error), error.hint)
+        return
+    yield Check(host, True, "reached")
+    yield Check(
+        "home there",
+        bool(facts["home"]),
+        facts["home"] or "not writable",
+        "choose a folder with --remote-workdir",
+    )
+    free = int(facts["free-mb"] or 0)
+    yield Check("disk there", free > ROOM_MB, f"{free} MB free", "free some space")
+    yield Check(
+        "rsync there",
+        bool(facts["rsync"]) or None,
+        facts["rsync"] or "absent: results come by tar, slower and without resuming",
+        "apt install rsync",
+    )
+    yield from known_holes(vulnerabilities.RSYNC, "rsync version there", facts["rsync-version"])
+    yield from known_holes(vulnerabilities.SSHD, "ssh version there", facts["sshd-version"])
+    yield Check(
+        "bash there",
+        bool(facts["bash"]) or None,
+        facts["bash"] or "most examples' scripts need it",
+        "apt install bash",
+    )
+    yield python_there(facts["python-version"])
+    yield docker_there(facts)
+    yield Check(
+        "GPU there",
+        bool(facts["gpu"]) or None,
+        facts["gpu"] or "no NVIDIA driver answers",
+        "install the NVIDIA driver, if it has a GPU",
+    )
+    if facts["kill-user-processes"].endswith("true") and not facts["linger"]:
+        yield Check(
+            "logind there",
+            False,
+            "KillUserProcesses=yes ends jobs at logout",
+            "sudo loginctl enable-linger YOUR_USER",
+        )
+
+
+def asked(transport: Transport, tell: Tell = silent) -> dict[str, str]:
+    """Return what the host says of itself; `tell` hears when that takes long. `HostError`."""
+    from cvl.core.errors import Silent, Unreachable
+    from cvl.host.rpc import FarSide
+
+    far = FarSide(transport)
+    try:
+        stream, said = far.script(SEARCH, b"", LIMIT, Scope(tell=tell))
+    except Unreachable as error:
+        if isinstance(error, Silent):
+            raise
+        stream, said = far.script(SEARCH, b"", LIMIT, Scope(tell=tell))  # ssh now says more
+    if not stream.complete:
+        raise far.unanswered(stream)
+    return facts_of(said, transport.where)
+
+
+def facts_of(said: bytes, where: str) -> dict[str, str]:
+    """Return the facts that SEARCH has found, "" for one that is not told. Raises `Unreadable`."""
+    from cvl.core.errors import Unreadable
+    from cvl.host.record import shown
+
+    facts = dict.fromkeys(FACTS, "")
+    for row in said.decode("utf-8", "replace").split("\n"):
+        key, _, value = row.partition("\t")
+        if key in facts:
+            facts[key] = value.strip()
+    for key, value in facts.items():
+        if len(value) > FACT_LIMIT or not NUMBERS.get(key, ANY).fullmatch(value):
+            raise Unreadable(f"what {where} says of its {key} cannot be read: {shown(value)!r}")
+    return facts
+
+
+def known_holes(program: str, what: str, said: str) -> Iterator[Check]:
+    """Judge a version; yield nothing where nothing is known to be wrong with it."""
+    number = vulnerabilities.version(said)
+    if names := vulnerabilities.holes(program, number):
+        remedy = "see that your distribution has mended these in its package, or upgrade"
+        yield Check(what, None, f"{number}: {names}", remedy)
+
+
+def said_by(words: Sequence[str]) -> str:
+    """Return what a program here says of itself, "" if it does not within some seconds."""
+    from subprocess import DEVNULL, PIPE, STDOUT, SubprocessError, run
+
+    try:
+        done = run(words, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, timeout=SAID, check=False)
+    except (OSError, SubprocessError):
+        return ""
+    return done.stdout[:MOST].decode(errors="replace")
+
+
+def python_there(version: str) -> Check:
+    """Judge the host's Python: `--ssh` needs 3.11."""
+    numbers = tuple(int(part) for part in version.split(".")) if version else ()
+    return Check(
+        "python there",
+        (numbers >= (3, 11)) or None,
+        version or "absent",
+        "--ssh needs Python 3.11 there; --docker needs none",
+    )
+
+
+def docker_there(facts: dict[str, str]) -> Check:
+    """Judge the host's Docker: missing, not running, or not for us."""
+    if not facts["docker"]:
+        return Check("docker there", None, "not installed", "needed by examples with an image")
+    if facts["docker-works"]:
+        return Check("docker there", True, facts["docker-says"])
+    denied = "permission denied" in facts["docker-says"].lower()
+    remedy = (
+        "sudo usermod -aG docker YOUR_USER, then log in again; or set DOCKER_HOST there"
+        if denied
+        else "sudo systemctl start docker; or set DOCKER_HOST there, if its socket is another"
+    )
+    return Check("docker there", False, facts["docker-says"], remedy)
