@@ -19,8 +19,9 @@ def main() -> int:
         from cvl.cli import main as cli
         from cvl.cli.terminal import never_fail_on_encoding
         from cvl.core.secrets import own_process
+        from cvl.providers import KEYS
 
-        own_process()
+        own_process(KEYS)
         never_fail_on_encoding()
         return cli(sys.argv[1:])
     except KeyboardInterrupt:  # while it loads

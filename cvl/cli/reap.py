@@ -16,6 +16,7 @@ from cvl.core.secrets import whole
 from cvl.operations.reap import Finding, dearest_first, shown
 from cvl.operations.reap_end import Ends
 from cvl.operations.survey import Survey
+from cvl.providers import load as runner_of
 from cvl.providers import timer_variables
 
 
@@ -79,12 +80,16 @@ def configured() -> Mapping[str, Mapping[str, str]]:
 
 
 def options_of(runner: str, found: Config) -> Mapping[str, str]:
-    """Return one runner's own options in the files; a kubeconfig lies where its file says."""
-    said = {}
-    for name in found.runner(runner):
+    """Return one runner's own options in the files; a file lies where what names it says."""
+    said, options = {}, found.runner(runner)
+    try:
+        files = runner_of(runner).files if options else ()
+    except CvlError:
+        return {}
+    for name in options:
         setting = found.find_own(runner, name)
         if setting and isinstance(setting.value, str):
-            said[name] = str(setting.path()) if name == "kubeconfig" else setting.value
+            said[name] = str(setting.path()) if name in files else setting.value
     return said
 
 

@@ -1,6 +1,6 @@
 """Who is asked about a run, and whether it is still who it was when the run began.
 
-A kubeconfig, a profile, a key or an alias may lead somewhere else by now. Whoever is asked there
+A context, a profile, a key or an alias may lead somewhere else by now. Whoever is asked there
 knows nothing of the run, and that means nothing. So the far side's identity is noted in the run's
 handle, and nothing is taken for gone by anybody else's word. What is *seen* there under our name
 and tag is ours all the same: keys are replaced, colleagues share an account.
@@ -47,7 +47,7 @@ def stranger(owner: Owner, handle: Mapping[str, str], held: Sequence[Resource]) 
     try:
         confirm(owner, noted(handle))
     except Elsewhere as error:
-        kinds = getattr(owner, "unique", ())
+        kinds = owner.unique
         sure = [each for each in held if each.price_per_hour is not None or each.kind in kinds]
         proof = {(each.kind, each.id) for each in sure if each.id}
         shown = any((each.kind, each.id) in proof for each in owner.owned() if each.alive)

@@ -1,6 +1,6 @@
 """The seams: what a provider, a running job, a cloud and a transport have to offer.
 
-Everything above speaks only to these. A job service (SageMaker, Kubernetes) is a `Provider`
+Everything above speaks only to these. What runs jobs as a service is a `Provider`
 itself; what rents machines is a `Cloud`, and `machines.Machines` makes a `Provider` of it.
 """
 
@@ -20,11 +20,13 @@ from cvl.core.spec import STOP_LIMIT, Cause, ExitStatus, JobSpec, LogChunk, Plan
 class Owner(Protocol):
     """Finds and ends what is ours out there, by name and tag alone: no local state needed.
 
-    `settle`: seconds after a create call in which what it made may not be listed yet.
+    `settle`: seconds after a create call in which what it made may not be listed yet. `unique`: the
+    kinds of things whose ids no other account or cluster has.
     """
 
     name: str
     settle: float
+    unique: frozenset[str]
 
     def owned(self, kind: str = "") -> Iterable[Resource]:
         """Yield every resource (of that kind) that carries our tag, also those that are ending."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from yaml.events import ScalarEvent
 
 LIMIT = 1 << 20
-"""Bytes that a file may have; the largest pod that Kubernetes takes has 1.5 MB."""
+"""Bytes that a file may have; the largest request that a provider takes has 1.5 MB."""
 SHOWN = 12
 """Fields that are named in one sentence."""
 
@@ -230,7 +230,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _scalar(event: ScalarEvent, _where: Where) -> object:
-    """Return a scalar as Kubernetes' own tools and PyYAML read it, YAML 1.1: 0444 is octal.
+    """Return a scalar as PyYAML and most clusters' tools read it, YAML 1.1: 0444 is octal.
 
     A date stays the text that it is: JSON has none.
     """

@@ -37,18 +37,18 @@ _OURS: list[bool] = []
 _KNOWN: dict[str, None] = {}
 
 
-def own_process() -> None:
+def own_process(names: Iterable[str]) -> None:
     """Say that nothing but cvl lives in this process: it is the command line, not a library.
 
     Then our own secrets leave the environment, which every child would inherit.
     """
     _OURS.append(True)
-    keep_ours(OURS)
+    keep_ours(names)
 
 
 def keep_ours(names: Iterable[str]) -> None:
     """Say which variables hold secrets that no child of ours is ever in need of."""
-    for name in tuple(names):
+    for name in names:
         OURS[name] = None
         if _OURS:
             secret(name)

@@ -268,7 +268,7 @@ def new_run_id(example: str = "", *, now: float | None = None) -> str:
     """Return a fresh run id: at most 40 of `[a-z0-9-]`, sortable within a day, readable.
 
     It starts with the example's folder name so that `cvl ps` can be read, and ends with 40
-    random bits. Valid as a DNS label (RFC 1123) and as a SageMaker or Lambda name.
+    random bits. Valid as a DNS label (RFC 1123), and as a name with every provider.
     """
     words = re.findall(r"[a-z0-9]+", example.rsplit("/", 1)[-1].lower())
     stem = "-".join(words)[:17].strip("-") or "run"

@@ -25,6 +25,7 @@ class HostProvider:
     guarded = True
     stop_limit = STOP_LIMIT
     settle = 0.0
+    unique = frozenset[str]()
 
     def __init__(
         self,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cvl.core.errors import CvlError, NotFound, said
 from cvl.core.secrets import keep_ours
-from cvl.core.spec import EMPTY
 
 if TYPE_CHECKING:
     from cvl.core.interfaces import Provider
@@ -67,7 +66,8 @@ BUILT_IN: Mapping[str, Entry] = MappingProxyType(
     }
 )
 """Name -> its line. The name is what `--runner` takes and what the ledger keeps."""
-keep_ours(key for each in BUILT_IN.values() for key in each.keys)
+KEYS = tuple(key for each in BUILT_IN.values() for key in each.keys)
+keep_ours(KEYS)
 
 
 def load(name: str) -> type[Runner]:
@@ -117,7 +117,9 @@ def timer_variables(environ: Mapping[str, str]) -> Mapping[str, str]:
     }
 
 
-def reopen(name: str, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
+def reopen(
+    name: str, handle: Mapping[str, str], secrets: Mapping[str, str] = MappingProxyType({})
+) -> Provider:
     """Return the provider behind a run in the ledger. Raises `CvlError` as `handles.checked`."""
     from cvl.core.handles import checked
 

@@ -67,7 +67,7 @@ class Machines:
 
         `accept_new_host_key`: of an image that does not take the host key that we made.
         """
-        self.name, self.settle = cloud.name, cloud.settle
+        self.name, self.settle, self.unique = cloud.name, cloud.settle, cloud.unique
         self._cloud, self._setup = cloud, setup
         self._accept_new = accept_new_host_key
         self._key = os.urandom(16)

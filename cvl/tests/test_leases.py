@@ -39,6 +39,7 @@ class Shop:
 
     name = "shop"
     settle = 120.0
+    unique = frozenset[str]()
 
     def __init__(self, clock: FakeClock) -> None:
         self.things: dict[str, Resource] = {}

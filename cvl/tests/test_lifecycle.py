@@ -86,6 +86,7 @@ class Toy:
     stop_limit: float = STOP_LIMIT
     name: str = "toy"
     settle: float = 0.0
+    unique: frozenset[str] = frozenset()
     secrets: Mapping[str, str] = field(default_factory=dict)
 
     def plan(self, spec: JobSpec) -> Plan:

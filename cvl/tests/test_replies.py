@@ -159,6 +159,7 @@ class Shop:
 
     name = "shop"
     settle = 0.0
+    unique = frozenset[str]()
 
     def __init__(self, listed: list[object]) -> None:
         self.listed = listed

@@ -52,6 +52,7 @@ class Rented:
     stop_limit: float = 0.5
     name: str = "rented"
     settle: float = 0.1
+    unique: frozenset[str] = frozenset()
     secrets: Mapping[str, str] = field(default_factory=dict)
     handle_: Mapping[str, str] = field(default_factory=lambda: {"run": RUN})
     asked: list[str] = field(default_factory=list)

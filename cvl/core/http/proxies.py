@@ -28,7 +28,7 @@ PROXY_PORTS: Mapping[str, int] = {"http": 80, "https": 443, "socks5": 1080, "soc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """One proxy. `name` is where it was named: a variable, or the kubeconfig."""
+    """One proxy. `name` is where it was named: a variable, or a file."""
 
     scheme: str
     host: str

@@ -6,6 +6,7 @@ meanwhile; what is refused is read again at once, once.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,11 +15,12 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cvl.cli.terminal import say
 from cvl.core.errors import CvlError
 from cvl.core.frozen import dataclass
 from cvl.core.http.pool import pool
 from cvl.core.http.proxies import Proxy, named
+from cvl.core.printable import one_line
+from cvl.core.secrets import clean
 from cvl.providers.kubernetes.api_errors import EXTRA
 from cvl.providers.kubernetes.credentials import Credentials, Headers
 from cvl.providers.kubernetes.kubeconfig import Access, access
@@ -179,7 +181,9 @@ def _opened(
 
 
 def _told(words: str) -> None:
-    say(f"cvl: {words}")
+    """Say it on stderr, where nobody else has said that he hears it."""
+    with suppress(OSError):
+        sys.stderr.write(one_line(clean(f"cvl: {words}")) + "\n")
 
 
 def _stamps(there: Access) -> tuple[object, ...]:

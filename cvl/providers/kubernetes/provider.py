@@ -12,7 +12,7 @@ from cvl.container.contents import Contents, contents_of
 from cvl.core.errors import CvlError, Elsewhere, Rejected, UsageError
 from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
-from cvl.core.scope import Scope, Tell, silent
+from cvl.core.scope import WARNING, Scope, Tell, silent
 from cvl.core.spec import EMPTY, STOP_LIMIT, JobSpec, Plan, Quote, Resource
 from cvl.core.units import elapsed, size, variable
 from cvl.ledger import Ledger, RunState
@@ -143,6 +143,8 @@ class Kubernetes:
         return KubeJob(self._client, self.handle(spec), scope.tell, known=True)
 
     def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> KubeJob:
+        if tell is not silent:
+            self._client.doors.hear = partial(tell, WARNING)
         return KubeJob(self._client, handle, tell)
 
     def owned(self, kind: str = "") -> Iterator[Resource]:

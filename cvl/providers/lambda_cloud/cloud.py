@@ -67,6 +67,7 @@ class LambdaCloud:
 
     name = "lambda"
     user = "ubuntu"
+    unique = frozenset[str]()
     boot_limit = BOOT_LIMIT
 
     def __init__(

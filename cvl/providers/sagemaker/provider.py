@@ -55,6 +55,7 @@ class SageMaker:
     guarded = False  # SageMaker ends a job at its limit, whatever becomes of this machine
     stop_limit = STOP + UPLOAD_LIMIT + STOP_LIMIT
     settle = SETTLE
+    unique = frozenset[str]()
     secrets: Mapping[str, str] = EMPTY  # boto3 finds the credentials, in any process
 
     def __init__(
