@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from cvl.core.errors import UsageError
 from cvl.core.octets import octets
 from cvl.core.secrets import learn_variables
+from cvl.providers.common import OPTIONS
 
 OURS = frozenset({"CVL_RUN_ID", "CVL_WORK_DIR", "CVL_CONTAINER_NAME"})
 """Variables by which a run's processes, containers and results are found."""
 NAMES = "a name has letters, digits and _, no digit first"
 
 
-def words(args: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the script's arguments. Raises `UsageError` for what no program can be given."""
+def words(args: Sequence[str] | None, name: str = "args") -> tuple[str, ...]:
+    """Return a list of texts. Raises `UsageError` for what no program can be given."""
     if isinstance(args, (str, bytes)):
-        raise UsageError("args is a list of texts, not one text", "args=['--epochs', '3']")
+        raise UsageError(f"{name} is a list of texts, not one text", f"{name}=['--epochs', '3']")
     return tuple(_text(word, "an argument") for word in args or ())
 
 
@@ -33,6 +36,23 @@ def variables(env: Mapping[str, str] | None) -> dict[str, str]:
     free(found)
     learn_variables(found)
     return found
+
+
+def sensible(common: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for a value that an option of every run does not have."""
+    for row in OPTIONS:
+        value = common.get(row.name)
+        if value is None:
+            continue
+        wanted = ""
+        if row.choices and value not in row.choices:
+            wanted = f"one of {', '.join(row.choices)}"
+        elif row.kind == "count" and not (isinstance(value, int) and value >= 1):
+            wanted = "a number from 1 on"
+        elif row.kind == "money" and not (isinstance(value, Decimal | int) and value >= 0):
+            wanted = "a Decimal from 0 on"
+        if wanted:
+            raise UsageError(f"{row.name} is {wanted}, not {value!r}")
 
 
 def free(names: Mapping[str, object]) -> None:

@@ -61,6 +61,7 @@ def job(
     arguments name leaves this machine.
     """
     arguments.only(common, Common.__annotations__)
+    arguments.sensible(common)
     args = arguments.words(args)
     found = find(example, lookup(common))
     chosen = find_preset(found, preset)
@@ -71,7 +72,7 @@ def job(
         from cvl.host.upload.inputs import sift
 
         files, warnings = sift(inputs.files, inputs.folders, found.root)
-    include = tuple(common.get("include") or ())
+    include = arguments.words(common.get("include"), "include")
     command = resolve(found, chosen.name, inputs.args, check=checked)
     bare = JobSpec(
         run_id=new_run_id(found.path or found.name),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ from cvl.testing.cli_harness import Desk
         ([], {"timeout_minutes": 0}, "more than 0"),
         ([], {"grace": -5}, "grace is not a number of seconds: -5"),
         ([], {"fetch_limit": float("inf")}, "fetch_limit"),
+        ([], {"build": "sometimes"}, "build is one of auto, always, never, not 'sometimes'"),
+        ([], {"nodes": 0}, "nodes is a number from 1 on, not 0"),
+        ([], {"nodes": "2"}, "nodes is a number from 1 on, not '2'"),
+        ([], {"max_cost": 0.1}, "max_cost is a Decimal from 0 on, not 0.1"),
+        ([], {"max_cost": Decimal(-1)}, "max_cost is a Decimal from 0 on"),
+        ([], {"include": "data"}, "include is a list of texts, not one text"),
         ([], {"output_dir": "a\0b"}, "output_dir holds a NUL"),
         ([], {"output_dir": Path("a\ud83d")}, "output_dir holds half a character"),
     ],
