@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from cvl.cli.console import Console
 from cvl.cli.options import entry, parameters, run_options
 from cvl.cli.place import destination
 from cvl.cli.plan import Planned, agreement, show_plan
-from cvl.cli.settings import configured_root, refuse_unknown, settings, value_of
+from cvl.cli.settings import configured_root, nearly, refuse_unknown, settings, value_of
 from cvl.cli.terminal import say_json, show
 from cvl.cli.variables import environment
 from cvl.core.errors import UsageError
@@ -75,7 +76,7 @@ def called(
     """Call the runner with what the command line and the configuration say."""
     found, args = settings(), params["args"]
     own = own_options(runner, name, params)
-    for warning in found.warnings:
+    for warning in (*found.warnings, *nearly(os.environ)):
         console.warn(warning)
     if (place := destination(name, params, found)) and not params["quiet"]:
         console.say(place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 ALONE = ("cache_dir", "config_dir", "ssh_config", "state_dir")
 """What the environment alone says: commands need it that read no file."""
+RUNS = frozenset({"CVL_NODE", "CVL_OUTPUTS"})
+"""What runs are given, and is not misspelt."""
+ALIKE = 0.9
+"""One letter more or less in ten."""
 SHOWN = 12
 """Unknown options of one file that are named."""
 
@@ -82,6 +86,18 @@ def meant(key: Key, own: Collection[str]) -> str:
         f"only a flag says it: --{name.replace('_', '-')}" for row in OPTIONS if row.name == name
     ]
     return near(name, SETTINGS) or "".join(flags)
+
+
+def nearly(environ: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each variable that is nearly one that counts, and so does not."""
+    words = [(word, key) for key, row in SETTINGS.items() for word in (row.name, key)]
+    ours = {f"CVL_{word.upper()}": f"CVL_{key.upper()}" for word, key in words}
+    for name in environ:
+        if name.startswith("CVL_") and name not in {*ours.values(), *RUNS}:
+            from difflib import get_close_matches
+
+            for close in get_close_matches(name, ours, 1, ALIKE):
+                yield f"${name} is not read: did you mean {ours[close]}?"
 
 
 def near(name: str, names: Collection[str]) -> str:

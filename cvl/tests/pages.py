@@ -19,6 +19,7 @@ from cvl.cli import config
 from cvl.cli.config_file import FILE
 from cvl.cli.options import parameters
 from cvl.providers import load
+from cvl.providers.common import SETTINGS
 from cvl.testing.machine import possible
 from cvl.testing.sshd import Sshd
 
@@ -184,6 +185,7 @@ class Lab:
         (mine / FILE).unlink()
         assert found.layers
         assert found.warnings == ()
+        assert found.layers[0].options.keys() <= SETTINGS.keys()
         for name, own in tomllib.loads(text).get("runner", {}).items():
             if isinstance(own, dict):
                 assert set(own) <= {each.name for each in parameters(load(name))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +16,10 @@ import pytest
 
 from cvl.cli import main, settings
 from cvl.core.spec import ExitStatus
-from cvl.providers.common import SETTINGS, Common, RunOption
+from cvl.providers.common import OPTIONS, SETTINGS, Common, RunOption
 from cvl.providers.local import LocalRunner
 from cvl.run import lifecycle
+from cvl.tests.pages import ROOT, section
 
 TABLES = "[runner.docker]\n[runner.ssh]\n"
 PLACES = ("user", "project", "environment", "flag")
@@ -327,3 +329,87 @@ def test_a_table_of_another_runner_is_looked_at_when_that_one_is_chosen(desk: De
     desk.write("user", "[runner.k8s]\nnamespce = 'x'\n")
     assert desk.run() == 0
     assert desk.run("--k8s", "--image", "x") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CVL_MAXCOST", "CVL_MAX_COST"),
+        ("CVL_MAX_COSTS", "CVL_MAX_COST"),
+        ("CVL_TIME_OUT", "CVL_TIMEOUT"),
+        ("CVL_OUTPUT_DIR", "CVL_OUTPUT"),
+    ],
+)
+def test_a_variable_that_is_nearly_one_of_ours_is_named(
+    name: str, meant: str, desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    desk.patch.setenv(name, "5")
+    assert desk.run() == 0
+    assert f"${name} is not read: did you mean {meant}?" in capfd.readouterr().err
+
+
+def test_a_variable_that_we_set_or_read_ourselves_is_no_near_miss(
+    desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    package = Path(settings.__file__).parent.parent
+    sources = [
+        path
+        for kind in ("*.py", "*.sh", "*.md")
+        for path in (*package.rglob(kind), *package.parent.glob("docs/**/*.md"))
+        if package / "tests" not in path.parents
+    ]
+    names = {name for path in sources for name in re.findall(r"\bCVL_[A-Z_]+\b", path.read_text())}
+    names -= {"CVL_MAXCOST", *(f"CVL_{key.upper()}" for key in SETTINGS)}  # a page's own example
+    for name in names:
+        desk.patch.setenv(name, "/x" if name.endswith("_DIR") else "1")
+    assert len(names) > 20
+    assert list(settings.nearly(os.environ)) == []
+
+
+def test_the_keywords_of_python_are_those_of_the_table() -> None:
+    rows = {row.name: row for row in OPTIONS if row.said not in {"named", "flag"}}
+    assert rows.keys() == Common.__annotations__.keys() - CALLABLES
+    for name, row in rows.items():
+        assert (
+            Common.__annotations__[name].__forward_arg__.split(" | None")[0]
+            == KINDS["pairs" if name == "env" else row.kind]
+        )
+
+
+KINDS = {
+    "path": "str | Path",
+    "texts": "Sequence[str]",
+    "pairs": "Mapping[str, str]",
+    "duration": "float",
+    "pause": "float",
+    "switch": "bool",
+    "text": "str",
+    "count": "int",
+    "money": "Decimal",
+}
+CALLABLES = {"agree", "on_output", "on_event", "observer", "ahead", "keep_rented"} | {
+    *("configured_root", "configured_max_cost")
+}
+
+
+def test_the_page_has_the_whole_table() -> None:
+    page = ROOT / "docs/configuration.md"
+    rows = re.findall(r"^\| (`-.*) \|$", section(page, "The options"), re.MULTILINE)
+    words = {"counts": "yes", "named": "if yours names it", "trusted": "if trusted"}
+    assert [tuple(map(str.strip, row.split("|"))) for row in rows] == [
+        (
+            f"`--{row.name.replace('_', '-')}`",
+            f"`{'runner.default' if row.key == 'runner' else row.key}`",
+            f"`CVL_{row.key.upper()}`",
+            f"`{row.name}`" if row.name in Common.__annotations__ else "the class",
+            row.default or "",
+            words[row.said],
+        )
+        for row in SETTINGS.values()
+    ]
+    each_run = section(page, "For each run alone")
+    flags = {f"--{row.name.replace('_', '-')}" for row in OPTIONS if not row.key}
+    assert flags <= set(re.findall(r"`(--[a-z-]+)`", each_run))
+    assert {f"CVL_{name.upper()}" for name in settings.ALONE} <= set(
+        re.findall(r"`(CVL_[A-Z_]+)`", page.read_text())
+    )
