@@ -113,6 +113,13 @@ class Execution(Protocol):
         """
         ...
 
+    def written(self, after: str = "") -> Iterator[LogChunk] | None:
+        """Yield the output that follows the cursor `after` by now; None if it can but be followed.
+
+        Raises `CvlError`, also while it is read.
+        """
+        ...
+
     def poll(self) -> ExitStatus | None:
         """Return how the job ended, or None while it has not. The only truth about the end."""
         ...

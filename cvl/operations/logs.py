@@ -47,8 +47,8 @@ def _rest(run: Run, cursor: str, observer: Observer, *, follow: bool) -> Iterato
 
 def so_far(execution: Execution, after: str, observer: Observer) -> Iterator[LogChunk]:
     """Yield what the run has written by now beyond what is here."""
-    written = getattr(execution, "written", None)  # what only follows has nothing to ask
+    written = execution.written(after)
     if written is None:
         observer.warn("the rest is still over there: `cvl logs -f` or `cvl attach` shows it")
         return
-    yield from written(after)
+    yield from written

@@ -56,7 +56,7 @@ def take_over(record: Run, word: str, secrets: Mapping[str, str], ears: Ears) ->
     if ears.last() is None:
         expect(ears, record.id)
     if CAUSES[meant(record, word)]:
-        ears.at_the_latest(ANY_END)
+        ears.at_the_latest(ANY_END + _more(record, secrets))
     work = Work(record, word, secrets, ears)
     thread = Thread(target=work.go, name="cvl-work", daemon=True)
     thread.start()
@@ -66,6 +66,14 @@ def take_over(record: Run, word: str, secrets: Mapping[str, str], ears: Ears) ->
         work.rush()
         thread.join(GIVE_WAY)
     return 0 if work.over else released(record, secrets)
+
+
+def _more(record: Run, secrets: Mapping[str, str]) -> float:
+    """Return the seconds that a stop may take with this provider beyond what is usual."""
+    try:
+        return reopen(record.runner, record.handle, secrets).stop_limit - STOP_LIMIT
+    except Exception:  # noqa: BLE001 - whoever needs it says what is wrong
+        return 0.0
 
 
 def expect(ears: Ears, run_id: str) -> None:

@@ -86,6 +86,9 @@ class RentedJob:
                 if not self._explained():
                     raise
 
+    def written(self, after: str = "") -> None:
+        del after
+
     def poll(self) -> ExitStatus | None:
         try:
             return self._lost() if self._fate else self._job.poll()

@@ -55,6 +55,9 @@ class Job:
         if self.trouble:
             raise self.trouble
 
+    def written(self, after: str = "") -> None:
+        del after
+
     def poll(self) -> ExitStatus | None:
         return self.end
 

@@ -108,6 +108,9 @@ class Job:
         self.there._at("chunks")
         yield from ()
 
+    def written(self, after: str = "") -> None:
+        del after
+
     def poll(self) -> ExitStatus | None:
         self.there._at("poll")
         return self.there.end

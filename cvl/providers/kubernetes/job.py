@@ -84,6 +84,9 @@ class KubeJob:
         finally:
             logs.close()
 
+    def written(self, after: str = "") -> None:
+        del after
+
     def poll(self) -> ExitStatus | None:
         if self._status is None:
             try:

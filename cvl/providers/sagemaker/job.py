@@ -102,6 +102,9 @@ class TrainingJob:
             self._closed.wait(pause)
             pause = min(pause * 1.3, LOOK * SLOWEST)
 
+    def written(self, after: str = "") -> None:
+        del after
+
     def poll(self) -> ExitStatus | None:
         if self._status is None:
             try:
