@@ -10,9 +10,8 @@ import click
 from cvl.cli.options import parameters
 from cvl.cli.settings import known, settings
 from cvl.core.errors import UsageError
-from cvl.providers import BUILT_IN, Entry, flag_of, load
+from cvl.providers import BUILT_IN, HOSTED, Entry, flag_of, load
 
-HOST_FLAGS = [name for name, each in BUILT_IN.items() if each.flag == f"--{name} HOST"]
 PLAIN_FLAGS = [name for name, each in BUILT_IN.items() if each.flag == f"--{name}"]
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -20,7 +19,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 def runner_flags(function: Function) -> Function:
     """Give a command the options that choose a runner: the registry has them."""
-    chosen = {*HOST_FLAGS, *PLAIN_FLAGS}
+    chosen = {*HOSTED, *PLAIN_FLAGS}
     rented = ", ".join(sorted(BUILT_IN.keys() - chosen))
     flags = [
         *(_flag(name, each) for name, each in BUILT_IN.items() if name in chosen),
@@ -32,7 +31,7 @@ def runner_flags(function: Function) -> Function:
 
 
 def _flag(name: str, line: Entry) -> Callable[[Function], Function]:
-    if name in HOST_FLAGS:
+    if name in HOSTED:
         return click.option(f"--{name}", metavar="HOST", help=line.help)
     return click.option(f"--{name}", is_flag=True, help=line.help)
 
@@ -67,7 +66,7 @@ class RunCommand(click.Command):
             own = [
                 each.option
                 for each in parameters(load(name))
-                if not (each.name == "host" and name in HOST_FLAGS)
+                if not (each.name == "host" and name in HOSTED)
             ]
             rows = [option.get_help_record(ctx) for option in own]
             if found := [row for row in rows if row]:
@@ -93,7 +92,7 @@ def guessed(args: Sequence[str]) -> str:
     for index, word in enumerate(args):
         flag, equals, value = word.partition("=")
         name = flag.removeprefix("--")
-        if flag.startswith("--") and (name in HOST_FLAGS or name in PLAIN_FLAGS):
+        if flag.startswith("--") and (name in HOSTED or name in PLAIN_FLAGS):
             return name if name in BUILT_IN else "local"
         if flag in {"--runner", "--remote"}:
             named = value if equals else next(iter(args[index + 1 :]), "")
@@ -103,7 +102,7 @@ def guessed(args: Sequence[str]) -> str:
 
 def chosen_runner(params: Mapping[str, object]) -> str:
     """Return the one runner that the options name. Raises `click.UsageError` for two."""
-    named = [name for name in (*HOST_FLAGS, *PLAIN_FLAGS) if params.get(name) not in {None, False}]
+    named = [name for name in (*HOSTED, *PLAIN_FLAGS) if params.get(name) not in {None, False}]
     named += [str(params[key]) for key in ("runner", "remote") if params.get(key) is not None]
     if len(set(named)) > 1:
         both = " and ".join(sorted(set(named)))

@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from cvl.cli.choice import HOST_FLAGS, PLAIN_FLAGS
+from cvl.cli.choice import PLAIN_FLAGS
 from cvl.cli.config import Config
 from cvl.cli.options import parameters
-from cvl.providers import load
+from cvl.providers import HOSTED, load
 
 
 def destination(name: str, params: Mapping[str, object], found: Config) -> str:
@@ -42,4 +42,4 @@ def near(origin: str) -> str:
 
 
 def _flags() -> tuple[str, ...]:
-    return (*HOST_FLAGS, *PLAIN_FLAGS, "runner", "remote")
+    return (*HOSTED, *PLAIN_FLAGS, "runner", "remote")

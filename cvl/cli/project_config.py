@@ -16,10 +16,9 @@ from pathlib import Path
 from cvl.cli.config_file import FILE, Layer, Value, content
 from cvl.core import trust
 from cvl.core.frozen import dataclass
+from cvl.providers import HOSTED
 from cvl.providers.common import SETTINGS
 
-HOSTED = ("ssh", "docker")
-"""Runners whose place is a host of the user's own."""
 NEVER = frozenset({"pod_template", "request_template"})
 """What no project decides, trusted or not: what a provider is asked for beyond what an option can
 say."""

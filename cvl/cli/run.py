@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import click
 
-from cvl.cli.choice import HOST_FLAGS, RunCommand, runner_flags
+from cvl.cli.choice import RunCommand, runner_flags
 from cvl.cli.console import Console
 from cvl.cli.options import entry, parameters, run_options
 from cvl.cli.place import destination
@@ -18,7 +18,7 @@ from cvl.cli.terminal import say_json, show
 from cvl.cli.variables import environment
 from cvl.core.errors import UsageError
 from cvl.core.units import minutes
-from cvl.providers import flag_of, load
+from cvl.providers import HOSTED, flag_of, load
 from cvl.providers.common import SETTINGS, Common
 from cvl.providers.runner import Runner
 
@@ -100,7 +100,7 @@ def own_options(runner: type[Runner], name: str, params: Mapping[str, Any]) -> d
         value = params.get(each.name)
         if value == "":  # a variable of a script that was not set: no wish for the default
             raise UsageError(f"{each.option.opts[0]} is empty", "give a value, or leave it out")
-        if each.name == "host" and name in HOST_FLAGS:
+        if each.name == "host" and name in HOSTED:
             value = value if params[name] is None else params[name]
         if value in {None, ()} and (setting := found.find_own(name, each.name)):
             value = value_of(setting, each.option)

@@ -66,6 +66,8 @@ BUILT_IN: Mapping[str, Entry] = MappingProxyType(
     }
 )
 """Name -> its line. The name is what `--runner` takes and what the ledger keeps."""
+HOSTED = tuple(name for name, each in BUILT_IN.items() if each.flag.endswith(" HOST"))
+"""Runners whose place is a host that the user names."""
 KEYS = tuple(key for each in BUILT_IN.values() for key in each.keys)
 keep_ours(KEYS)
 
