@@ -6,14 +6,22 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
 from cvl.cli.options import parameters
+from cvl.core.errors import LostContact
+from cvl.core.process import owner_of
+from cvl.core.spec import Cause, ended
+from cvl.ledger import Ledger, Run, RunState
+from cvl.operations.stop import _stop_one
 from cvl.providers import BUILT_IN, flag_of, load, names
 from cvl.providers.runner import Runner
 from cvl.testing.cli_harness import Desk
+from cvl.tests.test_lifecycle import Ear, Job, Toy
 
 HANDLES = {
     "local": {"base": "/there"},
@@ -51,6 +59,51 @@ def test_what_is_to_be_known_of_a_run_is_known_to_who_comes_back_to_it(
     assert provider.guarded is (name not in UNGUARDED)
     assert provider.stop_limit >= 60
     assert provider.many_nodes is (name in UNGUARDED)
+
+
+@pytest.mark.parametrize(
+    ("limit", "own", "seen"), [(0.1, "", False), (30.0, "", True), (0.1, "9", True)]
+)
+def test_a_stop_is_waited_for_as_long_as_is_declared(
+    limit: float, own: str, seen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By who stops a run that somebody else drives; that it took too long is no defect of ours."""
+    monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path / "state"))
+    slow, driver = Slow(stop_limit=limit), subprocess.Popen(["sleep", "60"])
+    monkeypatch.setattr("cvl.operations.stop.reopen", lambda *_: slow)
+    monkeypatch.setattr("cvl.operations.open_run.reopen", lambda *_: slow)
+    ledger = Ledger(tmp_path / "state/ledger.db")
+    run = Run(id="r-1", runner="slow", handle={"run": "r-1", "grace": own}, where="there")
+    ledger.begin(replace(run, owner=owner_of(driver.pid)))
+    ledger.advance("r-1", RunState.LAUNCHING)
+    ledger.advance("r-1", RunState.RUNNING)
+    heard = Ear()
+    try:
+        if seen:
+            _stop_one(ledger.run("r-1"), 0.0, ledger, heard)
+            assert "warn: r-1 is stopped" in heard.heard
+        else:
+            with pytest.raises(LostContact, match="r-1 was not seen to end on there"):
+                _stop_one(ledger.run("r-1"), 0.0, ledger, heard)
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+@dataclass
+class Late(Job):
+    """A job that takes its time to stop."""
+
+    def stop(self, grace: float, cause: Cause) -> None:
+        del grace
+        Timer(1.0, lambda: setattr(self, "end", ended(cause, run_id="r-1"))).start()
+
+
+@dataclass
+class Slow(Toy):
+    """A provider whose jobs do."""
+
+    job: Job = field(default_factory=lambda: Late(end=None))
 
 
 def test_a_class_of_another_package_gets_what_it_leaves_out(
