@@ -15,41 +15,20 @@ TAIL = 10.0
 
 
 class Guard(Protocol):
-    """The process that outlives us, as seen from here."""
+    """The process that outlives us, as seen from here: what each does `Guardian` says.
+
+    `owner` is what the ledger knows it by.
+    """
 
     owner: str
-    """What the ledger knows it by."""
 
-    def alive(self) -> bool:
-        """Return whether it is on duty."""
-        ...
-
-    def wait(self) -> None:
-        """Return once it has ended."""
-        ...
-
-    def limit(self, seconds: float, room: float) -> None:
-        """Bring the run to its end so many seconds from now, whoever drives it.
-
-        `room` seconds later everything has to be gone.
-        """
-        ...
-
-    def done(self) -> None:
-        """Nothing is open any more."""
-        ...
-
-    def follow(self) -> None:
-        """Go on with the run, to its end."""
-        ...
-
-    def keep(self) -> None:
-        """Let everything be until the limit."""
-        ...
-
-    def hang_up(self) -> None:
-        """Stop the job, and bring the run to its end."""
-        ...
+    def alive(self) -> bool: ...
+    def wait(self) -> None: ...
+    def limit(self, seconds: float, room: float) -> None: ...
+    def done(self) -> None: ...
+    def follow(self) -> None: ...
+    def keep(self) -> None: ...
+    def hang_up(self) -> None: ...
 
 
 def tail(room: float, seconds: float) -> float:

@@ -97,17 +97,15 @@ class Leases:
 
     def _last(self) -> float | None:
         """Return the seconds until nothing of the run may be there, None without a limit."""
-        left = self.left()
-        if self._ends is None or left is None:
+        if self._ends is None:
             return None
         return max(self._ends + self._room - self._scope.clock.monotonic(), 0.0)
 
     def within(self, seconds: float) -> float:
         """Return `seconds`, or those that are left before there is only time to release."""
-        if self._ends is None:
+        if (last := self._last()) is None:
             return seconds
-        last = self._ends + self._room - tail(self._room, 2 * TAIL)
-        return min(seconds, max(last - self._scope.clock.monotonic(), 0.0))
+        return min(seconds, max(last - tail(self._room, 2 * TAIL), 0.0))
 
     def acquire(
         self,
@@ -129,7 +127,7 @@ class Leases:
             raise CvlError(f"{error}; nothing was rented", error.hint) from error
         lease = self._ledger.intend(self._run_id, resource, provider=self._owner.name, by=me())
         if lease is None:
-            raise CvlError(f"{self._run_id} was ended by another process", "`cvl ps` shows it")
+            raise self._ended_elsewhere()
         try:
             found = create()
         except (NoCapacity, Rejected, MissingTool):
@@ -141,7 +139,7 @@ class Leases:
         self._release.made(lease)
         self._made[lease.key] = self._scope.clock.monotonic()
         if not self._ledger.confirm(lease, found):
-            raise CvlError(f"{self._run_id} was ended by another process", "`cvl ps` shows it")
+            raise self._ended_elsewhere()
         return replace(resource, id=found)
 
     def held(self, kind: str) -> Resource | None:
@@ -181,33 +179,31 @@ class Leases:
 
     def hand_over(self, *, stop: bool = False) -> None:
         """Leave the run to the guardian: it brings it to its end, or to a `stop` first."""
-        guardian = self._duty.end()
-        self._give(guardian.owner if guardian else "")
-        if guardian and stop:
-            guardian.hang_up()
-        elif guardian:
-            guardian.follow()
+        if guardian := self._given_up(to_guardian=True):
+            guardian.hang_up() if stop else guardian.follow()
 
     def keep(self) -> None:
         """Let everything stay until its deadline; the guardian sees to that."""
-        guardian = self._duty.end()
-        self._give("")
-        if guardian:
+        if guardian := self._given_up():
             guardian.keep()
 
     def let_be(self) -> None:
         """Let everything stay until its provider ends it; nobody of ours looks after it."""
-        guardian = self._duty.end()
-        self._give("")
-        if guardian:
+        if guardian := self._given_up():
             guardian.done()
 
-    def _give(self, owner: str) -> None:
-        """Note who drives the run now; who is to go on does so even where that cannot be noted."""
+    def _given_up(self, *, to_guardian: bool = False) -> Guard | None:
+        """Note who drives the run now; return the guardian, if there is one, for a last word.
+
+        Who is to go on does so even where that cannot be noted.
+        """
+        guardian = self._duty.end()
+        owner = guardian.owner if guardian and to_guardian else ""
         try:
             self._ledger.take(self._run_id, owner, me())
         except LedgerError as error:
             self._scope.warn(str(error))
+        return guardian
 
     def cost(self) -> Decimal | None:
         """Return what this run's resources have cost, None if none has a price or nobody can say.
@@ -237,10 +233,7 @@ class Leases:
 
     def close(self) -> None:
         """Let the guardian go; what is still open it goes on with."""
-        try:
-            over = not self._release.open()
-        except LedgerError:
-            over = False
+        over = not self.any_open()
         try:
             guardian = self._duty.end(alive=not over)
         except CvlError as error:  # what has ended the run says more
@@ -252,6 +245,9 @@ class Leases:
             with suppress(LedgerError):  # what it does then it can do without
                 self._ledger.take(self._run_id, guardian.owner, me())
             guardian.hang_up()
+
+    def _ended_elsewhere(self) -> CvlError:
+        return CvlError(f"{self._run_id} was ended by another process", "`cvl ps` shows it")
 
     def _limit(self) -> tuple[float, float] | None:
         left = self.left()

@@ -13,7 +13,7 @@ from cvl.cleanup.until_gone import UNSEEN, answered, named, until_gone
 from cvl.core import identity
 from cvl.core.errors import AuthError, CvlError, Elsewhere, LedgerError, StillOpen, said
 from cvl.core.interfaces import Owner
-from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.scope import Scope
 from cvl.core.spec import Resource
 from cvl.ledger import Lease, LeaseState, Ledger, RunState
 
@@ -70,21 +70,16 @@ class Release:
         scope = self._scope.shielded(self._owner.settle + more)
         self._scope.tell("waiting", f"{said(doubt)}; looking for {shown(lease)}")
         seen_none = 0
-        while not (self._due(lease) and seen_none >= UNSEEN):
+        for _ in scope.attempts((LOOK,)):
+            if self._due(lease) and seen_none >= UNSEEN:
+                self._conclude(lease)
+                raise doubt
             listed = self._listed({lease.kind})
             for each in listed or ():
                 if same(each, lease):
                     return each.id
             seen_none = 0 if listed is None else seen_none + 1
-            try:
-                scope.sleep(LOOK)
-            except DeadlineExceeded as error:
-                raise StillOpen(
-                    f"nobody can say whether {shown(lease)} exists: {doubt}",
-                    "it may cost money; `cvl reap` looks again",
-                ) from error
-        self._conclude(lease)
-        raise doubt
+        raise nobody_knows(lease, doubt)
 
     def made(self, lease: Lease) -> None:
         """Hear that it was created just now: lists may lack it for the settling time."""
@@ -151,13 +146,7 @@ class Release:
 
         What is listed before it is asked to end proves that they are who they were.
         """
-        try:
-            identity.confirm(self._owner, self._identity)
-        except Elsewhere:
-            return True
-        except Exception as error:  # noqa: BLE001 - it is asked again before anything is concluded
-            self._scope.tell("waiting", said(error))
-        return False
+        return isinstance(self._doubt(), Elsewhere)
 
     def _is_here(self, line: Lease) -> bool:
         """Return whether it is known that we ask whom the run is on.
@@ -167,15 +156,20 @@ class Release:
         """
         if line.key in self._seen or self._machine_seen:
             return True
+        doubt = self._doubt()
+        if isinstance(doubt, Elsewhere):
+            self._strangers[line.key] = doubt
+        return doubt is None
+
+    def _doubt(self) -> Exception | None:
+        """Return why we may ask somebody else than whom the run is on, None if we do not."""
         try:
             identity.confirm(self._owner, self._identity)
-        except Elsewhere as error:
-            self._strangers[line.key] = error
-            return False
-        except Exception as error:  # noqa: BLE001 - it cannot be known now
-            self._scope.tell("waiting", said(error))
-            return False
-        return True
+        except Exception as error:  # noqa: BLE001 - it cannot be known now; it is asked again
+            if not isinstance(error, Elsewhere):
+                self._scope.tell("waiting", said(error))
+            return error
+        return None
 
     def _refuse_strangers(self, left: Sequence[Lease]) -> None:
         """Raise `StillOpen` where all that is left is what somebody else may have: no use to wait.
@@ -194,10 +188,7 @@ class Release:
         except LedgerError:
             raise
         except CvlError as error:
-            raise StillOpen(
-                f"nobody can say whether {shown(lease)} exists: {error}",
-                "it may cost money; `cvl reap` looks again",
-            ) from error
+            raise nobody_knows(lease, error) from error
         self._ledger.released(lease)
 
     def _is_stray(self, each: Resource, lines: Iterable[Lease]) -> bool:
@@ -223,6 +214,12 @@ class Release:
         waited = now - self._since.setdefault(line.key, now)
         known = line.key in self._seen or (self._was_used and bool(line.id))
         return known or waited > self._owner.settle
+
+
+def nobody_knows(line: Lease, why: Exception) -> StillOpen:
+    """Return what to raise where a thing may exist."""
+    text = f"nobody can say whether {shown(line)} exists: {why}"
+    return StillOpen(text, "it may cost money; `cvl reap` looks again")
 
 
 def urgent(lines: Iterable[Lease]) -> list[Lease]:

@@ -6,12 +6,13 @@ What is to go the ledger knows (`cvl.cleanup.release`), or the provider's list a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 from cvl.core.errors import CvlError, StillOpen, said
 from cvl.core.interfaces import Owner
-from cvl.core.scope import Cancelled, DeadlineExceeded, Scope, limits, nap
+from cvl.core.scope import Cancelled, Scope, limits, nap
 from cvl.core.spec import Resource
 
 T = TypeVar("T")
@@ -28,14 +29,13 @@ def until_gone(look: Callable[[int], Sequence[str]], scope: Scope) -> None:
     `look(attempt)`, from 0 on, asks for the end of what it knows, looks, and returns what may
     still be there, for a person.
     """
-    attempt = 0
-    while left := look(attempt):
-        try:
-            scope.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
-        except (DeadlineExceeded, Cancelled) as error:
-            hint = "it may still cost money; `cvl reap` ends it"
-            raise StillOpen(f"not seen gone: {', '.join(left)}", hint) from error
-        attempt += 1
+    left: Sequence[str] = ()
+    with suppress(Cancelled):
+        for attempt in scope.attempts(PAUSES):
+            if not (left := look(attempt.number)):
+                return
+    hint = "it may still cost money; `cvl reap` ends it"
+    raise StillOpen(f"not seen gone: {', '.join(left)}", hint)
 
 
 def end(owner: Owner, resources: Iterable[Resource], scope: Scope) -> None:

@@ -16,6 +16,7 @@ from cvl.core.errors import Ambiguous, CvlError, NotFound, Unreadable
 from cvl.core.octets import loaded
 from cvl.core.spec import RUN_ID, ExitStatus
 from cvl.ledger import Ledger, Run, RunState
+from cvl.run.options import RESULTS
 
 WHERE = "this machine, from elsewhere"
 HASH = re.compile(r"[0-9a-f]{32}")
@@ -95,7 +96,7 @@ def _run(name: str) -> Run:
         handle={"run": name, "base": str(base()), "place": os.fsdecode(_small(folder / "place"))},
         state=RunState.RUNNING,
         started=_began(folder),
-        results=str(Path("cvl-runs", name).absolute()),
+        results=str((RESULTS / name).absolute()),
     )
     status = None if os.path.lexists(folder / "supervisor") else _result(folder / "result", name)
     return _ended(run, status)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Timer
 
 from cvl.core.bounded import bounded
@@ -49,7 +48,7 @@ def follow(run: Run, ledger: Ledger, observer: Observer, *, hold: bool = True) -
     from cvl.run import lifecycle
 
     provider = reopen(run.runner, run.handle)
-    options = lifecycle.Options(observer=observer, results=Path(run.results), hold=hold)
+    options = lifecycle.Options(observer=observer, hold=hold)
     return lifecycle.attach(run, provider, ledger, options, watching=foreign(run))
 
 

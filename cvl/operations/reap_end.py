@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from threading import Thread
 
 from cvl.cleanup import until_gone
@@ -35,6 +34,7 @@ from cvl.operations.reap import Finding, tagged
 from cvl.operations.survey import LOOK_LIMIT, Survey
 from cvl.providers import reopen
 from cvl.run import lifecycle
+from cvl.run.context import Context
 
 END_LIMIT = 3600.0
 """Seconds that all the ending may take: its fetching and releasing have limits of their own."""
@@ -158,9 +158,8 @@ def finish(orphan: Orphan, provider: Provider, ledger: Ledger, observer: Observe
     lifecycle.refuse_strangers(run, provider, ledger)
     if not lifecycle.adopt(run, ledger):
         return  # somebody was faster
-    results = Path(run.results)
-    options = lifecycle.Options(observer=observer, results=results, release_limit=RELEASE_LIMIT)
-    lifecycle.recover(ledger.run(run.id), provider, ledger, options, cause=Cause.STOPPED)
+    options = lifecycle.Options(observer=observer, release_limit=RELEASE_LIMIT)
+    lifecycle.recover(Context(ledger.run(run.id), provider, ledger, options), Cause.STOPPED)
 
 
 def close(run_id: str, ledger: Ledger, seen: Sequence[Resource] | None = None) -> None:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from signal import SIGTERM
 
 from cvl.cleanup.until_gone import end
@@ -36,6 +35,7 @@ from cvl.operations.reap import tagged
 from cvl.operations.reap_targets import default_owner
 from cvl.providers import BUILT_IN, reopen
 from cvl.run import lifecycle
+from cvl.run.context import Context
 from cvl.run.options import stop_limit
 
 CALL_OFF_LIMIT = 300.0
@@ -192,8 +192,8 @@ def _call_off(run: Run, ledger: Ledger, observer: Observer) -> None:
         os.kill(keeper.pid, SIGTERM)
     elif _may_drive(run, ledger):
         provider = reopen(run.runner, run.handle)
-        options = lifecycle.Options(observer=WithoutOutput(observer), results=Path(run.results))
-        lifecycle.recover(run, provider, ledger, options, cause=Cause.STOPPED, at_once=True)
+        options = lifecycle.Options(observer=WithoutOutput(observer))
+        lifecycle.recover(Context(run, provider, ledger, options), Cause.STOPPED, at_once=True)
     else:
         raise CvlError(f"{run.id} is driven by {describe(run.owner)}", "stop it there")
     scope = Scope(seconds=CALL_OFF_LIMIT)

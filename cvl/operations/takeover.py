@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from threading import Thread
 
 from cvl.cleanup.guardian_client import FOLLOW, GONE, LATE, RELEASE
 from cvl.cleanup.leases import room_of
+from cvl.core.attempts import Attempts
 from cvl.core.errors import FetchError, LedgerError, said
 from cvl.core.interfaces import Provider
 from cvl.core.paths import ledger_file
@@ -29,7 +29,7 @@ from cvl.operations import without_ledger
 from cvl.operations.guardian_ears import Ears
 from cvl.providers import reopen
 from cvl.run import lifecycle
-from cvl.run.drive import Drive
+from cvl.run.context import Context
 from cvl.run.options import Options
 
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -102,15 +102,13 @@ class Work:
 
     def go(self) -> None:
         """Try until nothing is open, ever less often."""
-        attempt = 0
-        while not self.over:
+        for _ in Attempts(PAUSES, self._rest):
             try:
                 self.over = self._attempted(Ledger(ledger_file()))
             except Exception as error:  # noqa: BLE001 - nothing may keep it from trying again
                 Log().warn(f"{said(error)}; trying again")
-            if not self.over:
-                self._pause(PAUSES[min(attempt, len(PAUSES) - 1)])
-            attempt += 1
+            if self.over:
+                break
         self._ears.wake()
 
     def rush(self) -> None:
@@ -118,10 +116,10 @@ class Work:
         if rush := self._rush:
             rush()
 
-    def _pause(self, seconds: float) -> None:
+    def _rest(self, seconds: float, _asked: float) -> bool:
         """Wait, but not past the limit, for then there is more to do."""
-        left = self._ears.left()
-        time.sleep(seconds if left is None or left == 0 else min(seconds, left))
+        time.sleep(min(seconds, self._ears.left() or seconds))
+        return True
 
     def _now(self) -> str:
         """Return what is to be done by now: the limit may have passed, or SIGTERM come."""
@@ -157,11 +155,10 @@ class Work:
         """Drive the run to its end; SIGTERM and the limit reach us there too."""
         options = Options(
             observer=Log(),
-            results=Path(record.results),
             fetch=word != RELEASE and bool(record.results),
             release_limit=RELEASE_LIMIT,
         )
-        work = Drive(record, self._provider(record), ledger, options)
+        work = Context(record, self._provider(record), ledger, options)
         left, last = self._ears.left(), self._ears.last()
         if left is not None and last is not None:
             work.leases.expect(left, max(last - left, 0.0))
@@ -169,7 +166,7 @@ class Work:
         try:
             if self._now() == RELEASE:
                 work.rush()
-            work.recover(CAUSES[word], at_once=word == RELEASE)
+            lifecycle.recover(work, CAUSES[word], at_once=word == RELEASE)
         finally:
             self._rush = None
 
@@ -194,10 +191,9 @@ class Work:
 
 def released(record: Run, secrets: Mapping[str, str]) -> int:
     """See gone what is rented; return 0 then. No host is asked for anything."""
-    attempt = 0
-    while not _gone(record, secrets):
-        time.sleep(RELEASE_PAUSES[min(attempt, len(RELEASE_PAUSES) - 1)])
-        attempt += 1
+    for _ in Scope().attempts(RELEASE_PAUSES):
+        if _gone(record, secrets):
+            break
     return 0
 
 
@@ -223,8 +219,8 @@ def _closed(run_id: str, provider: Provider, ledger: Ledger) -> bool:
     if run.state is RunState.ENDED:
         return True
     ledger.take(run_id, me(), run.owner)
-    options = Options(observer=Log(), results=Path(), release_limit=RELEASE_LIMIT, guarded=False)
-    Drive(run, provider, ledger, options).recover(Cause.STOPPED, at_once=True)
+    options = Options(observer=Log(), release_limit=RELEASE_LIMIT, guarded=False)
+    lifecycle.recover(Context(run, provider, ledger, options), Cause.STOPPED, at_once=True)
     return ledger.run(run_id).state is RunState.ENDED
 
 

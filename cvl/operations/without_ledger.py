@@ -15,7 +15,7 @@ from cvl.core.interfaces import Execution, Observer, Provider
 from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
 from cvl.ledger import Ledger, Run
-from cvl.run.drive import deliver
+from cvl.run.follow import deliver
 from cvl.run.options import stop_limit
 
 LOOK = 1.0

@@ -74,8 +74,9 @@ def seconds(value: float, what: str) -> float:
     return float(value)
 
 
-def results(folder: Path) -> Path:
+def results(value: str | Path) -> Path:
     """Return where results are to land, if anything can. Raises `UsageError`."""
+    folder = place(value, "output_dir").absolute()
     there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
     if not there.is_dir():
         raise UsageError(f"{there} is no folder: results cannot land there", "name one: -o DIR")

@@ -36,12 +36,12 @@ from cvl.ledger import Ledger
 from cvl.providers import arguments
 from cvl.providers.common import Common
 from cvl.run import lifecycle
+from cvl.run.options import RESULTS
 
 
 def run(provider: Provider, spec: JobSpec, common: Common) -> ExitStatus:
     """Run a resolved job. Raises `CvlError`."""
-    options = options_of(spec, common)
-    return lifecycle.run(spec, provider, Ledger(ledger_file()), options)
+    return lifecycle.run(spec, provider, Ledger(ledger_file()), options_of(common))
 
 
 def job(
@@ -155,20 +155,19 @@ def limits(
     )
 
 
-def options_of(spec: JobSpec, common: Common) -> lifecycle.Options:
-    """Return what the engine needs beside the job."""
-    results = arguments.place(
-        common.get("output_dir") or Path("cvl-runs", spec.run_id), "output_dir"
-    )
+def options_of(common: Common) -> lifecycle.Options:
+    """Return what a run needs beside its job. Raises `UsageError`."""
+    named, bounds = common.get("output_dir"), limits(common, None)
+    results = arguments.results(named or RESULTS)
     return lifecycle.Options(
         observer=observer_of(common),
         agree=common.get("agree") or (lambda _plan: None),
-        results=arguments.results(results.absolute()),
+        results=results if named else None,
         fetch=common.get("fetch", True),
         keep=common.get("keep", False),
         keep_on_fetch_failure=common.get("keep_rented", False),
-        grace=spec.limits.grace,
-        fetch_limit=spec.limits.fetch,
+        grace=bounds.grace,
+        fetch_limit=bounds.fetch,
     )
 
 

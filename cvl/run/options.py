@@ -13,6 +13,8 @@ from cvl.core.interfaces import Observer, Provider
 from cvl.core.scope import Clock, SystemClock
 from cvl.core.spec import FETCH_LIMIT, GRACE, Plan
 
+RESULTS = Path("cvl-runs")
+"""Below the current folder: where each run's results have a folder of its own, by its id."""
 GIVEN = re.compile(r"[0-9]{1,7}")
 
 
@@ -20,15 +22,15 @@ GIVEN = re.compile(r"[0-9]{1,7}")
 class Options:
     """What the caller of a run decides; limits are seconds.
 
-    `agree(plan)` is called before anything happens; it raises to refuse. `results` is where
-    results land. `guarded`: a guardian goes on with what costs money should this process die, if
-    the provider wants one.
-    `hold`: where results can only come once a person has changed something (a full disk), what
-    has the only copy of them is kept for as long as a fetch may take.
+    `agree(plan)` is called before anything happens; it raises to refuse. `results` is where those
+    of a run that begins land; None: in a folder of its own below `RESULTS`. `guarded`: a guardian
+    goes on with what costs money should this process die, if the provider wants one. `hold`: where
+    results can only come once a person has changed something (a full disk), what has the only copy
+    of them is kept for as long as a fetch may take.
     """
 
     observer: Observer
-    results: Path
+    results: Path | None = None
     agree: Callable[[Plan], None] = lambda _plan: None
     fetch: bool = True
     keep: bool = False

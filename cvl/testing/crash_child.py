@@ -43,7 +43,7 @@ from cvl.providers.lambda_cloud import api as lambda_api
 from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 from cvl.rental import job, keys
 from cvl.rental import provider as machines
-from cvl.run import drive, lifecycle, teardown
+from cvl.run import context, follow, lifecycle, teardown
 from cvl.testing import hostile
 from cvl.transports.local import Local
 from cvl.transports.ssh.address import command
@@ -333,9 +333,9 @@ def _replace(folder: Path, *, real: bool, tame: bool = True) -> None:
     if not tame:
         put(machines, "LOGIN_LIMIT", 1.0)
         put(machines.Machines, "stop_limit", 2.0)
-        put(drive, "ASK_LIMIT", 1.0)
+        put(follow, "ASK_LIMIT", 1.0)
         put(takeover, "ANY_END", 10.0)
-        put(teardown, "QUIET", 1.0)
+        put(context, "QUIET", 1.0)
         put(teardown, "DOUBT_LIMIT", 2.0)
         put(teardown, "DISCARD_LIMIT", 2.0)
 

@@ -27,7 +27,7 @@ from cvl.core.scope import Cancelled, DeadlineExceeded, Scope, Tell, silent
 from cvl.core.spec import STOP_LIMIT, Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 from cvl.ledger import Ledger, RunState
 from cvl.run import lifecycle
-from cvl.run.drive import Drive
+from cvl.run.context import Context
 from cvl.run.options import stop_limit
 
 RUN = "toy-1"
@@ -262,22 +262,17 @@ def test_a_reader_who_has_stopped_reading_does_not_keep_the_end_from_us(
     ledger: Ledger, options: lifecycle.Options
 ) -> None:
     forever = threading.Event()
-    toy = Toy(job=Job(end=None), stop_limit=0.2)
+    scopes: list[Scope] = []
+    toy = Toy(job=Job(end=None), on_launch=scopes.append, stop_limit=0.2)
     observer = Ear()
 
     def stuck() -> None:
-        drives[0].scope.cancel(Cause.INTERRUPTED)
+        scopes[0].cancel(Cause.INTERRUPTED)
         forever.wait(30)
 
-    drives: list[Drive] = []
     observer.on_output = stuck
-    mine = replace(options, observer=observer, grace=0.0)
-    record = lifecycle.noted(SPEC, toy, toy.plan(SPEC), mine)
-    ledger.begin(record)
-    drives.append(Drive(record, toy, ledger, mine))
     toy.job.close = forever.set  # type: ignore[method-assign]
-    with drives[0]:
-        assert drives[0].launch(SPEC) == 130
+    assert lifecycle.run(SPEC, toy, ledger, replace(options, observer=observer, grace=0.0)) == 130
     assert ledger.run(RUN).state is RunState.ENDED
 
 
@@ -317,7 +312,7 @@ def test_a_guardian_is_there_where_the_provider_wants_one(
     guarded: bool, ledger: Ledger, options: lifecycle.Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also for who only comes back to a run: one that is not wanted would stop the job."""
-    monkeypatch.setattr(Drive, "_guard", started := Started())
+    monkeypatch.setattr(Context, "_guard", started := Started())
     toy = Toy(guarded=guarded, settle=0.1)
     record = lifecycle.noted(SPEC, toy, toy.plan(SPEC), options)
     ledger.begin(record)

@@ -28,7 +28,7 @@ from cvl.rental import job as rented
 from cvl.rental.deadline import deadline_of
 from cvl.rental.job import RentedJob
 from cvl.rental.provider import Machines
-from cvl.run import puller
+from cvl.run import pump
 from cvl.tests.fakes import FakeClock
 from cvl.transports.local import Local
 
@@ -246,7 +246,7 @@ def test_a_machine_that_is_well_but_not_reached_is_an_error_of_the_connection(
 
 
 class Results:
-    """What a `Puller` sees of an execution: every fetch is written down, some fail."""
+    """What `pulling` sees of an execution: every fetch is written down, some fail."""
 
     def __init__(self) -> None:
         self.fetched = threading.Semaphore(0)
@@ -262,16 +262,13 @@ class Results:
 def test_results_are_pulled_while_the_job_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(puller, "EVERY", 0.01)
+    monkeypatch.setattr(pump, "EVERY", 0.01)
     results = Results()
-    with puller.Puller(results, tmp_path, Scope(), wanted=True):  # type: ignore[arg-type]
+    with pump.pulling(results, tmp_path, Scope()):  # type: ignore[arg-type]
         for _ in range(3):
             assert results.fetched.acquire(timeout=10)
     after = results.times
     assert not results.fetched.acquire(timeout=0.1) or results.times == after
-    with puller.Puller(results, tmp_path, Scope(), wanted=False):  # type: ignore[arg-type]
-        pass
-    assert results.times == after
 
 
 def test_a_call_that_hangs_is_waited_for_no_longer_than_its_scope() -> None:

@@ -10,13 +10,17 @@ import pytest
 
 from cvl.core.process import me
 from cvl.core.spec import Cause, ExitStatus, new_run_id
+from cvl.host.provider import HostProvider
 from cvl.ledger import Ledger, Run, RunState
 from cvl.operations.list import unfetched
 from cvl.providers.base import Callbacks
 from cvl.providers.sagemaker.registry import _remedy
+from cvl.run.context import Context
+from cvl.run.lifecycle import tell_keeper
 from cvl.run.options import Options
-from cvl.run.progress import Progress
+from cvl.transports.local import Local
 
+HERE = HostProvider("local", Local())
 ME = "from cvl.core.process import me; print(me(), end='')"
 
 
@@ -33,8 +37,7 @@ def test_a_guardian_that_took_over_is_named(tmp_path: Path, dead: str) -> None:
         run = ledger.begin(
             Run(id=new_run_id("one"), runner="lambda", owner=owner, guardian=guardian)
         )
-        progress = Progress(run, ledger, Options(observer=ear, results=tmp_path), watching=True)
-        progress.tell_keeper()
+        tell_keeper(Context(run, HERE, ledger, Options(observer=ear), watching=True))
         told = [text for name, text in heard if name == "waiting"]
         assert len(told) == said
         assert all("its client has died; its guardian" in text for text in told)
@@ -43,12 +46,10 @@ def test_a_guardian_that_took_over_is_named(tmp_path: Path, dead: str) -> None:
 def test_how_a_run_has_ended_is_known_also_when_that_is_0(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db")
     run = ledger.begin(Run(id=new_run_id("one"), runner="lambda", owner=me()))
-    progress = Progress(
-        run, ledger, Options(observer=Callbacks({}), results=tmp_path), watching=True
-    )
-    assert progress.known() is None
+    ctx = Context(run, HERE, ledger, Options(observer=Callbacks({})), watching=True)
+    assert ctx.noted() is None
     ledger.finish(run.id, ExitStatus(0, cause=Cause.EXITED, run_id=run.id))
-    known = progress.known()
+    known = ctx.noted()
     assert known is not None
     assert (int(known), known.cause) == (0, Cause.EXITED)
 

@@ -21,6 +21,7 @@ from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, 
 from cvl.ledger import Ledger, Run, RunState
 from cvl.operations import takeover, without_ledger
 from cvl.run import lifecycle
+from cvl.run.context import Context
 
 RUN = "rented-1124-050000-0123456789"
 SPEC = JobSpec(run_id=RUN, argv=("true",), example="examples/toy", preset="train")
@@ -195,7 +196,7 @@ def test_whoever_stops_a_run_releases_it(kind: str, where: str, options: lifecyc
     """As the guardian and `reap` do: the job is to be stopped, and something goes wrong."""
     there, ledger = Rented(where, SURPRISES[kind]), Ledger(ledger_file())
     record = running(there)
-    lifecycle.recover(record, there, ledger, options, cause=Cause.STOPPED)
+    lifecycle.recover(Context(record, there, ledger, options), cause=Cause.STOPPED)
     assert (there.alive, ledger.run(RUN).state) == (False, RunState.ENDED)
 
 
@@ -208,7 +209,7 @@ def test_an_end_that_is_known_stays_the_end(
     there, ledger = Rented(where, SURPRISES["unreadable"]), Ledger(ledger_file())
     running(there)
     ledger.advance(RUN, RunState.FETCHING, status=ExitStatus(code, run_id=RUN))
-    status = lifecycle.recover(ledger.run(RUN), there, ledger, options, cause=None)
+    status = lifecycle.recover(Context(ledger.run(RUN), there, ledger, options), cause=None)
     assert (int(status), status.cause) == (code, Cause.EXITED)
     noted = ledger.run(RUN)
     assert (noted.state, noted.exit_code, noted.cause) == (RunState.ENDED, code, Cause.EXITED)
@@ -225,9 +226,8 @@ def test_what_is_only_to_be_released_keeps_its_end(
     ledger.advance(RUN, RunState.FETCHING, status=ExitStatus(code, run_id=RUN))
     if not at_once:
         ledger.advance(RUN, RunState.RELEASING)
-    status = lifecycle.recover(
-        ledger.run(RUN), there, ledger, options, cause=Cause.STOPPED, at_once=at_once
-    )
+    ctx = Context(ledger.run(RUN), there, ledger, options)
+    status = lifecycle.recover(ctx, Cause.STOPPED, at_once=at_once)
     assert (int(status), status.cause) == (code, Cause.EXITED)
     assert (ledger.run(RUN).exit_code, there.alive) == (code, False)
 
@@ -243,7 +243,7 @@ def test_a_followed_run_is_released_at_its_deadline(
     Leases(ledger, RUN, there, Scope()).until(0.3, 0.4)
     for _ in range(20):
         try:
-            lifecycle.recover(ledger.run(RUN), there, ledger, options, cause=None)
+            lifecycle.recover(Context(ledger.run(RUN), there, ledger, options), cause=None)
         except CvlError as error:
             assert not isinstance(error, StillOpen)  # noqa: PT017
             ledger.take(RUN, me(), ledger.run(RUN).owner)
@@ -262,7 +262,7 @@ def late(there: Rented, ledger: Ledger, options: lifecycle.Options) -> None:
     import time
 
     if time.time() >= (ledger.run(RUN).deadline or 0):
-        lifecycle.recover(ledger.run(RUN), there, ledger, options, cause=Cause.TIMEOUT)
+        lifecycle.recover(Context(ledger.run(RUN), there, ledger, options), cause=Cause.TIMEOUT)
     time.sleep(0.05)
 
 
