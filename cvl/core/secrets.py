@@ -1,4 +1,4 @@
-"""Secrets: taken out of the environment, checked when they are read, cut out of what is said.
+"""Secrets: taken out of the environment, and cut out of what is said.
 
 Nothing of ours prints a secret. `clean` is the second net, for texts that others have written: a
 library's exception may hold a whole header, and a header holds the key.
@@ -14,8 +14,6 @@ from contextlib import suppress
 
 OURS: dict[str, None] = {}
 """Variables that no child of ours is ever in need of: `keep_ours` has named them."""
-MOST = 8192
-"""Characters of a key: more is another file, or a mistake."""
 SHORTEST, SHORT = 8, 12
 """Characters from which a secret is cut out of texts: shorter ones are words like `true`. A
 variable counts from `SHORT` on, unless its name says that it is a secret."""
@@ -71,31 +69,6 @@ def secret(name: str) -> str:
 def whole() -> Mapping[str, str]:
     """Return the environment that this process was started with, secrets and all."""
     return {**os.environ, **_TAKEN}
-
-
-def key(value: object, name: str) -> str:
-    """Return a key that can stand in a header; `name` is the variable or the argument it is in.
-
-    White space around it comes from copying, and is left out. Raises `UsageError` for what no
-    provider gives out, never with the value in it.
-    """
-    from cvl.core.errors import UsageError
-
-    found = value.strip() if isinstance(value, str) else None
-    if found is None:
-        raise UsageError(f"{name} is no text but {type(value).__name__}", "give the key as text")
-    learn(found)
-    if len(found) > MOST:
-        raise UsageError(f"{name} is no key: it is {len(found)} characters long", AGAIN)
-    if not all("!" <= character <= "~" for character in found):
-        raise UsageError(
-            f"{name} is no key: it holds a space, a line break or a character that is not ASCII",
-            AGAIN,
-        )
-    return found
-
-
-AGAIN = "set it again, exactly as the provider shows it"
 
 
 def learn(*values: str) -> None:

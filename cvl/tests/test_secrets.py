@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from cvl.cleanup.guardian_client import environment
 from cvl.cli.console import StatusLine
 from cvl.core import secrets
+from cvl.core.api_key import checked
 from cvl.core.errors import LONGEST, Ambiguity, CvlError, UsageError, said
 from cvl.core.spec import ExitStatus
 from cvl.ledger import Ledger, Run, RunState
@@ -161,10 +162,10 @@ def test_a_key_that_is_no_text_is_refused_without_showing_it() -> None:
 def test_a_key_is_visible_ascii_or_refused(value: str) -> None:
     word = value.strip()
     if all("!" <= character <= "~" for character in word):
-        assert secrets.key(value, "A_KEY") == word
+        assert checked(value, "A_KEY") == word
     else:
         with pytest.raises(UsageError, match="A_KEY is no key"):
-            secrets.key(value, "A_KEY")
+            checked(value, "A_KEY")
 
 
 REFUSED = [

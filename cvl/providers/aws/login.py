@@ -12,10 +12,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, TypeVar
 
+from cvl.core.api_key import checked
 from cvl.core.bounded import bounded
 from cvl.core.errors import AuthError
 from cvl.core.scope import DeadlineExceeded, Scope
-from cvl.core.secrets import key
 from cvl.providers.aws import http
 from cvl.providers.aws.api_errors import boundary
 from cvl.providers.aws.credential_process import Asked
@@ -76,10 +76,10 @@ def _check(found: Any) -> None:
 
     Raises `UsageError`: the libraries would show a whole header that cannot be sent.
     """
-    found.access_key = key(found.access_key, "AWS_ACCESS_KEY_ID")
-    found.secret_key = key(found.secret_key, "AWS_SECRET_ACCESS_KEY")
+    found.access_key = checked(found.access_key, "AWS_ACCESS_KEY_ID")
+    found.secret_key = checked(found.secret_key, "AWS_SECRET_ACCESS_KEY")
     if found.token:
-        found.token = key(found.token, "AWS_SESSION_TOKEN")
+        found.token = checked(found.token, "AWS_SESSION_TOKEN")
 
 
 def _within(call: Callable[[], T]) -> T:

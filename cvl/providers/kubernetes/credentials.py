@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from cvl.core import replies
+from cvl.core.api_key import checked
 from cvl.core.errors import AuthError, UsageError
 from cvl.core.frozen import dataclass
 from cvl.core.http.secure_url import address
 from cvl.core.http.tls import context as verified
 from cvl.core.octets import shared, utf8
 from cvl.core.paths import replace_file
-from cvl.core.secrets import key, learn
+from cvl.core.secrets import learn
 from cvl.providers.kubernetes import kubeconfig_file
 from cvl.providers.kubernetes.exec_plugin import LOGIN, ask
 from cvl.providers.kubernetes.kubeconfig import Access
@@ -75,7 +76,7 @@ class Credentials:
         user, acting = self._access.user, tuple(self._acting())
         if token := self._token():
             self._look_at_the_way()
-            return (("Authorization", f"Bearer {key(token, WHICH)}"), *acting)
+            return (("Authorization", f"Bearer {checked(token, WHICH)}"), *acting)
         if user.get("username"):
             self._look_at_the_way()
             learn(str(user.get("password", "")))

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from cvl.core import replies
+from cvl.core.api_key import checked
 from cvl.core.bounded import bounded
 from cvl.core.digest import blake2b
 from cvl.core.errors import (
@@ -29,7 +30,6 @@ from cvl.core.http.errors import Trouble, beneath, reason, trouble
 from cvl.core.http.secure_url import address
 from cvl.core.octets import octets, to_send
 from cvl.core.scope import DeadlineExceeded, Scope, nap
-from cvl.core.secrets import key as checked
 from cvl.rental.rate_limit import Pace
 from cvl.rental.shared_cache import Answers
 

@@ -15,11 +15,11 @@ from typing import cast
 from urllib.parse import quote
 
 from cvl.core import replies
+from cvl.core.api_key import checked
 from cvl.core.errors import Ambiguity, CvlError
 from cvl.core.interfaces import Leases, Machine, Offer, Order
 from cvl.core.request_template import Template
 from cvl.core.scope import Scope
-from cvl.core.secrets import key as checked
 from cvl.core.spec import EMPTY, Resource
 from cvl.core.units import variable
 from cvl.providers.lambda_cloud import account, deadline

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cvl.core.api_key import MOST, checked
 from cvl.core.errors import UsageError
 from cvl.core.paths import config_dir
-from cvl.core.secrets import MOST, key, secret
+from cvl.core.secrets import secret
 
 NAME = "LAMBDA_API_KEY"
 FILE = "LAMBDA_API_KEY_FILE"
@@ -21,9 +22,9 @@ FILE = "LAMBDA_API_KEY_FILE"
 def lambda_key() -> str:
     """Return the key, "" if there is none. Raises `UsageError` for a file that cannot be read."""
     if found := secret(NAME):
-        return key(found, NAME)
+        return checked(found, NAME)
     named = os.environ.get(FILE)
-    return key(_read(Path(named)), FILE) if named else ""
+    return checked(_read(Path(named)), FILE) if named else ""
 
 
 def configured() -> bool:
@@ -45,7 +46,7 @@ def another(refused: str) -> str:
 
 def _of_file() -> str:
     named = os.environ.get(FILE)
-    return key(_read(Path(named)), FILE) if named else ""
+    return checked(_read(Path(named)), FILE) if named else ""
 
 
 def _of_timer() -> str:
@@ -55,7 +56,7 @@ def _of_timer() -> str:
     for line in _read(file).splitlines():
         name, _, value = line.partition("=")
         if name == NAME:
-            return key(value.strip("'"), NAME)
+            return checked(value.strip("'"), NAME)
     return ""
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import ClassVar, Unpack
 
 from cvl.cleanup.reap_timer import installed, kept
+from cvl.core.api_key import checked
 from cvl.core.errors import CvlError, UsageError
 from cvl.core.http.secure_url import address
 from cvl.core.interfaces import Offer, Provider, Reapable
 from cvl.core.request_template import read
-from cvl.core.secrets import key as checked
 from cvl.core.spec import EMPTY, ExitStatus
 from cvl.core.units import duration
 from cvl.host.launch import Setup
