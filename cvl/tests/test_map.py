@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cvl.run import follow, lifecycle, teardown
 from cvl.tests.imports import HERE, modules
 from cvl.tests.pages import PAGES, ROOT, named, section
 
@@ -59,6 +60,13 @@ def test_each_word_is_said_once_and_has_a_place() -> None:
         assert re.fullmatch(r"`[\w/.]+`|\[\w+\]\([\w./]+\)", place), word
     for word in ("run", "example", "provider", "lease", "guardian", "reap", "host", "scope"):
         assert word in words
+
+
+def test_each_step_of_a_run_is_a_function_there() -> None:
+    steps = re.findall(r"^\d\. `(\w+)`", section(MAP, "One run"), re.MULTILINE)
+    assert len(steps) == len(set(steps)) > 4
+    for step in (*steps, "reach", "recover"):
+        assert any(hasattr(room, step) for room in (lifecycle, follow, teardown)), step
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != HISTORY], ids=named)
