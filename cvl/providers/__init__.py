@@ -23,46 +23,33 @@ if TYPE_CHECKING:
 class Entry(NamedTuple):
     """What is known of a runner before its class is loaded.
 
-    `place` is module:class. `flag` chooses it for `cvl run`: `--NAME`, `--NAME HOST`, or
-    `--remote NAME` for what rents a machine. `keys` are variables that hold its secrets, and of
-    which no program that we start is in need.
+    `place` is module:class, the module seen from here. `flag` chooses it for `cvl run`: `--NAME`
+    or `--NAME HOST`; "" is `--remote NAME`, for what rents a machine. `keys` are variables that
+    hold its secrets, and of which no program that we start is in need.
     """
 
     place: str
-    flag: str
-    help: str
+    flag: str = ""
+    help: str = ""
     keys: tuple[str, ...] = ()
 
 
 BUILT_IN: Mapping[str, Entry] = MappingProxyType(
     {
-        "local": Entry(
-            "cvl.providers.local:LocalRunner", "--local", "Run on this machine (the default)."
-        ),
+        "local": Entry(".local:LocalRunner", "--local", "Run on this machine (the default)."),
         "ssh": Entry(
-            "cvl.providers.ssh:SSHRunner",
-            "--ssh HOST",
-            "Run on a machine of yours, with cvl put on it.",
+            ".ssh:SSHRunner", "--ssh HOST", "Run on a machine of yours, with cvl put on it."
         ),
         "docker": Entry(
-            "cvl.providers.docker:DockerContextRunner",
+            ".docker:DockerContextRunner",
             "--docker HOST",
             "Run on a machine of yours with Docker, without cvl there.",
         ),
-        "lambda": Entry(
-            "cvl.providers.lambda_cloud.runner:LambdaLabsRunner",
-            "--remote lambda",
-            "Run on a machine rented from Lambda Cloud.",
-            keys=("LAMBDA_API_KEY",),
-        ),
+        "lambda": Entry(".lambda_cloud.runner:LambdaLabsRunner", keys=("LAMBDA_API_KEY",)),
         "sagemaker": Entry(
-            "cvl.providers.sagemaker.runner:SageMakerRunner",
-            "--sagemaker",
-            "Run as a SageMaker training job.",
+            ".sagemaker.runner:SageMakerRunner", "--sagemaker", "Run as a SageMaker training job."
         ),
-        "k8s": Entry(
-            "cvl.providers.kubernetes.runner:K8sRunner", "--k8s", "Run as a Kubernetes Job."
-        ),
+        "k8s": Entry(".kubernetes.runner:K8sRunner", "--k8s", "Run as a Kubernetes Job."),
     }
 )
 """Name -> its line. The name is what `--runner` takes and what the ledger keeps."""
@@ -83,7 +70,7 @@ def load(name: str) -> type[Runner]:
         raise NotFound(f"there is no runner {name!r}", f"there are: {', '.join(names())}")
     module, _, attribute = place.partition(":")
     try:
-        return _whole(getattr(import_module(module), attribute))
+        return _whole(getattr(import_module(module, __name__), attribute))
     except CvlError:
         raise
     except (Exception, SystemExit) as error:  # whatever a package does that is not ours
@@ -100,7 +87,9 @@ def names() -> list[str]:
 
 def flag_of(name: str) -> str:
     """Return how a runner is chosen on the command line."""
-    return BUILT_IN[name].flag if name in BUILT_IN else f"--runner {name}"
+    if name not in BUILT_IN:
+        return f"--runner {name}"
+    return BUILT_IN[name].flag or f"--remote {name}"
 
 
 def every() -> Iterator[type[Runner]]:
