@@ -10,7 +10,6 @@ from cvl.cli.terminal import say, show_json, show_table
 from cvl.core.errors import explained
 from cvl.core.interfaces import Offer
 from cvl.operations.offers import listed
-from cvl.rental.offers import hourly
 
 
 @click.command()
@@ -43,7 +42,7 @@ def row(runner: str, offer: Offer) -> tuple[str, ...]:
     return (
         runner,
         offer.type,
-        hourly(offer.price_per_hour),
+        f"${offer.price_per_hour:.2f}/h",
         str(offer.gpus),
         offer.description,
         f"{offer.cpus:g}",

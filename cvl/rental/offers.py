@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from decimal import Decimal
 
 from cvl.core.errors import NoCapacity, UsageError
 from cvl.core.interfaces import Offer
@@ -129,8 +128,3 @@ def place(offers: Sequence[Offer], region: str | None) -> str:
             f"nothing is free in a region {region!r}", f"there is capacity in {', '.join(known)}"
         )
     return f"in {region} now"
-
-
-def hourly(price: Decimal) -> str:
-    """Return a price for a person."""
-    return f"${price:.2f}/h"

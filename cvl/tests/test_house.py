@@ -123,10 +123,9 @@ DRIVING = re.compile(
 HARMLESS = {
     "cvl.cleanup.reap_timer",
     "cvl.host.download.inert",
-    "cvl.rental.offers",
     "cvl.transports.ssh.aliases",
 }
-"""What only reads or reckons, and what writes a timer."""
+"""What only reads, or writes a timer."""
 
 
 def test_the_command_line_opens_no_ledger_and_drives_nothing() -> None:
