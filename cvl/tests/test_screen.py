@@ -332,7 +332,7 @@ ODD_ENDS = (
 @pytest.mark.parametrize("end", ODD_ENDS)
 def test_no_kind_of_message_is_glued_to_it(kind: str, end: str, here: Desk) -> None:
     program = (
-        "from cvl import cli, terminal; from cvl.cli import notice;"
+        "from cvl import cli; from cvl.cli import notice, terminal;"
         "from cvl.cli.console import Console; from cvl.core.spec import ExitStatus, LogChunk;"
         "console = Console();"
         f"console.output(LogChunk(data=b'{end}', cursor='')); {kind}"
