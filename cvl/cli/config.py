@@ -1,8 +1,9 @@
 """Settings, in one order: flag > environment > project `cvl.toml` > user `cvl.toml` > default.
 
 The flag and the default belong to the caller. The environment's name for an option is `CVL_` and
-its name in capitals. The user's file is `$XDG_CONFIG_HOME/cvl/cvl.toml`; the project's is the
-nearest one in the current folder or a parent of it, and says little (`project.py`). Options for
+its name in capitals. The user's file is `$XDG_CONFIG_HOME/cvl/cvl.toml`, or in `$CVL_CONFIG_DIR`;
+the project's is the nearest one in the current folder or a parent of it, and says little. What
+there is to say is the table of `providers/common.py` and each runner's signature. Options for
 all runners stand at the top of a file, those of one runner below `[runner.NAME]`; `default` below
 `[runner]` names one. A path in a file is relative to that file.
 """
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from cvl.cli.config_file import FILE, Layer, Value, content, layer
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
+from cvl.core.paths import absolute
 
 if TYPE_CHECKING:
     from cvl.cli.project_config import Own
@@ -140,6 +142,8 @@ def own(user: Layer | None, environ: Mapping[str, str]) -> Own:
 
 def user_file(environ: Mapping[str, str]) -> Path | None:
     """Return where the user's file is or would be; None without a home folder."""
+    if given := environ.get("CVL_CONFIG_DIR"):
+        return absolute(given) / FILE
     home = environ.get("HOME", "")
     folder = environ.get("XDG_CONFIG_HOME", "") or (f"{home}/.config" if home else "")
     # the XDG specification: a relative path there is invalid and to be ignored

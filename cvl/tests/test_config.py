@@ -203,6 +203,15 @@ def test_a_relative_xdg_folder_is_ignored(home: Path) -> None:
     assert load(home / "work", {}).layers == ()
 
 
+def test_our_own_variable_names_the_folder_of_the_users_file(home: Path) -> None:
+    write(home, user='grace = "5s"')
+    (home / "other").mkdir()
+    (home / "other/cvl.toml").write_text('grace = "7s"')
+    for folder in (str(home / "other"), os.path.relpath(home / "other")):
+        assert value(read(home, {"CVL_CONFIG_DIR": folder}), "grace") == "7s"
+    assert value(read(home, {"CVL_CONFIG_DIR": ""}), "grace") == "5s"
+
+
 def test_the_users_file_is_read_once_when_it_is_also_the_nearest(home: Path) -> None:
     write(home, user='output = "/s"')
     folder = home / "home/.config/cvl"
