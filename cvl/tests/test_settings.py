@@ -12,10 +12,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from cvl.cli import main, settings
+from cvl.cli.options import Parameter, parameters
+from cvl.cli.run import own_options
 from cvl.core.spec import ExitStatus
+from cvl.providers import BUILT_IN, load
 from cvl.providers.common import OPTIONS, SETTINGS, Common, RunOption
 from cvl.providers.local import LocalRunner
 from cvl.run import lifecycle
@@ -413,3 +417,56 @@ def test_the_page_has_the_whole_table() -> None:
     assert {f"CVL_{name.upper()}" for name in settings.ALONE} <= set(
         re.findall(r"`(CVL_[A-Z_]+)`", page.read_text())
     )
+
+
+OWN = [(name, each) for name in BUILT_IN for each in parameters(load(name))]
+
+
+def own_value(option: Any) -> tuple[Any, Any]:
+    """Return a value as a file has it, and what the runner is given."""
+    if option.is_flag:
+        return not option.secondary_opts, not option.secondary_opts
+    if isinstance(option.type, click.Choice):
+        return option.type.choices[-1], option.type.choices[-1]
+    if option.type.name in {"integer", "float"}:
+        return 7, 7
+    if option.multiple:
+        return ["a=b", "c=d"], ("a=b", "c=d")
+    return "a", Path.cwd() / "a" if option.type.name == "path" else "a"
+
+
+@pytest.mark.parametrize("place", ["user", "environment"])
+@pytest.mark.parametrize(("name", "each"), OWN, ids=lambda value: getattr(value, "name", value))
+def test_a_runners_own_option_counts_as_its_flag_would(
+    name: str, each: Parameter, place: str, desk: Desk
+) -> None:
+    said, means = own_value(each.option)
+    if place == "user":
+        value = str(Path("a").absolute()) if isinstance(means, Path) else said
+        desk.write("user", f"[runner.{name}]\n{each.name} = {json.dumps(value)}\n")
+    else:
+        desk.patch.setenv(f"CVL_{each.name.upper()}", in_words(said))
+    desk.patch.setattr(settings, "_settings", None)
+    required = {other.name: "x" for other in parameters(load(name)) if other.required}
+    none = dict.fromkeys([*BUILT_IN, *(other.name for other in parameters(load(name)))])
+    params = {**none, **required, each.name: None}
+    assert own_options(load(name), name, params)[each.name] == means
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("k8s", "gpu = 'two'", "runner.k8s.gpu: 'two' is not a valid integer"),
+        ("docker", "host = 'h'\nsync_outputs = 'perhaps'", "runner.docker.sync_outputs: 'perhaps'"),
+        ("ssh", "host = ['a']", "runner.ssh.host must be text"),
+        ("ssh", "host = ''", "runner.ssh.host is empty"),
+        ("lambda", "request_template = 3", "runner.lambda.request_template must be a path"),
+    ],
+)
+def test_a_runners_own_option_that_cannot_be_meant_names_its_origin(
+    name: str, text: str, says: str, desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = desk.write("user", f"[runner.{name}]\n{text}\n")
+    assert desk.run("--runner", name) == 2
+    assert capfd.readouterr().err.startswith(f"cvl: {path}: {says}")
+    assert desk.seen == []
