@@ -45,7 +45,7 @@ def briefly(pauses: Sequence[float], clock: Clock | None = None) -> Attempts:
     return Attempts(pauses, rest, len(pauses) + 1)
 
 
-def repeated(step: Callable[[], T], pauses: Sequence[float], clock: Clock) -> T:
+def repeated(step: Callable[[], T], pauses: Sequence[float], clock: Clock | None = None) -> T:
     """Return what `step` returns, again after `Unreachable`, as `briefly` says. Raises as it."""
     for attempt in briefly(pauses, clock):
         try:

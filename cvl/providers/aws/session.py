@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -77,7 +76,7 @@ class Account:
         """Connects to nothing. `endpoint` stands for all services; None: the environment's."""
         self._given, self._profile = region, profile or os.environ.get("AWS_PROFILE") or None
         self._endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._session: Any = None
         self._who: Any = None
@@ -128,13 +127,13 @@ class Account:
 
     def elsewhere(self, region: str) -> Account:
         """Return the same account in another region."""
-        found = Account(region, self._profile, self._endpoint, clock=self._clock)
+        found = Account(region, self._profile, self._endpoint, clock=self.clock)
         found._session, found._lock = self._opened(), self._lock
         return found
 
     def now(self) -> float:
         """Return UTC epoch seconds by AWS's clock, as its latest answer said (`Date`)."""
-        return self._clock.time() + self._skew
+        return self.clock.time() + self._skew
 
     def has_credentials(self) -> bool:
         """Return whether there are any, without asking anybody but this machine."""
@@ -147,7 +146,7 @@ class Account:
             _rewind(parameters)
             return self.once(service, operation, **parameters)
 
-        return repeated(step, PAUSES, self._clock)
+        return repeated(step, PAUSES, self.clock)
 
     def answered(self, service: str, operation: str, /, **parameters: Any) -> Reply:
         """As `call`, but without an answer it does not ask again: for what is not urgent."""
@@ -162,7 +161,7 @@ class Account:
                 silent.append(error)
                 return None
 
-        if (reply := repeated(step, PAUSES, self._clock)) is None:
+        if (reply := repeated(step, PAUSES, self.clock)) is None:
             raise silent[0]
         return reply
 
@@ -256,7 +255,7 @@ class Account:
     def _heard(self, reply: Reply) -> None:
         headers = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         if (now := http_date(headers.get("date"))) is not None:
-            self._skew = now - time.time()
+            self._skew = now - self.clock.time()
 
 
 def _rewind(parameters: Mapping[str, Any]) -> None:

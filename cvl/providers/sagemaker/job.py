@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
@@ -13,7 +11,7 @@ from pathlib import Path
 from cvl.cleanup.leases import cost
 from cvl.core.errors import AuthError, CvlError, LostContact, Rejected, Unreachable, UsageError
 from cvl.core.identity import noted
-from cvl.core.scope import Scope, Tell, silent
+from cvl.core.scope import Cancelled, Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
 from cvl.core.units import priced, variable
 from cvl.providers.aws import identity
@@ -35,8 +33,8 @@ CAUSE_TAG = "cvl-cause"
 SETTLE = variable("SAGEMAKER_SETTLE", 60)
 """Seconds after a request in which what it made may not be found yet."""
 LOOK = variable("SAGEMAKER_LOOK", 1)
-"""Seconds between two looks at a job's output; five times that when nothing happens."""
-SLOWEST = 5
+PAUSES = tuple(LOOK * min(1.3**number, 5.0) for number in range(8))
+"""Seconds between two looks at a job's output: longer when nothing happens."""
 DRAIN = variable("SAGEMAKER_DRAIN", 20)
 """Seconds without news after the end after which the output is taken for complete, where a
 stream lacks its last line: CloudWatch delivers late."""
@@ -61,7 +59,7 @@ class TrainingJob:
         self._tell, self._billed = tell, billed
         self._job, self.run_id = handle["job"], handle["run"]
         self._nodes = int(handle.get("nodes") or 1)
-        self._closed = threading.Event()
+        self._scope = Scope(account.clock)
         self._endings: tuple[Ending, ...] = ()
         self._end: Reply | None = None
         self._status: ExitStatus | None = None
@@ -75,19 +73,23 @@ class TrainingJob:
         return self._handle
 
     def chunks(self, after: str = "") -> Iterator[LogChunk]:
-        reader = LogReader(self._account, self._job, self.run_id, after)
-        since = news = time.monotonic()
-        pause = LOOK
-        while not self._closed.is_set():
+        with suppress(Cancelled):  # closed
+            yield from self._followed(LogReader(self._account, self._job, self.run_id, after))
+
+    def _followed(self, reader: LogReader) -> Iterator[LogChunk]:
+        now = self._account.clock.monotonic
+        since = news = now()
+        for attempt in self._scope.attempts(PAUSES):
             try:
                 over = self._over()  # asked first: all that was written by then is read below
                 for chunk in reader.look():
-                    news, pause = time.monotonic(), LOOK
+                    news = now()
+                    attempt.anew()
                     yield chunk
                 self._endings = reader.endings
                 self._forget_secrets(reader)
-                since = time.monotonic()
-                if over and (reader.complete(self._nodes) or self._drained(news)):
+                since = now()
+                if over and (reader.complete(self._nodes) or self._drained(now() - news)):
                     return
             except Missing:
                 return  # there is no such job: `poll` says so
@@ -97,10 +99,9 @@ class TrainingJob:
                     return
             except (Unreachable, AuthError, UsageError, Rejected) as error:
                 self._give_up(error)
-                self._wait_on(error, since)
-                news = time.monotonic()
-            self._closed.wait(pause)
-            pause = min(pause * 1.3, LOOK * SLOWEST)
+                self._wait_on(error, now() - since)
+                news = now()
+                attempt.asked(error.wait)
 
     def written(self, after: str = "") -> None:
         del after
@@ -147,7 +148,7 @@ class TrainingJob:
         """The outputs stay where the user wanted them; the input goes with its lease."""
 
     def close(self) -> None:
-        self._closed.set()
+        self._scope.cancel(Cause.STOPPED)
 
     def _give_up(self, error: CvlError) -> None:
         """Raise what is wrong with our own login or configuration, unless it was good before.
@@ -179,7 +180,7 @@ class TrainingJob:
             )
         except Missing as error:
             identity.confirm(self._account, noted(self._handle))
-            now = time.monotonic()
+            now = self._account.clock.monotonic()
             self._missed = now if self._missed is None else self._missed
             if now - self._missed < SETTLE:
                 raise Unreachable(f"{self._job} is not to be seen yet: {error}") from error
@@ -208,22 +209,21 @@ class TrainingJob:
             with suppress(CvlError):  # they go with the rest, in the end
                 inputs.remove_secrets(self._account, place)
 
-    def _drained(self, news: float) -> bool:
+    def _drained(self, quiet: float) -> bool:
         """Return whether nothing more will come of a job that has ended."""
         assert self._end is not None
         changes = self._end.get("SecondaryStatusTransitions", ())
         began = any(change.get("Status") == "Training" for change in changes)
-        return time.monotonic() - news > (DRAIN if began else LOOK)
+        return quiet > (DRAIN if began else LOOK)
 
-    def _wait_on(self, error: CvlError, since: float) -> None:
+    def _wait_on(self, error: CvlError, waited: float) -> None:
         hint = f" ({error.hint})" if error.hint else ""
         self._tell("waiting", f"{error}{hint}; the job goes on, asking again")
-        if time.monotonic() - since > PATIENCE:
+        if waited > PATIENCE:
             raise LostContact(
                 f"lost contact with AWS: {error}",
                 f"the job lives on; `cvl attach {self.run_id}` follows it again",
             ) from error
-        self._closed.wait(error.wait)
 
     def _verdict(self, found: Reply) -> ExitStatus:
         state, reason = found["TrainingJobStatus"], str(found.get("FailureReason") or "")

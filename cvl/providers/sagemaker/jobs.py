@@ -10,7 +10,7 @@ from typing import Any
 
 from cvl.core import replies
 from cvl.core.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
-from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.scope import Scope
 from cvl.core.spec import Resource
 from cvl.providers.aws.api_errors import Denied, Missing, Taken
 from cvl.providers.aws.session import Account
@@ -35,8 +35,7 @@ def create(account: Account, body: Mapping[str, Any], scope: Scope) -> str:
     say.
     """
     doubt: CvlError | None = None
-    waiting = scope.shielded(CREATE_LIMIT)
-    for pause in PAUSES:
+    for attempt in scope.shielded(CREATE_LIMIT).attempts(PAUSES, most=len(PAUSES)):
         try:
             made = account.once("sagemaker", "create_training_job", **body)
             return str(made["TrainingJobArn"])
@@ -49,10 +48,7 @@ def create(account: Account, body: Mapping[str, Any], scope: Scope) -> str:
         except Rejected as error:
             raise doubt or error from error
         scope.tell("waiting", f"{doubt}; asking again")
-        try:
-            waiting.sleep(max(pause, doubt.wait))
-        except DeadlineExceeded:
-            break
+        attempt.asked(doubt.wait)
     assert doubt is not None
     raise doubt
 

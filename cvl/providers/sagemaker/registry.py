@@ -19,7 +19,7 @@ from cvl.core.frozen import dataclass
 from cvl.core.http.secure_url import is_here
 from cvl.core.paths import replace_file
 from cvl.core.retry import repeated
-from cvl.core.scope import Scope, SystemClock
+from cvl.core.scope import Scope
 from cvl.core.secrets import learn
 from cvl.providers.aws.api_errors import EXTRA, Missing, Taken
 from cvl.providers.aws.session import Account
@@ -159,7 +159,7 @@ def _answers(url: str, basic: str) -> bool:
 
     try:
         with made:
-            return repeated(step, PAUSES, SystemClock()) == OK
+            return repeated(step, PAUSES) == OK
     except (HTTPError, Unreachable):
         return False
 
