@@ -5,7 +5,6 @@ A request is repeated here only where that is safe; whoever creates something de
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -63,8 +62,8 @@ class Client:
         """`context` None is the current one; `kubeconfig` None what the environment names."""
         self._file = absolutes(str(kubeconfig)) if kubeconfig else None
         self._context = context
-        self._clock = clock or SystemClock()
-        self.doors = Doors(context, self._file)
+        self.clock = clock or SystemClock()
+        self.doors = Doors(context, self._file, self.clock)
         self._skew = 0.0
         self._uids: dict[tuple[str, bytes | None], str] = {}
 
@@ -89,7 +88,7 @@ class Client:
 
     def now(self) -> float:
         """Return UTC epoch seconds by the API server's clock, as it last answered (`Date`)."""
-        return self._clock.time() + self._skew
+        return self.clock.time() + self._skew
 
     def uid(self, *, patient: bool = True) -> str:
         """Return the uid of kube-system, which is the cluster's own; "" where none may be read.
@@ -170,7 +169,7 @@ class Client:
     def _patient(
         self, method: str, path: str, query: Query, body: Object | None = None, kind: str = ""
     ) -> Object:
-        return repeated(lambda: self._once(method, path, query, body, kind), PAUSES, self._clock)
+        return repeated(lambda: self._once(method, path, query, body, kind), PAUSES, self.clock)
 
     def _once(
         self, method: str, path: str, query: Query, body: Object | None = None, kind: str = ""
@@ -247,7 +246,7 @@ class Client:
 
     def _heard(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
         if (now := replies.http_date(response.headers.get("Date"))) is not None:
-            self._skew = now - time.time()
+            self._skew = now - self.clock.time()
         return response
 
 

@@ -9,12 +9,11 @@ another pod than its own there ends at once.
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from cvl.core.errors import CvlError, Rejected
-from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
+from cvl.core.scope import Cancelled, Scope
 from cvl.providers.kubernetes import api_paths, pods
 from cvl.providers.kubernetes.api_errors import Taken
 from cvl.providers.kubernetes.client import Client, Object
@@ -102,14 +101,13 @@ def note(client: Client, handle: Mapping[str, str], scope: Scope) -> bool:
     Where they do not come soon, for a quota or a queue, whoever follows the run notes them.
     Returns whether all are noted.
     """
-    firsts, ends = Firsts(client, handle), time.monotonic() + NOTE_LIMIT
-    with suppress(CvlError, Cancelled, DeadlineExceeded):
-        while time.monotonic() < ends:
+    firsts = Firsts(client, handle)
+    with suppress(CvlError, Cancelled):
+        for _ in scope.attempts((LOOK,), limit=NOTE_LIMIT):
             job = client.get(firsts.job)
             firsts.learn(job, listed(client, handle["namespace"], handle["run"]))
             if firsts.complete or job["spec"].get("suspend"):
                 break
-            scope.sleep(LOOK)
     return firsts.complete
 
 

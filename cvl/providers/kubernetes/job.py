@@ -6,8 +6,6 @@ the others.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +20,7 @@ from cvl.core.errors import (
     UsageError,
 )
 from cvl.core.identity import noted
-from cvl.core.scope import Scope, Tell, silent
+from cvl.core.scope import Cancelled, Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
 from cvl.core.units import variable
 from cvl.providers.kubernetes import identity, pods, results, sidecars
@@ -61,7 +59,7 @@ class KubeJob:
         self._path = f"{jobs(self._namespace)}/{handle['job']}"
         self._watch = Watch(client, handle, tell)
         self._logs: Logs | None = None
-        self._closed = threading.Event()
+        self._scope = Scope(client.clock)
         self._status: ExitStatus | None = None
         self._cause: Cause | None = None
         self._met = known
@@ -121,31 +119,32 @@ class KubeJob:
             results.let_go(self._client, self._namespace, self.run_id)
 
     def close(self) -> None:
-        self._closed.set()
+        self._scope.cancel(Cause.STOPPED)
         if self._logs:
             self._logs.close()
 
     def _followed(self, logs: Logs) -> Iterator[LogChunk]:
-        since = news = time.monotonic()
+        now = self._client.clock.monotonic
+        since = news = now()
         pause, looked = LOOK, 0.0
-        while not self._closed.is_set():
+        while self._scope.cause is None:
             for chunk in logs.take(pause):
-                news, pause = time.monotonic(), LOOK
+                news, pause = now(), LOOK
                 yield chunk
-            if time.monotonic() - looked < pause and not logs.endings:
+            if now() - looked < pause and not logs.endings:
                 continue
             try:
                 seen = self._watch.look(logs.endings)
-                looked = since = time.monotonic()
+                looked = since = now()
                 self._met = True
             except (Unreachable, AuthError, UsageError, Rejected) as error:
                 self._give_up(error)
-                self._wait_on(error, since)
-                news = time.monotonic()
+                self._wait_on(error, now() - since)
+                news = now()
                 continue
             logs.follow(seen.pods, gone=seen.gone)
             self._judge(seen)
-            drained = time.monotonic() - news > DRAIN
+            drained = now() - news > DRAIN
             if self._status is not None and (drained or logs.complete()):
                 yield from logs.take(0)
                 return
@@ -242,19 +241,21 @@ class KubeJob:
 
     def _found(self) -> Object:
         """Return the Job; a first miss is not believed."""
-        for _ in range(UNSEEN - 1):
-            with suppress(Missing):
+        for _ in Scope(self._client.clock).attempts((LOOK,), most=UNSEEN):
+            try:
                 return self._client.get(self._path)
-            self._closed.wait(LOOK)
-        return self._client.get(self._path)
+            except Missing as error:
+                missing = error
+        raise missing
 
-    def _wait_on(self, error: CvlError, since: float) -> None:
+    def _wait_on(self, error: CvlError, waited: float) -> None:
         """Say what is waited for. Raises `LostContact` when that has taken too long."""
         self._tell("waiting", f"{error}; asking again")
-        if time.monotonic() - since > (BARRED if isinstance(error, Denied) else PATIENCE):
+        if waited > (BARRED if isinstance(error, Denied) else PATIENCE):
             raise LostContact(
                 f"lost contact with the cluster: {error}",
                 f"{error.hint}; the job lives on".removeprefix("; ")
                 + f": `cvl attach {self.run_id}` follows it again",
             ) from error
-        self._closed.wait(max(LOOK * 2, error.wait))
+        with suppress(Cancelled):
+            self._scope.sleep(max(LOOK * 2, error.wait))

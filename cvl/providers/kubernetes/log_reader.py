@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 from cvl.core.errors import CvlError
 from cvl.core.frozen import dataclass
-from cvl.core.scope import Tell
+from cvl.core.scope import Cancelled, Scope, Tell
+from cvl.core.spec import Cause
 from cvl.providers.kubernetes.api_errors import Denied, Missing, NotYet
 from cvl.providers.kubernetes.client import Client, Stream
 from cvl.providers.kubernetes.exit_line import Ending, LastLine, Lines
@@ -63,7 +65,8 @@ class Reader:
         self.ending: Ending | None = None
         self._client, self._run_id, self._news, self._tell = client, run_id, news, tell
         self._node, self._mark, self._whole = node, after or Mark(), whole_lines
-        self._over, self._done, self._closed = (threading.Event() for _ in range(3))
+        self._over, self._done = threading.Event(), threading.Event()
+        self._scope = Scope(client.clock)
         self._stream: Stream | None = None
         self._told, self._stalled, self._late = "", False, False
         self._near, self._slack = 1, SPARE
@@ -81,32 +84,36 @@ class Reader:
 
     def close(self) -> None:
         """Stop reading, from any thread."""
-        self._closed.set()
+        self._scope.cancel(Cause.STOPPED)
         if stream := self._stream:
             stream.end()
 
     def _read(self) -> None:
-        quiet = missed = 0
-        while not self._closed.is_set() and self.ending is None:
+        with suppress(Cancelled):
+            self._follow()
+        self._done.set()
+
+    def _follow(self) -> None:
+        missed = 0
+        for attempt in self._scope.attempts(PAUSES):
             final = self._over.is_set()  # asked first: all that was written by then is read below
             before = self._mark
             try:
                 self._once(final=final)
-                if final and self._mark == before and not self._stalled:
-                    break  # a stream may end before its log does: nothing new is the proof
+                if self.ending or (final and self._mark == before and not self._stalled):
+                    return  # a stream may end before its log does: nothing new is the proof
             except NotYet:
                 pass
             except Missing:
                 missed += 1
                 if missed == UNSEEN:
-                    break
+                    return
             except CvlError as error:
                 self._complain(error)
                 if final and isinstance(error, Denied):
-                    break
-            quiet = 0 if self._mark != before else quiet + 1
-            self._closed.wait(PAUSES[min(quiet, len(PAUSES) - 1)])
-        self._done.set()
+                    return
+            if self._mark != before:
+                attempt.anew()
 
     def _once(self, *, final: bool) -> None:
         """Read one stream from where we are; `final`: it ends with the log."""
@@ -157,10 +164,10 @@ class Reader:
         for piece in pieces if self._whole else joined(pieces):
             for each in last.feed(piece):
                 passed += lines.feed(each) if self._whole else [each]
-            if last.ending or self._closed.is_set():
+            if last.ending or self._scope.cause:
                 break
         self._emit([*passed, *lines.end()] if last.ending else passed)
-        return not (last.ending or self._closed.is_set())
+        return not (last.ending or self._scope.cause)
 
     def _emit(self, pieces: Sequence[Piece]) -> None:
         """Hand on pieces as one."""
@@ -183,6 +190,6 @@ class Reader:
             self._complain(CvlError(f"the node says: {line.decode(errors='replace').strip()}"))
 
     def _complain(self, error: CvlError) -> None:
-        if str(error) != self._told and not self._closed.is_set():
+        if str(error) != self._told and not self._scope.cause:
             self._told = str(error)
             self._tell("waiting", f"the output cannot be read now: {error}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import field
@@ -20,6 +19,7 @@ from cvl.core.frozen import dataclass
 from cvl.core.http.pool import pool
 from cvl.core.http.proxies import Proxy, named
 from cvl.core.printable import one_line
+from cvl.core.scope import Clock
 from cvl.core.secrets import clean
 from cvl.providers.kubernetes.api_errors import EXTRA
 from cvl.providers.kubernetes.credentials import Credentials, Headers
@@ -69,8 +69,8 @@ class Door:
 class Doors:
     """Finds the way in, and keeps it. May be shared by threads."""
 
-    def __init__(self, context: str | None, kubeconfig: str | None) -> None:
-        self._context, self._file = context, kubeconfig
+    def __init__(self, context: str | None, kubeconfig: str | None, clock: Clock) -> None:
+        self._context, self._file, self._clock = context, kubeconfig, clock
         self._lock = threading.RLock()
         self._access: Access | None = None
         self._door: Door | None = None
@@ -105,9 +105,9 @@ class Doors:
             if tuple(refused.who.headers()) != tuple(headers):
                 return True
             program = refused.access.user.get("exec")
-            if program and time.monotonic() - self._asked < PATIENCE:
+            if program and self._clock.monotonic() - self._asked < PATIENCE:
                 return False
-            self._asked = time.monotonic()
+            self._asked = self._clock.monotonic()
             return self._replace(self._reread(), keep=False)
 
     def _replace(self, there: Access, *, keep: bool) -> bool:
@@ -147,9 +147,9 @@ class Doors:
 
     def _changed(self, door: Door) -> bool:
         """Return whether a file has changed, asked every few seconds."""
-        if time.monotonic() - self._looked < LOOK:
+        if self._clock.monotonic() - self._looked < LOOK:
             return False
-        self._looked = time.monotonic()
+        self._looked = self._clock.monotonic()
         return _stamps(door.access) != door.stamps
 
     def _reread(self) -> Access:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
@@ -65,7 +64,7 @@ class Losses:
 
     def doubt_is_over(self, node: int) -> bool:
         """Return whether a reason has been looked for long enough, first asked now."""
-        now = time.monotonic()
+        now = self._client.clock.monotonic()
         return now - self._since.setdefault(node, now) > DOUBT
 
     def words(self, node: int, named: Named, job: Object) -> str:

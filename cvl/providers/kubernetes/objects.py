@@ -6,15 +6,14 @@ means that an earlier request made it, if it bears our label.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 
 from cvl.core import replies
 from cvl.core.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
-from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.scope import Scope
 from cvl.core.spec import Resource
 from cvl.providers.kubernetes import api_paths, pods, sidecars
 from cvl.providers.kubernetes.api_errors import Denied, Missing, Taken
@@ -47,8 +46,7 @@ def create(client: Client, kind: str, body: Object, scope: Scope) -> str:
     """
     place = collection(kind, body["metadata"]["namespace"])
     doubt: CvlError | None = None
-    waiting = scope.shielded(CREATE_LIMIT)
-    for pause in PAUSES:
+    for attempt in scope.shielded(CREATE_LIMIT).attempts(PAUSES, most=len(PAUSES)):
         try:
             return _made(client, place, body)
         except Unreachable as error:
@@ -58,8 +56,7 @@ def create(client: Client, kind: str, body: Object, scope: Scope) -> str:
         except Rejected as error:
             raise doubt or error from error
         scope.tell("waiting", f"{doubt}; asking again")
-        with suppress(DeadlineExceeded):
-            waiting.sleep(max(pause, doubt.wait))
+        attempt.asked(doubt.wait)
     assert doubt is not None
     raise doubt
 
@@ -149,12 +146,11 @@ def destroy(client: Client, resource: Resource, namespace: str) -> None:
     seconds, in which it is looked for here: whoever looks for many things looks less often.
     """
     path, uid = located(resource, namespace)
-    ends = time.monotonic() + (USUAL if resource.kind == JOB else 0.0)
     with suppress(Missing, Taken):
         if not _only_sidecars(client, resource, namespace):
             client.delete(path, uid)
-        while time.monotonic() < ends and client.get(path)["metadata"]["uid"] == uid:
-            time.sleep(LOOK)
+        if resource.kind == JOB:
+            _await(client, lambda: client.get(path)["metadata"]["uid"] != uid)
     if resource.kind == JOB:
         _end_orphans(client, resource, namespace)
 
@@ -163,23 +159,24 @@ def _only_sidecars(client: Client, resource: Resource, namespace: str) -> bool:
     """End a Job of which only sidecars are left, soon after its job is over."""
     if resource.kind != JOB:
         return False
-    ends = time.monotonic() + OVER_LIMIT
-    while any(map(sidecars.there, found := pods_of(client, resource, namespace))):
+    for _ in Scope(client.clock).attempts((LOOK,), limit=OVER_LIMIT):
+        found = pods_of(client, resource, namespace)
+        if not any(map(sidecars.there, found)):
+            return False
         path, uid = located(resource, namespace)
         if sidecars.end(client, path, uid, _pods(resource, namespace), found):
-            _await_gone(client, resource, namespace)
+            _await(client, lambda: not pods_of(client, resource, namespace))
             return True
-        if time.monotonic() > ends or all(map(pods.over, found)):
+        if all(map(pods.over, found)):
             return False
-        time.sleep(LOOK)
     return False
 
 
-def _await_gone(client: Client, resource: Resource, namespace: str) -> None:
-    """Wait until no pod of a Job is there, for as long as that mostly takes."""
-    ends = time.monotonic() + USUAL
-    while pods_of(client, resource, namespace) and time.monotonic() < ends:
-        time.sleep(LOOK)
+def _await(client: Client, gone: Callable[[], bool]) -> None:
+    """Wait until it is `gone`, for as long as that mostly takes."""
+    for _ in Scope(client.clock).attempts((LOOK,), limit=USUAL):
+        if gone():
+            return
 
 
 def pods_of(client: Client, resource: Resource, namespace: str) -> list[Object]:

@@ -48,28 +48,26 @@ def send(
     Raises `CvlError` where they cannot be sent, and as `scope`.
     """
     watch, done = Watch(client, handle, scope.tell), set[int]()
-    count, silent = int(handle.get("nodes") or 1), 0.0
+    count, heard = int(handle.get("nodes") or 1), scope.clock.monotonic()
     scope.tell("waiting", f"for the pod: {size(length)} of files are sent to it when it runs")
-    while len(done) < count:
-        scope.checkpoint()
+    for _ in scope.attempts((LOOK,)):
         try:
             seen = watch.look({})
         except (Unreachable, AuthError) as error:
-            silent += LOOK
-            if silent > PATIENCE:
+            if scope.clock.monotonic() - heard > PATIENCE:
                 raise LostContact(f"lost contact with the cluster: {error}", error.hint) from error
             scope.tell("waiting", f"{error}; asking again")
-            scope.sleep(LOOK)
             continue
-        silent = 0.0
+        heard = scope.clock.monotonic()
         if seen.settled or seen.gone or seen.late or seen.ending:
             return  # whoever follows the run tells why
         for node, pod in seen.pods.items():
             if node not in done and pods.started(pod) and not pods.over(pod):
                 _to(client, handle["namespace"], pod, archive, length, scope)
                 done.add(node)
-        if len(done) < count:
-            scope.sleep(LOOK)
+        if len(done) == count:
+            return
+    scope.checkpoint()
 
 
 def _to(
@@ -78,18 +76,18 @@ def _to(
     """Send to one pod, from the beginning as often as that takes."""
     path = f"{api_paths.core('pods', namespace)}/{pod['metadata']['name']}"
     command = ("/bin/sh", "-c", RECEIVE, "sh", OWN, str(length))
-    for pause in (*PAUSES, None):
+    for attempt in scope.attempts(PAUSES, most=len(PAUSES) + 1):
         archive.seek(0)
         try:
             deque(output(client, path, command, feed=_blocks(archive, length, scope)), maxlen=0)
-        except (Unreachable, AuthError, Failed) as error:
-            if pause is None:
-                text = f"the example's files could not be sent into the pod: {error}"
-                raise CvlError(text, error.hint) from error
-            scope.tell("waiting", f"{error}; sending again")
-            scope.sleep(pause)
-        else:
             return
+        except (Unreachable, AuthError, Failed) as error:
+            failure = error
+            if attempt.number < len(PAUSES):
+                scope.tell("waiting", f"{error}; sending again")
+    scope.checkpoint()
+    text = f"the example's files could not be sent into the pod: {failure}"
+    raise CvlError(text, failure.hint) from failure
 
 
 def _blocks(archive: IO[bytes], length: int, scope: Scope) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -203,8 +202,9 @@ class Watch:
         if words:
             self._words = words
             return
-        if time.monotonic() - self._asked > ASK_EVENTS or not waiting:
-            self._asked = time.monotonic()
+        now = self._client.clock.monotonic()
+        if now - self._asked > ASK_EVENTS or not waiting:
+            self._asked = now
             self._news(self._reason(job, waiting))
         began = job["metadata"].get("creationTimestamp")
         waited = self._client.now() - pods.epoch(str(began)) if began else 0.0
