@@ -19,11 +19,11 @@ from subprocess import TimeoutExpired
 from typing import IO
 
 from cvl.core.child_process import Leashed
-from cvl.core.errors import Blocked, CvlError, FetchError, MissingTool, NotReady, Unreachable
+from cvl.core.errors import Blocked, CvlError, FetchError, NotReady, Unreachable
 from cvl.core.scope import Scope
 from cvl.core.staging import EVERYWHERE
+from cvl.transports.programs import needed
 from cvl.transports.ssh.errors import lost, verdict
-from cvl.transports.ssh.openssh import RSYNC_MISSING, installed
 
 OPTIONS = (
     "--times",
@@ -96,8 +96,7 @@ def _start(
     script = REMOTE_SHELL.format(ssh=shlex.join(ssh), mark=f"cvl:{secrets.token_hex(8)}")
     ours = {name: value for name, value in os.environ.items() if not name.startswith("RSYNC_")}
     shell = ("--rsh", "sh -c 'eval \"$CVL_RSH\"' sh")
-    if not installed("rsync"):
-        raise MissingTool(*RSYNC_MISSING)
+    needed("rsync")
     return Leashed(
         ["rsync", *OPTIONS, *shell, f"exec:{source.rstrip('/')}/", f"{into.absolute()}/"],
         stdin=names,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from cvl.core.paths import private_file
+from cvl.core.scope import Scope
 
 LOOK = 0.02
 """Seconds between two looks."""
@@ -44,9 +44,9 @@ class Turn:
         """Let the next one go once `done()`, or after `limit` seconds; does not wait for it."""
 
         def watch() -> None:
-            end = time.monotonic() + limit
-            while not done() and time.monotonic() < end:
-                time.sleep(LOOK)
+            for _ in Scope(seconds=limit).attempts((LOOK,)):
+                if done():
+                    break
             self.release()
 
         threading.Thread(target=watch, daemon=True).start()

@@ -11,7 +11,6 @@ import errno
 import os
 import struct
 import threading
-import time
 
 # The C part of `socket`: the whole costs 10 ms to import, three times the command itself.
 from _socket import AF_UNIX, SCM_RIGHTS, SHUT_RDWR, SOCK_STREAM, SOL_SOCKET, socket
@@ -19,6 +18,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from fcntl import fcntl
 from typing import IO
+
+from cvl.core.scope import Scope
 
 HELLO, NEW_SESSION, ALIVE_CHECK, TERMINATE = 1, 0x10000002, 0x10000004, 0x10000005
 OK, EXIT_MESSAGE, ALIVE, SESSION_OPENED = 0x80000001, 0x80000004, 0x80000005, 0x80000006
@@ -86,10 +87,9 @@ class MuxProcess:
 
     def _read(self, timeout: float | None) -> None:
         """Read until the master hangs up: only then has all output been handed over."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        limit = Scope(seconds=timeout)
         while self._code is None:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            self._master.settimeout(left)
+            self._master.settimeout(limit.remaining())
             try:
                 data = self._master.recv(4096)
             except (TimeoutError, BlockingIOError):

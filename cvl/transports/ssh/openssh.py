@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from cvl.core.errors import AuthError, CvlError, MissingTool, Unreachable, UsageError
+from cvl.core.errors import AuthError, CvlError, Unreachable, UsageError
 from cvl.core.interfaces import Process
 from cvl.core.scope import Scope
+from cvl.transports.programs import needed
 from cvl.transports.ssh import mux, sockets
 from cvl.transports.ssh.address import command, parse
 from cvl.transports.ssh.aliases import overruled
@@ -32,8 +32,6 @@ CONNECTIONS = 8
 """How many kept connections to one host are tried: sshd opens 10 sessions on each (MaxSessions)."""
 LOGIN_LIMIT = 120.0
 """Seconds for a person to type; sshd's own LoginGraceTime is as long."""
-SSH_MISSING = "ssh is not installed here", "apt install openssh-client"
-RSYNC_MISSING = "rsync is not installed here", "apt install rsync"
 
 
 class OpenSSH:
@@ -156,9 +154,8 @@ class OpenSSH:
 
     def check(self) -> None:
         """Raise `MissingTool` unless all that this needs here is installed."""
-        for name, missing in (("ssh", SSH_MISSING), ("rsync", RSYNC_MISSING)):
-            if not installed(name):
-                raise MissingTool(*missing)
+        for name in ("ssh", "rsync"):
+            needed(name)
 
     def login(self) -> None:
         """Let ssh itself ask on our terminal for what a key or the host needs; keep the connection.
@@ -185,25 +182,25 @@ class OpenSSH:
 
     def _over(self, path: str, line: str) -> Process | None:
         """Run over the connection kept at `path`, or leave one there; None: try another path."""
-        turn, patience = Turn(path), time.monotonic() + TURN_LIMIT
-        taken = False
-        while True:
+        turn, taken = Turn(path), False
+        for attempt in Scope(seconds=TURN_LIMIT).attempts((LOOK,)):
             try:
                 process: Process | None = mux.start(path, line, ANSWER_LIMIT)
             except mux.TooLarge:
                 process = self._spawn(line, path)
             except (FileNotFoundError, ConnectionRefusedError):
-                if not taken and time.monotonic() < patience:
-                    taken = turn.take()  # then look again: the one before us may have connected
-                    time.sleep(0 if taken else LOOK)
-                    continue
-                return self._connect(line, path, turn)
+                if taken:
+                    break
+                if taken := turn.take():
+                    attempt.at_once()  # the one before us may have connected
+                continue
             except (mux.Refused, OSError) as error:
                 if isinstance(error, TimeoutError):
                     self._frozen.add(path)
                 process = None
             turn.release()
             return process
+        return self._connect(line, path, turn)
 
     def _connect(self, line: str, path: str, turn: Turn) -> Process:
         """Start an ssh that connects; it is the next one's turn once that has, or has failed."""
@@ -219,8 +216,7 @@ class OpenSSH:
     def _spawn(self, line: str, path: str | None) -> Process:
         from cvl.core.child_process import Leashed
 
-        if not installed("ssh"):
-            raise MissingTool(*SSH_MISSING)
+        needed("ssh")
         # After a cut, once: much of what ends a connection is no error to ssh, and one that keeps
         # its connection does not pass on what a ProxyCommand or a jump host says.
         loud, self._loud = self._loud, False
@@ -248,12 +244,6 @@ class OpenSSH:
         for path in sockets.paths((*self._options, self._to.name), self._config, CONNECTIONS):
             if path not in self._frozen:
                 yield path
-
-
-def installed(name: str) -> bool:
-    """Whether it can be run: what `shutil.which` says, which takes 3 ms to load."""
-    places = (f"{folder or '.'}/{name}" for folder in os.get_exec_path())
-    return any(Path(place).is_file() and os.access(place, os.X_OK) for place in places)
 
 
 def _option(name: str, value: str) -> tuple[str, str]:
