@@ -9,9 +9,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from errno import EAGAIN
 from pathlib import Path
 
 from cvl.core.paths import private, private_file
+from cvl.core.scope import Scope
 from cvl.ledger.errors import try_lock
 from cvl.ledger.schema import SCHEMA
 
@@ -72,20 +74,17 @@ def _fill(new: Path) -> None:
 
 @contextmanager
 def _alone(path: Path, patience: float) -> Iterator[None]:
-    """Hold the lock file; raises `TimeoutError` after `patience` seconds."""
+    """Hold the lock file; raises `BlockingIOError` after `patience` seconds."""
     import fcntl
 
     lock = private_file(Path(f"{path}.lock"), os.O_CREAT | os.O_RDWR)
     try:
-        until = time.monotonic() + patience
-        while True:
-            try:
+        for _ in Scope(seconds=patience).attempts((0.01,)):
+            with suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise
-            time.sleep(0.01)
+        else:
+            raise BlockingIOError(EAGAIN, "another process holds it")
         yield
     finally:
         os.close(lock)
