@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import TypeVar
+
+from cvl.core.scope import Scope
 
 T = TypeVar("T")
 
@@ -40,9 +41,9 @@ def together(calls: Sequence[Callable[[], T]], seconds: float) -> list[T | Excep
     threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
     for thread in threads:
         thread.start()
-    until = time.monotonic() + seconds
+    limit = Scope(seconds=seconds)
     for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
+        thread.join(limit.remaining())
     return list(found)
 
 
@@ -62,17 +63,16 @@ def as_they_come(
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller judges
             queue.put((place, error))
 
-    began = time.monotonic()
+    left = {place: Scope(seconds=each) for place, each in enumerate(seconds)}
     for place in range(len(calls)):
         threading.Thread(target=work, args=(place,), daemon=True).start()
-    left = dict(enumerate(seconds))
     while left:
-        first = min(left, key=lambda place: left[place])
+        first = min(left, key=lambda place: seconds[place])
         try:
-            place, found = queue.get(timeout=max(0.0, began + left[first] - time.monotonic()))
+            place, found = queue.get(timeout=left[first].remaining())
         except Empty:
-            limit = left.pop(first)
-            yield first, TimeoutError(f"no answer within {limit:.0f} s")
+            del left[first]
+            yield first, TimeoutError(f"no answer within {seconds[first]:.0f} s")
             continue
         if left.pop(place, None) is not None:
             yield place, found

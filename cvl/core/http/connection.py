@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import errno
 import socket
-import time
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -13,6 +12,7 @@ from cvl.core.http.proxies import Proxy, joined
 from cvl.core.http.relay import relayed
 from cvl.core.http.tls import context
 from cvl.core.octets import octets
+from cvl.core.scope import Scope
 
 HEAD = 1 << 14
 """Bytes of a proxy's answer."""
@@ -44,12 +44,12 @@ def line(host: str, port: int, proxy: Proxy | None, seconds: float) -> socket.so
     """
     if proxy is None:
         return socket.create_connection((host, port), seconds)
-    ends = time.monotonic() + seconds
+    limit = Scope(seconds=seconds)
     made = _reached(proxy, seconds)
     try:
         if proxy.scheme == "https":
             made = relayed(context().wrap_socket(made, server_hostname=proxy.host), seconds)
-        _HANDSHAKES[proxy.scheme](_Talk(made, proxy, ends), joined(host, port))
+        _HANDSHAKES[proxy.scheme](_Talk(made, proxy, limit), joined(host, port))
         made.settimeout(seconds)
     except TimeoutError as error:
         made.close()
@@ -78,8 +78,8 @@ def _reached(proxy: Proxy, seconds: float) -> socket.socket:
 class _Talk:
     """A conversation with a proxy that has an end in time and in size."""
 
-    def __init__(self, made: socket.socket, proxy: Proxy, ends: float) -> None:
-        self._line, self.proxy, self._ends = made, proxy, ends
+    def __init__(self, made: socket.socket, proxy: Proxy, limit: Scope) -> None:
+        self._line, self.proxy, self._limit = made, proxy, limit
 
     def say(self, data: bytes) -> None:
         self._line.settimeout(self._left())
@@ -97,8 +97,7 @@ class _Talk:
         return heard
 
     def _left(self) -> float:
-        left = self._ends - time.monotonic()
-        if left <= 0:
+        if not (left := self._limit.remaining()):
             raise TimeoutError
         return left
 

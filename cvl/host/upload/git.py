@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 
 from cvl.core.child_process import Leashed
 from cvl.core.errors import CvlError
-from cvl.core.scope import interrupted
+from cvl.core.scope import Scope, interrupted
 
 SETTINGS = (
     "core.fsmonitor=false",
@@ -132,7 +131,7 @@ def _heard(git: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
 
     assert git.stdout is not None
     assert git.stderr is not None
-    until = time.monotonic() + LIMIT
+    limit = Scope(seconds=LIMIT)
     said = {git.stdout.fileno(): bytearray(), git.stderr.fileno(): bytearray()}
     with DefaultSelector() as waiting:
         for fd in said:
@@ -140,7 +139,7 @@ def _heard(git: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
         while waiting.get_map():
             ready = waiting.select(LOOK)
             interrupted()
-            if not ready and time.monotonic() > until:
+            if not ready and not limit.remaining():
                 raise _too(f"did not list the files within {LIMIT:.0f} s")
             for key, _ in ready:
                 said[key.fd] += (block := os.read(key.fd, BLOCK))

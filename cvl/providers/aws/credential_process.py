@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import select
 import sys
-import time
 from collections.abc import Sequence
 from subprocess import TimeoutExpired
 from typing import Any
 
 from cvl.core import child_process, replies
 from cvl.core.errors import AuthError
+from cvl.core.scope import Scope
 
 LIMIT = 60.0
 """Seconds that it may take; it may ask somebody."""
@@ -58,7 +58,7 @@ class Asked:
 
     def _hear(self, out: bytearray, words: bytearray) -> None:
         """Take what comes until it has ended; a child of its may keep the pipes for itself."""
-        until = time.monotonic() + LIMIT
+        limit = Scope(seconds=LIMIT)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         places = {self._process.stdout: out, self._process.stderr: words}
@@ -74,10 +74,10 @@ class Asked:
                 raise self._failed(f"it printed more than {MOST >> 20} MB")
             if ended and not ready:
                 break
-            if time.monotonic() > until:
+            if not limit.remaining():
                 raise self._failed(f"no answer within {LIMIT:g} s")
         try:
-            self._process.wait(max(until - time.monotonic(), 0.0))
+            self._process.wait(limit.remaining())
         except TimeoutExpired:
             raise self._failed(f"no answer within {LIMIT:g} s") from None
 

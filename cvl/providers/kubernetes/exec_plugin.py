@@ -15,7 +15,6 @@ import selectors
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import PurePath
@@ -23,6 +22,7 @@ from typing import IO, Any
 
 from cvl.core import child_process
 from cvl.core.errors import AuthError, MissingTool, UsageError
+from cvl.core.scope import SystemClock
 from cvl.providers.kubernetes.kubeconfig import Access
 
 SILENCE_LIMIT = 60.0
@@ -91,7 +91,7 @@ def _heard(
 
 def _read(process: subprocess.Popen[bytes], words: _Words) -> Iterator[tuple[IO[bytes], bytes]]:
     """Yield what comes, until it has ended: a child of its may keep the pipes. `TimeoutError`."""
-    began = time.monotonic()
+    began = words.clock.monotonic()
     with selectors.DefaultSelector() as selector:
         for each in (process.stdout, process.stderr):
             assert each is not None
@@ -107,7 +107,7 @@ def _read(process: subprocess.Popen[bytes], words: _Words) -> Iterator[tuple[IO[
             words.rest()
             if ended and not ready:
                 return
-            if time.monotonic() - began > words.limit:
+            if words.clock.monotonic() - began > words.limit:
                 raise TimeoutError
             if not selector.get_map():
                 with suppress(subprocess.TimeoutExpired):
@@ -119,6 +119,7 @@ class _Words:
 
     def __init__(self, hear: Callable[[str], None]) -> None:
         self._hear, self._rest, self._since = hear, b"", 0.0
+        self.clock = SystemClock()
         self.last = ""
         self.limit = SILENCE_LIMIT
 
@@ -126,13 +127,13 @@ class _Words:
         if data:
             self.limit = ASKING_LIMIT
         *lines, self._rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
-        self._since = time.monotonic()
+        self._since = self.clock.monotonic()
         for line in lines:
             self._say(line)
 
     def rest(self) -> None:
         """Pass on half a line that nothing has followed for a while."""
-        if self._rest and time.monotonic() - self._since > PARTIAL:
+        if self._rest and self.clock.monotonic() - self._since > PARTIAL:
             self.end()
 
     def end(self) -> None:

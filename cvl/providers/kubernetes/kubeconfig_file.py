@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import select
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cvl.core import replies
 from cvl.core.errors import UsageError
+from cvl.core.scope import Scope
 
 Entry = Mapping[str, Any]
 
@@ -47,9 +47,9 @@ def content(path: Path) -> bytes:
 
 
 def _blocks(descriptor: int) -> Iterator[bytes]:
-    until = time.monotonic() + WAIT
+    limit = Scope(seconds=WAIT)
     while True:
-        ready, _, _ = select.select([descriptor], [], [], max(until - time.monotonic(), 0.0))
+        ready, _, _ = select.select([descriptor], [], [], limit.remaining())
         if not ready:
             raise TimeoutError(0, f"nothing came within {WAIT:g} s")
         block = os.read(descriptor, BLOCK)
