@@ -30,6 +30,7 @@ from cvl.core.http.secure_url import address
 from cvl.core.units import variable
 from cvl.providers.kubernetes.client import Client
 from cvl.providers.lambda_cloud.api import LambdaAPI
+from cvl.tests.fakes import FakeClock
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 BROKEN = {
@@ -117,7 +118,7 @@ def one_sentence(error: CvlError) -> None:
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
 def test_no_answer_of_the_lambda_api_is_a_library_s_exception(data: bytes) -> None:
     with answering(data) as url:
-        account = LambdaAPI("a-key-of-the-account", url, interval=0, sleep=lambda *_: None)
+        account = LambdaAPI("a-key-of-the-account", url, interval=0, clock=FakeClock())
         with pytest.raises(CvlError) as caught:
             account.get("/instances")
         one_sentence(caught.value)
@@ -209,7 +210,7 @@ def test_where_nobody_listens_nothing_was_sent(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(NotConnected, match="no answer from http://127"):
         Client(kubeconfig=kubeconfig(tmp_path, url)).create("/x", {})
-    account = LambdaAPI("a-key-of-the-account", url, interval=0, sleep=lambda *_: None)
+    account = LambdaAPI("a-key-of-the-account", url, interval=0, clock=FakeClock())
     with pytest.raises(ProviderError, match="cannot be reached"):
         account.once("/x", {})
 

@@ -25,6 +25,7 @@ from cvl.rental.keys import RunKeys
 from cvl.testing.cli_harness import Desk
 from cvl.testing.lambda_cloud import FAULTS, Entry, Moment, Settings
 from cvl.testing.lambda_cloud import LambdaCloud as FakeCloud
+from cvl.tests.fakes import FakeClock
 
 OFFER = Offer(type="gpu_1x_a10", price_per_hour=Decimal("0.75"), gpus=1)
 AMBIGUOUS = sorted(
@@ -280,13 +281,11 @@ def test_a_reply_that_makes_no_sense_is_no_answer(
 
 def test_who_asks_too_often_asks_again_later(fake: FakeCloud) -> None:
     """Other programs may share the account's limit: that passes, unlike most errors."""
-    pauses: list[float] = []
+    clock = FakeClock()
     fake.inject(replace(FAULTS["list-429"], times=3))
-    account = LambdaAPI(
-        fake.key, fake.base, interval=0, sleep=lambda pause, _: pauses.append(pause)
-    )
+    account = LambdaAPI(fake.key, fake.base, interval=0, clock=clock)
     assert list(LambdaCloud(account).owned()) == []
-    assert sum(pauses) >= 7
+    assert sum(clock.waited) >= 7
     fake.inject(replace(FAULTS["list-429"], times=0))
     with pytest.raises(Throttled) as caught:
         list(LambdaCloud(account).owned())

@@ -31,6 +31,7 @@ from cvl.providers.lambda_cloud.cloud import api
 from cvl.providers.sagemaker import registry
 from cvl.testing.cli_harness import Desk, Done
 from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Settings
+from cvl.tests.fakes import FakeClock
 
 WITNESS = """#!/bin/sh
 { env; echo "core files: $(ulimit -S -c)"; } >>"$WITNESS"
@@ -323,7 +324,7 @@ def test_whoever_sends_us_elsewhere_does_not_get_the_key() -> None:
         try:
             base = f"http://127.0.0.1:{server.server_port}"
             with pytest.raises(Ambiguity, match="302"):
-                LambdaAPI(KEY, base, interval=0, sleep=lambda _, __: None).get("/regions")
+                LambdaAPI(KEY, base, interval=0, clock=FakeClock()).get("/regions")
             assert not registry._answers(f"{base}/v2/a/manifests/b", KEY)
         finally:
             server.shutdown()

@@ -6,7 +6,6 @@ Each failure says what the caller may conclude: `Rejected` and `NoCapacity`, not
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -29,7 +28,8 @@ from cvl.core.extras import Extra
 from cvl.core.http.errors import Trouble, beneath, reason, trouble
 from cvl.core.http.secure_url import address
 from cvl.core.octets import octets, to_send
-from cvl.core.scope import DeadlineExceeded, Scope, nap
+from cvl.core.retry import briefly
+from cvl.core.scope import Clock, DeadlineExceeded, Scope, SystemClock
 from cvl.rental.rate_limit import Pace
 from cvl.rental.shared_cache import Answers
 
@@ -38,10 +38,8 @@ if TYPE_CHECKING:
 
 EXTRA = Extra(name="remote", modules=("urllib3",))
 BASE = "https://cloud.lambda.ai/api/v1"
-ATTEMPTS = 4
-"""Times that a request which may be repeated is made."""
-PAUSE, THROTTLED_PAUSE = 0.3, 1.0
-"""Seconds before the second of them, and after a 429; each further pause is twice as long."""
+PAUSES, THROTTLED_PAUSES = (0.3, 0.6, 1.2), (1.0, 2.0, 4.0)
+"""Seconds between the attempts of a request that may be repeated, and after a 429."""
 CONNECT_LIMIT, READ_LIMIT = 10.0, 30.0
 """Seconds to connect; between two pieces of an answer."""
 PATIENCE = 2
@@ -119,22 +117,21 @@ class LambdaAPI:
         interval: float = 1.0,
         launch_interval: float = 12.0,
         read_limit: float = READ_LIMIT,
-        sleep: Callable[[float, float], None] = nap,
         another: Callable[[str], str] = no_other,
+        clock: Clock | None = None,
     ) -> None:
         """`interval` and `launch_interval`: seconds between two requests, two launches.
 
-        `sleep(pause, asked)` waits between two attempts, as `nap` does.
         `another` returns what has replaced a key that is refused, "" for nothing. Raises
         `UsageError` for what cannot be a key, and where it would travel unencrypted.
         """
         self._key, self._read_limit = checked(key, "LAMBDA_API_KEY"), read_limit
         self.base = address(base, "LAMBDA_API_BASE").rstrip("/")
-        self._sleep, self._another = sleep, another
+        self._another, self._clock = another, clock or SystemClock()
         account = blake2b(octets(f"{base}{self._key}"), digest_size=6).hexdigest()
         self._account = f"lambda-{account}"
-        self._pace = Pace(self._account, interval)
-        self._launch_pace = Pace(f"lambda-launch-{account}", launch_interval)
+        self._pace = Pace(self._account, interval, self._clock)
+        self._launch_pace = Pace(f"lambda-launch-{account}", launch_interval, self._clock)
         self._launch_taken: float | None = None
         self._pool: PoolManager | None = None
         self._skew: float | None = None
@@ -148,7 +145,7 @@ class LambdaAPI:
         """Return UTC epoch seconds by the API's clock (RFC 9110, 6.6.1: `Date`), if it tells."""
         if self._skew is None:
             self.get("/regions")
-        return None if self._skew is None else time.monotonic() + self._skew
+        return None if self._skew is None else self._clock.monotonic() + self._skew
 
     def launch_turn(self, scope: Scope) -> None:
         """Return when a launch may be sent. Raises as `scope`: who waits has sent nothing."""
@@ -164,12 +161,12 @@ class LambdaAPI:
 
     def listed(self, path: str) -> object:
         """Return `data` of a list: asked for now, by us or by another process of ours."""
-        asked = wanted = time.monotonic()
+        asked = wanted = self._clock.monotonic()
         answers = Answers(f"{self._account}{path.replace('/', '-')}")
 
         def known() -> bool:
             nonlocal asked
-            asked = time.monotonic()
+            asked = self._clock.monotonic()
             return answers.since(wanted) is not None
 
         try:
@@ -206,20 +203,19 @@ class LambdaAPI:
     def _patient(
         self, method: str, path: str, body: Json | None, *, unless: Callable[[], bool] = never
     ) -> object:
-        asked = 0.0
-        for attempt in range(ATTEMPTS - 1):
+        for attempt in briefly(PAUSES, self._clock):
             try:
                 return self._send(method, path, body, unless=unless)
-            except AuthError:
+            except AuthError as error:
                 if not self._renewed():
                     raise
+                failure: CvlError = error
+                attempt.at_once()
             except Ambiguity as error:
-                asked += error.wait
-                if asked > replies.LONGEST_WAIT:
-                    raise
-                pause = THROTTLED_PAUSE if isinstance(error, Throttled) else PAUSE
-                self._sleep(pause * 2**attempt, error.wait)
-        return self._send(method, path, body, unless=unless)
+                failure = error
+                attempt.pauses = THROTTLED_PAUSES if isinstance(error, Throttled) else PAUSES
+                attempt.asked(error.wait)
+        raise failure
 
     def _renewed(self) -> bool:
         """Take the key that has replaced a refused one; return whether there is one."""
@@ -300,7 +296,7 @@ class LambdaAPI:
 
     def _set_clock(self, date: str | None) -> None:
         if (now := replies.http_date(date)) is not None:  # else the next reply may have one
-            self._skew = now - time.monotonic()
+            self._skew = now - self._clock.monotonic()
 
 
 def _unanswered(error: Exception) -> CvlError:
