@@ -7,6 +7,7 @@ byte offset, so a connection that breaks costs nothing: connect again, go on at 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cvl.core.errors import (
@@ -19,7 +20,7 @@ from cvl.core.errors import (
     Unreachable,
     Unreadable,
 )
-from cvl.core.scope import Bell, Cancelled, Clock, Scope, SystemClock, Tell, silent
+from cvl.core.scope import Cancelled, Clock, Scope, Tell, silent
 from cvl.core.spec import IN_DOUBT, Cause, ExitStatus, LogChunk
 from cvl.core.staging import landing_in
 from cvl.core.units import elapsed
@@ -65,14 +66,11 @@ class RemoteJob:
         self._stream = started
         self._fresh = started
         self._status: ExitStatus | None = None
-        self._closed = False
         self._scope = Scope(clock, tell=tell)
         self._left = 0
         self._short: list[int] = []
         self._supplied = 0
         self._senseless = False
-        self._bell = Bell()
-        self._clock = clock or SystemClock()
         self._patience = patience
         self._settle = [("settle", "1")] if IN_DOUBT in handle else []
         self.while_away: Callable[[], None] = lambda: None
@@ -89,28 +87,29 @@ class RemoteJob:
         return self._handle["run"]
 
     def chunks(self, after: str = "") -> Iterator[LogChunk]:
-        offset = int(after or 0)
-        attempt, since = 0, self._clock.monotonic()
-        while not self._closed:
+        with suppress(Cancelled):  # closed
+            self._scope.checkpoint()
+            yield from self._followed(int(after or 0))
+
+    def _followed(self, offset: int) -> Iterator[LogChunk]:
+        now = self._scope.clock.monotonic
+        since = now()
+        for attempt in self._scope.attempts(PAUSES):
             fresh, self._fresh = self._fresh, None
             try:
                 stream = fresh if fresh and offset == 0 else self._follow(offset)
                 for data in self._named(stream, offset):
                     offset += len(data)
-                    attempt, since, self._supplied = 0, self._clock.monotonic(), 0
-                    self._senseless = False
+                    attempt.anew()
+                    since, self._supplied, self._senseless = now(), 0, False
                     yield LogChunk(data=data, cursor=str(offset))
                 if self._is_over(stream, offset):
                     return
-            except Cancelled:
-                return
             except (Unreachable, Unreadable) as gone:
-                if self._clock.monotonic() - since > self._patience:
+                if now() - since > self._patience:
                     raise self._lost(gone) from gone
                 self._missed(gone)
                 self.while_away()
-            self._clock.wait(self._bell, PAUSES[min(attempt, len(PAUSES) - 1)])
-            attempt += 1
 
     def poll(self) -> ExitStatus | None:
         """As every execution's. Raises `Unreadable` when what the machine says makes no sense."""
@@ -190,9 +189,7 @@ class RemoteJob:
         raise self._far.loses()
 
     def close(self) -> None:
-        self._closed = True
         self._scope.cancel(Cause.STOPPED)
-        self._bell.ring()
         if self._stream:
             self._stream.close()
 

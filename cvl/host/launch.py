@@ -22,8 +22,8 @@ from cvl.host.upload.sync import TreeSync
 
 ATTEMPTS = 12
 """Requests that one start may take: install, bundle, tree, and connections that break."""
-PAUSES = (0.0, 0.2, 1.0, 3.0, 8.0, 15.0)
-"""Seconds before each, by how often the connection has broken; the last one repeats."""
+PAUSES = (0.2, 1.0, 3.0, 8.0, 15.0)
+"""Seconds until another one where the connection has broken; the last one repeats."""
 EARLY = 4
 """Times that a connection is tried again while it is certain that nothing can run there."""
 FINISH_LIMIT = 10.0
@@ -62,33 +62,37 @@ def start(
     Raises `HostError` when nothing was started, `LostContact` when nobody can say.
     """
     cargo, broken, doubt = Cargo(far, spec, setup, handle.get("seal", "")), 0, False
-    for _ in range(ATTEMPTS):
-        stream = None
-        try:
-            scope.sleep(PAUSES[min(broken, len(PAUSES) - 1)])
-            stream = far.begin("start", cargo.headers())
-            if _begun(far, stream, cargo, scope):
-                cargo.arrived(stream, scope)
-                whole = {**handle, **told(stream.answers())}
-                job = RemoteJob(far, whole, started=stream, clock=scope.clock, tell=scope.tell)
-                stream = None
-                return job
-            cargo.refused(stream, scope)
-        except HostError as error:
-            doubt, broken = doubt or _in_doubt(stream), broken + 1
-            passes = isinstance(error, Unreachable) and not isinstance(error, Silent)
-            if not doubt and (not passes or isinstance(error, NotConnected) or broken > EARLY):
-                raise
-            if not passes:  # of what was sent before it says nothing
-                raise _doubtful(str(error), spec.run_id) from error
-            scope.tell("waiting", f"{error}; trying again")
-        except Cancelled:
-            if not (doubt or _in_doubt(stream)):
-                raise
-            return RemoteJob(far, {**handle, IN_DOUBT: "1"}, clock=scope.clock, tell=scope.tell)
-        finally:
-            if stream:
-                stream.close()
+    stream: Stream | None = None
+    try:
+        scope.checkpoint()
+        for attempt in scope.attempts(PAUSES, most=ATTEMPTS):
+            stream = None
+            try:
+                stream = far.begin("start", cargo.headers())
+                if _begun(far, stream, cargo, scope):
+                    cargo.arrived(stream, scope)
+                    whole = {**handle, **told(stream.answers())}
+                    job = RemoteJob(far, whole, started=stream, clock=scope.clock, tell=scope.tell)
+                    stream = None
+                    return job
+                cargo.refused(stream, scope)
+                attempt.at_once()
+            except HostError as error:
+                doubt, broken = doubt or _in_doubt(stream), broken + 1
+                passes = isinstance(error, Unreachable) and not isinstance(error, Silent)
+                if not doubt and (not passes or isinstance(error, NotConnected) or broken > EARLY):
+                    raise
+                if not passes:  # of what was sent before it says nothing
+                    raise _doubtful(str(error), spec.run_id) from error
+                scope.tell("waiting", f"{error}; trying again")
+            finally:
+                if stream:
+                    stream.close()
+    except Cancelled:
+        if not (doubt or _in_doubt(stream)):
+            raise
+        return RemoteJob(far, {**handle, IN_DOUBT: "1"}, clock=scope.clock, tell=scope.tell)
+    scope.checkpoint()
     where = far.transport.where
     if not broken:
         raise NotReady(f"{where} asks again and again for what it was sent", "is its disk full?")
