@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -59,9 +58,9 @@ class Ends:
 
     def wait(self) -> int:
         """Return the exit code once all is ended, or `END_LIMIT` has passed."""
-        until = time.monotonic() + END_LIMIT + 1.0  # what is late is named first
+        limit = Scope(seconds=END_LIMIT + 1.0)  # what is late is named first
         for each in self._threads:
-            each.join(max(0.0, until - time.monotonic()))
+            each.join(limit.remaining())
         late = [125] if len(self._codes) < len(self._threads) else []
         return max([self._survey.code, *self._codes, *late])
 
