@@ -51,7 +51,7 @@ def nothing_lost(desk: Desk, client: Client) -> None:
 
 
 def grows(client: Client) -> None:
-    """Wait for more output, or for the end: on a busy machine the job may be faster than the cuts."""
+    """Wait for more output, or for the end: where all is slow the job may be over before."""
     before = len(client.out)
     wait_for(lambda: len(client.out) > before or client.process.poll() is not None)
 
