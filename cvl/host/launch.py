@@ -205,7 +205,9 @@ class Cargo:
                 self._sync.rebase(value)
                 return True
             if answer.word == "need" and what == "lib" and self._setup.bundle == "install":
-                install_bundle(self._far, scope)
+                from cvl.host.install import install
+
+                install(self._far, scope)
                 return True
         return False
 
@@ -277,13 +279,6 @@ def needs_headers(spec: JobSpec) -> list[tuple[str, str]]:
     if spec.image:
         lines.append(("image", spec.image))
     return lines
-
-
-def install_bundle(far: FarSide, scope: Scope) -> None:
-    """Put cvl itself on the machine. Raises `NotReady` with the host's own words."""
-    from cvl.host.install import install
-
-    install(far, scope)
 
 
 class Metered:
