@@ -8,7 +8,7 @@ from typing import TypeVar
 import click
 
 from cvl.cli.options import parameters
-from cvl.cli.settings import known, settings
+from cvl.cli.settings import known, meant, settings
 from cvl.core.errors import UsageError
 from cvl.providers import BUILT_IN, HOSTED, Entry, flag_of, load
 
@@ -110,4 +110,9 @@ def chosen_runner(params: Mapping[str, object]) -> str:
     if named:
         return named[0]
     setting = settings().find("runner")
-    return setting.text() if setting and setting.value else "local"
+    name = setting.text() if setting else ""
+    if setting and name and name not in known(name):
+        raise UsageError(
+            f"{setting.origin}: there is no runner {name!r}", meant(("runner", name), ())
+        )
+    return name or "local"

@@ -164,9 +164,9 @@ SAMPLES = {
     "output": Sample(
         ("a", "b/c"),
         ("a", "b/c"),
-        "",
-        lambda spec, options, _: str(options.results.relative_to(Path.cwd())).replace(
-            f"cvl-runs/{spec.run_id}", ""
+        None,
+        lambda _spec, options, _to: (
+            options.results and str(options.results.relative_to(Path.cwd()))
         ),
     ),
     "fetch": switch(lambda _, options, __: options.fetch, default=True),
@@ -470,3 +470,14 @@ def test_a_runners_own_option_that_cannot_be_meant_names_its_origin(
     assert desk.run("--runner", name) == 2
     assert capfd.readouterr().err.startswith(f"cvl: {path}: {says}")
     assert desk.seen == []
+
+
+@pytest.mark.parametrize("place", ["user", "environment"])
+def test_a_runner_that_there_is_not_is_said_with_its_origin(
+    place: str, desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = desk.say(SETTINGS["runner"], {place: "lamda"})
+    origin = "$CVL_RUNNER" if place == "environment" else "/cvl.toml"
+    assert desk.run(*flags) == 2
+    said = capfd.readouterr().err
+    assert f"{origin}: there is no runner 'lamda'\nhint: did you mean lambda?" in said
