@@ -29,29 +29,24 @@ LONGEST = 300
 LINE = 100
 
 LONG = {
-    "cleanup/leases.py",
-    "core/interfaces.py",
-    "core/scope.py",
-    "host/download/landing.py",
-    "host/download/results.py",
-    "host/job.py",
-    "host/rpc.py",
-    "host/stream.py",
-    "host/upload/hashes.py",
-    "host/upload/selection.py",
-    "providers/kubernetes/manifest.py",
-    "providers/kubernetes/pods.py",
-    "providers/kubernetes/provider.py",
-    "providers/lambda_cloud/api.py",
-    "providers/lambda_cloud/cloud.py",
-    "providers/sagemaker/job.py",
+    "cleanup/leases.py": "one contract: what acquiring notes, releasing closes",
+    "core/interfaces.py": "all seams on one page, half of it their contracts",
+    "core/scope.py": "deadline, stop and clock are one thing to whoever waits",
+    "host/download/landing.py": "one walk over a hostile tar, each step of it inside one folder",
+    "host/download/results.py": "one reading of what a host says of results",
+    "host/job.py": "every verb of an execution",
+    "host/rpc.py": "every verb of the protocol",
+    "host/stream.py": "one loop over three pipes, whose state is one",
+    "host/upload/hashes.py": "the index, and the reading that it saves",
+    "host/upload/selection.py": "the rules of what travels, side by side",
+    "providers/kubernetes/manifest.py": "the objects of one run, field by field",
+    "providers/kubernetes/pods.py": "what each status of a pod means: a table in code",
+    "providers/kubernetes/provider.py": "every verb of a provider",
+    "providers/lambda_cloud/api.py": "every request, and what each failure lets one conclude",
+    "providers/lambda_cloud/cloud.py": "every verb of a cloud, and what its API lists, read",
+    "providers/sagemaker/job.py": "every verb of an execution",
 }
-"""Files that are longer. The list only shrinks."""
-
-CIRCLES = [
-    ["cvl.transports.rsync", "cvl.transports.ssh.openssh"],
-]
-"""What is still to be repaired."""
+"""Files that are longer, and why. The list only shrinks."""
 
 
 def product() -> list[str]:
@@ -105,7 +100,7 @@ def test_cvl_itself_imports_only_the_core() -> None:
 
 def test_no_module_leads_back_to_itself() -> None:
     graph = {name: imports(name) for name in product()}
-    assert [each for each in circles(graph) if each not in CIRCLES] == []
+    assert circles(graph) == []
 
 
 def test_files_fit() -> None:
@@ -113,7 +108,7 @@ def test_files_fit() -> None:
         str(path.relative_to(HERE)): len(path.read_text("utf-8").splitlines())
         for path in [*(modules()[name] for name in product()), *HERE.glob("host/shell/*.sh")]
     }
-    assert {name for name, lines in lengths.items() if lines > LONGEST} <= LONG
+    assert {name for name, lines in lengths.items() if lines > LONGEST} <= {*LONG}
 
 
 DRIVING = re.compile(
