@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from errno import EIO, EPIPE
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from cvl.cli.screen import SCREEN, columns
 from cvl.cli.terminal import say, spelt
 from cvl.core.errors import CvlError
 from cvl.core.printable import one_line
-from cvl.core.scope import BACK, SILENT, WARNING
+from cvl.core.scope import BACK, SILENT, WARNING, Cancelled, Scope, SystemClock
 from cvl.core.secrets import clean
 from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, LogChunk
 from cvl.core.units import elapsed, priced, size
@@ -66,10 +67,10 @@ class Console:
         *,
         quiet: bool = False,
         output: bool = True,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """`quiet`: only output, warnings and errors. `output` False: not even the output."""
-        self._clock = clock
+        self._clock = clock or SystemClock().monotonic
         self._quiet, self._shows_output = quiet, output
         self._lock = threading.Lock()
         self._out_closed = False
@@ -176,13 +177,14 @@ class StatusLine:
     """What the bottom line says: phase, elapsed, the job's bytes a second, what is spent."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._scope = Scope()
+        self._now = self._scope.clock.monotonic
+        self._began = self._now()
         self._phase, self._text = "preparing", ""
         self._bytes, self._heard_since = 0, self._began
         self._rate: Decimal | None = None
         self._currency = "USD"
         self._rented: float | None = None
-        self._closed = threading.Event()
         SCREEN.give_way()
         threading.Thread(target=self._keep, daemon=True).start()
 
@@ -190,19 +192,19 @@ class StatusLine:
         """Show another phase."""
         self._phase, self._text = name, text
         if name in PAID and self._rented is None:
-            self._rented = time.monotonic()
+            self._rented = self._now()
         if name == RUNNING and self._bytes == 0:
-            self._heard_since = time.monotonic()
+            self._heard_since = self._now()
 
     def since(self, seconds: float) -> None:
         """Count from so many seconds ago: the run began before we did."""
-        self._began = time.monotonic() - max(seconds, 0.0)
+        self._began = self._now() - max(seconds, 0.0)
 
     def price(self, rate: Decimal, currency: str = "USD", seconds: float | None = None) -> None:
         """Show what is spent, at so much an hour, once it begins, or since so many seconds."""
         self._rate, self._currency = rate, currency
         if seconds is not None:
-            self._rented = time.monotonic() - max(seconds, 0.0)
+            self._rented = self._now() - max(seconds, 0.0)
 
     def heard(self, count: int) -> None:
         """Count bytes of the job."""
@@ -210,23 +212,23 @@ class StatusLine:
 
     def close(self) -> None:
         """Go away for good."""
-        self._closed.set()
+        self._scope.cancel(Cause.STOPPED)
         SCREEN.bottom("", 0)
 
     def _keep(self) -> None:
-        turn = 0
-        while not self._closed.wait(QUIET_SPELL if turn == 0 else TURN):
-            words = self._words(columns())
-            text = f"{MARKS[turn % len(MARKS)]} {words.plain}"
-            SCREEN.bottom(spelt(text), SPINNER + words.cell_len)
-            turn += 1
-            if self._closed.is_set():
-                SCREEN.bottom("", 0)
+        with suppress(Cancelled):
+            self._scope.sleep(QUIET_SPELL)
+            for mark in cycle(MARKS):
+                words = self._words(columns())
+                SCREEN.bottom(spelt(f"{mark} {words.plain}"), SPINNER + words.cell_len)
+                if self._scope.cause:
+                    SCREEN.bottom("", 0)
+                self._scope.sleep(TURN)
 
     def _words(self, width: int) -> Text:
         from rich.text import Text  # a string would be read as markup
 
-        now = time.monotonic()
+        now = self._now()
         told = Text(one_line(clean(f"{self._phase} {self._text}".rstrip()), STATUS))
         numbers = Text(f" · {elapsed(now - self._began)}{self._speed(now)}{self._cost(now)}")
         most = width - SPINNER - 1  # a line that ends in the last column may wrap

@@ -196,14 +196,10 @@ def _call_off(run: Run, ledger: Ledger, observer: Observer) -> None:
         lifecycle.recover(Context(run, provider, ledger, options), Cause.STOPPED, at_once=True)
     else:
         raise CvlError(f"{run.id} is driven by {describe(run.owner)}", "stop it there")
-    scope = Scope(seconds=CALL_OFF_LIMIT)
-    while ledger.run(run.id).state is not RunState.ENDED:
-        try:
-            scope.sleep(0.2)
-        except DeadlineExceeded:
-            raise StillOpen(
-                f"{run.id} is not over yet", "`cvl ps` shows it; `cvl reap` ends it"
-            ) from None
+    for _ in Scope(seconds=CALL_OFF_LIMIT).attempts((0.2,)):
+        if ledger.run(run.id).state is RunState.ENDED:
+            return
+    raise StillOpen(f"{run.id} is not over yet", "`cvl ps` shows it; `cvl reap` ends it")
 
 
 def _may_drive(run: Run, ledger: Ledger) -> bool:

@@ -118,7 +118,7 @@ class Work:
 
     def _rest(self, seconds: float, _asked: float) -> bool:
         """Wait, but not past the limit, for then there is more to do."""
-        time.sleep(min(seconds, self._ears.left() or seconds))
+        Scope().sleep(min(seconds, self._ears.left() or seconds))
         return True
 
     def _now(self) -> str:

@@ -67,17 +67,17 @@ def _see_ended(execution: Execution, work: Scope, cause: Cause | None, limit: fl
 
 
 def _waited(execution: Execution, scope: Scope) -> None:
-    silent = 0.0
-    while True:
+    now = scope.clock.monotonic
+    heard = now()
+    for _ in scope.attempts((LOOK,)):
         try:
             if bounded(execution.poll, scope) is not None:
                 return
-            silent = 0.0
+            heard = now()
         except (Unreachable, Unreadable):
-            silent += LOOK
-            if silent >= ENOUGH:
+            if now() - heard >= ENOUGH:
                 raise
-        scope.sleep(LOOK)
+    scope.checkpoint()
 
 
 def _after(work: Scope, seconds: float) -> Scope:
