@@ -15,6 +15,7 @@ from typing import IO, Protocol, runtime_checkable
 from cvl.core.frozen import dataclass
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import STOP_LIMIT, Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource
+from cvl.core.tags import Marks
 
 
 class Owner(Protocol):
@@ -232,6 +233,11 @@ class Order:
     host_key: str = field(repr=False)
     host_public_key: str
     public_key: str
+
+    @property
+    def marks(self) -> Marks:
+        """Whose the machine is."""
+        return Marks(run_id=self.run_id, owner=self.owner, deadline=self.deadline)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

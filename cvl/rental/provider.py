@@ -19,6 +19,7 @@ from cvl.core.interfaces import Cloud, Leases, Machine, Offer, Order
 from cvl.core.paths import ledger_file
 from cvl.core.scope import DeadlineExceeded, Scope, Tell, silent
 from cvl.core.spec import STOP_LIMIT, JobSpec, Plan, Quote, Resource
+from cvl.core.tags import name_of
 from cvl.core.units import elapsed
 from cvl.host import launch
 from cvl.host.job import RemoteJob
@@ -121,7 +122,7 @@ class Machines:
             "base": "",
             "place": launch.place(spec, self._setup),
             "image": spec.image or "",
-            "machine": machine_name(spec.run_id),
+            "machine": name_of(spec.run_id),
         }
 
     def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> RentedJob:
@@ -260,8 +261,3 @@ class Machines:
 def where_of(choice: Choice) -> str:
     """Return where a run goes, for a person."""
     return f"{choice.offer.type} in {choice.region}"
-
-
-def machine_name(run_id: str) -> str:
-    """Return the name of a run's machine: ours, and it carries the run id (at most 64)."""
-    return f"cvl-{run_id}"

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from cvl.container.contents import contents_of
 from cvl.core.errors import AuthError, CvlError, MissingTool, UsageError
 from cvl.core.spec import Cause, JobSpec, Limits, Source
+from cvl.core.tags import Marks
 from cvl.providers.kubernetes import (
     check,
     disruption,
@@ -35,7 +36,7 @@ from cvl.providers.kubernetes.api_errors import Denied, understood
 from cvl.providers.kubernetes.client import Client
 from cvl.providers.kubernetes.credentials import Credentials
 from cvl.providers.kubernetes.exit_line import Ending
-from cvl.providers.kubernetes.manifest import Marks, escaped, objects
+from cvl.providers.kubernetes.manifest import escaped, objects
 from cvl.providers.kubernetes.order import Order
 from cvl.providers.kubernetes.runner import K8sRunner
 

@@ -18,8 +18,9 @@ from cvl.core import request_template
 from cvl.core.errors import UsageError
 from cvl.core.request_template import Rules, Template
 from cvl.core.spec import JobSpec, Source
+from cvl.core.tags import Marks
 from cvl.providers.kubernetes import template as kube
-from cvl.providers.kubernetes.manifest import Made, Marks, job
+from cvl.providers.kubernetes.manifest import Made, job
 from cvl.providers.kubernetes.order import Order
 from cvl.providers.lambda_cloud import template
 from cvl.providers.sagemaker import template as aws
@@ -56,7 +57,7 @@ def of_ours(**fields: Any) -> Any:
 def a_training() -> Mapping[str, Any]:
     spec = JobSpec(run_id=RUN, argv=("true",))
     run = Runtime(seconds=60, why="")
-    return request(training_order(), spec, run, image="i", owner="o", deadline=1.0)
+    return request(training_order(), spec, run, image="i", marks=Marks(run_id=RUN))
 
 
 # --- the file ------------------------------------------------------------------------------------

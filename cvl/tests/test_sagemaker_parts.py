@@ -21,6 +21,7 @@ from cvl.container.command import command, docker_runs
 from cvl.core.errors import AuthError, FetchError, MissingTool, Rejected, Unreachable, UsageError
 from cvl.core.scope import Scope
 from cvl.core.spec import JobSpec, Limits, Needs, Source, new_run_id
+from cvl.core.tags import Marks, name_of
 from cvl.providers.aws.api_errors import Denied, Missing, Taken, understood
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker.docker import Docker
@@ -28,7 +29,7 @@ from cvl.providers.sagemaker.image import ENTRY_FILE
 from cvl.providers.sagemaker.inputs import exports, script
 from cvl.providers.sagemaker.job import code_in
 from cvl.providers.sagemaker.logs import Ending, LogReader
-from cvl.providers.sagemaker.order import Order, job_name, request, runtime
+from cvl.providers.sagemaker.order import Order, request, runtime
 from cvl.providers.sagemaker.outputs import fetch
 from cvl.providers.sagemaker.s3_location import Place
 from cvl.run.nodes import first_failed
@@ -88,9 +89,10 @@ def test_every_request_is_one_that_aws_takes(
         run_id=new_run_id(example), argv=("true",), secrets=secrets, nodes=nodes, limits=limits
     )
     run = runtime(limits, None)
-    asked = request(order(spot=spot), spec, run, image="i", owner="o" * 32, deadline=1.8e9)
+    marks = Marks(run_id=spec.run_id, owner="o" * 32, deadline=1.8e9)
+    asked = request(order(spot=spot), spec, run, image="i", marks=marks)
     assert faults_of_request("sagemaker", "CreateTrainingJob", asked) == []
-    assert asked["TrainingJobName"] == job_name(spec.run_id)
+    assert asked["TrainingJobName"] == name_of(spec.run_id)
     shown = asked["Environment"]
     assert isinstance(shown, dict)
     forwarded = {name: f"<redacted:{name}>" for name in list(secrets)[:90]}

@@ -16,9 +16,9 @@ from cvl.cleanup.reap_timer import kept
 from cvl.core.errors import AuthError, CvlError, Unreachable, UsageError
 from cvl.core.http.secure_url import address
 from cvl.core.octets import readable
-from cvl.core.replies import http_date
 from cvl.core.retry import repeated
 from cvl.core.scope import Clock, SystemClock
+from cvl.core.server_clock import ServerClock
 from cvl.providers.aws import http, login
 from cvl.providers.aws.api_errors import EXTRA, boundary
 
@@ -81,7 +81,7 @@ class Account:
         self._session: Any = None
         self._who: Any = None
         self._clients: dict[tuple[str, str], Client] = {}
-        self._skew = 0.0
+        self._server = ServerClock(self.clock)
         self._number = ""
 
     @property
@@ -133,7 +133,7 @@ class Account:
 
     def now(self) -> float:
         """Return UTC epoch seconds by AWS's clock, as its latest answer said (`Date`)."""
-        return self.clock.time() + self._skew
+        return self._server.now()
 
     def has_credentials(self) -> bool:
         """Return whether there are any, without asking anybody but this machine."""
@@ -253,9 +253,7 @@ class Account:
             self._number = ""
 
     def _heard(self, reply: Reply) -> None:
-        headers = reply.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        if (now := http_date(headers.get("date"))) is not None:
-            self._skew = now - self.clock.time()
+        self._server.heard(reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
 
 
 def _rewind(parameters: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from cvl.core.octets import to_send
 from cvl.core.paths import absolutes
 from cvl.core.retry import repeated
 from cvl.core.scope import Clock, SystemClock
+from cvl.core.server_clock import ServerClock
 from cvl.core.units import variable
 from cvl.providers.kubernetes import api_paths
 from cvl.providers.kubernetes.api_errors import understandable, understood
@@ -64,7 +65,7 @@ class Client:
         self._context = context
         self.clock = clock or SystemClock()
         self.doors = Doors(context, self._file, self.clock)
-        self._skew = 0.0
+        self._server = ServerClock(self.clock)
         self._uids: dict[tuple[str, bytes | None], str] = {}
 
     @property
@@ -88,7 +89,7 @@ class Client:
 
     def now(self) -> float:
         """Return UTC epoch seconds by the API server's clock, as it last answered (`Date`)."""
-        return self.clock.time() + self._skew
+        return self._server.now()
 
     def uid(self, *, patient: bool = True) -> str:
         """Return the uid of kube-system, which is the cluster's own; "" where none may be read.
@@ -245,8 +246,7 @@ class Client:
             raise error
 
     def _heard(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
-        if (now := replies.http_date(response.headers.get("Date"))) is not None:
-            self._skew = now - self.clock.time()
+        self._server.heard(response.headers)
         return response
 
 

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from cvl.core import tags
 from cvl.core.errors import UsageError
-from cvl.core.frozen import dataclass
 from cvl.core.octets import plain, utf8
 from cvl.core.spec import JobSpec
-from cvl.providers.kubernetes.order import DAY, Order, hold, job_name, leave, lifetime, runtime
+from cvl.core.tags import Marks, name_of
+from cvl.providers.kubernetes.order import DAY, Order, hold, leave, lifetime, runtime
 from cvl.run.nodes import NODE_RANK, variables
 
 Made = dict[str, Any]
@@ -65,24 +66,22 @@ ONCE: Made = {
 """What makes a Job start no second pod; clusters before 1.29 drop what they do not know of it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marks:
-    """What tells, without any local state, whose an object is and when it should be over."""
+def labels_of(marks: Marks) -> dict[str, str]:
+    """Return what objects are found by."""
+    found = {"app.kubernetes.io/managed-by": "cvl", RUN_LABEL: marks.run_id}
+    return {**found, OWNER_LABEL: marks.owner} if marks.owner else found
 
-    run_id: str
-    owner: str
-    deadline: float
 
-    @property
-    def labels(self) -> dict[str, str]:
-        """What objects are found by."""
-        found = {"app.kubernetes.io/managed-by": "cvl", RUN_LABEL: self.run_id}
-        return {**found, OWNER_LABEL: self.owner} if self.owner else found
+def notes_of(marks: Marks) -> dict[str, str]:
+    """Return the annotations that are only read: UTC epoch seconds."""
+    return {DEADLINE: marks.tags[tags.DEADLINE]}
 
-    @property
-    def annotations(self) -> dict[str, str]:
-        """What is only read: UTC epoch seconds."""
-        return {DEADLINE: str(int(self.deadline))}
+
+def marks_of(each: Mapping[str, Any]) -> Marks:
+    """Return what an object's labels and annotations say."""
+    found, notes = each.get("labels") or {}, each.get("annotations") or {}
+    owner, due = found.get(OWNER_LABEL), notes.get(DEADLINE)
+    return Marks.read({tags.RUN: found.get(RUN_LABEL), tags.OWNER: owner, tags.DEADLINE: due})
 
 
 def escaped(word: str) -> str:
@@ -143,7 +142,7 @@ def file_secrets(order: Order, marks: Marks, files: Mapping[str, bytes]) -> list
 
 def file_secret(run_id: str, number: int = 0) -> str:
     """Return the name of a Secret with files."""
-    return f"{job_name(run_id)}{CODE_MARK}{number:02}"
+    return f"{name_of(run_id)}{CODE_MARK}{number:02}"
 
 
 def service(order: Order, marks: Marks) -> Made:
@@ -153,7 +152,7 @@ def service(order: Order, marks: Marks) -> Made:
         "selector": {RUN_LABEL: marks.run_id},
         "publishNotReadyAddresses": True,
     }
-    return {**_head("v1", "Service", job_name(marks.run_id), order, marks), "spec": spec}
+    return {**_head("v1", "Service", name_of(marks.run_id), order, marks), "spec": spec}
 
 
 def job(order: Order, spec: JobSpec, marks: Marks, holders: Mapping[str, Sequence[str]]) -> Made:
@@ -161,15 +160,15 @@ def job(order: Order, spec: JobSpec, marks: Marks, holders: Mapping[str, Sequenc
 
     `holders` are the Secrets that hold files, each with its keys.
     """
-    head = _head("batch/v1", "Job", job_name(spec.run_id), order, marks)
-    head["metadata"]["labels"] = {**order.labels, **marks.labels}
-    notes = {**order.annotations, **marks.annotations}
+    head = _head("batch/v1", "Job", name_of(spec.run_id), order, marks)
+    head["metadata"]["labels"] = {**order.labels, **labels_of(marks)}
+    notes = {**order.annotations, **notes_of(marks)}
     head["metadata"]["annotations"] = {**notes, EXAMPLE: spec.example} if spec.example else notes
     many = {"completionMode": "Indexed"} if spec.nodes > 1 else {}
     template = {
         "metadata": {
-            "labels": {**order.labels, **marks.labels},
-            "annotations": {**STAYS, **order.annotations, **marks.annotations},
+            "labels": {**order.labels, **labels_of(marks)},
+            "annotations": {**STAYS, **order.annotations, **notes_of(marks)},
         },
         "spec": _pod(order, spec, holders),
     }
@@ -205,7 +204,7 @@ def _pod(order: Order, spec: JobSpec, holders: Mapping[str, Sequence[str]]) -> M
         "volumes": volumes,
     }
     if spec.nodes > 1:
-        pod["subdomain"] = job_name(spec.run_id)
+        pod["subdomain"] = name_of(spec.run_id)
     if order.gpu:
         pod["tolerations"] = [
             {"key": order.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}
@@ -276,7 +275,7 @@ def _field(path: str) -> Made:
 
 def _node(spec: JobSpec) -> dict[str, Made]:
     """Return what tells a node who it is among many."""
-    name = job_name(spec.run_id)
+    name = name_of(spec.run_id)
     master = f"{name}-0.{name}" if spec.nodes > 1 else "localhost"
     found: dict[str, Made] = {
         key: {"value": value} for key, value in variables(spec.nodes, master=master).items()
@@ -333,14 +332,14 @@ def _head(version: str, kind: str, name: str, order: Order, marks: Marks) -> Mad
         "metadata": {
             "name": name,
             "namespace": order.namespace,
-            "labels": marks.labels,
-            "annotations": marks.annotations,
+            "labels": labels_of(marks),
+            "annotations": notes_of(marks),
         },
     }
 
 
 def _env_secret(run_id: str) -> str:
-    return f"{job_name(run_id)}-env"
+    return f"{name_of(run_id)}-env"
 
 
 def _base64(data: bytes) -> str:

@@ -18,7 +18,7 @@ from cvl.core.spec import Resource
 from cvl.providers.kubernetes import api_paths, pods, sidecars
 from cvl.providers.kubernetes.api_errors import Denied, Missing, Taken
 from cvl.providers.kubernetes.client import Client, Object
-from cvl.providers.kubernetes.manifest import DEADLINE, OWNER_LABEL, RUN_LABEL
+from cvl.providers.kubernetes.manifest import RUN_LABEL, marks_of
 
 JOB, SECRET, SERVICE, POD = "job", "secret", "service", "pod"
 KINDS: Mapping[str, str] = MappingProxyType({JOB: "Job", SECRET: "Secret", SERVICE: "Service"})
@@ -230,19 +230,11 @@ def _may_list(client: Client, namespace: str) -> bool:
 
 def _resource(kind: str, each: Object) -> Resource | None:
     meta = each["metadata"]
-    labels, notes = meta.get("labels") or {}, meta.get("annotations") or {}
-    run_id, due = str(labels.get(RUN_LABEL, "")), str(notes.get(DEADLINE, ""))
-    if not replies.run_id(run_id):
+    marks = marks_of(meta)
+    if not marks.run_id:
         return None
-    return Resource(
-        kind=kind,
-        name=str(meta["name"]),
-        id=ident(each),
-        run_id=run_id,
-        owner=str(labels.get(OWNER_LABEL, "")),
-        deadline=replies.deadline(due),
-        note="ending" if meta.get("deletionTimestamp") else "",
-    )
+    note = "ending" if meta.get("deletionTimestamp") else ""
+    return marks.on(Resource(kind=kind, name=str(meta["name"]), id=ident(each), note=note))
 
 
 def _kept(pod: Object) -> bool:

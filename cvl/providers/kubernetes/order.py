@@ -23,7 +23,6 @@ START_OF_FETCH = 60
 """Seconds from a job's end until its results begin to be fetched, and from TERM to its trap."""
 SPARE = 600
 """Seconds after its last moment for a cluster to be done with a run."""
-PREFIX = "cvl-"
 GPU = "nvidia.com/gpu"
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?\Z")
 """Kubernetes' resource.Quantity, without its exponents."""
@@ -107,11 +106,6 @@ def leave(spec: JobSpec) -> int:
 def ends(order: Order, spec: JobSpec, now: float) -> float:
     """Return the UTC epoch second by which nothing of the run is there in any case."""
     return now + lifetime(order, spec.limits) + leave(spec) + SPARE
-
-
-def job_name(run_id: str) -> str:
-    """Return the name of a run's Job: ours, and it carries the run id (at most 44)."""
-    return f"{PREFIX}{run_id}"
 
 
 def pairs(words: Iterable[str], flag: str) -> dict[str, str]:

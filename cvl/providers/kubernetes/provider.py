@@ -14,6 +14,7 @@ from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
 from cvl.core.scope import WARNING, Scope, Tell, silent
 from cvl.core.spec import EMPTY, STOP_LIMIT, JobSpec, Plan, Quote, Resource
+from cvl.core.tags import Marks, name_of
 from cvl.core.units import elapsed, size, variable
 from cvl.ledger import Ledger, RunState
 from cvl.providers.kubernetes import (
@@ -30,7 +31,7 @@ from cvl.providers.kubernetes import identity as whose
 from cvl.providers.kubernetes.api_errors import EXTRA, Denied
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.job import KubeJob
-from cvl.providers.kubernetes.manifest import Made, Marks, owned_by
+from cvl.providers.kubernetes.manifest import Made, owned_by
 from cvl.providers.kubernetes.manifest import objects as manifest
 from cvl.providers.kubernetes.objects import JOB, KINDS, POD, SECRET, SERVICE
 from cvl.providers.kubernetes.order import (
@@ -38,7 +39,6 @@ from cvl.providers.kubernetes.order import (
     NO_LIMIT,
     Order,
     ends,
-    job_name,
     lifetime,
     runtime,
 )
@@ -118,7 +118,7 @@ class Kubernetes:
         order = self._ordered()
         return {
             "run": spec.run_id,
-            "job": job_name(spec.run_id),
+            "job": name_of(spec.run_id),
             "namespace": order.namespace,
             "nodes": str(spec.nodes),
             "wrapped": "yes" if spec.source else "",
@@ -282,7 +282,7 @@ class Kubernetes:
         given = self._ordered().template
         if spec.nodes == 1 and given is None:
             return
-        job = self._client.get(f"{api_paths.jobs(self._namespace)}/{job_name(spec.run_id)}")
+        job = self._client.get(f"{api_paths.jobs(self._namespace)}/{name_of(spec.run_id)}")
         if spec.nodes > 1 and job["spec"].get("completionMode") != "Indexed":
             raise CvlError(
                 "this cluster is too old for many nodes: it knows no Indexed Jobs",

@@ -30,6 +30,7 @@ from cvl.core.http.secure_url import address
 from cvl.core.octets import octets, to_send
 from cvl.core.retry import briefly
 from cvl.core.scope import Clock, DeadlineExceeded, Scope, SystemClock
+from cvl.core.server_clock import ServerClock
 from cvl.rental.rate_limit import Pace
 from cvl.rental.shared_cache import Answers
 
@@ -134,7 +135,7 @@ class LambdaAPI:
         self._launch_pace = Pace(f"lambda-launch-{account}", launch_interval, self._clock)
         self._launch_taken: float | None = None
         self._pool: PoolManager | None = None
-        self._skew: float | None = None
+        self._server = ServerClock(self._clock)
 
     @property
     def key(self) -> str:
@@ -142,10 +143,10 @@ class LambdaAPI:
         return self._key
 
     def now(self) -> float | None:
-        """Return UTC epoch seconds by the API's clock (RFC 9110, 6.6.1: `Date`), if it tells."""
-        if self._skew is None:
+        """Return UTC epoch seconds by the API's own clock, if it tells."""
+        if self._server.told() is None:
             self.get("/regions")
-        return None if self._skew is None else self._clock.monotonic() + self._skew
+        return self._server.told()
 
     def launch_turn(self, scope: Scope) -> None:
         """Return when a launch may be sent. Raises as `scope`: who waits has sent nothing."""
@@ -239,7 +240,7 @@ class LambdaAPI:
             raise Ambiguity(f"the Lambda API answered {error}") from None
         except Exception as error:
             raise used_up(error) or _unanswered(error) from error
-        self._set_clock(headers.get("Date"))
+        self._server.heard(headers)
         try:
             return _judged(status, answer)
         except Ambiguity as error:
@@ -293,10 +294,6 @@ class LambdaAPI:
 
             self._pool = pool(EXTRA, limits=(CONNECT_LIMIT, self._read_limit), retries=False)
         return self._pool
-
-    def _set_clock(self, date: str | None) -> None:
-        if (now := replies.http_date(date)) is not None:  # else the next reply may have one
-            self._skew = now - self._clock.monotonic()
 
 
 def _unanswered(error: Exception) -> CvlError:

@@ -21,12 +21,13 @@ from cvl.core.interfaces import Leases, Machine, Offer, Order
 from cvl.core.request_template import Template
 from cvl.core.scope import Scope
 from cvl.core.spec import EMPTY, Resource
+from cvl.core.tags import Marks, listed, name_of, surely_run_of, unlisted
 from cvl.core.units import variable
 from cvl.providers.lambda_cloud import account, deadline
 from cvl.providers.lambda_cloud import template as lambda_template
 from cvl.providers.lambda_cloud.api import BASE, LAUNCH, TERMINATE, Gone, Json, LambdaAPI
 from cvl.providers.lambda_cloud.key import another, lambda_key
-from cvl.rental.provider import KIND, machine_name
+from cvl.rental.provider import KIND
 
 BOOT_LIMIT = 1800.0
 """Seconds: 8xH100 machines were seen to take 25 minutes."""
@@ -44,8 +45,6 @@ STATES: Mapping[str, str] = {
 """Lambda's status -> `Machine.state`; one that is not here is taken for booting, and billed."""
 OVER = frozenset({"terminated"})
 """The only status that ends billing; an unknown one does not."""
-OURS = re.compile(r"cvl-(?P<run>[a-z0-9-]+-\d{4}-\d{6}-[0-9a-f]{10})\Z")
-"""Names of ours: they end in a run id's time and 40 random bits."""
 
 LAYERS = (
     "cvl itself, on every ending",
@@ -104,14 +103,10 @@ class LambdaCloud:
         ours = {
             "region_name": order.region,
             "instance_type_name": order.offer.type,
-            "ssh_key_names": [machine_name(order.run_id)],
-            "name": machine_name(order.run_id),
+            "ssh_key_names": [name_of(order.run_id)],
+            "name": name_of(order.run_id),
             "hostname": host_name(order.run_id),
-            "tags": [
-                {"key": "cvl-run", "value": order.run_id},
-                {"key": "cvl-owner", "value": order.owner},
-                {"key": "cvl-deadline", "value": str(int(order.deadline))},
-            ],
+            "tags": listed(order.marks.tags, "key", "value"),
             "user_data": user_data(order, self._timer(order, shown=True)),
         }
         return lambda_template.under(ours, self._template)
@@ -123,7 +118,7 @@ class LambdaCloud:
         return deadline.cloud_config(order, self._api.base, key)
 
     def rent(self, order: Order, leases: Leases, scope: Scope) -> Resource:
-        name = machine_name(order.run_id)
+        name = name_of(order.run_id)
         key = leases.held(KEY_KIND) or leases.acquire(
             Resource(kind=KEY_KIND, name=name, run_id=order.run_id),
             partial(self._add_key, name, order.public_key),
@@ -277,9 +272,8 @@ def machine_of(entry: Json) -> Resource | None:
     It carries our tag; or our name, or that of our key, which is the one of them that the API
     always shows. A status that is not known is alive.
     """
-    tags = _tags(entry)
-    tagged = replies.run_id(tags.get("cvl-run"))
-    run_id = tagged or _run_of(entry)
+    marks = Marks.read(unlisted(replies.entries(entry.get("tags")), "key", "value"))
+    run_id = marks.run_id or _run_of(entry)
     resource_id = replies.text(entry.get("id"))
     if not run_id:
         return None if _legible(entry) else replies.unreadable(KIND, resource_id)
@@ -287,24 +281,16 @@ def machine_of(entry: Json) -> Resource | None:
     kind = replies.entry(entry.get("instance_type"))
     return Resource(
         kind=KIND,
-        name=replies.text(entry.get("name")) or machine_name(run_id),
+        name=replies.text(entry.get("name")) or name_of(run_id),
         id=resource_id,
         run_id=run_id,
-        owner=tags.get("cvl-owner", ""),
-        deadline=replies.deadline(tags.get("cvl-deadline")),
+        owner=marks.owner,
+        deadline=marks.deadline,
         price_per_hour=replies.price(kind.get("price_cents_per_hour")),
         alive=status not in OVER,
-        proven=bool(tagged),
+        proven=bool(marks.run_id),
         note=status,
     )
-
-
-def _tags(entry: Json) -> dict[str, str]:
-    """Return the tags that can be read."""
-    pairs = map(replies.entry, replies.entries(entry.get("tags")))
-    found = {replies.text(each.get("key")): replies.text(each.get("value")) for each in pairs}
-    found.pop("", None)
-    return found
 
 
 def _legible(entry: Json) -> bool:
@@ -321,10 +307,8 @@ def _legible(entry: Json) -> bool:
 
 def _run_of(entry: Json) -> str:
     """Return the run that an instance bears the name of, "" for none of ours."""
-    for name in (entry.get("name"), *replies.entries(entry.get("ssh_key_names"))):
-        if found := OURS.match(replies.text(name)):
-            return replies.run_id(found["run"])
-    return ""
+    names = (entry.get("name"), *replies.entries(entry.get("ssh_key_names")))
+    return next(filter(None, map(surely_run_of, names)), "")
 
 
 def key_of(entry: Json) -> Resource | None:
@@ -332,14 +316,13 @@ def key_of(entry: Json) -> Resource | None:
     name, resource_id = replies.text(entry.get("name")), replies.text(entry.get("id"))
     if not name:
         return replies.unreadable(KEY_KIND, resource_id)
-    found = OURS.match(name)
-    run_id = replies.run_id(found["run"]) if found else ""
+    run_id = surely_run_of(name)
     return Resource(kind=KEY_KIND, name=name, id=resource_id, run_id=run_id) if run_id else None
 
 
 def host_name(run_id: str) -> str:
     """Return a host name: `^[a-z0-9][0-9a-z-]{0,62}$`."""
-    return machine_name(run_id)[:63]
+    return name_of(run_id)[:63]
 
 
 def user_data(order: Order, more: Mapping[str, object] = EMPTY) -> str:

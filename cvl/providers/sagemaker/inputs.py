@@ -11,10 +11,10 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
-from cvl.core import replies
 from cvl.core.errors import Unreachable, UsageError
 from cvl.core.octets import octets
-from cvl.core.spec import RUN_ID, JobSpec, Resource
+from cvl.core.spec import JobSpec, Resource
+from cvl.core.tags import PREFIX, Marks, name_of
 from cvl.providers.aws.api_errors import Denied, Missing
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker.s3_location import Place
@@ -22,7 +22,6 @@ from cvl.providers.sagemaker.s3_location import Place
 KIND = "s3-input"
 FOLDER = "cvl-input"
 SCRIPT, SECRETS, ENTRY, CODE, WORK = "job.sh", "secrets.sh", "entry.sh", "code.tar", "work"
-PREFIX = "cvl-"
 MOST = 1000
 """Keys that one DeleteObjects takes."""
 
@@ -179,15 +178,7 @@ def _resource(account: Account, output: Place, job: str, key: str) -> Resource |
         head = account.call("s3", "head_object", Bucket=output.bucket, Key=key)
     except Missing:
         return None
-    marks = head.get("Metadata", {})
-    run_id, deadline = marks.get("cvl-run", ""), marks.get("cvl-deadline", "")
-    if not RUN_ID.match(run_id) or job != PREFIX + run_id:
+    marks = Marks.read(head.get("Metadata", {}))
+    if not marks.run_id or job != name_of(marks.run_id):
         return None
-    return Resource(
-        kind=KIND,
-        name=job,
-        id=str(place_of(output, job)),
-        run_id=run_id,
-        owner=marks.get("cvl-owner", ""),
-        deadline=replies.deadline(deadline),
-    )
+    return marks.on(Resource(kind=KIND, name=job, id=str(place_of(output, job))))

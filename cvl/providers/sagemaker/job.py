@@ -13,6 +13,7 @@ from cvl.core.errors import AuthError, CvlError, LostContact, Rejected, Unreacha
 from cvl.core.identity import noted
 from cvl.core.scope import Cancelled, Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
+from cvl.core.tags import CAUSE, listed
 from cvl.core.units import priced, variable
 from cvl.providers.aws import identity
 from cvl.providers.aws.api_errors import Denied, Missing
@@ -28,7 +29,6 @@ TIMED_OUT = frozenset({"MaxRuntimeExceeded", "MaxWaitTimeExceeded"})
 BEFORE = frozenset({"Starting", "Pending", "LaunchingMLInstances", "PreparingTrainingStack"})
 OWN_CODE = re.compile(r"cvl: exit code (\d+) on node")
 EXIT_CODE = re.compile(r"exit code:? (\d+)")
-CAUSE_TAG = "cvl-cause"
 
 SETTLE = variable("SAGEMAKER_SETTLE", 60)
 """Seconds after a request in which what it made may not be found yet."""
@@ -246,12 +246,12 @@ class TrainingJob:
     def _note_cause(self, arn: str, cause: Cause) -> None:
         """Let every other process know why; without that permission it is just `stopped`."""
         with suppress(Rejected):
-            tag = {"Key": CAUSE_TAG, "Value": cause.value}
-            self._account.call("sagemaker", "add_tags", ResourceArn=arn, Tags=[tag])
+            tags = listed({CAUSE: cause.value})
+            self._account.call("sagemaker", "add_tags", ResourceArn=arn, Tags=tags)
 
     def _noted_cause(self, found: Reply) -> Cause:
         try:
-            return Cause(tags_of(self._account, str(found["TrainingJobArn"]))[CAUSE_TAG])
+            return Cause(tags_of(self._account, str(found["TrainingJobArn"]))[CAUSE])
         except (Rejected, KeyError, ValueError):
             return Cause.STOPPED
 

@@ -12,9 +12,10 @@ from cvl.core import replies
 from cvl.core.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
 from cvl.core.scope import Scope
 from cvl.core.spec import Resource
+from cvl.core.tags import PREFIX, Marks, run_of
 from cvl.providers.aws.api_errors import Denied, Missing, Taken
 from cvl.providers.aws.session import Account
-from cvl.providers.sagemaker.inputs import FOLDER, PREFIX, remove
+from cvl.providers.sagemaker.inputs import FOLDER, remove
 from cvl.providers.sagemaker.job import OVER, tags_of
 from cvl.providers.sagemaker.s3_location import Place
 
@@ -97,7 +98,7 @@ def _ours(account: Account, each: replies.Entry) -> Resource | None:
     What keeps its tags from us is only known by its name: enough to see it gone.
     """
     name, arn = replies.text(each.get("TrainingJobName")), replies.text(each.get("TrainingJobArn"))
-    run_id = replies.run_id(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else ""
+    run_id = run_of(name)
     if not run_id:
         return None if name else replies.unreadable(KIND, arn)
     state = replies.text(each.get("TrainingJobStatus"))
@@ -112,7 +113,5 @@ def _tagged(account: Account, job: Resource) -> Resource | None:
         return None
     except (Rejected, KeyError, TypeError):
         return replace(job, proven=False)
-    if tags.get("cvl-run") != job.run_id:
-        return None
-    due = replies.deadline(tags.get("cvl-deadline"))
-    return replace(job, owner=tags.get("cvl-owner", ""), deadline=due)
+    marks = Marks.read(tags)
+    return marks.on(job) if marks.run_id == job.run_id else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from decimal import Decimal
 
 from cvl.cleanup.leases import HOUR
@@ -12,6 +11,7 @@ from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
 from cvl.core.request_template import Template
 from cvl.core.spec import JobSpec, Limits
+from cvl.core.tags import Marks, listed, name_of
 from cvl.providers.sagemaker import inputs
 from cvl.providers.sagemaker.s3_location import Place
 
@@ -147,16 +147,11 @@ def deadline(order: Order, run: Runtime, now: float) -> float:
     return now + spent + STOP + PENDING
 
 
-def job_name(run_id: str) -> str:
-    """Return the name of a run's job: ours, and it carries the run id (at most 63)."""
-    return f"{inputs.PREFIX}{run_id}"
-
-
 def request(
-    order: Order, spec: JobSpec, run: Runtime, *, image: str, owner: str, deadline: float
+    order: Order, spec: JobSpec, run: Runtime, *, image: str, marks: Marks
 ) -> dict[str, object]:
     """Return exactly what CreateTrainingJob is sent. Secrets are in none of it."""
-    name = job_name(spec.run_id)
+    name = name_of(spec.run_id)
     stopping = {"MaxRuntimeInSeconds": run.seconds}
     more: dict[str, object] = {}
     if order.spot:
@@ -183,10 +178,7 @@ def request(
         },
         "StoppingCondition": stopping,
         "Environment": environment(spec),
-        "Tags": [
-            {"Key": key, "Value": value}
-            for key, value in tags(spec.run_id, owner, deadline).items()
-        ],
+        "Tags": listed(marks.tags),
         **more,
     }
 
@@ -199,11 +191,6 @@ def environment(spec: JobSpec) -> dict[str, str]:
     """
     shown = {f"CVL_SECRET_{name}": f"<redacted:{name}>" for name in list(spec.secrets)[:SHOWN]}
     return {**shown, "CVL_RUN_ID": spec.run_id, "CVL_GRACE": f"{round(spec.limits.grace)}"}
-
-
-def tags(run_id: str, owner: str, deadline: float) -> Mapping[str, str]:
-    """Return what tells, without any local state, whose a job is and when it should be over."""
-    return {"cvl-run": run_id, "cvl-owner": owner, "cvl-deadline": str(int(deadline))}
 
 
 def _channel(place: Place) -> dict[str, object]:

@@ -17,6 +17,7 @@ from cvl.core.paths import ledger_file
 from cvl.core.request_template import Merged
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import EMPTY, STOP_LIMIT, JobSpec, Plan, Quote, Resource
+from cvl.core.tags import Marks, name_of
 from cvl.core.units import priced
 from cvl.ledger import Ledger
 from cvl.providers.aws import identity as whose
@@ -31,7 +32,6 @@ from cvl.providers.sagemaker.order import (
     Order,
     Runtime,
     deadline,
-    job_name,
     max_wait,
     request,
     runtime,
@@ -97,7 +97,7 @@ class SageMaker:
     def handle(self, spec: JobSpec) -> Mapping[str, str]:
         return {
             "run": spec.run_id,
-            "job": job_name(spec.run_id),
+            "job": name_of(spec.run_id),
             "output": str(self._ordered().output),
             "nodes": str(spec.nodes),
             "price": "" if self._price is None else str(self._price),
@@ -119,11 +119,11 @@ class SageMaker:
         body = self._request(spec, run, found).value
         self._give_input(spec, run, leases)
         scope.checkpoint()
-        scope.tell("waiting", f"{job_name(spec.run_id)}: asking for {order.instance_type}")
+        scope.tell("waiting", f"{name_of(spec.run_id)}: asking for {order.instance_type}")
         leases.acquire(
             Resource(
                 kind=KIND,
-                name=job_name(spec.run_id),
+                name=name_of(spec.run_id),
                 run_id=spec.run_id,
                 deadline=deadline(order, run, self.now()),
             ),
@@ -188,10 +188,13 @@ class SageMaker:
             spec,
             run,
             image=found,
-            owner=Ledger(ledger_file()).id(),
-            deadline=deadline(order, run, self.now()),
+            marks=self._marks(spec, run),
         )
         return template.under(ours, order.template, self._account)
+
+    def _marks(self, spec: JobSpec, run: Runtime) -> Marks:
+        due = deadline(self._ordered(), run, self.now())
+        return Marks(run_id=spec.run_id, owner=Ledger(ledger_file()).id(), deadline=due)
 
     def _chosen(self, spec: JobSpec) -> Contents | None:
         if self._contents is None and spec.source is not None:
@@ -223,13 +226,9 @@ class SageMaker:
 
     def _give_input(self, spec: JobSpec, run: Runtime, leases: Leases) -> None:
         order = self._ordered()
-        name = job_name(spec.run_id)
+        name = name_of(spec.run_id)
         place = inputs.place_of(order.output, name)
-        marks = {
-            "cvl-run": spec.run_id,
-            "cvl-owner": Ledger(ledger_file()).id(),
-            "cvl-deadline": str(int(deadline(order, run, self.now()))),
-        }
+        marks = self._marks(spec, run).tags
         with tempfile.TemporaryFile() as code:
             more = self._code(spec, code) if order.image else {}
             leases.acquire(
