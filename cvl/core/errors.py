@@ -21,6 +21,7 @@
     ├── ProviderError            a provider's API said no
     │   ├── NoCapacity           nothing to be had now: may pass
     │   ├── Rejected             definitely nothing was created
+    │   │   └── Missing, Taken, Denied: no such thing, the name is in use, we may not
     │   └── Ambiguity            nobody knows yet: settle by listing for our name
     ├── FetchError               results could not be brought back
     │   ├── BrokenOff            they ended before their end: may pass, worth a retry
@@ -137,6 +138,18 @@ class NoCapacity(ProviderError):
 
 class Rejected(ProviderError):
     """The provider refused the request. Nothing was created."""
+
+
+class Missing(Rejected):
+    """There is no such thing."""
+
+
+class Taken(Rejected):
+    """The name is in use, or the thing is not the one that was meant."""
+
+
+class Denied(Rejected):
+    """We may not do that; the hint says what to ask for."""
 
 
 class Ambiguity(ProviderError):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cvl.cleanup.leases import Leases
 from cvl.core import identity
-from cvl.core.errors import AuthError, CvlError, Elsewhere, StillOpen, Unreachable
+from cvl.core.errors import AuthError, CvlError, Denied, Elsewhere, Missing, StillOpen, Unreachable
 from cvl.core.handles import checked
 from cvl.core.interfaces import Machine
 from cvl.core.scope import Scope
@@ -24,7 +24,6 @@ from cvl.host.identity import whole
 from cvl.ledger import Ledger, Run, RunState
 from cvl.operations import reap_end
 from cvl.providers.aws import identity as aws_whose
-from cvl.providers.aws.api_errors import Denied, Missing
 from cvl.providers.aws.session import Account
 from cvl.providers.lambda_cloud.account import account, confirm, identity_of
 from cvl.providers.lambda_cloud.api import LambdaAPI

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.container.contents import contents_of
-from cvl.core.errors import AuthError, CvlError, MissingTool, UsageError
+from cvl.core.errors import AuthError, CvlError, Denied, MissingTool, UsageError
 from cvl.core.spec import Cause, JobSpec, Limits, Source
 from cvl.core.tags import Marks
 from cvl.providers.kubernetes import (
@@ -32,7 +32,7 @@ from cvl.providers.kubernetes import (
     pods,
     sending,
 )
-from cvl.providers.kubernetes.api_errors import Denied, understood
+from cvl.providers.kubernetes.api_errors import understood
 from cvl.providers.kubernetes.client import Client
 from cvl.providers.kubernetes.credentials import Credentials
 from cvl.providers.kubernetes.exit_line import Ending

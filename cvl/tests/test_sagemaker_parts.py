@@ -18,11 +18,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cvl.container.command import command, docker_runs
-from cvl.core.errors import AuthError, FetchError, MissingTool, Rejected, Unreachable, UsageError
+from cvl.core.errors import (
+    AuthError,
+    Denied,
+    FetchError,
+    Missing,
+    MissingTool,
+    Rejected,
+    Taken,
+    Unreachable,
+    UsageError,
+)
 from cvl.core.scope import Scope
 from cvl.core.spec import JobSpec, Limits, Needs, Source, new_run_id
 from cvl.core.tags import Marks, name_of
-from cvl.providers.aws.api_errors import Denied, Missing, Taken, understood
+from cvl.providers.aws.api_errors import understood
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker.docker import Docker
 from cvl.providers.sagemaker.image import ENTRY_FILE

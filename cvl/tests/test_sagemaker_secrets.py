@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cvl.providers.aws.api_errors import Denied
+from cvl.core.errors import Denied
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker import inputs
 from cvl.providers.sagemaker.s3_location import Place

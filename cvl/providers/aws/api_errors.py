@@ -15,8 +15,11 @@ from cvl.core.errors import (
     LONGEST,
     AuthError,
     CvlError,
+    Denied,
+    Missing,
     MissingTool,
     Rejected,
+    Taken,
     Unreachable,
     UsageError,
     used_up,
@@ -77,18 +80,6 @@ KINDS: tuple[tuple[tuple[str, ...], type[CvlError], str], ...] = (
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 WRONG = re.compile(r"TLS CA certificate bundle|Failed to parse|\[X509|\[Errno (?:2|13|20|21)\]")
 """What some of them pass on that the next request would meet too."""
-
-
-class Missing(Rejected):
-    """AWS knows no such thing."""
-
-
-class Taken(Rejected):
-    """The name is in use."""
-
-
-class Denied(Rejected):
-    """These credentials may not do that."""
 
 
 def boto_errors() -> Any:

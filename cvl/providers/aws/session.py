@@ -140,7 +140,7 @@ class Account:
         return login.credentials(self._opened()) is not None
 
     def call(self, service: str, operation: str, /, **parameters: Any) -> Reply:
-        """Make a request that may be repeated. Raises `CvlError` as `refusals.understood` says."""
+        """Make a request that may be repeated. Raises as `api_errors.understood` says."""
 
         def step() -> Reply:
             _rewind(parameters)

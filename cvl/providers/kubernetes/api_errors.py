@@ -16,8 +16,11 @@ from typing import Any
 from cvl.core.errors import (
     AuthError,
     CvlError,
+    Denied,
+    Missing,
     NotConnected,
     Rejected,
+    Taken,
     Unreachable,
     UsageError,
     used_up,
@@ -40,20 +43,8 @@ SHOWN = 300
 """Characters of an answer that is no Status."""
 
 
-class Missing(Rejected):
-    """There is no such object."""
-
-
-class Taken(Rejected):
-    """The name is in use, or the object is not the one that was meant (409)."""
-
-
 class Gone(Rejected):
     """The version that was asked for is too old (410)."""
-
-
-class Denied(Rejected):
-    """We may not do that; the hint says which permission is missing."""
 
 
 class NotYet(Rejected):

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from cvl.core.errors import Rejected
+from cvl.core.errors import Denied, Missing, Rejected
 from cvl.core.scope import Scope
 from cvl.core.spec import JobSpec
-from cvl.providers.kubernetes.api_errors import Denied, Missing
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.order import Order
 from cvl.providers.kubernetes.pod_exec import installed

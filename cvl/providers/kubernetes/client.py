@@ -108,7 +108,7 @@ class Client:
         return self._uids[at]
 
     def get(self, path: str, **query: str) -> Object:
-        """Return an object. Raises `CvlError` as `refusals.understood` says."""
+        """Return an object. Raises `CvlError` as `api_errors.understood` says."""
         return self._patient("GET", path, query)
 
     def items(self, path: str, **query: str) -> Iterator[Object]:
@@ -221,7 +221,7 @@ class Client:
         kind: str,
         limits: Timeout,
     ) -> BaseHTTPResponse:
-        """Send a request once. Raises as `refusals.understandable` says."""
+        """Send a request once. Raises as `api_errors.understandable` says."""
         from urllib3 import HTTPHeaderDict
 
         sent = HTTPHeaderDict([*headers, ("Accept", "application/json, */*")])

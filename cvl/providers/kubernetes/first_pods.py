@@ -12,10 +12,9 @@ import base64
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from cvl.core.errors import CvlError, Rejected
+from cvl.core.errors import CvlError, Rejected, Taken
 from cvl.core.scope import Cancelled, Scope
 from cvl.providers.kubernetes import api_paths, pods
-from cvl.providers.kubernetes.api_errors import Taken
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.manifest import FIRST_KEY, FIRSTS, RUN_LABEL, file_secret
 

@@ -13,9 +13,12 @@ from pathlib import Path
 from cvl.core.errors import (
     AuthError,
     CvlError,
+    Denied,
     FetchError,
     LostContact,
+    Missing,
     Rejected,
+    Taken,
     Unreachable,
     UsageError,
 )
@@ -24,7 +27,6 @@ from cvl.core.scope import Cancelled, Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
 from cvl.core.units import variable
 from cvl.providers.kubernetes import identity, pods, results, sidecars
-from cvl.providers.kubernetes.api_errors import Denied, Missing, Taken
 from cvl.providers.kubernetes.api_paths import jobs
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.lost_pods import UNSEEN

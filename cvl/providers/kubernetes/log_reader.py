@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
-from cvl.core.errors import CvlError
+from cvl.core.errors import CvlError, Denied, Missing
 from cvl.core.frozen import dataclass
 from cvl.core.scope import Cancelled, Scope, Tell
 from cvl.core.spec import Cause

@@ -7,10 +7,9 @@ from dataclasses import replace
 from enum import Enum
 from typing import Final
 
-from cvl.core.errors import CvlError
+from cvl.core.errors import CvlError, Denied, Missing
 from cvl.core.spec import Cause
 from cvl.providers.kubernetes import api_paths, disruption, pods
-from cvl.providers.kubernetes.api_errors import Denied, Missing
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.first_pods import Named
 from cvl.providers.kubernetes.pods import Fate

@@ -12,20 +12,22 @@ from functools import partial
 from types import MappingProxyType
 
 from cvl.core import replies
-from cvl.core.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
+from cvl.core.errors import (
+    Denied,
+    Missing,
+    Rejected,
+    Taken,
+    Unreachable,
+)
 from cvl.core.scope import Scope
 from cvl.core.spec import Resource
 from cvl.providers.kubernetes import api_paths, pods, sidecars
-from cvl.providers.kubernetes.api_errors import Denied, Missing, Taken
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.manifest import RUN_LABEL, marks_of
 
 JOB, SECRET, SERVICE, POD = "job", "secret", "service", "pod"
 KINDS: Mapping[str, str] = MappingProxyType({JOB: "Job", SECRET: "Secret", SERVICE: "Service"})
 """What is acquired, and its kind over there. An orphaned pod is only found and ended."""
-PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between the attempts to create something whose reply was lost."""
-CREATE_LIMIT = 60.0
 OVER_LIMIT = 3.0
 """Seconds that a job beside sidecars may take for its end once its results are collected."""
 USUAL, LOOK = 15.0, 0.25
@@ -37,28 +39,20 @@ def collection(kind: str, namespace: str = "") -> str:
     return api_paths.jobs(namespace) if kind == JOB else api_paths.core(f"{kind}s", namespace)
 
 
-def create(client: Client, kind: str, body: Object, scope: Scope) -> str:
-    """Create an object, once, however often that takes; return its id.
-
-    After a lost reply a refusal proves nothing: the first request may have been the reason. That
-    we may not do it proves nothing either. Raises `Unreachable` or `Ambiguity` when nobody can
-    say.
-    """
-    place = collection(kind, body["metadata"]["namespace"])
-    doubt: CvlError | None = None
-    for attempt in scope.shielded(CREATE_LIMIT).attempts(PAUSES, most=len(PAUSES)):
-        try:
-            return _made(client, place, body)
-        except Unreachable as error:
-            doubt = error
-        except (Denied, AuthError) as error:
-            raise doubt or Ambiguity(str(error), error.hint) from error
-        except Rejected as error:
-            raise doubt or error from error
-        scope.tell("waiting", f"{doubt}; asking again")
-        attempt.asked(doubt.wait)
-    assert doubt is not None
-    raise doubt
+def create(client: Client, body: Object) -> str:
+    """Create an object and return its id; of what bears its name already, if it is of our run."""
+    meta, kind = body["metadata"], body["kind"].lower()
+    try:
+        return ident(client.create(collection(kind, meta["namespace"]), body))
+    except Taken:
+        ours = meta["labels"][RUN_LABEL]
+    named = Resource(kind=kind, name=str(meta["name"]), run_id=ours)
+    found = there(client, named, str(meta["namespace"]))
+    if found is None:
+        raise Unreachable(f"{named.name} is there and is not")
+    if marks_of(found["metadata"]).run_id != ours:
+        raise Rejected(f"{named.name} is taken, by something that is not ours")
+    return ident(found)
 
 
 def ident(found: Object) -> str:
@@ -198,22 +192,6 @@ def _end_orphans(client: Client, job: Resource, namespace: str) -> None:
             with suppress(Missing, Taken):
                 path = f"{_pods(job, namespace)}/{meta['name']}"
                 client.delete(path, str(meta["uid"]))
-
-
-def _made(client: Client, place: str, body: Object) -> str:
-    """Create an object and return its id; of what bears its name already, if it is of our run."""
-    try:
-        return ident(client.create(place, body))
-    except Taken:
-        ours = body["metadata"]["labels"][RUN_LABEL]
-    meta = body["metadata"]
-    named = Resource(kind=str(body["kind"]).lower(), name=str(meta["name"]), run_id=ours)
-    found = there(client, named, str(meta["namespace"]))
-    if found is None:
-        raise Unreachable(f"{named.name} is there and is not")
-    if (found["metadata"].get("labels") or {}).get(RUN_LABEL) != ours:
-        raise Rejected(f"{named.name} is taken, by something that is not ours")
-    return ident(found)
 
 
 def _listable(client: Client, names: Iterable[str]) -> tuple[str, ...]:

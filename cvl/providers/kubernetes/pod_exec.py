@@ -60,7 +60,7 @@ def output(
     """Run `argv` in the job's container of a pod (`/api/v1/...`); yield its output as it comes.
 
     `feed` is what it reads, all of it before its output is heard: it has to know where that ends.
-    Raises `Failed`, `Unreachable` when it breaks off, and what `refusals.understood` says.
+    Raises `Failed`, `Unreachable` when it breaks off, and what `api_errors.understood` says.
     """
     said = b""
     with _connected(client, pod, argv, reads=feed is not None) as connection:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from functools import partial
 
 from cvl.container.contents import Contents, contents_of
-from cvl.core.errors import CvlError, Elsewhere, Rejected, UsageError
+from cvl.core.create import create
+from cvl.core.errors import CvlError, Denied, Elsewhere, Rejected, UsageError
 from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
 from cvl.core.scope import WARNING, Scope, Tell, silent
@@ -28,7 +29,7 @@ from cvl.providers.kubernetes import (
     template,
 )
 from cvl.providers.kubernetes import identity as whose
-from cvl.providers.kubernetes.api_errors import EXTRA, Denied
+from cvl.providers.kubernetes.api_errors import EXTRA
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.job import KubeJob
 from cvl.providers.kubernetes.manifest import Made, owned_by
@@ -262,7 +263,7 @@ class Kubernetes:
                 run_id=spec.run_id,
                 deadline=float(due),
             ),
-            partial(objects.create, self._client, kind, body, scope),
+            partial(create, partial(objects.create, self._client, body), scope),
         )
 
     def _give(self, resources: list[Resource]) -> None:

@@ -19,6 +19,7 @@ from cvl.core.errors import (
     Blocked,
     BrokenOff,
     CvlError,
+    Denied,
     FetchError,
     MissingTool,
     UsageError,
@@ -36,7 +37,6 @@ from cvl.host.download.report import report
 from cvl.host.download.results import Changed
 from cvl.host.tarstream import FILE, FOLDER, HARD, LINK, Member
 from cvl.providers.kubernetes import api_paths, pods
-from cvl.providers.kubernetes.api_errors import Denied
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.manifest import (
     COLLECT,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
+from cvl.core.errors import Missing, Taken
 from cvl.providers.kubernetes import check, pods
-from cvl.providers.kubernetes.api_errors import Missing, Taken
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.manifest import CONTAINER
 

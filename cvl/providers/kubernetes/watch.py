@@ -6,12 +6,12 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from cvl.core.errors import Missing
 from cvl.core.frozen import dataclass
 from cvl.core.scope import Tell
 from cvl.core.spec import Cause
 from cvl.core.units import elapsed
 from cvl.providers.kubernetes import api_paths, disruption, pods
-from cvl.providers.kubernetes.api_errors import Missing
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.exit_line import Ending
 from cvl.providers.kubernetes.first_pods import NONE, Firsts, listed

@@ -18,6 +18,7 @@ from cvl.core.errors import (
     Ambiguity,
     AuthError,
     CvlError,
+    Missing,
     NoCapacity,
     ProviderError,
     Rejected,
@@ -85,10 +86,6 @@ class Forbidden(AuthError):
     """The key is one, and may not do that (403)."""
 
 
-class Gone(Rejected):
-    """The API knows no such thing; of a launch: it names something that is not there."""
-
-
 class Throttled(Ambiguity):
     """Too many requests, of ours or of others with this account; what became of it is unknown."""
 
@@ -153,7 +150,7 @@ class LambdaAPI:
         self._launch_taken = self._launch_pace.wait(scope, urgent=True)
 
     def get(self, path: str) -> object:
-        """Return `data` of a GET. Raises `ProviderError`, `Gone`, `AuthError`."""
+        """Return `data` of a GET. Raises `ProviderError`, `Missing`, `AuthError`."""
         return self._patient("GET", path, None)
 
     def once_asked(self, path: str) -> object:
@@ -332,7 +329,7 @@ def _judged(status: int, answer: bytes) -> object:
     if status == 403:  # noqa: PLR2004
         raise Forbidden(f"Lambda: {message}", FORBIDDEN.get(code, FORBIDDEN["global/forbidden"]))
     if status == 404:  # noqa: PLR2004
-        raise Gone(f"Lambda: {message}", "`cvl offers` shows the types and regions")
+        raise Missing(f"Lambda: {message}", "`cvl offers` shows the types and regions")
     if known := DEFINITE.get(code):
         raise known[0](f"Lambda: {message}", known[1])
     raise Ambiguity(f"the Lambda API answered {status}: {code}: {message}")

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from cvl.core import replies
 from cvl.core.api_key import checked
-from cvl.core.errors import Ambiguity, CvlError
+from cvl.core.errors import Ambiguity, CvlError, Missing
 from cvl.core.interfaces import Leases, Machine, Offer, Order
 from cvl.core.request_template import Template
 from cvl.core.scope import Scope
@@ -25,7 +25,7 @@ from cvl.core.tags import Marks, listed, name_of, surely_run_of, unlisted
 from cvl.core.units import variable
 from cvl.providers.lambda_cloud import account, deadline
 from cvl.providers.lambda_cloud import template as lambda_template
-from cvl.providers.lambda_cloud.api import BASE, LAUNCH, TERMINATE, Gone, Json, LambdaAPI
+from cvl.providers.lambda_cloud.api import BASE, LAUNCH, TERMINATE, Json, LambdaAPI
 from cvl.providers.lambda_cloud.key import another, lambda_key
 from cvl.rental.provider import KIND
 
@@ -179,7 +179,7 @@ class LambdaCloud:
                 self._api.delete(f"/ssh-keys/{quote(resource.id, safe='')}")
             else:
                 self._api.post(TERMINATE, {"instance_ids": [resource.id]})
-        except Gone:
+        except Missing:
             return
 
     def _add_key(self, name: str, public_key: str) -> str:

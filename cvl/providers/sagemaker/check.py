@@ -10,9 +10,8 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from cvl.core.errors import CvlError, Rejected, UsageError
+from cvl.core.errors import CvlError, Denied, Missing, Rejected, UsageError
 from cvl.core.scope import Scope
-from cvl.providers.aws.api_errors import Denied, Missing
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker.order import Order
 

@@ -11,11 +11,10 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
-from cvl.core.errors import Unreachable, UsageError
+from cvl.core.errors import Denied, Missing, Unreachable, UsageError
 from cvl.core.octets import octets
 from cvl.core.spec import JobSpec, Resource
 from cvl.core.tags import PREFIX, Marks, name_of
-from cvl.providers.aws.api_errors import Denied, Missing
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker.s3_location import Place
 

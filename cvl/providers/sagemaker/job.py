@@ -9,14 +9,22 @@ from decimal import Decimal
 from pathlib import Path
 
 from cvl.cleanup.leases import cost
-from cvl.core.errors import AuthError, CvlError, LostContact, Rejected, Unreachable, UsageError
+from cvl.core.errors import (
+    AuthError,
+    CvlError,
+    Denied,
+    LostContact,
+    Missing,
+    Rejected,
+    Unreachable,
+    UsageError,
+)
 from cvl.core.identity import noted
 from cvl.core.scope import Cancelled, Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
 from cvl.core.tags import CAUSE, listed
 from cvl.core.units import priced, variable
 from cvl.providers.aws import identity
-from cvl.providers.aws.api_errors import Denied, Missing
 from cvl.providers.aws.session import Account, Reply
 from cvl.providers.sagemaker import inputs
 from cvl.providers.sagemaker.logs import Ending, LogReader

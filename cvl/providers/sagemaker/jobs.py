@@ -9,11 +9,14 @@ from functools import partial
 from typing import Any
 
 from cvl.core import replies
-from cvl.core.errors import Ambiguity, AuthError, CvlError, Rejected, Unreachable
-from cvl.core.scope import Scope
+from cvl.core.errors import (
+    Missing,
+    Rejected,
+    Taken,
+    Unreachable,
+)
 from cvl.core.spec import Resource
 from cvl.core.tags import PREFIX, Marks, run_of
-from cvl.providers.aws.api_errors import Denied, Missing, Taken
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker.inputs import FOLDER, remove
 from cvl.providers.sagemaker.job import OVER, tags_of
@@ -23,35 +26,16 @@ KIND = "training-job"
 OLDEST = timedelta(days=31)
 """A job is never older: 28 days of running and some of waiting."""
 MOST_PAGES = 1000
-PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between the attempts to create a job whose reply was lost."""
-CREATE_LIMIT = 60.0
 
 
-def create(account: Account, body: Mapping[str, Any], scope: Scope) -> str:
-    """Create a job, once, however often that takes; return its ARN. Its name is its token.
-
-    After a lost reply a refusal proves nothing: the first request may have been the reason. That
-    we may not do it proves nothing either. Raises `Unreachable` or `Ambiguity` when nobody can
-    say.
-    """
-    doubt: CvlError | None = None
-    for attempt in scope.shielded(CREATE_LIMIT).attempts(PAUSES, most=len(PAUSES)):
-        try:
-            made = account.once("sagemaker", "create_training_job", **body)
-            return str(made["TrainingJobArn"])
-        except Taken:
-            return _arn(account, str(body["TrainingJobName"]))
-        except Unreachable as error:
-            doubt = error
-        except (Denied, AuthError) as error:
-            raise doubt or Ambiguity(str(error), error.hint) from error
-        except Rejected as error:
-            raise doubt or error from error
-        scope.tell("waiting", f"{doubt}; asking again")
-        attempt.asked(doubt.wait)
-    assert doubt is not None
-    raise doubt
+def create(account: Account, body: Mapping[str, Any]) -> str:
+    """Create a job, or find that it was created before; return its ARN. Its name is its token."""
+    try:
+        return str(account.once("sagemaker", "create_training_job", **body)["TrainingJobArn"])
+    except Taken:
+        name = str(body["TrainingJobName"])
+    found = account.call("sagemaker", "describe_training_job", TrainingJobName=name)
+    return str(found["TrainingJobArn"])
 
 
 def found(account: Account) -> Iterator[Resource]:
@@ -85,11 +69,6 @@ def drop_input(account: Account, name: str) -> None:
         uri = str(channel["DataSource"].get("S3DataSource", {}).get("S3Uri", "")).rstrip("/")
         if uri.endswith(f"/{FOLDER}/{name}"):
             remove(account, Place.parse(uri))
-
-
-def _arn(account: Account, name: str) -> str:
-    found = account.call("sagemaker", "describe_training_job", TrainingJobName=name)
-    return str(found["TrainingJobArn"])
 
 
 def _ours(account: Account, each: replies.Entry) -> Resource | None:

@@ -11,11 +11,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cvl.core.errors import Rejected
+from cvl.core.errors import Missing, Rejected
 from cvl.core.frozen import dataclass
 from cvl.core.octets import utf8
 from cvl.core.spec import LogChunk
-from cvl.providers.aws.api_errors import Missing
 from cvl.providers.aws.session import Account
 
 MOST = ((1 << 18) - 26, (1 << 20) - 26)

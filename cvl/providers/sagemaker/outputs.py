@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from cvl.core.errors import AuthError, BrokenOff, CvlError, FetchError
+from cvl.core.errors import AuthError, BrokenOff, CvlError, FetchError, Missing
 from cvl.core.retry import PASSING, steadily
 from cvl.core.scope import Scope
 from cvl.core.staging import incoming, landing_in, not_taken
@@ -18,7 +18,7 @@ from cvl.host.download.landing import NOTHING, Landed
 from cvl.host.download.report import report
 from cvl.host.download.results import Changed
 from cvl.host.tarstream import FILE, FOLDER, HARD, LINK, Member
-from cvl.providers.aws.api_errors import Missing, boundary
+from cvl.providers.aws.api_errors import boundary
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker.s3_location import Place
 

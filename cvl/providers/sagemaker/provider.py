@@ -11,6 +11,7 @@ from typing import IO
 
 from cvl.cleanup.leases import HOUR, cost
 from cvl.container.contents import Contents, contents_of, write_tar
+from cvl.core.create import create
 from cvl.core.errors import CvlError, explained
 from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
@@ -127,7 +128,7 @@ class SageMaker:
                 run_id=spec.run_id,
                 deadline=deadline(order, run, self.now()),
             ),
-            partial(jobs.create, self._account, body, scope),
+            partial(create, partial(jobs.create, self._account, body), scope),
         )
         return TrainingJob(self._account, self.handle(spec), scope.tell, _note_cost, known=True)
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import IO
 
 from cvl.core import replies
-from cvl.core.errors import CvlError, Unreachable
+from cvl.core.errors import CvlError, Missing, Taken, Unreachable
 from cvl.core.frozen import dataclass
 from cvl.core.http.secure_url import is_here
 from cvl.core.paths import replace_file
 from cvl.core.retry import repeated
 from cvl.core.scope import Scope
 from cvl.core.secrets import learn
-from cvl.providers.aws.api_errors import EXTRA, Missing, Taken
+from cvl.providers.aws.api_errors import EXTRA
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker.docker import Docker
 
