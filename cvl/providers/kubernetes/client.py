@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from cvl.core import replies
-from cvl.core.errors import AuthError, Rejected, Unreachable
+from cvl.core.errors import Rejected, Unreachable
 from cvl.core.http.errors import reason
 from cvl.core.http.pool import CONNECT_LIMIT
 from cvl.core.octets import to_send
@@ -29,7 +29,7 @@ from cvl.providers.kubernetes.kubeconfig import Access, configured
 from cvl.providers.kubernetes.login import Door, Doors
 
 if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse, Timeout
+    from urllib3 import BaseHTTPResponse
 
 Object = Mapping[str, Any]
 """An object of the API, as JSON has it."""
@@ -162,7 +162,6 @@ class Client:
         """Yield a body that is read as it comes. Raises as `get`, and `Unreachable` while read."""
         response = self._send("GET", path, query, read_limit=read_limit)
         try:
-            self._judge(response)
             yield Stream(response)
         finally:
             response.close()
@@ -177,7 +176,6 @@ class Client:
     ) -> Object:
         response = self._send(method, path, query, body, kind)
         try:
-            self._judge(response)
             return _json(_read(response))
         finally:
             response.release_conn()
@@ -192,62 +190,33 @@ class Client:
         *,
         read_limit: float = READ_LIMIT,
     ) -> BaseHTTPResponse:
+        """Send a request, twice where the first is refused for who we are and that has changed.
+
+        Raises as `api_errors` says, also for what an answer means.
+        """
+        from urllib3 import HTTPHeaderDict
         from urllib3.util import Timeout
 
-        limits = Timeout(connect=CONNECT_LIMIT, read=read_limit)
-        door, headers = self.doors.current()
-        try:
-            response = self._request(door, headers, method, path, query, body, kind, limits)
-        except AuthError:
-            if not self.doors.renewed(door, headers):
-                raise
-        else:
-            if response.status != HTTPStatus.UNAUTHORIZED:
-                return self._heard(response)
-            if not self.doors.renewed(door, headers):
-                return self._heard(response)
-            response.drain_conn()
-        door, headers = self.doors.current()
-        return self._heard(self._request(door, headers, method, path, query, body, kind, limits))
+        own = [("Accept", "application/json, */*")]
+        own += [] if body is None else [("Content-Type", kind or "application/json")]
+        data = None if body is None else to_send(body, "Kubernetes")
 
-    def _request(
-        self,
-        door: Door,
-        headers: Headers,
-        method: str,
-        path: str,
-        query: Query,
-        body: Object | None,
-        kind: str,
-        limits: Timeout,
-    ) -> BaseHTTPResponse:
-        """Send a request once. Raises as `api_errors.understandable` says."""
-        from urllib3 import HTTPHeaderDict
+        def ask(door: Door, headers: Headers) -> BaseHTTPResponse:
+            with understandable(door.access.server):
+                response = door.pool.request(
+                    method,
+                    door.access.server + path + (f"?{urlencode(query)}" if query else ""),
+                    body=data,
+                    headers=HTTPHeaderDict([*headers, *own]),
+                    timeout=Timeout(connect=CONNECT_LIMIT, read=read_limit),
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                )
+            self._server.heard(response.headers)
+            return _judged(response)
 
-        sent = HTTPHeaderDict([*headers, ("Accept", "application/json, */*")])
-        if body is not None:
-            sent["Content-Type"] = kind or "application/json"
-        with understandable(door.access.server):
-            return door.pool.request(
-                method,
-                door.access.server + path + (f"?{urlencode(query)}" if query else ""),
-                body=None if body is None else to_send(body, "Kubernetes"),
-                headers=sent,
-                timeout=limits,
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
-
-    def _judge(self, response: BaseHTTPResponse) -> None:
-        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-            error = understood(response.status, _read(response))
-            error.wait = replies.asked_to_wait(response.headers)
-            raise error
-
-    def _heard(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
-        self._server.heard(response.headers)
-        return response
+        return self.doors.through(ask)
 
 
 class Stream:
@@ -273,6 +242,18 @@ class Stream:
             self._response.shutdown()
         except (OSError, RuntimeError, ValueError):
             self._response.close()
+
+
+def _judged(response: BaseHTTPResponse) -> BaseHTTPResponse:
+    """Return an answer that is no refusal. Raises `CvlError` for one."""
+    if response.status < HTTPStatus.MULTIPLE_CHOICES:
+        return response
+    try:
+        error = understood(response.status, _read(response))
+    finally:
+        response.release_conn()
+    error.wait = replies.asked_to_wait(response.headers)
+    raise error
 
 
 def _read(response: BaseHTTPResponse) -> bytes:

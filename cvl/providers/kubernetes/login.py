@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cvl.core.errors import CvlError
+from cvl.core.errors import AuthError, CvlError
 from cvl.core.frozen import dataclass
 from cvl.core.http.pool import pool
 from cvl.core.http.proxies import Proxy, named
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from urllib3 import PoolManager
+
+T = TypeVar("T")
 
 UNVERIFIED = (
     "insecure-skip-tls-verify: nobody checks that {} is your cluster; whoever is on the way may "
@@ -96,6 +98,16 @@ class Doors:
             elif self._door.who.stale():
                 self._replace(self._door.access, keep=False)
             return self._door, self._door.who.headers()
+
+    def through(self, ask: Callable[[Door, Headers], T]) -> T:
+        """Return what `ask` returns; a refusal of who we are is met with what is new, once."""
+        door, headers = self.current()
+        try:
+            return ask(door, headers)
+        except AuthError:
+            if not self.renewed(door, headers):
+                raise
+        return ask(*self.current())
 
     def renewed(self, refused: Door, headers: Headers) -> bool:
         """Read everything again after a refusal; return whether there is anything new to show."""

@@ -13,11 +13,12 @@ import struct
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from cvl.core import replies
-from cvl.core.errors import AuthError, CvlError, Unreachable, used_up
+from cvl.core.errors import CvlError, Unreachable, used_up
 from cvl.core.http.errors import reason
 from cvl.core.http.pool import CONNECT_LIMIT, dialled
 from cvl.core.octets import utf8
@@ -121,14 +122,8 @@ def _messages(connection: Any) -> Iterator[bytes]:
 
 
 def _connected(client: Client, pod: str, argv: Sequence[str], *, reads: bool) -> Any:
-    """Return the connection of a command; a refusal of who we are is met with what is new."""
-    door, headers = client.doors.current()
-    try:
-        return _opened(door, headers, pod, argv, reads=reads)
-    except AuthError:
-        if not client.doors.renewed(door, headers):
-            raise
-    return _opened(*client.doors.current(), pod, argv, reads=reads)
+    """Return the connection of a command."""
+    return client.doors.through(partial(_opened, pod=pod, argv=argv, reads=reads))
 
 
 def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str], *, reads: bool) -> Any:
