@@ -1,37 +1,123 @@
-"""Lands results out of a tar that lies here whole, in parts: little of it is in memory at once."""
+"""Lands results out of a tar that is brought here whole first, by whatever way there is.
+
+It lands in parts: little of it is in memory at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import IO
 
+from cvl.core.errors import AuthError, BrokenOff, CvlError, FetchError
+from cvl.core.frozen import dataclass
+from cvl.core.retry import PASSING
+from cvl.core.scope import Scope
+from cvl.core.staging import incoming, landing_in, not_taken
+from cvl.host.download.inert import told
 from cvl.host.download.landing import NOTHING, Landed, land_tar
 from cvl.host.download.results import Changed, Places, Results, arrange, batches
 from cvl.host.download.spool import DiskSet
-from cvl.host.tarstream import Member, TarReader
+from cvl.host.tarstream import FILE, FOLDER, HARD, LINK, Member, TarReader
+
+BLOCK = 1 << 20
+MAY_PASS = (*PASSING, AuthError)
+"""Also a login that has expired: somebody may log in again, and a credential program does."""
+KINDS = {FILE: "f", HARD: "f", LINK: "l", FOLDER: "d"}
 
 
-def land_archive(
-    blocks: Callable[[], Iterable[bytes]],
-    named: Callable[[Member], Changed | None],
-    source: Callable[[bytes], bytes],
-    place: bytes,
-    into: Path,
-) -> Landed:
-    """Land what a tar holds, read anew by `blocks` for each part.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Where in a tar the results are; `gzipped` if it is packed so.
 
-    `named` tells what a member is, None for nothing of ours; `source` turns what `arrange` takes
-    for a run's file into the member's name. Raises as `land_tar`.
+    `where` tells the area and the path of a member by its name, None for nothing of ours;
+    `source` turns what `arrange` takes for a run's file, in the workspace `place`, into that name.
     """
-    found = (each for member in TarReader(blocks()).members() if (each := named(member)))
+
+    where: Callable[[bytes], tuple[str, bytes] | None]
+    source: Callable[[bytes], bytes]
+    place: bytes = b""
+    gzipped: bool = False
+
+
+def fetch_archive(
+    name: str,
+    bring: Callable[[IO[bytes]], CvlError | None],
+    layout: Layout,
+    into: Path,
+    scope: Scope,
+) -> Landed:
+    """Have `bring` write an archive, and land what it holds.
+
+    `bring` may return what of it could not be packed: that is raised once all the rest has
+    landed. Raises as `land_tar`, and `Blocked` where single files cannot be written here.
+    """
+    with incoming(into) as folder, landing_in(into):
+        archive = folder / name
+        with archive.open("wb") as out:
+            failure = bring(out)
+        try:
+            landed = _landed(archive, layout, into)
+        except BrokenOff as error:
+            raise BrokenOff(f"{error}: {failure}") if failure else error from error
+    if failure:
+        raise failure
+    if refused := landed.refused_here:
+        raise not_taken(into, refused)
+    if landed.inert:
+        scope.warn(told(landed.inert))
+    return landed
+
+
+def _landed(archive: Path, layout: Layout, into: Path) -> Landed:
+    """Land what a tar holds, read anew for each part."""
+    if layout.gzipped:
+        read = partial(_gunzipped, archive)
+    elif archive.stat().st_size:
+        read = partial(_plain, archive)
+    else:
+        return NOTHING
+    found = (each for member in TarReader(read()).members() if (each := _changed(member, layout)))
     parts = batches(found)
     first, second = next(parts, []), next(parts, None)
     places, total = Places(set if second is None else DiskSet), NOTHING
     for part in chain([first], [second] if second else [], parts):
-        results = arrange(part, place, places)
-        pieces = tuple(replace(each, source=source(each.source)) for each in results.pieces)
+        results = arrange(part, layout.place, places)
+        pieces = tuple(replace(each, source=layout.source(each.source)) for each in results.pieces)
         chosen = Results(pieces=pieces, skipped=results.skipped)
-        total = total.joined(land_tar(blocks(), chosen, into, others=True))
+        total = total.joined(land_tar(read(), chosen, into, others=True))
     return total
+
+
+def _changed(member: Member, layout: Layout) -> Changed | None:
+    """Return what a member is and where it lands, None for nothing of ours."""
+    found = layout.where(member.name.removeprefix(b"./").rstrip(b"/"))
+    if found is None:
+        return None
+    kind = KINDS.get(member.kind, "o")
+    return Changed(kind=kind, size=member.size, area=found[0], path=found[1], link=member.link)
+
+
+def _plain(archive: Path) -> Iterator[bytes]:
+    with archive.open("rb") as file:
+        while block := file.read(BLOCK):
+            yield block
+
+
+def _gunzipped(archive: Path) -> Iterator[bytes]:
+    """Yield the content of a gzip file. Raises `FetchError` when it is none, or broken off."""
+    gunzip = zlib.decompressobj(wbits=31)
+    try:
+        for packed in _plain(archive):
+            block = packed
+            while block:
+                yield gunzip.decompress(block, BLOCK)
+                block = gunzip.unconsumed_tail
+    except zlib.error as error:
+        raise FetchError(f"{archive.name} is no gzip file: {error}") from error
+    if not gunzip.eof:
+        raise BrokenOff(f"{archive.name} broke off before its end")

@@ -9,15 +9,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from functools import reduce
+from functools import partial, reduce
 from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from cvl.core.errors import (
-    AuthError,
     Blocked,
-    BrokenOff,
     CvlError,
     Denied,
     FetchError,
@@ -25,17 +23,13 @@ from cvl.core.errors import (
     UsageError,
     UsedUp,
 )
-from cvl.core.retry import PASSING, steadily
+from cvl.core.retry import steadily
 from cvl.core.scope import Scope
 from cvl.core.spec import FETCH_LIMIT, Cause, ExitStatus
-from cvl.core.staging import incoming, landing_in, not_taken
 from cvl.core.units import elapsed, size
-from cvl.host.download.archive import land_archive
-from cvl.host.download.inert import told
+from cvl.host.download.archive import MAY_PASS, Layout, fetch_archive
 from cvl.host.download.landing import NOTHING, Landed
 from cvl.host.download.report import report
-from cvl.host.download.results import Changed
-from cvl.host.tarstream import FILE, FOLDER, HARD, LINK, Member
 from cvl.providers.kubernetes import api_paths, pods
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.manifest import (
@@ -55,13 +49,13 @@ from cvl.run.nodes import folder
 MOST_KIB = 2 << 20
 """Results that are larger than these 2 GiB are not brought through the API server."""
 BLOCK = 1 << 20
-MAY_PASS = (*PASSING, AuthError)
-"""Also a login that has expired: somebody may log in again, and a credential program does."""
 HELPED = (Denied, Failed, MissingTool, UsageError, UsedUp)
 """What a person may change while the pod still waits: a right, a program, a limit, a file."""
 AT_ONCE = 8
-AREAS = {f"{OWN}/work/"[1:]: "w", f"{WORKSPACE}/"[1:]: "e", f"{REPO}/"[1:]: "r"}
-KINDS = {FILE: "f", HARD: "f", LINK: "l", FOLDER: "d"}
+AREAS = {
+    f"{folder}/"[1:].encode(): area
+    for folder, area in ((f"{OWN}/work", "w"), (WORKSPACE, "e"), (REPO, "r"))
+}
 
 
 def fetch(
@@ -182,31 +176,12 @@ def _judged(by_hand: str) -> Iterator[None]:
 
 
 def _once(client: Client, pod: str, into: Path, scope: Scope) -> Landed:
-    with incoming(into) as folder, landing_in(into):
-        archive = folder / "results.tar"
-        with archive.open("wb") as out:
-            failure = _collected(client, pod, out, scope)
-        try:
-            landed = _landed(archive, into)
-        except BrokenOff as error:
-            raise BrokenOff(f"{error}: {failure}") if failure else error from error
-    if failure:
-        raise failure
-    if refused := landed.refused_here:
-        raise not_taken(into, refused)
-    if landed.inert:
-        scope.warn(told(landed.inert))
-    return landed
+    bring = partial(_collected, client, pod, scope)
+    layout = Layout(where=_where, source=_there, place=WORKSPACE.encode())
+    return fetch_archive("results.tar", bring, layout, into, scope)
 
 
-def _landed(archive: Path, into: Path) -> Landed:
-    if not archive.stat().st_size:
-        return NOTHING
-    place = WORKSPACE.encode()
-    return land_archive(lambda: _blocks(archive), _changed, _there, place, into)
-
-
-def _collected(client: Client, pod: str, out: IO[bytes], scope: Scope) -> Failed | None:
+def _collected(client: Client, pod: str, scope: Scope, out: IO[bytes]) -> Failed | None:
     """Write what the pod has packed; return how that failed, if what came lacks something.
 
     What can be read of it all the same is worth having: one file there may be closed to us.
@@ -256,21 +231,9 @@ def _there(source: bytes) -> bytes:
     return source
 
 
-def _changed(member: Member) -> Changed | None:
-    name = member.name.removeprefix(b"./").rstrip(b"/")
-    for head, area in AREAS.items():
-        if name.startswith(head.encode()):
-            return Changed(
-                kind=KINDS.get(member.kind, "o"),
-                size=member.size,
-                area=area,
-                path=name[len(head) :],
-                link=member.link,
-            )
-    return None
-
-
-def _blocks(archive: Path) -> Iterator[bytes]:
-    with archive.open("rb") as file:
-        while block := file.read(BLOCK):
-            yield block
+def _where(name: bytes) -> tuple[str, bytes] | None:
+    """Return the area of a run's folder that a member of the archive is of, and its path there."""
+    areas = AREAS.items()
+    return next(
+        ((area, name.removeprefix(head)) for head, area in areas if name.startswith(head)), None
+    )
