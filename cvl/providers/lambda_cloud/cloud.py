@@ -20,13 +20,14 @@ from cvl.core.errors import Ambiguity, CvlError, Missing
 from cvl.core.interfaces import Leases, Machine, Offer, Order
 from cvl.core.request_template import Template
 from cvl.core.scope import Scope
-from cvl.core.spec import EMPTY, Resource
+from cvl.core.spec import Resource
 from cvl.core.tags import Marks, listed, name_of, surely_run_of, unlisted
 from cvl.core.units import variable
 from cvl.providers.lambda_cloud import account, deadline
 from cvl.providers.lambda_cloud import template as lambda_template
 from cvl.providers.lambda_cloud.api import BASE, LAUNCH, TERMINATE, Json, LambdaAPI
 from cvl.providers.lambda_cloud.key import another, lambda_key
+from cvl.rental.cloud_init import user_data
 from cvl.rental.provider import KIND
 
 BOOT_LIMIT = 1800.0
@@ -323,22 +324,6 @@ def key_of(entry: Json) -> Resource | None:
 def host_name(run_id: str) -> str:
     """Return a host name: `^[a-z0-9][0-9a-z-]{0,62}$`."""
     return name_of(run_id)[:63]
-
-
-def user_data(order: Order, more: Mapping[str, object] = EMPTY) -> str:
-    """Return the cloud-config that gives the machine the host key that we made and pin."""
-    import yaml
-
-    config = {
-        "ssh_deletekeys": True,
-        "ssh_keys": {
-            "ed25519_private": order.host_key,
-            "ed25519_public": order.host_public_key,
-        },
-        "ssh_authorized_keys": [order.public_key],
-        **more,
-    }
-    return "#cloud-config\n" + yaml.safe_dump(config, sort_keys=False)
 
 
 def api(key: str | None = None) -> LambdaAPI:
