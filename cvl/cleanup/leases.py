@@ -33,8 +33,6 @@ from cvl.ledger import Facts, Lease, LeaseState, Ledger, Run
 HOUR, CENT = Decimal(3600), Decimal("0.01")
 JUMP = 120.0
 """Seconds by which times may differ without a clock having been set."""
-ROOM = "room"
-"""Under which name the ledger has what `until` calls `room`."""
 
 
 class Leases:
@@ -65,7 +63,7 @@ class Leases:
         where it was planned.
         """
         ends = self._scope.clock.time() + seconds
-        facts: Facts = {"deadline": ends, "options": {ROOM: room}}
+        facts: Facts = {"deadline": ends, "room": room}
         if where:
             facts["where"] = where
         self._ledger.note(self._run_id, **facts)
@@ -274,8 +272,7 @@ class Leases:
 
 def room_of(run: Run) -> float:
     """Return the seconds beyond a run's limit after which nothing of it may be there."""
-    room = run.options.get(ROOM)
-    return float(room) if isinstance(room, int | float) and 0 <= room <= YEAR else 0.0
+    return run.room if run.room is not None and run.room <= YEAR else 0.0
 
 
 def spent(lines: Iterable[Lease], now: float, last: float | None = None) -> Decimal | None:

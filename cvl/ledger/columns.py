@@ -94,14 +94,11 @@ class Columns:
             return self._lost(name, None)
         return amount
 
-    def mapping(self, name: str) -> dict[str, object]:
-        """Return an object of JSON."""
-        found = self._json(name)
-        return found if isinstance(found, dict) else self._lost(name, {})
-
     def texts(self, name: str) -> dict[str, str]:
         """Return an object of JSON whose values are text."""
-        found = self.mapping(name)
+        found = self._json(name)
+        if not isinstance(found, dict):
+            return self._lost(name, {})
         kept = {key: value for key, value in found.items() if isinstance(value, str)}
         return kept if len(kept) == len(found) else self._lost(name, kept)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,6 @@ def add(
     resource: Resource,
     *,
     provider: str,
-    context: Mapping[str, str],
     now: float,
 ) -> Lease:
     """Insert what is to be created; one that was refused under this name is noted anew."""
@@ -50,7 +48,6 @@ def add(
         "deadline": resource.deadline,
         "price_per_hour": resource.price_per_hour,
         "note": resource.note,
-        "context": context,
         "intended": now,
     }
     query = "SELECT key FROM leases WHERE provider = ? AND kind = ? AND name = ? AND id = ?"
@@ -131,4 +128,4 @@ def _twin(db: Connection, lease: Lease, resource_id: str, now: float) -> Lease:
     if row is not None:
         return lease_of(row)
     resource = replace(lease.resource, id=resource_id)
-    return add(db, lease.run_id, resource, provider=lease.provider, context=lease.context, now=now)
+    return add(db, lease.run_id, resource, provider=lease.provider, now=now)

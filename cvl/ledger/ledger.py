@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Unpack
 
 from cvl.core.errors import LedgerError
 from cvl.core.process import Life, life
-from cvl.core.spec import EMPTY, ExitStatus, Resource
+from cvl.core.spec import ExitStatus, Resource
 from cvl.ledger import leases, runs
 from cvl.ledger.columns import Columns
 from cvl.ledger.store import PATIENCE, Store
@@ -72,20 +72,14 @@ class Ledger:
             return runs.add(db, run, self._now() if run.started is None else run.started)
 
     def advance(
-        self,
-        run_id: str,
-        to: RunState,
-        *,
-        expect: Collection[RunState] | None = None,
-        by: str | None = None,
-        **facts: Unpack[Facts],
+        self, run_id: str, to: RunState, *, by: str | None = None, **facts: Unpack[Facts]
     ) -> bool:
-        """Move a run on, and note facts with it. `expect` narrows the states to come from."""
+        """Move a run on, and note facts with it."""
+        if to is RunState.ENDED:
+            raise ValueError(to)
         allowed = sources(RUN_STEPS, to)
-        if to is RunState.ENDED or not allowed.issuperset(expect or ()):
-            raise ValueError(to, expect)
         with self._store.writing() as db:
-            return runs.change(db, run_id, facts, state=to, come_from=expect or allowed, by=by)
+            return runs.change(db, run_id, facts, state=to, come_from=allowed, by=by)
 
     def note(self, run_id: str, *, by: str | None = None, **facts: Unpack[Facts]) -> bool:
         """Note facts about a run. Of an ended one only `AFTER_THE_END`."""
@@ -167,7 +161,6 @@ class Ledger:
         resource: Resource,
         *,
         provider: str,
-        context: Mapping[str, str] = EMPTY,
         by: str | None = None,
     ) -> Lease | None:
         """Note a resource before its create call; only a lease returned permits that call.
@@ -180,9 +173,7 @@ class Ledger:
                 return None
             if leases.used(db, provider, resource):
                 return None
-            return leases.add(
-                db, run_id, resource, provider=provider, context=context, now=self._now()
-            )
+            return leases.add(db, run_id, resource, provider=provider, now=self._now())
 
     def confirm(self, lease: Lease, resource_id: str) -> bool:
         """Note the id of what was created, or is seen alive, under the lease's name.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cvl.core.octets import dumped, shared, utf8
 from cvl.core.spec import Cause
 from cvl.ledger.columns import Columns
+from cvl.ledger.formats import FORMAT
 from cvl.ledger.values import Lease, LeaseState, Run, RunState, money
 
 if TYPE_CHECKING:
@@ -19,38 +20,36 @@ if TYPE_CHECKING:
 APPLICATION = 0x63766C31
 """`PRAGMA application_id`: "cvl1". A database without it is not ours and is left alone."""
 
-VERSION = 1
-"""`PRAGMA user_version`. Raise it with every change that an older cvl would misread."""
-
 TABLES = ("ledger", "runs", "leases")
 SCHEMA = f"""
 CREATE TABLE ledger (id TEXT NOT NULL);
 CREATE TABLE runs (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    example TEXT NOT NULL, preset TEXT NOT NULL, args TEXT NOT NULL,
-    runner TEXT NOT NULL, "where" TEXT NOT NULL, handle TEXT NOT NULL, options TEXT NOT NULL,
-    state TEXT NOT NULL, exit_code INTEGER, cause TEXT, detail TEXT NOT NULL,
+    id TEXT UNIQUE,
+    example TEXT, preset TEXT, args TEXT,
+    runner TEXT, "where" TEXT, handle TEXT, room REAL,
+    state TEXT, exit_code INTEGER, cause TEXT, detail TEXT,
     started REAL, ended REAL, deadline REAL,
-    price_per_hour TEXT, cost TEXT, currency TEXT NOT NULL,
-    results TEXT NOT NULL, fetched INTEGER NOT NULL, detached INTEGER NOT NULL,
-    owner TEXT NOT NULL, guardian TEXT NOT NULL
+    price_per_hour TEXT, cost TEXT, currency TEXT,
+    results TEXT, fetched INTEGER, detached INTEGER,
+    owner TEXT, guardian TEXT
 );
 CREATE INDEX runs_open ON runs (seq) WHERE state <> 'ended';
 CREATE TABLE leases (
     key INTEGER PRIMARY KEY AUTOINCREMENT,
-    run_id TEXT NOT NULL REFERENCES runs (id),
-    provider TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
-    state TEXT NOT NULL, deadline REAL, price_per_hour TEXT,
-    note TEXT NOT NULL, context TEXT NOT NULL,
-    intended REAL NOT NULL, created REAL, released REAL,
+    run_id TEXT REFERENCES runs (id),
+    provider TEXT, kind TEXT, name TEXT, id TEXT,
+    state TEXT, deadline REAL, price_per_hour TEXT,
+    note TEXT,
+    intended REAL, created REAL, released REAL,
     UNIQUE (provider, kind, name, id)
 );
 CREATE INDEX leases_of ON leases (run_id);
 CREATE INDEX leases_open ON leases (run_id) WHERE state <> 'released';
 PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {VERSION};
+PRAGMA user_version = {FORMAT};
 """
+"""As `formats` makes it of older ones. Rows are not NOT NULL: damage is read all the same."""
 
 Sql = str | bytes | int | float | None
 
@@ -83,7 +82,7 @@ def run_of(row: Row) -> Run:
         runner=it.text("runner"),
         where=it.text("where"),
         handle=it.texts("handle"),
-        options=it.mapping("options"),
+        room=it.moment("room"),
         state=it.state("state", RunState, RunState.RUNNING),
         exit_code=it.code("exit_code"),
         cause=_cause(it),
@@ -121,7 +120,6 @@ def lease_of(row: Row) -> Lease:
         deadline=it.moment("deadline"),
         price_per_hour=it.money("price_per_hour"),
         note=it.text("note"),
-        context=it.texts("context"),
         intended=0.0 if intended is None else intended,
         created=it.moment("created"),
         released=it.moment("released"),

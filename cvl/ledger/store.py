@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,8 @@ from cvl.core.privacy import unsafe
 from cvl.ledger import upkeep
 from cvl.ledger.columns import decoded
 from cvl.ledger.errors import ELSEWHERE, Damaged, explained, is_damage, is_locked
-from cvl.ledger.schema import APPLICATION, TABLES, VERSION
+from cvl.ledger.formats import FORMAT, format_of, raise_format
+from cvl.ledger.schema import APPLICATION, TABLES
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -57,8 +58,8 @@ class Store:
             if not self._there():
                 yield None
                 return
-            with self._connected() as db:
-                yield db
+            with self._connected() as db, self._as_now(db) as now:
+                yield now
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -70,7 +71,9 @@ class Store:
         with self._explaining("write"), self._connected() as db:
             db.execute("COMMIT")
             db.execute("PRAGMA journal_mode = TRUNCATE")
+            self._raise_format(db)
             db.execute("BEGIN IMMEDIATE")
+            self._check(db)
             yield db
             db.execute("COMMIT")
 
@@ -131,43 +134,73 @@ class Store:
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
         """Give a connection that is reading: what has been checked does not change under it."""
-        import sqlite3
-
         # Not `mode=ro`: even a reader has to roll back what a killed writer has left.
         path = self.path.resolve()
         if strange := no_file(path):
             raise LedgerError(f"the ledger's {strange} is no file", f"move it, {ELSEWHERE}")
         uri = f"{path.as_uri()}?mode=rw"
-        db = sqlite3.connect(uri, uri=True, timeout=self._patience, isolation_level=None)
-        try:
-            db.row_factory = sqlite3.Row
-            db.text_factory = decoded
-            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
-            db.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 0)  # one match may last for ever
-            db.set_progress_handler(_over(ENOUGH), STEPS)
+        with closing(self._opened(uri)) as db:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
-            db.execute("PRAGMA trusted_schema = OFF")  # it may have been put there by others
             db.execute("BEGIN")
             self._check(db)
             yield db
-        finally:
-            db.close()
+
+    def _opened(self, uri: str) -> Connection:
+        import sqlite3
+
+        db = sqlite3.connect(uri, uri=True, timeout=self._patience, isolation_level=None)
+        db.row_factory = sqlite3.Row
+        db.text_factory = decoded
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+        db.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 0)  # one match may last for ever
+        db.set_progress_handler(_over(ENOUGH), STEPS)
+        db.execute("PRAGMA trusted_schema = OFF")  # it may have been put there by others
+        return db
+
+    @contextmanager
+    def _as_now(self, db: Connection) -> Iterator[Connection]:
+        """Give what is read in the format of now: of an older file, a copy in memory.
+
+        So who only reads changes nothing, on a full disk or a read-only one as ever.
+        """
+        if format_of(db) >= FORMAT:
+            yield db
+            return
+        with closing(self._opened("file::memory:")) as copy:
+            db.backup(copy)
+            copy.execute("PRAGMA foreign_keys = OFF")
+            raise_format(copy)
+            yield copy
+
+    def _raise_format(self, db: Connection) -> None:
+        """Bring a file of an older format to that of now: who is killed meanwhile has done nothing.
+
+        An older cvl that goes on beside us is told so, and does without the ledger.
+        """
+        if format_of(db) >= FORMAT:
+            return
+        db.execute("PRAGMA foreign_keys = OFF")
+        db.execute("BEGIN IMMEDIATE")
+        self._check(db)
+        raise_format(db)
+        db.execute("COMMIT")
+        db.execute("PRAGMA foreign_keys = ON")
 
     def _check(self, db: Connection) -> None:
         """SQLite takes an empty file, and one cut within its last page, for sound: we do not."""
-        pages, size, application, version = (
+        pages, size, application = (
             db.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "page_size", "application_id", "user_version")
+            for name in ("page_count", "page_size", "application_id")
         )
         if self.path.stat().st_size < size * max(pages, 1):
             raise Damaged("it is cut short")
         if application != APPLICATION:
             raise LedgerError(f"{self.path} is a database, but not cvl's", f"move it, {ELSEWHERE}")
-        if version > VERSION:
+        if (there := format_of(db)) > FORMAT:
             raise LedgerError(
-                f"the ledger {self.path} was written by a newer cvl (format {version},"
-                f" this one knows {VERSION})",
+                f"the ledger {self.path} was written by a newer cvl (format {there},"
+                f" this one knows {FORMAT})",
                 "upgrade cvl; the file was not touched",
             )
         if db.execute(OUR_TABLES).fetchone()[0] < len(TABLES):

@@ -84,10 +84,11 @@ def sources(steps: Mapping[S, frozenset[S]], to: S) -> frozenset[S]:
 class Run:
     """One run. Times are UTC epoch seconds; `seq` is the order of insertion, whatever clocks do.
 
-    `handle` is what `Provider.attach` needs and `options` what makes its runner again: JSON-able,
-    no secrets. `owner` is the process that drives the run ("": nobody, on purpose), `guardian`
-    the one that will go on if the owner dies; see `cvl.core.process`. `fetched` says that the
-    results are complete in the folder `results`. `exit_code` may be known before the run has ended.
+    `handle` is what `Provider.attach` needs: no secrets. `room` are the seconds after `deadline` in
+    which to stop the job and to fetch. `owner` is the process that drives the run ("": nobody, on
+    purpose), `guardian` the one that will go on if the owner dies; see `cvl.core.process`.
+    `fetched` says that the results are complete in the folder `results`. `exit_code` may be known
+    before the run has ended.
     `damage` names the columns that cannot be read: what they say is not known.
     """
 
@@ -98,7 +99,7 @@ class Run:
     runner: str = ""
     where: str = ""
     handle: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, object] = field(default_factory=dict)
+    room: float | None = None
     state: RunState = RunState.PLANNED
     exit_code: int | None = None
     cause: Cause | None = None
@@ -135,8 +136,7 @@ class Run:
 class Lease:
     """One resource of one run. `key` names this line, `name` and `id` the thing itself.
 
-    `context` is what `destroy` needs besides (region, namespace): no secrets. `damage` names the
-    columns that cannot be read.
+    `damage` names the columns that cannot be read.
     """
 
     key: int
@@ -149,7 +149,6 @@ class Lease:
     deadline: float | None = None
     price_per_hour: Decimal | None = None
     note: str = ""
-    context: Mapping[str, str] = field(default_factory=dict)
     intended: float
     created: float | None = None
     released: float | None = None
@@ -192,7 +191,7 @@ class Facts(TypedDict, total=False):
     fetched: bool
     detached: bool
     guardian: str
-    options: Mapping[str, object]
+    room: float
 
 
 AFTER_THE_END = frozenset({"results", "fetched", "cost"})

@@ -42,7 +42,7 @@ def filled(path: Path, runs: int = 4) -> Ledger:
         for kind in ("ssh-key", "instance"):
             price = Decimal("1.29") if kind == "instance" else None
             wanted = Resource(kind=kind, name=f"cvl-{run_id}", price_per_hour=price, deadline=2e9)
-            lease = ledger.intend(run_id, wanted, provider="lambda", context={"region": "x"})
+            lease = ledger.intend(run_id, wanted, provider="lambda")
             assert lease
             ledger.confirm(lease, f"{kind}-{number}")
         ledger.advance(run_id, RunState.RUNNING)
@@ -92,9 +92,9 @@ def test_flipped_bits_never_raise_anything_foreign(tmp_path: Path) -> None:
 
 COLUMNS = (
     *("state", "handle", "args", "exit_code", "cause", "started", "deadline", "cost", "owner"),
-    *("options", "price_per_hour", "results", "fetched", "detached", "example", "guardian"),
+    *("room", "price_per_hour", "results", "fetched", "detached", "example", "guardian"),
 )
-LEASE_COLUMNS = ("state", "deadline", "price_per_hour", "context", "created", "note", "intended")
+LEASE_COLUMNS = ("state", "deadline", "price_per_hour", "created", "note", "intended")
 ANYTHING = (
     st.none()
     | st.text(max_size=30)

@@ -57,7 +57,9 @@ def of_ours(**fields: Any) -> Any:
 def a_training() -> Mapping[str, Any]:
     spec = JobSpec(run_id=RUN, argv=("true",))
     run = Runtime(seconds=60, why="")
-    return request(training_order(), spec, run, image="i", marks=Marks(run_id=RUN))
+    return request(
+        training_order(), spec, run, image="i", marks=Marks(run_id=RUN, owner="o", deadline=1.0)
+    )
 
 
 # --- the file ------------------------------------------------------------------------------------
