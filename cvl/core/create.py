@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
 from cvl.core.errors import (
     Ambiguity,
@@ -14,10 +13,11 @@ from cvl.core.errors import (
     Rejected,
     Unreachable,
 )
-from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.retry import AGAIN
+from cvl.core.scope import Scope
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds between the attempts to create something whose reply was lost."""
+"""Seconds behind each attempt to create something whose reply was lost."""
 LIMIT = 60.0
 
 
@@ -29,8 +29,7 @@ def create(ask: Callable[[], str], scope: Scope) -> str:
     say.
     """
     doubt: CvlError | None = None
-    waiting = scope.shielded(LIMIT)
-    for pause in PAUSES:
+    for attempt in scope.shielded(LIMIT).attempts(PAUSES, most=len(PAUSES)):
         try:
             return ask()
         except Unreachable as error:
@@ -39,8 +38,7 @@ def create(ask: Callable[[], str], scope: Scope) -> str:
             raise doubt or Ambiguity(str(error), error.hint) from error
         except (Rejected, NoCapacity) as error:
             raise doubt or error from error
-        scope.tell("waiting", f"{doubt}; asking again")
-        with suppress(DeadlineExceeded):
-            waiting.sleep(max(pause, doubt.wait))
+        scope.tell("waiting", f"{doubt}{AGAIN}")
+        attempt.asked(doubt.wait)
     assert doubt is not None
     raise doubt
