@@ -9,7 +9,7 @@ from cvl.catalog.find import find
 from cvl.catalog.image import image_for, image_of
 from cvl.catalog.index import Catalog, load
 from cvl.catalog.inputs import Inputs, find_inputs
-from cvl.catalog.match import has_word, match, suggest
+from cvl.catalog.match import match, suggest
 from cvl.catalog.preset import PathArg, Preset
 from cvl.catalog.root import Lookup, find_root, shipped_root
 from cvl.catalog.view import described, listed, resolved
@@ -29,7 +29,6 @@ __all__ = [
     "find_inputs",
     "find_preset",
     "find_root",
-    "has_word",
     "image_for",
     "image_of",
     "listed",

@@ -45,13 +45,6 @@ def suggest(query: str, examples: Iterable[Example]) -> tuple[Example, ...]:
     return tuple(example for _, example in close[:SUGGESTIONS])
 
 
-def has_word(example: Example, word: str) -> bool:
-    """Tell whether `word` occurs in what the example says of itself, however it is spelt."""
-    path = example.path.partition("/")[2]
-    said = (example.name, path, example.capability, *example.tags, example.description)
-    return any(fold(word) in fold(text) for text in said)
-
-
 def tidy(query: str) -> str:
     """Drop what people leave on a path: `./`, doubled and trailing slashes."""
     return "/".join(part for part in query.strip().split("/") if part not in {"", "."})

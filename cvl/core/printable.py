@@ -24,9 +24,9 @@ def one_line(text: str, limit: int = LINE) -> str:
     return _inert(_short(text, limit))
 
 
-def many_lines(text: str, limit: int = TEXT) -> str:
+def many_lines(text: str) -> str:
     """Return `text` with its line breaks and tabs, else as `one_line` does."""
-    lines = _short(text, limit).replace("\r\n", "\n").split("\n")
+    lines = _short(text, TEXT).replace("\r\n", "\n").split("\n")
     return "\n".join("\t".join(map(_inert, line.split("\t"))) for line in lines)
 
 

@@ -16,11 +16,12 @@ from cvl.core.errors import FetchError
 from cvl.host.download import spool as heaps
 from cvl.host.download.landing import STRANGE, land_tar
 from cvl.host.download.notes import noted
-from cvl.host.download.results import PART, Piece, Places, Results, arrange, parse_changed, parts
+from cvl.host.download.results import PART, Piece, Places, Results, arrange, parts
 from cvl.host.download.spool import DiskSet, Heap
 from cvl.host.tarstream import META_COUNT, META_LIMIT, ZEROS, TarReader
 from cvl.testing import hostile
 from cvl.testing.hostile import HostileHost, tar_header
+from cvl.tests.test_results import listed
 
 REST = 64 << 20
 """Bytes that a process of ours may take, whatever comes."""
@@ -147,7 +148,7 @@ def test_a_list_is_the_same_in_memory_and_on_disk(
         assert heap.small == (small > 1000)
         found = list(parts(heap.fields()))
     assert [len(part) for part in found] == [PART, PART, 6]
-    assert [item for part in found for item in part] == parse_changed(data)
+    assert [item for part in found for item in part] == listed(data)
     assert list((tmp_path / "state").iterdir() if (tmp_path / "state").exists() else []) == []
 
 
@@ -170,11 +171,11 @@ def test_a_list_that_breaks_off_or_never_ends_is_refused(
 
 
 def test_places_are_the_same_in_parts_and_at_once() -> None:
-    listed = parse_changed(rows(50) + rows(70, "e") + rows(90, "r"))
-    at_once = arrange(listed, b"ex")
+    every = listed(rows(50) + rows(70, "e") + rows(90, "r"))
+    at_once = arrange(every, b"ex")
     places, pieces = Places(DiskSet), list[Piece]()
-    for at in range(0, len(listed), 7):
-        pieces += arrange(listed[at : at + 7], b"ex", places).pieces
+    for at in range(0, len(every), 7):
+        pieces += arrange(every[at : at + 7], b"ex", places).pieces
     assert sorted(p.target for p in pieces) == sorted(p.target for p in at_once.pieces)
     assert len({p.target for p in pieces}) == 210
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.catalog import Example, has_word, match, suggest
+from cvl.catalog import Example, match, suggest
 from cvl.catalog.match import SUGGESTIONS, fold, tidy
 from cvl.core.spec import Needs
 
@@ -107,13 +107,6 @@ def test_suggestions_over_names_and_folders() -> None:
     assert near("") == []
     many = [make(f"examples/a/thing{number}") for number in range(9)]
     assert len(suggest("thin", many)) == SUGGESTIONS
-
-
-def test_words() -> None:
-    found = make("examples/a/b_c", "Nämé")
-    assert has_word(found, "nÄm")
-    assert has_word(found, "B-C")
-    assert not has_word(found, "x")
 
 
 PARTS = st.from_regex(re.compile(r"[a-cA-C_-]{1,3}", re.ASCII), fullmatch=True)

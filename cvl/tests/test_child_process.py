@@ -16,6 +16,7 @@ from cvl.core.child_process import Leashed
 from cvl.testing import hostile
 from cvl.testing.cli_harness import Client, Desk, wait_for
 from cvl.testing.hostile import HostileHost
+from cvl.tests.test_openssh import close_masters
 from cvl.transports.ssh.openssh import OpenSSH
 
 SOON = 5.0
@@ -132,7 +133,7 @@ time.sleep(1000)
         assert other.wait(5) == 0
         other.stdout.close()
         other.stderr.close()
-        transport.close_master()
+        close_masters(transport)
     finally:
         for name in there.sshd.env:
             del os.environ[name]

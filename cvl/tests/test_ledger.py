@@ -64,9 +64,7 @@ RUNS = st.builds(
     runner=ANY_TEXT,
     where=ANY_TEXT,
     handle=st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=3),
-    options=st.dictionaries(
-        ANY_TEXT, st.none() | st.booleans() | st.integers(-9, 9) | ANY_TEXT, max_size=3
-    ),
+    room=st.none() | st.floats(0, 4e9),
     detail=ANY_TEXT,
     started=st.floats(0, 4e9),
     deadline=st.none() | st.floats(0, 4e9),

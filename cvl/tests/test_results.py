@@ -28,7 +28,7 @@ from cvl.host.download.results import (
     arrange,
     fault,
     fresh,
-    parse_changed,
+    parts,
     produced,
 )
 from cvl.host.tarstream import END, FILE, FOLDER, HARD, LINK, Member, TarReader, header, padding
@@ -190,11 +190,19 @@ def test_links_that_are_made_never_resolve_outside(records: list[Changed]) -> No
                 assert real == str(into.resolve()) or real.startswith(f"{into.resolve()}/")
 
 
+def listed(data: bytes) -> list[Changed]:
+    """The records of a whole list."""
+    fields = data.split(b"\0")
+    if fields.pop():
+        raise FetchError("the list broke off")
+    return [item for part in parts(fields) for item in part]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_records_or_an_error(data: bytes) -> None:
     try:
-        records = parse_changed(data)
+        records = listed(data)
     except FetchError:
         return
     assert len(records) <= data.count(b"\0")
@@ -224,12 +232,12 @@ def test_any_bytes_are_a_tar_or_an_error(data: bytes) -> None:
 
 def test_records_are_read_with_every_byte_of_their_names() -> None:
     data = b"f\t12\te\tout/a\tb\n\xff\0l\t0\tw\tlatest\0ckpt/7\0u\t5:1700.5\tr\tx\0"
-    assert parse_changed(data) == [
+    assert listed(data) == [
         Changed(kind="f", size=12, area="e", path=b"out/a\tb\n\xff"),
         Changed(kind="l", size=0, area="w", path=b"latest", link=b"ckpt/7"),
         Changed(kind="u", size=5, area="r", path=b"x", stamp=b"1700.5"),
     ]
-    assert parse_changed(b"") == []
+    assert listed(b"") == []
 
 
 @pytest.mark.parametrize(
@@ -248,7 +256,7 @@ def test_records_are_read_with_every_byte_of_their_names() -> None:
 )
 def test_records_that_make_no_sense_are_an_error(data: bytes) -> None:
     with pytest.raises(FetchError):
-        parse_changed(data)
+        listed(data)
 
 
 def test_the_work_folder_and_the_example_land_at_the_top_and_the_rest_below_repo() -> None:

@@ -363,12 +363,6 @@ def test_clean_leaves_the_result_and_what_ran(host: Host) -> None:
     assert host.start("one", "echo again\n", follow=1).last == "result exited 0 4"
 
 
-def test_clean_may_keep_everything(host: Host) -> None:
-    host.start("one", "echo 1 >f\n", follow=1)
-    host.ask("clean", id="one", keep=1)
-    assert (host.job("one") / "ws" / "f").exists()
-
-
 def test_a_living_run_is_not_cleaned_nor_swept(host: Host) -> None:
     host.start("one", "exec sleep 1000\n")
     assert host.ask("clean", id="one").answers == ["fail usage one is still running"]

@@ -14,7 +14,7 @@ from cvl.tests import farside
 from cvl.tests.farside import Host, finish, kill, processes, read_until, script, wait_for
 
 NAMES = (
-    "result open options supervisor session seen place alive reserve marker output errors keep "
+    "result open options supervisor session seen place alive reserve marker output errors "
     "job.sh env.sh build.sh action.sh inplace probe action.log docker-used lock.1 lock.9 "
     "ending.stopped.0 ending.timeout.0 bin ws"
 )

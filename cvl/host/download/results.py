@@ -108,14 +108,6 @@ class Results:
         return tuple(piece for piece in self.pieces if piece.kind == "f")
 
 
-def parse_changed(data: bytes) -> list[Changed]:
-    """Read the NUL-separated records of `changed`. Raises `FetchError` if they make no sense."""
-    fields = data.split(b"\0")
-    if fields.pop():
-        raise FetchError("the host's list of results broke off")
-    return [item for part in parts(fields) for item in part]
-
-
 def parts(fields: Iterable[bytes]) -> Iterator[list[Changed]]:
     """Yield the records of `changed` in parts that fit into memory with all that is made of them.
 

@@ -5,10 +5,6 @@ clean() {
     known || { say unknown; return; }
     state
     [ "$_state" != running ] || fail usage "$_id is still running"
-    if [ -n "$_keep" ]; then
-        true >"$_run/keep"
-        return
-    fi
     empty
     leftovers
     say "$_state"

@@ -38,7 +38,7 @@ close_answer() {
 
 headers() {
     _verb='' _id='' _follow='' _offset=0 _cause=stopped _grace='' _timeout='' _build_timeout=''
-    _cache='' _from='-' _tree='' _need='' _tty='' _docker='' _disk='' _gpu='' _keep='' _days=30
+    _cache='' _from='-' _tree='' _need='' _tty='' _docker='' _disk='' _gpu='' _days=30
     _image='' _settle='' _spare='' _whose=''
     while IFS= read -r _line && [ -n "$_line" ]; do
         _value=${_line#* }
@@ -64,7 +64,6 @@ headers() {
             tty) _tty=$_value ;;
             docker) _docker=$_value ;;
             follow) _follow=$_value ;;
-            keep) _keep=$_value ;;
             settle) _settle=$_value ;;
             whose) _whose=$_value ;;
         esac

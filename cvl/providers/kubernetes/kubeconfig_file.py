@@ -69,11 +69,6 @@ def there_is(path: Path) -> bool:
     return True
 
 
-def expanded(name: str) -> Path:
-    """Return a path with `~` expanded; where nobody knows that home, as it stands."""
-    return Path(os.path.expanduser(name))  # noqa: PTH111 - an unknown ~user stays
-
-
 def read(path: Path) -> Mapping[str, Any]:
     """Return a kubeconfig: `current-context`, and of each of `KINDS` the entries by their names.
 

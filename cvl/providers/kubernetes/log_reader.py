@@ -10,7 +10,7 @@ from cvl.core.errors import CvlError, Denied, Missing
 from cvl.core.frozen import dataclass
 from cvl.core.scope import Cancelled, Scope, Tell
 from cvl.core.spec import Cause
-from cvl.providers.kubernetes.api_errors import Denied, Missing, NotYet
+from cvl.providers.kubernetes.api_errors import NotYet
 from cvl.providers.kubernetes.client import Client, Stream
 from cvl.providers.kubernetes.exit_line import Ending, LastLine, Lines
 from cvl.providers.kubernetes.log import (

@@ -175,11 +175,6 @@ class OpenSSH:
         if error := self.failure(done.returncode, done.stderr):
             raise error
 
-    def close_master(self) -> None:
-        """End the kept connections, and with them all that runs over them. At most 5 s each."""
-        for path in self._sockets():
-            mux.terminate(path, ANSWER_LIMIT)
-
     def _over(self, path: str, line: str) -> Process | None:
         """Run over the connection kept at `path`, or leave one there; None: try another path."""
         turn, taken = Turn(path), False
