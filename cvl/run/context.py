@@ -163,10 +163,8 @@ class Context:
 
         Where the ledger cannot say, we do.
         """
-        try:
-            return self.ledger.run(self.record.id).owner not in {me(), ""}
-        except LedgerError:
-            return False
+        run = self._line()
+        return run is not None and run.owner not in {me(), ""}
 
     def _line(self) -> Run | None:
         try:

@@ -44,7 +44,10 @@ def follow(ctx: Context, *, stoppable: bool) -> None:
         if ctx.stop_for:
             raise Cancelled(ctx.stop_for)
         ctx.tell("running", ctx.record.id)
-        ctx.status, ctx.over = _seen_to_end(ctx, pump), ctx.watching
+        if ctx.watching:
+            ctx.status, ctx.over = _looked_on(ctx, pump), True
+        else:
+            ctx.status = settled(pump.wait(ctx.scope.within(ctx.leases.left())))
     except DeadlineExceeded:
         ctx.status = settled(_stopped(ctx, pump, Cause.TIMEOUT))
     except Cancelled as cancelled:
@@ -76,12 +79,6 @@ def deliver(execution: Execution, grace: float, cause: Cause, scope: Scope) -> N
                 scope.warn(f"{error}; asking again")
     scope.checkpoint()
     raise DeadlineExceeded
-
-
-def _seen_to_end(ctx: Context, pump: Pump) -> ExitStatus:
-    if ctx.watching:
-        return _looked_on(ctx, pump)
-    return settled(pump.wait(ctx.scope.within(ctx.leases.left())))
 
 
 def _looked_on(ctx: Context, pump: Pump) -> ExitStatus:

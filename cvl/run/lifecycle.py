@@ -157,7 +157,8 @@ def launch(ctx: Context, spec: JobSpec) -> None:
         if isinstance(error, LostContact) and not ctx.leases.any_open():
             leave(ctx)
             raise
-        raise undone(ctx, _not_started(ctx, error)) from error
+        text = f"{spec.run_id} could not be started: {said(error)}"  # what is none of ours is mute
+        raise undone(ctx, error if isinstance(error, CvlError) else CvlError(text)) from error
     ctx.advance(RunState.RUNNING, handle=_identified(ctx, ctx.execution.handle))
     if spec.detach and ctx.scope.cause is None:
         ctx.execution.close()
@@ -254,13 +255,6 @@ def _identified(ctx: Context, handle: Mapping[str, str]) -> Mapping[str, str]:
     except Exception:  # noqa: BLE001 - a library's word about it says no more
         found = ""
     return {**handle, identity.IDENTITY: found} if found else handle
-
-
-def _not_started(ctx: Context, error: Exception) -> CvlError:
-    """Return why a job was not started: an error that is none of ours says no more itself."""
-    if isinstance(error, CvlError):
-        return error
-    return CvlError(f"{ctx.record.id} could not be started: {said(error)}")
 
 
 def _launched(ctx: Context) -> Run:
