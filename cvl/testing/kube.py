@@ -6,24 +6,27 @@ flag (`indexed`), and whatever both can do by plain API objects is a function he
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from cvl.core.errors import Taken
+from cvl.providers.kubernetes import api_paths, pod_exec
+from cvl.providers.kubernetes.client import Client
 from cvl.testing.docker_engine import Engine
 
 ADMIN, LIMITED = "admin", "limited"
 """The kubeconfig's contexts: `admin`, the current one, may do everything; `limited` nothing."""
 
 CALL_LIMIT, SETTLE_LIMIT = 60.0, 30.0
-"""Seconds: for one kubectl, and for what controllers do on their own."""
+"""Seconds: for one request, and for what controllers do on their own."""
+
+RBAC = "rbac.authorization.k8s.io"
 
 
 class Cluster(Protocol):
@@ -49,9 +52,6 @@ class Cluster(Protocol):
     def indexed(self) -> bool:
         """Whether it has Indexed Jobs: Kubernetes 1.20 has not."""
 
-    def kubectl(self, *words: str, data: bytes = b"") -> str:
-        """Run kubectl as `admin`; return what it prints. Raises `CalledProcessError`."""
-
     def cut(self) -> AbstractContextManager[None]:
         """Kill the API server at once, with all its connections; start it again at the end.
 
@@ -68,7 +68,7 @@ class Cluster(Protocol):
         """
 
 
-def kubectl(kubeconfig: Path, *words: str, data: bytes = b"", program: str = "kubectl") -> str:
+def kubectl(kubeconfig: Path, *words: str, data: bytes = b"", program: str) -> str:
     """Run kubectl with this kubeconfig only. Raises `CalledProcessError`, with its stderr."""
     done = subprocess.run(
         [program, *words],
@@ -87,63 +87,85 @@ def kubectl(kubeconfig: Path, *words: str, data: bytes = b"", program: str = "ku
     return done.stdout.decode().strip()
 
 
-def missing_kubectl() -> str:
-    """Return why there is no kubectl, "" if there is."""
-    return "" if shutil.which("kubectl") else "kubectl is not installed"
+def client(cluster: Cluster, context: str = ADMIN) -> Client:
+    """Return what speaks to a cluster's API server as the runner does."""
+    return Client(context, cluster.kubeconfig)
 
 
 @contextmanager
 def fresh_namespace(cluster: Cluster) -> Iterator[str]:
     """Make a namespace that pods can be started in; delete it, and end all that is in it."""
     name = f"cvl-test-{secrets.token_hex(4)}"
-    cluster.kubectl("create", "namespace", name)
+    made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    api = client(cluster)
+    api.create("/api/v1/namespaces", made)
     try:
         # Pods are refused until a controller has given the namespace its service account.
-        wait_for(cluster, "serviceaccount", "default", "-n", name)
+        wait_for(lambda: list(api.items(api_paths.core("serviceaccounts", name))))
         yield name
     finally:
-        cluster.kubectl("delete", "namespace", name, "--wait=false")
+        client(cluster).delete(f"/api/v1/namespaces/{name}", propagation="Background")
 
 
-def wait_for(cluster: Cluster, *words: str, seconds: float = SETTLE_LIMIT) -> None:
-    """Wait until `kubectl get` finds it. Raises `TimeoutError`."""
+def wait_for(true: Callable[[], object], seconds: float = SETTLE_LIMIT) -> None:
+    """Wait until something holds of a cluster. Raises `TimeoutError`."""
     ends = time.monotonic() + seconds
-    while not cluster.kubectl("get", *words, "--ignore-not-found", "-o", "name"):
+    while not true():
         if time.monotonic() > ends:
-            raise TimeoutError(f"no {' '.join(words)} after {seconds} s")
+            raise TimeoutError(f"it does not come within {seconds} s")
         time.sleep(0.05)
 
 
-def apply(cluster: Cluster, *objects: object, at: str) -> None:
-    """Create or change these objects in a namespace: the server says what it takes."""
-    items = {"apiVersion": "v1", "kind": "List", "items": objects}
-    cluster.kubectl(
-        "apply", "--validate=false", "-n", at, "-f", "-", data=json.dumps(items).encode()
-    )
+def apply(cluster: Cluster, *objects: Any, at: str) -> None:
+    """Create these objects in a namespace, or change those that are there."""
+    api = client(cluster)
+    for each in objects:
+        version = each["apiVersion"]
+        group = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        place = f"{group}/namespaces/{at}/{each['kind'].lower()}s"
+        try:
+            api.create(place, each)
+        except Taken:
+            api.patch(f"{place}/{each['metadata']['name']}", each)
 
 
 def grant(cluster: Cluster, namespace: str, verbs: Sequence[str], resources: Sequence[str]) -> None:
     """Let `limited` do `verbs` to `resources` (as `jobs.batch`, `pods/log`) in a namespace."""
-    name = f"grant-{secrets.token_hex(4)}"
-    at = ("-n", namespace)
-    cluster.kubectl(
-        "create",
-        "role",
-        name,
-        *at,
-        *(f"--verb={verb}" for verb in verbs),
-        *(f"--resource={resource}" for resource in resources),
-    )
-    cluster.kubectl("create", "rolebinding", name, *at, f"--role={name}", f"--user={LIMITED}")
+    named = [each.partition(".") for each in resources]
+    rules = [
+        {"apiGroups": [group], "resources": [what], "verbs": list(verbs)}
+        for what, _, group in named
+    ]
+    bind(cluster, namespace, f"grant-{secrets.token_hex(4)}", rules)
+
+
+def bind(cluster: Cluster, namespace: str, name: str, rules: Sequence[object]) -> None:
+    """Let `limited` do what these rules say, and no more what others of that name have said."""
+    about = {"apiVersion": f"{RBAC}/v1", "metadata": {"name": name}}
+    role = {"kind": "Role", "name": name, "apiGroup": RBAC}
+    user = {"kind": "User", "name": LIMITED, "apiGroup": RBAC}
+    bound = {**about, "kind": "RoleBinding", "subjects": [user], "roleRef": role}
+    apply(cluster, {**about, "kind": "Role", "rules": rules}, bound, at=namespace)
 
 
 def quota(cluster: Cluster, namespace: str, **hard: str) -> None:
     """Limit a namespace, as `pods="1"`; returns when the limit holds."""
-    words = ",".join(f"{name}={amount}" for name, amount in hard.items())
-    at = ("-n", namespace)
-    cluster.kubectl("create", "quota", "limit", *at, f"--hard={words}")
-    ends = time.monotonic() + SETTLE_LIMIT
-    while not cluster.kubectl("get", "quota", "limit", *at, "-o", "jsonpath={.status.hard}"):
-        if time.monotonic() > ends:
-            raise TimeoutError(f"the quota of {namespace} is not counted")
-        time.sleep(0.05)
+    limit = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "limit"}}
+    apply(cluster, {**limit, "spec": {"hard": hard}}, at=namespace)
+    api, place = client(cluster), api_paths.core("resourcequotas", namespace)
+    wait_for(lambda: api.get(f"{place}/limit").get("status", {}).get("hard"))
+
+
+def log(cluster: Cluster, namespace: str, pod: str, **query: str) -> str:
+    """Return what a pod's log has, as far as `query` wants it. Raises `CvlError`."""
+    place = f"{api_paths.core('pods', namespace)}/{pod}/log"
+    with client(cluster).stream(place, CALL_LIMIT, **query) as stream:
+        return b"".join(stream.blocks()).decode()
+
+
+def execute(
+    cluster: Cluster, namespace: str, pod: str, *argv: str, feed: Iterable[bytes] | None = None
+) -> str:
+    """Run a command in a pod's container; return what it prints. Raises `CvlError`."""
+    place = f"{api_paths.core('pods', namespace)}/{pod}"
+    return b"".join(pod_exec.output(client(cluster), place, argv, feed)).decode()

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from cvl.providers.kubernetes import api_paths
+from cvl.providers.kubernetes.client import Object
+from cvl.testing import kube
 from cvl.testing.cli_harness import Desk
 from cvl.testing.kube import Cluster
 
-KINDS = "jobs,pods,secrets,services"
 FAST = {"CVL_KUBE_LOOK": "0.2", "CVL_KUBE_SETTLE": "2"}
 
 
 def ours(cluster: Cluster, run_id: str = "") -> list[str]:
     """Return all that bears our label, of one run or of any, in every namespace."""
-    label = f"cvl.run={run_id}" if run_id else "cvl.run"
-    told = cluster.kubectl("get", KINDS, "-A", "-l", label, "-o", "json")
-    items: list[dict[str, Any]] = json.loads(told)["items"]
-    return [f"{each['kind']} {each['metadata']['name']}" for each in items]
+    api, label = kube.client(cluster), f"cvl.run={run_id}" if run_id else "cvl.run"
+    places = {kind: api_paths.core(f"{kind.lower()}s") for kind in ("Pod", "Secret", "Service")}
+    return [
+        f"{kind} {each['metadata']['name']}"
+        for kind, place in {"Job": api_paths.jobs(), **places}.items()
+        for each in api.items(place, labelSelector=label)
+    ]
+
+
+def pods_of(cluster: Cluster, run_id: str) -> list[Object]:
+    """Return the pods of a run."""
+    return list(
+        kube.client(cluster).items(api_paths.core("pods"), labelSelector=f"cvl.run={run_id}")
+    )
 
 
 def left(cluster: Cluster, run_id: str) -> list[str]:
     """Return what of a run is still at work."""
-    told = cluster.kubectl("get", "pods", "-A", "-l", f"cvl.run={run_id}", "-o", "json")
     return [
         str(each["metadata"]["name"])
-        for each in json.loads(told)["items"]
+        for each in pods_of(cluster, run_id)
         if each["status"].get("phase") in {"Pending", "Running"}
     ]
 

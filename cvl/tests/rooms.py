@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from cvl.providers.kubernetes import api_paths
+from cvl.providers.kubernetes.client import Client
+from cvl.providers.kubernetes.manifest import CONTAINER
 from cvl.testing import kube
 from cvl.testing.kube import Cluster
 
 LIMIT = 60.0
 """Seconds."""
+
+STEP = re.compile(r'\.(\w+)|\[(?:\*|\?\(@\.type=="(\w+)"\))\]')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,17 +27,14 @@ class Room:
     cluster: Cluster
     name: str
 
-    def kubectl(self, *words: str, data: bytes = b"") -> str:
-        """Run kubectl here. Raises `CalledProcessError`."""
-        return self.cluster.kubectl("-n", self.name, *words, data=data)
+    @property
+    def api(self) -> Client:
+        return kube.client(self.cluster)
 
-    def refused(self, *words: str) -> str:
-        """Return what kubectl says when it fails, as it must."""
-        try:
-            told = self.kubectl(*words)
-        except subprocess.CalledProcessError as error:
-            return str(error.stderr)
-        raise AssertionError(told)
+    def place(self, kind: str, name: str = "") -> str:
+        """Return where the API has what is of that kind, or one of them."""
+        every = {"jobs": api_paths.jobs(self.name), "nodes": api_paths.core("nodes")}
+        return every.get(kind, api_paths.core(kind, self.name)) + (f"/{name}" if name else "")
 
     def apply(self, *objects: object) -> None:
         kube.apply(self.cluster, *objects, at=self.name)
@@ -40,8 +43,12 @@ class Room:
         """Start the Job `it`; see `job` for the rest."""
         self.apply(job(self.cluster.image, ["sh", "-c", script], **more))  # type: ignore[arg-type]
 
+    def log(self, **query: str) -> str:
+        """Return the log of the one pod. Raises `CvlError`."""
+        return kube.log(self.cluster, self.name, self.ask(".metadata.name"), **query)
+
     def ask(self, path: str, kind: str = "pods") -> str:
-        return self.kubectl("get", kind, "-o", f"jsonpath={{.items[*]{path}}}")
+        return " ".join(map(str, _along(self.api.items(self.place(kind)), path)))
 
     def wait(self, path: str, wanted: str, kind: str = "pods") -> str:
         """Wait until that field has this in it; return it whole."""
@@ -54,9 +61,21 @@ class Room:
     def wait_empty(self, *kinds: str) -> None:
         """Wait until nothing of these kinds is left."""
         ends = time.monotonic() + LIMIT
-        while left := self.kubectl("get", ",".join(kinds), "-o", "name"):
+        while left := [name for kind in kinds for name in self.ask(".metadata.name", kind).split()]:
             assert time.monotonic() < ends, left
             time.sleep(0.1)
+
+
+def _along(values: Any, path: str) -> list[Any]:
+    """Return what lies at a path below each of these."""
+    for step in STEP.finditer(path):
+        key, kind = step.groups()
+        values = (
+            [each[key] for each in values if key in each]
+            if key
+            else [item for each in values for item in each if kind in (None, item.get("type"))]
+        )
+    return list(values)
 
 
 def job(
@@ -68,7 +87,7 @@ def job(
     spec: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """Return the Job `it`; the mappings go into its container, its pod, itself."""
-    main = {"name": "main", "image": image, "imagePullPolicy": "IfNotPresent"}
+    main = {"name": CONTAINER, "image": image, "imagePullPolicy": "IfNotPresent"}
     main |= {"command": command, **(container or {})}  # type: ignore[dict-item]
     template = {"spec": {"restartPolicy": "Never", "containers": [main], **(pod or {})}}
     return {

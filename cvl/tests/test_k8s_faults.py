@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cvl.providers.kubernetes import api_paths
 from cvl.testing import kube
 from cvl.testing.cli_harness import Client, Desk, wait_for
 from cvl.testing.docker_engine import Engine
@@ -25,8 +26,6 @@ LOST = [name for name in FAULTS if name.startswith(("create-", "secret-")) and n
 
 @pytest.fixture(scope="module")
 def clusters(shared_engine: Engine) -> Iterator[KubernetesCluster]:
-    if why := kube.missing_kubectl():
-        pytest.skip(why)
     with KubernetesCluster(engine=shared_engine) as running:
         yield running
 
@@ -145,8 +144,8 @@ def test_what_cannot_be_seen_gone_is_told_loudly(cluster: KubernetesCluster, the
     assert done.code == 125
     assert "not seen gone: job cvl-" in done.err
     assert "cvl reap" in done.err
-    job, at = f"job/cvl-{calling.runs()[0]}", ("-n", calling.options[2])
-    cluster.kubectl("patch", job, *at, "-p", '{"metadata": {"finalizers": null}}')
+    job = f"{api_paths.jobs(calling.options[2])}/cvl-{calling.runs()[0]}"
+    kube.client(cluster).patch(job, {"metadata": {"finalizers": None}})
     assert calling.cvl("reap", "-y").code == 0
 
 

@@ -38,8 +38,6 @@ def torch(shared_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def cluster(shared_engine: Engine) -> Iterator[KubernetesCluster]:
-    if why := kube.missing_kubectl():
-        pytest.skip(why)
     with KubernetesCluster(engine=shared_engine) as running:
         yield running
 
@@ -82,7 +80,7 @@ def test_a_rank_that_is_killed_ends_the_run(cluster: KubernetesCluster, there: D
             "for p in /proc/[0-9]*; do read -r c <$p/comm; "
             '[ "$c" != python3 ] || kill -9 ${p#/proc/}; done'
         )
-        cluster.kubectl("exec", second, "-n", there.options[2], "--", "bash", "-c", kill)
+        kube.execute(cluster, there.options[2], second, "bash", "-c", kill)
         done = client.ended(300)
     assert done.code not in {0, 125}, done.err
     assert "node 1" in done.err

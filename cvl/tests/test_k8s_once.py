@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from cvl.core.errors import Missing
 from cvl.core.spec import LogChunk
+from cvl.providers.kubernetes import api_paths
+from cvl.providers.kubernetes.client import Object
 from cvl.runners import K8sRunner
 from cvl.testing import kube
 from cvl.testing.cli_harness import Desk, wait_for
 from cvl.testing.kube import Cluster
 from cvl.testing.kube_cluster import RealCluster
 from cvl.testing.kubernetes import KubernetesCluster
-from cvl.tests.kubes import desk, ours
+from cvl.tests.kubes import desk, ours, pods_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 FOREVER = "while :; do sleep .1; done"
@@ -33,16 +34,16 @@ def there(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Desk]:
         assert not ours(cluster, run)
 
 
-def pods_of(cluster: Cluster, run: str) -> list[dict[str, Any]]:
-    told = cluster.kubectl("get", "pods", "-A", "-l", f"cvl.run={run}", "-o", "json")
-    found: list[dict[str, Any]] = json.loads(told)["items"]
-    return found
-
-
 def pod_of(cluster: Cluster, run: str) -> str:
     """Return the name of the one pod of a run, once it runs."""
     wait_for(lambda: [p for p in pods_of(cluster, run) if p["status"].get("phase") == "Running"])
     return str(pods_of(cluster, run)[0]["metadata"]["name"])
+
+
+def delete(cluster: Cluster, namespace: str, pod: str) -> None:
+    """Delete a pod as somebody does by hand, who does not wait for its end."""
+    place = f"{api_paths.core('pods', namespace)}/{pod}"
+    kube.client(cluster).delete(place, propagation="Background")
 
 
 def end_of(calling: Desk) -> tuple[object, object]:
@@ -51,14 +52,14 @@ def end_of(calling: Desk) -> tuple[object, object]:
 
 
 @contextmanager
-def cordoned(cluster: Cluster) -> Iterator[None]:
+def cordoned(cluster: RealCluster) -> Iterator[None]:
     try:
         yield
     finally:
         cluster.kubectl("uncordon", cluster.node)
 
 
-def drain(cluster: Cluster) -> None:
+def drain(cluster: RealCluster) -> None:
     """Drain the node as its administrator does, and do not wait for the end of that."""
     try:
         cluster.kubectl(
@@ -76,7 +77,7 @@ def test_a_pod_that_is_deleted_by_hand_is_not_started_again(
     with there.start("run", *there.options, "one", "sh", script) as client:
         client.shows(b"ran")
         pod = pod_of(cluster, there.runs()[0])
-        cluster.kubectl("delete", "pod", pod, "-n", namespace, "--wait=false")
+        delete(cluster, namespace, pod)
         done = client.ended(150)
     assert (done.code, end_of(there)) == (125, (125, "lost")), done.err
     assert done.out.startswith(b"ran\n")
@@ -90,15 +91,16 @@ def test_a_job_without_an_example_is_not_started_again(
     monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path / "state"))
     told: list[str] = []
 
-    def delete(chunk: LogChunk) -> None:
+    def heard(chunk: LogChunk) -> None:
         told.append(chunk.data.decode())
-        cluster.kubectl("delete", "pods", "-l", "cvl.run", "-n", namespace, "--wait=false")
+        for pod in kube.client(cluster).items(api_paths.core("pods", namespace)):
+            delete(cluster, namespace, pod["metadata"]["name"])
 
     status = K8sRunner(namespace=namespace).run(
         image=cluster.image,
         command=["sh", "-c", f"trap 'exit 7' TERM; echo ran; {FOREVER}"],
         timeout_minutes=5,
-        on_output=delete,
+        on_output=heard,
     )
     assert (int(status), status.cause) == (125, "lost"), status
     assert "".join(told).count("ran\n") == 1
@@ -125,7 +127,7 @@ def test_a_job_that_is_drained_while_detached_runs_once(
                 if p["metadata"]["name"] == name
             )
         )
-        log = real_cluster.kubectl("logs", name, "-n", namespace)
+        log = kube.log(real_cluster, namespace, name)
         assert "ran\n" not in log
         assert "does not run a second time" in log
         end = calling.cvl("attach", run)
@@ -177,7 +179,9 @@ def test_a_preemption_is_told(real_cluster: RealCluster, tmp_path: Path) -> None
         real_cluster.capacity("nvidia.com/gpu", 1),
     ):
         name = f"urgent-{namespace}"
-        kube.apply(real_cluster, {**urgent, "metadata": {"name": name}}, at=namespace)
+        kube.client(real_cluster).create(
+            f"/apis/{api}/priorityclasses", {**urgent, "metadata": {"name": name}}
+        )
         calling = desk(tmp_path, real_cluster, namespace, "--gpu", "1")
         with calling.start("run", *calling.options, "one", "sh", f"echo ran; {FOREVER}") as client:
             client.shows(b"ran")
@@ -194,13 +198,13 @@ def test_a_preemption_is_told(real_cluster: RealCluster, tmp_path: Path) -> None
         assert not ours(real_cluster, calling.runs()[0])
 
 
-def twin(cluster: Cluster, pod: dict[str, Any]) -> str:
+def twin(cluster: Cluster, pod: Object) -> str:
     """Start another pod just like this one, as old Job controllers do; return its name."""
-    meta = {key: pod["metadata"][key] for key in ("namespace", "labels", "annotations")}
+    meta = {key: pod["metadata"][key] for key in ("labels", "annotations")}
     spec = {key: value for key, value in pod["spec"].items() if key != "nodeName"}
     name = f"{pod['metadata']['name']}-again"
     made = {"apiVersion": "v1", "kind": "Pod", "metadata": {**meta, "name": name}, "spec": spec}
-    cluster.kubectl("create", "--validate=false", "-f", "-", data=json.dumps(made).encode())
+    kube.apply(cluster, made, at=pod["metadata"]["namespace"])
     return name
 
 
@@ -215,19 +219,21 @@ def test_a_second_pod_of_one_node_runs_nothing(
         every = pods_of(fake_cluster, run)
         second = next(pod for pod in every if pod["metadata"]["name"].rpartition("-")[0][-1] == "1")
         name = twin(fake_cluster, second)
-        at = ("-n", namespace)
-        phase = ("get", "pod", name, *at, "-o", "jsonpath={.status.phase}")
-        wait_for(lambda: fake_cluster.kubectl(*phase) == "Failed")
-        assert "does not run a second time" in fake_cluster.kubectl("logs", name, *at)
-        assert "ran" not in fake_cluster.kubectl("logs", name, *at).split()
+        place, api = f"{api_paths.core('pods', namespace)}/{name}", kube.client(fake_cluster)
+        wait_for(lambda: api.get(place)["status"]["phase"] == "Failed")
+        log = kube.log(fake_cluster, namespace, name)
+        assert "does not run a second time" in log
+        assert "ran" not in log.split()
         with calling.start("attach", run) as client:
             client.shows(b"[1] ran 1")
-            fake_cluster.kubectl("delete", "pod", second["metadata"]["name"], *at, "--wait=false")
+            delete(fake_cluster, namespace, second["metadata"]["name"])
             done = client.ended(150)
         assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
         assert "node 1" in done.err
         assert b"ran 0" in done.out
-        fake_cluster.kubectl("delete", "pod", name, *at, "--ignore-not-found")
+        with suppress(Missing):
+            delete(fake_cluster, namespace, name)
+        wait_for(lambda: not pods_of(fake_cluster, run))
         assert not ours(fake_cluster, run)
 
 
@@ -239,10 +245,8 @@ def test_a_job_that_a_queue_suspends_is_not_resumed(
         script = f"{ENDS}; echo ran; {FOREVER}"
         with calling.start("run", *calling.options, "one", "sh", script) as client:
             client.shows(b"ran")
-            job = f"job/cvl-{calling.runs()[0]}"
-            fake_cluster.kubectl(
-                *("patch", job, "-n", namespace, "-p", '{"spec": {"suspend": true}}')
-            )
+            job = f"{api_paths.jobs(namespace)}/cvl-{calling.runs()[0]}"
+            kube.client(fake_cluster).patch(job, {"spec": {"suspend": True}})
             done = client.ended(150)
         assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
         assert "its Job was suspended" in done.err
@@ -255,12 +259,12 @@ def test_a_job_that_a_queue_resumes_while_nobody_looks_runs_once(
     with kube.fresh_namespace(fake_cluster) as namespace:
         calling = desk(tmp_path, fake_cluster, namespace)
         run = calling.sh(f"{ENDS}; echo ran; {FOREVER}", "-d").out.decode().strip()
-        pod, job = pod_of(fake_cluster, run), ("job", f"cvl-{run}", "-n", namespace)
-        log = ("logs", pod, "-n", namespace)
-        wait_for(lambda: "ran" in fake_cluster.kubectl(*log))
-        fake_cluster.kubectl("patch", *job, "-p", '{"spec": {"suspend": true}}')
-        wait_for(lambda: "exit code 9 (stopped)" in fake_cluster.kubectl(*log))
-        fake_cluster.kubectl("patch", *job, "-p", '{"spec": {"suspend": false}}')
+        pod, job = pod_of(fake_cluster, run), f"{api_paths.jobs(namespace)}/cvl-{run}"
+        api, log = kube.client(fake_cluster), (fake_cluster, namespace, pod)
+        wait_for(lambda: "ran" in kube.log(*log))
+        api.patch(job, {"spec": {"suspend": True}})
+        wait_for(lambda: "exit code 9 (stopped)" in kube.log(*log))
+        api.patch(job, {"spec": {"suspend": False}})
         end = calling.cvl("attach", run)
         assert (end.code, end_of(calling)) == (125, (125, "lost")), end.err
         assert "its Job was suspended and resumed" in end.err
@@ -277,7 +281,7 @@ def test_a_pod_on_a_silent_node_is_given_up_when_the_cluster_does(
             client.shows(b"ran")
             pod = pod_of(fake_cluster, calling.runs()[0])
             with fake_cluster.lost_node():
-                fake_cluster.kubectl("delete", "pod", pod, "-n", namespace, "--wait=false")
+                delete(fake_cluster, namespace, pod)
                 client.says("the results of node 0 are lost with its pod")
             done = client.ended(200)
         assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err

@@ -42,21 +42,7 @@ def bind(cluster: Cluster, namespace: str, rights: Rights) -> None:
         {"apiGroups": [group], "resources": [resource], "verbs": list(verbs)}
         for (group, resource), verbs in rights.items()
     ]
-    api, name = "rbac.authorization.k8s.io/v1", {"name": "cvl"}
-    user = {"kind": "User", "name": kube.LIMITED, "apiGroup": "rbac.authorization.k8s.io"}
-    role = {"kind": "Role", "name": "cvl", "apiGroup": "rbac.authorization.k8s.io"}
-    kube.apply(
-        cluster,
-        {"apiVersion": api, "kind": "Role", "metadata": name, "rules": rules},
-        {
-            "apiVersion": api,
-            "kind": "RoleBinding",
-            "metadata": name,
-            "subjects": [user],
-            "roleRef": role,
-        },
-        at=namespace,
-    )
+    kube.bind(cluster, namespace, "cvl", rules)
 
 
 def test_the_page_lists_what_is_checked() -> None:

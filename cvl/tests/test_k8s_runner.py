@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cvl.ledger import Ledger
+from cvl.providers.kubernetes import api_paths
 from cvl.runners import K8sRunner
 from cvl.testing import kube
 from cvl.testing.cli_harness import FOLDER, Desk, wait_for
 from cvl.testing.kube import Cluster
+from cvl.testing.kube_cluster import RealCluster
 from cvl.tests.kubes import FAST, desk, ours
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -120,7 +123,7 @@ def test_a_quota_is_told_and_waited_for(cluster: Cluster, namespace: str, there:
     kube.quota(cluster, namespace, pods="0")
     with there.start("run", *there.options, "one", "sh", "echo ran") as client:
         client.says("exceeded quota")
-        cluster.kubectl("delete", "quota", "limit", "-n", namespace)
+        kube.client(cluster).delete(f"{api_paths.core('resourcequotas', namespace)}/limit")
         client.signal(signal.SIGINT)
         assert client.ended(120).code == 130
 
@@ -150,8 +153,8 @@ def test_somebody_elses_deletion_is_no_error_of_the_job(
 ) -> None:
     with there.start("run", *there.options, "one", "sh", f"echo ready; {FOREVER}") as client:
         client.shows(b"ready")
-        job = f"job/cvl-{there.runs()[0]}"
-        cluster.kubectl("delete", job, "-n", namespace, "--wait=false")
+        job = f"{api_paths.jobs(namespace)}/cvl-{there.runs()[0]}"
+        kube.client(cluster).delete(job, propagation="Background")
         done = client.ended(150)
     assert (done.code, cause(there)) == (143, "stopped"), done.err
 
@@ -180,12 +183,27 @@ def test_what_is_not_allowed_is_told_before_anything_is_made(
     assert not ours(cluster)
 
 
-def test_kubectl_takes_what_a_dry_run_prints(cluster: Cluster, namespace: str, there: Desk) -> None:
-    done = there.sh("true", "--dry-run", "-e", "TOKEN=s3cret", "--cpu", "100m")
-    words = ("apply", "--dry-run=server", "-n", namespace, "-f", "-")
-    told = cluster.kubectl(*words, f"--validate={cluster.indexed}".lower(), data=done.out)
+PLAN = ("true", "--dry-run", "-e", "TOKEN=s3cret", "--cpu", "100m")
+
+
+@pytest.mark.kube
+def test_kubectl_takes_what_a_dry_run_prints(real_cluster: RealCluster, tmp_path: Path) -> None:
+    with kube.fresh_namespace(real_cluster) as namespace:
+        done = desk(tmp_path, real_cluster, namespace).sh(*PLAN)
+        words = ("apply", "--dry-run=server", "--validate=false", "-n", namespace, "-f", "-")
+        told = real_cluster.kubectl(*words, data=done.out)
     assert "job.batch/cvl-one-" in told
     assert told.count("secret/cvl-one-") == 2
+
+
+def test_the_cluster_takes_what_a_dry_run_prints(
+    cluster: Cluster, namespace: str, there: Desk
+) -> None:
+    planned = list(yaml.safe_load_all(there.sh(*PLAN).out))
+    assert [each["kind"] for each in planned] == ["Secret", "Secret", "Job"]
+    kube.apply(cluster, *planned, at=namespace)
+    job = f"{api_paths.jobs(namespace)}/{planned[-1]['metadata']['name']}"
+    kube.client(cluster).delete(job, propagation="Background")
     listed = json.loads(there.sh("true", "--dry-run", "--json").out)
     assert [each["kind"] for each in listed["request"]] == ["Secret", "Job"]
     assert listed["quote"]["price_per_hour"] is None
@@ -258,10 +276,10 @@ def test_reap_finds_a_dead_clients_job_by_its_labels_alone(
     assert len(ours(cluster, run)) >= 3
     nobody = Desk(folder=tmp_path / "elsewhere", options=(), env=there.env)
     assert run not in nobody.cvl("reap", "--dry-run").out.decode()  # its deadline is to come
-    for kind in ("jobs", "secrets"):
-        label = f"cvl.run={run}"
-        words = ("annotate", kind, "-l", label, "--overwrite", "cvl.deadline=1000000000")
-        cluster.kubectl(*words, "-n", there.options[2])
+    api, past = kube.client(cluster), {"metadata": {"annotations": {"cvl.deadline": "1000000000"}}}
+    for place in (api_paths.jobs(there.options[2]), api_paths.core("secrets", there.options[2])):
+        for each in list(api.items(place, labelSelector=f"cvl.run={run}")):
+            api.patch(f"{place}/{each['metadata']['name']}", past)
     end = nobody.cvl("reap", "-y")
     assert end.code == 0, end.err
     wait_for(lambda: not ours(cluster, run))

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from cvl.providers.kubernetes import api_paths
 from cvl.testing import kube
 from cvl.testing.cli_harness import Desk
 from cvl.testing.connect_proxy import ConnectProxy
 from cvl.testing.kube import Cluster
 from cvl.testing.kubernetes import KubernetesCluster
-from cvl.tests.kubes import desk, ours
+from cvl.tests.kubes import desk, left, ours
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
 SCRIPT = "echo one; echo a >a; exit 3"
@@ -91,7 +92,7 @@ def test_the_contexts_own_namespace_is_taken_and_kept_to(
     planned = json.loads(calling.sh("true", "--dry-run", "--json").out)
     assert {each["metadata"]["namespace"] for each in planned["request"]} == {namespace}
     run = calling.sh(f"sleep 1; {SCRIPT}", "-d").out.decode().strip()
-    assert cluster.kubectl("get", "job", f"cvl-{run}", "-n", namespace, "-o", "name")
+    assert kube.client(cluster).get(f"{api_paths.jobs(namespace)}/cvl-{run}")
     changed(cluster, file, namespace="default")
     end = calling.cvl("attach", run)
     assert (end.code, end.out) == (3, b"one\n"), end.err
@@ -108,9 +109,8 @@ def test_a_new_login_is_taken_while_a_run_is_followed(
         with calling.start("run", *calling.options, "one", "sh", line) as client:
             client.shows(b"ready")
             fake_cluster.rotate_token()
-            label = ("-n", name, "-l", f"cvl.run={calling.runs()[0]}")
-            pod = fake_cluster.kubectl("get", "pods", *label, "-o", "name")
-            fake_cluster.kubectl("exec", "-n", name, pod, "--", "touch", "/workspace/go")
+            (pod,) = left(fake_cluster, calling.runs()[0])
+            kube.execute(fake_cluster, name, pod, "touch", "/workspace/go")
             done = client.ended(60)
         assert (done.code, done.out) == (3, b"ready\n"), done.err
         assert calling.result("a") == b"a\n"

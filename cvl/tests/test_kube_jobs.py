@@ -7,7 +7,11 @@ import time
 
 import pytest
 
-from cvl.tests.rooms import Room
+from cvl.core.errors import Taken
+from cvl.providers.kubernetes.api_errors import NotYet
+from cvl.providers.kubernetes.pod_exec import Failed
+from cvl.testing import kube
+from cvl.tests.rooms import Room, job
 
 STATE = ".status.containerStatuses[*].state"
 SECRET = {"name": "X", "valueFrom": {"secretKeyRef": {"name": "absent", "key": "x"}}}
@@ -29,7 +33,8 @@ def test_why_a_container_waits_is_said(
     room.run("true", container=container)
     room.wait(f"{STATE}.waiting.reason", reason)
     assert room.ask(".status.phase") == "Pending"
-    assert "waiting to start" in room.refused("logs", "job/it")
+    with pytest.raises(NotYet, match="waiting to start"):
+        room.log()
 
 
 def test_what_cannot_be_started_ends_with_a_code(room: Room) -> None:
@@ -62,21 +67,18 @@ def test_what_a_job_owns_goes_with_it(room: Room) -> None:
     room.run("sleep 600", pod={"terminationGracePeriodSeconds": 1})
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "it"}
     owner["uid"] = room.ask(".metadata.uid", "jobs")
-    labelled = {"name": "its", "labels": {"its": "yes"}, "ownerReferences": [owner]}
-    room.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": labelled})
+    about = {"name": "its", "ownerReferences": [owner]}
+    room.apply({"apiVersion": "v1", "kind": "Secret", "metadata": about})
     room.wait(".status.phase", "Running")
-    room.kubectl("delete", "job", "it")
+    room.api.delete(room.place("jobs", "it"), propagation="Background")
     room.wait_empty("jobs", "pods")
-    ends = time.monotonic() + 60
-    while room.kubectl("get", "configmaps", "-l", "its=yes", "-o", "name"):
-        assert time.monotonic() < ends
-        time.sleep(0.1)
+    kube.wait_for(lambda: "its" not in room.ask(".metadata.name", "secrets").split())
 
 
 def test_a_raw_delete_orphans_the_pods(room: Room) -> None:
     room.run("sleep 600")
     room.wait(".status.phase", "Running")
-    room.kubectl("delete", "--raw", f"/apis/batch/v1/namespaces/{room.name}/jobs/it")
+    room.api._once("DELETE", room.place("jobs", "it"), {})
     room.wait_empty("jobs")
     time.sleep(1)  # for whoever would delete it now
     assert room.ask(".status.phase") == "Running"
@@ -86,44 +88,45 @@ def test_a_raw_delete_orphans_the_pods(room: Room) -> None:
 def test_a_container_is_asked_to_end_before_it_is_killed(room: Room) -> None:
     room.run("trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 0.1; done")
     room.wait(".status.phase", "Running")
-    while "ready" not in room.kubectl("logs", "job/it"):
+    while "ready" not in room.log():
         time.sleep(0.1)
-    pod = room.ask(".metadata.name")
-    room.kubectl("patch", "pod", pod, "-p", '{"metadata": {"finalizers": ["test/keep"]}}')
+    pod = room.place("pods", room.ask(".metadata.name"))
+    room.api.patch(pod, {"metadata": {"finalizers": ["test/keep"]}})
     try:
-        room.kubectl("delete", "pod", pod, "--wait=false")
+        room.api.delete(pod, propagation="Background")
         assert room.wait(f"{STATE}.terminated.exitCode", "3")
     finally:
-        room.kubectl("patch", "pod", pod, "--type=merge", "-p", '{"metadata": {"finalizers": []}}')
+        room.api.patch(pod, {"metadata": {"finalizers": None}})
 
 
 def test_logs_are_cut_as_asked(room: Room) -> None:
     room.run("echo one; sleep 2; echo two; printf three")
     room.wait(f"{STATE}.terminated.reason", "Completed")
-    logs = ("logs", "job/it")
-    assert room.kubectl(*logs, "--tail=2").split() == ["two", "three"]
-    assert room.kubectl(*logs, "--limit-bytes=6").split() == ["one", "tw"]
-    stamped = [line.split(" ", 1) for line in room.kubectl(*logs, "--timestamps").splitlines()]
+    assert room.log(tailLines="2").split() == ["two", "three"]
+    assert room.log(limitBytes="6").split() == ["one", "tw"]
+    stamped = [line.split(" ", 1) for line in room.log(timestamps="true").splitlines()]
     assert [text for _, text in stamped] == ["one", "two", "three"]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{1,9}Z", when) for when, _ in stamped)
-    assert room.kubectl(*logs, f"--since-time={stamped[1][0]}").split() == ["two", "three"]
+    assert room.log(sinceTime=stamped[1][0]).split() == ["two", "three"]
 
 
 def test_a_followed_log_ends_with_the_container(room: Room) -> None:
     room.run("for i in 1 2 3; do echo $i; sleep 0.5; done; exit 4")
     room.wait(".status.phase", "Running")
-    assert room.kubectl("logs", "-f", "job/it").split() == ["1", "2", "3"]
+    assert room.log(follow="true").split() == ["1", "2", "3"]
 
 
 def test_a_command_runs_in_a_container(room: Room) -> None:
     room.run("sleep 600")
     room.wait(".status.phase", "Running")
-    pod = room.ask(".metadata.name")
-    assert room.kubectl("exec", "-i", pod, "--", "cat", data=b"to and fro") == "to and fro"
-    assert "exit code 9" in room.refused("exec", pod, "--", "sh", "-c", "exit 9")
+    pod = (room.cluster, room.name, room.ask(".metadata.name"))
+    assert kube.execute(*pod, "head", "-c", "10", feed=[b"to an", b"d fro"]) == "to and fro"
+    with pytest.raises(Failed, match="why") as failed:
+        kube.execute(*pod, "sh", "-c", "echo why >&2; exit 9")
+    assert failed.value.code == 9
 
 
 def test_a_name_is_given_once(room: Room) -> None:
-    room.kubectl("create", "job", "twice", f"--image={room.cluster.image}", "--", "true")
-    words = ("create", "job", "twice", f"--image={room.cluster.image}", "--", "true")
-    assert "already exists" in room.refused(*words)
+    room.run("true")
+    with pytest.raises(Taken, match="already exists"):
+        room.api.create(room.place("jobs"), job(room.cluster.image, ["true"]))

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import base64
-import json
-import subprocess
 import time
 from collections.abc import Iterator
 from http.client import HTTPException
 
 import pytest
 
-from cvl.testing import kube
 from cvl.testing.docker_engine import Engine
 from cvl.testing.kubernetes import FAULTS, Fault, KubernetesCluster, Settings, What
 from cvl.testing.kubernetes.objects import at, condition, nanoseconds_of
-from cvl.testing.kubernetes.resources import PODS as POD_KIND
 from cvl.tests.apiserver import JOBS, PODS, Client, Obj, job, pod, secret, until
 
 pytestmark = pytest.mark.docker
@@ -616,77 +612,3 @@ def test_pods_do_not_notice_that_the_server_is_away(
         time.sleep(1.5)
     assert over(client, path)["status"]["phase"] == "Succeeded"
     assert log(client, path) == b"on\n"
-
-
-# --- kubectl
-
-needs_kubectl = pytest.mark.skipif(bool(kube.missing_kubectl()), reason=kube.missing_kubectl())
-
-
-@needs_kubectl
-def test_kubectl_does_what_a_person_does(cluster: KubernetesCluster) -> None:
-    script = "echo started; trap 'exit 0' TERM; while :; do sleep 0.1; done"
-    made = job(template=shell(cluster, script)["spec"])
-    kube.apply(cluster, made, at="default")
-    kube.wait_for(cluster, "pods", "-l", "job-name=j")
-    cluster.kubectl("wait", "--for=condition=Ready", "pod", "-l", "job-name=j", "--timeout=30s")
-    listed = cluster.kubectl("get", "jobs,pods", "-o", "wide")
-    assert "job.batch/j" in listed
-    assert "Running" in listed
-    until(lambda: cluster.kubectl("logs", "job/j") == "started")
-    told = cluster.kubectl("describe", "job", "j")
-    assert "SuccessfulCreate" in told
-    name = cluster.kubectl(
-        "get", "pod", "-l", "job-name=j", "-o", "jsonpath={.items[0].metadata.name}"
-    )
-    described = cluster.kubectl("describe", "pod", name)
-    assert "Started container main" in described
-    assert "Controlled By:  Job/j" in described
-    assert cluster.kubectl("exec", name, "--", "hostname") == name
-    with pytest.raises(subprocess.CalledProcessError) as failed:
-        cluster.kubectl("exec", name, "--", "sh", "-c", "echo out; exit 9")
-    assert failed.value.returncode == 9
-    assert cluster.kubectl("exec", "-i", name, "--", "wc", "-c", data=b"x" * 100_000) == "100000"
-    longer = {**made, "spec": {**made["spec"], "ttlSecondsAfterFinished": 60}}
-    kube.apply(cluster, longer, at="default")
-    assert (
-        cluster.kubectl("get", "job", "j", "-o", "jsonpath={.spec.ttlSecondsAfterFinished}") == "60"
-    )
-    assert cluster.kubectl("delete", "job", "j") == 'job.batch "j" deleted'
-    until(lambda: cluster.kubectl("get", "pods", "--ignore-not-found") == "")
-
-
-@needs_kubectl
-def test_kubectl_is_refused_what_is_wrong(cluster: KubernetesCluster) -> None:
-    if cluster.unchecked:
-        pytest.skip(cluster.unchecked)
-    wrong = job()
-    wrong["spec"]["backofLimit"] = 1
-    several = json.dumps({"apiVersion": "v1", "kind": "List", "items": [wrong]}).encode()
-    with pytest.raises(subprocess.CalledProcessError, match="exit status 1") as failed:
-        cluster.kubectl("apply", "-f", "-", data=several)
-    assert 'ValidationError(Job.spec): unknown field "backofLimit"' in failed.value.stderr
-    with pytest.raises(subprocess.CalledProcessError, match="exit status 1") as failed:
-        cluster.kubectl("create", "-f", "-", data=json.dumps(wrong).encode())
-    assert 'strict decoding error: unknown field "spec.backofLimit"' in failed.value.stderr
-    cluster.violations.clear()
-
-
-@needs_kubectl
-def test_the_functions_that_real_clusters_share(cluster: KubernetesCluster) -> None:
-    with kube.fresh_namespace(cluster) as space:
-        assert not _may(cluster, space, "list", "pods")
-        kube.grant(cluster, space, ["list", "get"], ["pods", "pods/log", "jobs.batch"])
-        assert _may(cluster, space, "list", "pods")
-        kube.quota(cluster, space, pods="1")
-        assert json.loads(cluster.kubectl("get", "quota", "limit", "-n", space, "-o", "json"))
-    until(lambda: not cluster.kubectl("get", "ns", space, "--ignore-not-found"))
-    assert cluster.world.store.listed(POD_KIND, space) == []
-
-
-def _may(cluster: KubernetesCluster, space: str, verb: str, resource: str) -> bool:
-    try:
-        cluster.kubectl("auth", "can-i", verb, resource, "-n", space, "--context", kube.LIMITED)
-    except subprocess.CalledProcessError:
-        return False
-    return True

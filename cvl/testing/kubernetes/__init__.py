@@ -3,7 +3,7 @@
 ::
 
     with docker_engine.engine() as engine, KubernetesCluster(engine=engine) as cluster:
-        cluster.kubectl("create", "job", "hello", f"--image={cluster.image}", "--", "echo", "hi")
+        subprocess.run(["cvl", "run", "--k8s", ...], env={**os.environ, **cluster.env})
         cluster.inject(FAULTS["log-drops"])
         ...
         assert not cluster.violations

@@ -168,9 +168,6 @@ class KubernetesCluster:
         """What must not be: what the official document says was wrong, and our own stumbles."""
         return self.world.violations
 
-    def kubectl(self, *words: str, data: bytes = b"") -> str:
-        return kube.kubectl(self.kubeconfig, *words, data=data)
-
     @contextmanager
     def cut(self) -> Iterator[None]:
         """Let the API server be away, all its connections broken; nodes do not notice."""
