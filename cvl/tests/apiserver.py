@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
+import base64
 import json
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPSConnection
 from typing import Any
 from urllib.parse import urlencode
 
@@ -25,39 +27,22 @@ class Client:
     def __init__(self, cluster: KubernetesCluster, token: str = "", timeout: float = LIMIT) -> None:
         self._port, self._timeout = cluster.port, timeout
         self.token = token or cluster.admin_token
-        self._tls = ssl.create_default_context(cadata=cluster.authority.decode())
-        self.headers: Mapping[str, str] = {}
-
-    def open(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        kind: str = "application/json",
-        **query: object,
-    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
-        """Return the connection and the reply, of which only the head is read."""
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", self._port, timeout=self._timeout, context=self._tls
-        )
-        data = None if body is None else json.dumps(body)
-        head = {"Authorization": f"Bearer {self.token}", "Content-Type": kind, **self.headers}
-        try:
-            connection.request(method, f"{path}?{urlencode(query)}" if query else path, data, head)
-            return connection, connection.getresponse()
-        except BaseException:
-            connection.close()
-            raise
+        config = json.loads(cluster.kubeconfig.read_text())["clusters"][0]["cluster"]
+        authority = base64.b64decode(config["certificate-authority-data"]).decode()
+        self._tls = ssl.create_default_context(cadata=authority)
 
     def raw(
         self, method: str, path: str, body: object = None, **query: object
     ) -> tuple[int, bytes]:
         """Return status and body."""
-        connection, reply = self.open(method, path, body, **query)  # type: ignore[arg-type]
-        try:
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        head = {"Authorization": f"Bearer {self.token}", "Content-Type": kind}
+        data = None if body is None else json.dumps(body)
+        there = ("127.0.0.1", self._port)
+        with closing(HTTPSConnection(*there, timeout=self._timeout, context=self._tls)) as line:
+            line.request(method, f"{path}?{urlencode(query)}" if query else path, data, head)
+            reply = line.getresponse()
             return reply.status, reply.read()
-        finally:
-            connection.close()
 
     def call(self, method: str, path: str, body: object = None, **query: object) -> tuple[int, Obj]:
         """Return status and object."""
@@ -79,30 +64,13 @@ class Client:
         assert found["code"] == status
         return status, found["reason"], found["message"]
 
-    def patch(self, path: str, patch: object, kind: str = "merge-patch", **query: object) -> Obj:
+    def patch(self, path: str, patch: object) -> Obj:
         """Patch an object; return it."""
-        connection, reply = self.open("PATCH", path, patch, f"application/{kind}+json", **query)
-        found = json.loads(reply.read())
-        connection.close()
-        assert reply.status < 300, found
-        return dict(found)
+        return self.ok("PATCH", path, patch)
 
     def names(self, path: str, **query: object) -> list[str]:
         """Return the names of a list."""
         return [each["metadata"]["name"] for each in self.ok("GET", path, **query)["items"]]
-
-    def watch(self, path: str, **query: object) -> Iterator[Obj]:
-        """Yield the events of a watch, until the server ends it."""
-        connection, reply = self.open("GET", path, watch="1", **query)  # type: ignore[arg-type]
-        try:
-            assert reply.status == 200, reply.read()
-            data = b""
-            while more := reply.read1(2**16):  # iterating over it would hide that it breaks off
-                *lines, data = (data + more).split(b"\n")
-                yield from map(json.loads, lines)
-        finally:
-            reply.close()
-            connection.close()
 
 
 def until(true: Callable[[], object], seconds: float = LIMIT) -> None:

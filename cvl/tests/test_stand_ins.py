@@ -16,11 +16,11 @@ from cvl.tests.test_extras import ABSENT, PROJECT
 ROOT = PROJECT.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NEEDS: dict[str, tuple[str, ...]] = {
-    "cvl.testing.kubernetes": ("cryptography", "wsproto", "jsonpatch"),
+    "cvl.testing.kubernetes": ("cryptography", "websockets"),
     "cvl.testing.sagemaker": ("boto3", "moto", "flask", "flask_cors", "werkzeug"),
     "cvl.testing.lambda_cloud": (),
 }
-NEVER = "cryptography wsproto jsonpatch moto flask flask_cors werkzeug boto3 urllib3 websockets"
+NEVER = "cryptography moto flask flask_cors werkzeug boto3 urllib3 websockets"
 """What a plain `pip install .` does not bring."""
 
 pytestmark = pytest.mark.skipif(not PROJECT.exists(), reason="needs the source tree")

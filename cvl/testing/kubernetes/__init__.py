@@ -13,7 +13,6 @@ It keeps the promises of `cvl.testing.kube.Cluster`. By hand: `python -m cvl.tes
 
 from __future__ import annotations
 
-from cvl.testing.conversation import Drop
 from cvl.testing.kubernetes.api import Entry, Moment
 from cvl.testing.kubernetes.cluster import KubernetesCluster
 from cvl.testing.kubernetes.faults import FAULTS, Fault, What
@@ -21,7 +20,6 @@ from cvl.testing.kubernetes.world import NodeSpec, Settings
 
 __all__ = [
     "FAULTS",
-    "Drop",
     "Entry",
     "Fault",
     "KubernetesCluster",

@@ -15,7 +15,7 @@ from cvl.testing import docker_engine, needs
 from cvl.testing.docker_engine import Engine
 from cvl.testing.kubernetes import FAULTS, KubernetesCluster, NodeSpec, Settings
 
-PACKAGES = ("cryptography.x509", "wsproto", "jsonpatch")
+PACKAGES = ("cryptography.x509", "websockets")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

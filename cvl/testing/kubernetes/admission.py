@@ -7,15 +7,8 @@ import uuid
 
 from cvl.testing.kubernetes import defaults, quota, rules
 from cvl.testing.kubernetes.calls import Call
-from cvl.testing.kubernetes.objects import Obj, at, meta, name_of, random_suffix, without_nulls
-from cvl.testing.kubernetes.resources import (
-    ACCOUNTS,
-    EVENTS,
-    JOBS,
-    NAMESPACES,
-    PODS,
-    Resource,
-)
+from cvl.testing.kubernetes.objects import Obj, at, meta, name_of, without_nulls
+from cvl.testing.kubernetes.resources import ACCOUNTS, EVENTS, JOBS, NAMESPACES, PODS, Resource
 from cvl.testing.kubernetes.statuses import ApiError, forbidden, invalid
 from cvl.testing.kubernetes.world import World
 
@@ -23,73 +16,52 @@ OBJECT_LIMIT = 1536 * 1024
 """Bytes of one object: etcd takes no more."""
 
 
-def place(world: World, resource: Resource, obj: Obj, *, dry: bool = False) -> Obj:
+def place(world: World, resource: Resource, obj: Obj) -> Obj:
     """Fill in, check and store a new object: for clients and controllers. Raises `ApiError`."""
-    about = meta(obj)
     _admit_place(world, resource, obj)
-    about["uid"] = str(uuid.uuid4())
-    if resource is not EVENTS:
-        obj.pop("status", None)
+    meta(obj)["uid"] = str(uuid.uuid4())
+    obj.pop("status", None)
     filled(resource, obj)
     if resource is JOBS:
-        defaults.fill_job(obj, about["uid"])
+        defaults.fill_job(obj, meta(obj)["uid"])
     rules.check(resource, obj, None)
     sized(obj)
     quota.admit(world.store, resource, obj)
-    if dry:
-        return {**obj, "metadata": {**about, "creationTimestamp": world.now()}}
     return world.store.create(resource, obj)
 
 
 def decoded(world: World, call: Call, resource: Resource) -> Obj:
     """Return the request's object, checked. Raises `ApiError` 400."""
     obj = without_nulls(call.request.value())
-    if not isinstance(obj, dict) or not isinstance(obj.get("metadata", {}), dict):
+    if not isinstance(obj, dict) or not isinstance(obj.setdefault("metadata", {}), dict):
         raise ApiError(400, "the body is no object")
-    obj.setdefault("metadata", {})
-    obj.setdefault("kind", resource.kind)
-    obj.setdefault("apiVersion", resource.api_version)
-    if (obj["apiVersion"], obj["kind"]) != (resource.api_version, resource.kind):
-        message = (
-            f"{obj['kind']} in version {obj['apiVersion']} cannot be handled as a {resource.kind}"
-        )
-        raise ApiError(400, message)
+    version, kind = obj.get("apiVersion"), obj.get("kind")
+    if (version, kind) != (resource.api_version, resource.kind):
+        raise ApiError(400, f"{kind} in version {version} cannot be handled as a {resource.kind}")
     checked(world, call, resource, obj)
     return obj
 
 
 def checked(world: World, call: Call, resource: Resource, obj: Obj) -> None:
     """Hold an object of a client's against the document; drop what that does not know."""
-    if world.document is None or not world.settings.check:
+    if world.document is None:
         return
     found = world.document.object(resource.definition, obj, prune=True)
     world.complain(*(f"{call.operation}: {each}" for each in found.all))
     if found.wrong:
         message = f"{resource.kind} in version {resource.api_version} cannot be handled"
         raise ApiError(400, f"{message} as a {resource.kind}: {found.wrong[0]}")
-    told = [f'unknown field "{name}"' for name in found.unknown]
-    how = call.request.first("fieldValidation") or "Warn"
-    if told and how == "Strict":
-        raise ApiError(400, f"strict decoding error: {', '.join(told)}")
-    call.warnings += told if how == "Warn" else []
 
 
 def named(resource: Resource, about: Obj, namespace: str) -> None:
-    """Give an object its namespace and its name. Raises `ApiError` 400, 422."""
-    if resource.namespaced:
-        if about.setdefault("namespace", namespace) != namespace:
-            message = (
-                "the namespace of the provided object does not match the namespace sent on the"
-                " request"
-            )
-            raise ApiError(400, message)
-    else:
+    """Give an object its namespace, and see to its name. Raises `ApiError` 400, 422."""
+    if not resource.namespaced:
         about.pop("namespace", None)
+    elif about.setdefault("namespace", namespace) != namespace:
+        message = "the namespace of the provided object does not match the namespace sent on the"
+        raise ApiError(400, f"{message} request")
     if not about.get("name"):
-        if not about.get("generateName"):
-            why = "Required value: name or generateName is required"
-            raise invalid(resource, "", [("metadata.name", why)])
-        about["name"] = about["generateName"][:58] + random_suffix()
+        raise invalid(resource, "", [("metadata.name", "Required value: name is required")])
 
 
 def _admit_place(world: World, resource: Resource, obj: Obj) -> None:

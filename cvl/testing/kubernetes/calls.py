@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cvl.testing.kubernetes.access import User
 from cvl.testing.kubernetes.requests import Request, Target
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request on its way: who asks for what, and what they are warned of."""
+    """One request on its way: who asks for what."""
 
     request: Request
     target: Target
     user: User
     verb: str
-    warnings: list[str] = field(default_factory=list)
-    created: bool = False
 
     @property
     def operation(self) -> str:
-        """What faults are named for: `create jobs`, `get pods/log`."""
-        part = f"/{self.target.subresource}" if self.target.subresource else ""
-        return f"{self.verb} {self.target.resource.plural}{part}"
+        return operation(self.verb, self.target)
 
-    @property
-    def dry(self) -> bool:
-        return self.request.first("dryRun") == "All"
+
+def operation(verb: str, target: Target) -> str:
+    """Return what faults are named for: `create jobs`, `get pods/log`."""
+    part = f"/{target.subresource}" if target.subresource else ""
+    return f"{verb} {target.resource.plural}{part}"

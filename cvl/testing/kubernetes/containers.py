@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cvl.testing.kubernetes.engine_api import EngineApi, EngineError
 from cvl.testing.kubernetes.objects import Obj, at, meta, name_of, nanoseconds_of, quantity, rfc3339
-from cvl.testing.kubernetes.variables import words
+from cvl.testing.kubernetes.variables import expand
 
 POD, NAME = "io.kubernetes.pod.uid", "io.kubernetes.container.name"
-MESSAGE_LIMIT = 4096
 LOG = {"Type": "local", "Config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
 """This driver of the engine's keeps bytes as they are, as containerd does; json-file does not."""
 
@@ -25,11 +23,7 @@ class Container:
 
     spec: Mapping[str, Any]
     id: str = ""
-    image_id: str = ""
-    previous: str = ""
-    restarts: int = 0
     state: Obj = field(default_factory=lambda: waiting("ContainerCreating"))
-    last: Obj = field(default_factory=dict)
     ran: bool = False
 
     @property
@@ -51,12 +45,10 @@ class Container:
         return {
             "name": self.name,
             "state": self.state,
-            "lastState": self.last,
             "ready": ready,
-            "restartCount": self.restarts,
+            "restartCount": 0,
             "image": self.spec["image"],
-            "imageID": f"docker://{self.image_id}" if self.image_id else "",
-            "started": self.running,
+            "imageID": "",
             **({"containerID": f"docker://{self.id}"} if self.id else {}),
         }
 
@@ -75,44 +67,40 @@ def wanted(
 ) -> Obj:
     """Return what the engine is told. `place` is where it runs: its network and host name."""
     spec = container.spec
-    entry, arguments = words(spec, env)
+    entry, arguments = (
+        [expand(word, env) for word in spec.get(part) or []] for part in ("command", "args")
+    )
     context = {**(pod["spec"].get("securityContext") or {}), **(spec.get("securityContext") or {})}
     body: Obj = {
         "Image": spec["image"],
         "Env": [f"{key}={value}" for key, value in env.items()],
         "Labels": {POD: meta(pod)["uid"], NAME: container.name},
-        "Tty": bool(spec.get("tty")),
-        "OpenStdin": bool(spec.get("stdin")),
-        "StdinOnce": bool(spec.get("stdinOnce")),
         "HostConfig": {
             "Mounts": mounts,
             "LogConfig": LOG,
-            "ReadonlyRootfs": bool(context.get("readOnlyRootFilesystem")),
             **_limits(spec),
             **place["HostConfig"],
         },
         **{key: value for key, value in place.items() if key != "HostConfig"},
     }
     if entry:
-        body |= {"Entrypoint": entry, "Cmd": arguments or []}
+        body |= {"Entrypoint": entry, "Cmd": arguments}
     elif arguments:
         body["Cmd"] = arguments
     if spec.get("workingDir"):
         body["WorkingDir"] = spec["workingDir"]
     if context.get("runAsUser") is not None:
-        body["User"] = ":".join(
-            str(context[key]) for key in ("runAsUser", "runAsGroup") if context.get(key) is not None
-        )
+        body["User"] = str(context["runAsUser"])
     return body
 
 
-def full_name(pod: Obj, container: str, attempt: int) -> str:
+def full_name(pod: Obj, container: str) -> str:
     """Return the engine's name for it, as the kubelet made them."""
     about = meta(pod)
-    return f"k8s_{container}_{name_of(pod)}_{about['namespace']}_{about['uid']}_{attempt}"
+    return f"k8s_{container}_{name_of(pod)}_{about['namespace']}_{about['uid']}_0"
 
 
-def ended(engine: EngineApi, container: Container, message_file: Path, now: float) -> Obj | None:
+def ended(engine: EngineApi, container: Container, now: float) -> Obj | None:
     """Return the `terminated` state of a container, None if it has not ended."""
     try:
         found = engine.inspect(container.id)
@@ -123,12 +111,8 @@ def ended(engine: EngineApi, container: Container, message_file: Path, now: floa
         return None
     code = int(state["ExitCode"])
     reason = "OOMKilled" if state["OOMKilled"] else "Completed" if code == 0 else "Error"
-    made = _state(
-        code, reason, _second(state["StartedAt"]), _second(state["FinishedAt"]), container.id
-    )
-    if message := _message(message_file):
-        made["terminated"]["message"] = message
-    return made
+    started, finished = _second(state["StartedAt"]), _second(state["FinishedAt"])
+    return _state(code, reason, started, finished, container.id)
 
 
 def not_started(container: Container, error: EngineError, now: float) -> Obj:
@@ -156,22 +140,10 @@ def _second(time: str) -> str:
     return NEVER if time.startswith("0001") else rfc3339(nanoseconds_of(time) // 10**9)
 
 
-def _message(file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(MESSAGE_LIMIT).decode(errors="replace")
-    except OSError:
-        return ""
-
-
 def _limits(spec: Mapping[str, Any]) -> Obj:
-    limits = at(spec, "resources", "limits") or {}
-    requests = at(spec, "resources", "requests") or {}
-    made: Obj = {}
+    limits, made = at(spec, "resources", "limits") or {}, Obj()
     if memory := int(quantity(limits.get("memory", 0))):
         made |= {"Memory": memory, "MemorySwap": memory}
     if cpu := quantity(limits.get("cpu", 0)):
         made["NanoCpus"] = max(int(cpu * 10**9), 10**7)
-    if share := quantity(requests.get("cpu", 0)):
-        made["CpuShares"] = max(int(share * 1024), 2)
     return made

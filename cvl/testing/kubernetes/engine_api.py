@@ -18,8 +18,6 @@ VERSION = "/v1.41"
 LIMIT = 300.0
 """Seconds for one answer."""
 
-Headers = Mapping[str, str]
-
 
 class EngineError(Exception):
     """The engine refused; `status` is its HTTP code."""
@@ -90,15 +88,12 @@ class EngineApi:
         found: dict[str, Any] = self.do("GET", f"/containers/{container}/json")
         return found
 
-    def image(self, name: str) -> dict[str, Any] | None:
-        """Return all about an image, None if it is not here."""
+    def image(self, name: str) -> bool:
+        """Return whether an image is here."""
         status, data = self.call("GET", f"/images/{quote(name, safe='/:@')}/json")
-        if status == 404:
-            return None
-        if status >= 400:
+        if status >= 400 and status != 404:
             raise EngineError(status, _message(data))
-        found: dict[str, Any] = json.loads(data)
-        return found
+        return status == 200
 
     def pull(self, name: str) -> str:
         """Pull an image; return why that failed, "" if it did not."""

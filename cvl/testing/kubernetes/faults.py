@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
 from cvl.testing.faults import EVER, Armed
+from cvl.testing.kubernetes.requests import Stream
+from cvl.testing.kubernetes.wire import Wire
 
 
 class What(StrEnum):
@@ -22,30 +24,26 @@ class What(StrEnum):
     OUTAGE = "outage"  # for `delay`, nothing listens there
     LATE = "late"  # takes effect only `delay` later; the client hears nothing
 
-    STREAM_DROPS = "stream-drops"  # watch, log: reset after `count` bytes
-    STREAM_ENDS = "stream-ends"  # watch, log: ends as if all were well after `count` bytes
-    STREAM_EXPIRES = "stream-expires"  # watch, log: ends as if all were well after `delay`
+    STREAM_DROPS = "stream-drops"  # log: reset after `count` bytes
+    STREAM_ENDS = "stream-ends"  # log: ends as if all were well after `count` bytes
     STALE = "stale"  # a list shows nothing, a single object is 404
-    GONE_EVENT = "gone-event"  # watch: an ERROR event says 410
 
     STUCK = "stuck"  # delete: a finalizer holds the object back, until `release`
     IGNORED = "ignored"  # delete: says 200 and does nothing
-    EARLY_TTL = "early-ttl"  # jobs are deleted as soon as they have ended
-    NO_PULL = "no-pull"  # images cannot be pulled: ErrImagePull, then ImagePullBackOff
     EVICTED = "evicted"  # a pod is evicted `delay` after it began to run, for its disk usage
 
 
 WIRE = frozenset(
     {What.RESET, What.HANG, What.SLOW, What.GARBAGE, What.TRUNCATED, What.HTTP, What.LATE}
 )
-STREAM = frozenset({What.STREAM_DROPS, What.STREAM_ENDS, What.STREAM_EXPIRES, What.GONE_EVENT})
+STREAM = frozenset({What.STREAM_DROPS, What.STREAM_ENDS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """One thing that goes wrong, and when.
 
-    `on` is RBAC's verb and the resource ("create jobs", "watch pods", "get pods/log"), "*" any.
+    `on` is RBAC's verb and the resource ("create jobs", "list pods", "get pods/log"), "*" any.
     A wire fault strikes before the request has its effect, or `after` it. `skip` matching
     requests are let pass; then `times` are struck (0: no limit), for as long as `seconds` after
     the injection, each with this `chance`. Times are in seconds.
@@ -71,7 +69,7 @@ class Fault:
 Faults = Armed[Fault]
 
 CREATE, DELETE = "create jobs", "delete jobs"
-LOG, WATCH = "get pods/log", "watch pods"
+LOG = "get pods/log"
 TIMEOUT = "Timeout: request did not complete within requested timeout"
 
 
@@ -99,7 +97,6 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
     {
         **_everywhere(CREATE, "create"),
         **_everywhere("create secrets", "secret"),
-        **_everywhere("create services", "service"),
         **_everywhere(DELETE, "delete"),
         **{
             f"create-{status}-{when}": Fault(
@@ -110,33 +107,53 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         },
         "delete-stuck": Fault(what=What.STUCK, on=DELETE),
         "delete-ignored": Fault(what=What.IGNORED, on=DELETE),
-        "pod-stuck": Fault(what=What.STUCK, on="delete pods"),
         "job-get-500": Fault(what=What.HTTP, on="get jobs"),
         "job-get-404": Fault(what=What.STALE, on="get jobs"),
         "list-stale": Fault(what=What.STALE, on="list pods"),
         "list-500": Fault(what=What.HTTP, on="list pods"),
         "list-429": Fault(what=What.HTTP, on="list pods", status=429, retry_after=1),
         "list-410": Fault(what=What.HTTP, on="list pods", status=410, reason="Expired"),
-        "watch-410": Fault(what=What.HTTP, on=WATCH, status=410, reason="Expired"),
-        "watch-410-event": Fault(what=What.GONE_EVENT, on=WATCH, delay=0.2),
-        "watch-closes": Fault(what=What.STREAM_EXPIRES, on=WATCH, times=0, delay=2.0),
-        "watch-drops": Fault(what=What.STREAM_DROPS, on=WATCH, count=500, spread=5000),
         "log-400": Fault(what=What.HTTP, on=LOG, status=400),
         "log-500": Fault(what=What.HTTP, on=LOG),
         "log-429": Fault(what=What.HTTP, on=LOG, status=429, retry_after=1),
         "log-drops": Fault(what=What.STREAM_DROPS, on=LOG, times=0, count=1, spread=4096),
-        "log-ends": Fault(what=What.STREAM_ENDS, on=LOG, times=0, count=1, spread=4096),
-        "log-expires": Fault(what=What.STREAM_EXPIRES, on=LOG, times=0, delay=1.0),
-        "ttl-early": Fault(what=What.EARLY_TTL, on="ttl", times=0),
-        "pull-fails": Fault(what=What.NO_PULL, on="pull"),
-        "pull-fails-ever": Fault(what=What.NO_PULL, on="pull", times=0),
         "evicted": Fault(what=What.EVICTED, on="run", delay=1.0),
-        "any-401": Fault(what=What.HTTP, status=401, message="Unauthorized"),
         "any-429": Fault(what=What.HTTP, status=429, retry_after=1),
         "any-500": Fault(what=What.HTTP),
-        "any-slow": Fault(what=What.SLOW, delay=1.0),
-        "any-reset": Fault(what=What.RESET),
         "outage": Fault(what=What.OUTAGE, delay=3.0),
         "outage-503": Fault(what=What.HTTP, times=0, seconds=3.0, status=503),
     }
 )
+
+
+def struck(faults: Faults, stream: Stream, fault: Fault) -> Stream:
+    """Return a stream as its fault lets it be: it breaks off or ends after so many bytes."""
+
+    def run(wire: Wire) -> None:
+        try:
+            stream.run(_Struck(wire, faults, fault))
+        except _Over:
+            return
+
+    return replace(stream, run=run)
+
+
+class _Over(Exception):
+    """The stream ends here."""
+
+
+class _Struck(Wire):
+    """A connection that a fault lies in wait for."""
+
+    def __init__(self, wire: Wire, faults: Faults, fault: Fault) -> None:
+        super().__init__(wire.listener, wire.talk)
+        self._fault = fault
+        self._left = fault.count + (faults.draw(fault.spread) if fault.spread else 0)
+
+    def send(self, data: bytes) -> None:
+        super().send(data[: self._left])
+        self._left -= len(data)
+        if self._left <= 0:
+            if self._fault.what is What.STREAM_DROPS:
+                self.reset()
+            raise _Over

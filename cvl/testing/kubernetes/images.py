@@ -29,41 +29,24 @@ class ImageError(Exception):
     event: str = "Failed"
 
 
-def is_reference(image: str) -> bool:
-    """Return whether that names an image (github.com/distribution/reference, grammar)."""
-    return _REFERENCE.fullmatch(image) is not None and len(image) <= 400
+def ensure(engine: EngineApi, image: str, policy: str, tell: Callable[[str, str], None]) -> None:
+    """See to it that an image is here, as the policy says. Raises `ImageError`.
 
-
-def ensure(
-    engine: EngineApi,
-    image: str,
-    policy: str,
-    broken: Callable[[], bool],
-    tell: Callable[[str, str], None],
-) -> str:
-    """Return the id of an image, pulled if the policy says so. Raises `ImageError`.
-
-    `broken` says whether a pull is to fail; `tell` hears of events: reason, message.
+    `tell` hears of events: reason, message.
     """
-    if not is_reference(image):
+    if not _REFERENCE.fullmatch(image):
         why = f'couldn\'t parse image name "{image}": invalid reference format'
-        if is_reference(image.lower()):
-            why += ": repository name must be lowercase"
         message = f'Failed to apply default image tag "{image}": {why}'
         raise ImageError(reason="InvalidImageName", message=message, event="InspectFailed")
     here = engine.image(image)
-    if policy == "Never" and here is None:
+    if here and policy != "Always":
+        tell("Pulled", f'Container image "{image}" already present on machine')
+        return
+    if policy == "Never":
         message = f'Container image "{image}" is not present with pull policy of Never'
         raise ImageError(reason=NEVER, message=message, event=NEVER)
-    if here is not None and policy != "Always":
-        tell("Pulled", f'Container image "{image}" already present on machine')
-        return str(here["Id"])
     tell("Pulling", f'Pulling image "{image}"')
-    why = "toomanyrequests: injected" if broken() else engine.pull(image)
-    here = None if why else engine.image(image)
-    if here is None:
+    if why := engine.pull(image):
         told = f"rpc error: code = Unknown desc = Error response from daemon: {why}"
-        message = f'Failed to pull image "{image}": {told}'
-        raise ImageError(reason=PULL, message=message)
+        raise ImageError(reason=PULL, message=f'Failed to pull image "{image}": {told}')
     tell("Pulled", f'Successfully pulled image "{image}"')
-    return str(here["Id"])

@@ -14,9 +14,8 @@ from cvl.testing.kubernetes.images import BACK_OFF, PULL
 from cvl.testing.kubernetes.logs import Log
 from cvl.testing.kubernetes.network import PodNetwork
 from cvl.testing.kubernetes.nodes import ADDRESS
-from cvl.testing.kubernetes.objects import Obj, at, meta, name_of, seconds_of
+from cvl.testing.kubernetes.objects import Obj, at, meta, name_of
 from cvl.testing.kubernetes.pods import PodWorker
-from cvl.testing.kubernetes.requests import Wire
 from cvl.testing.kubernetes.resources import PODS
 from cvl.testing.kubernetes.statuses import ApiError
 from cvl.testing.kubernetes.world import LogWish, World
@@ -35,7 +34,7 @@ LOOK = 0.1
 
 
 class Kubelet:
-    """Runs the pods of all nodes, as containers of one engine. A controller, and `Nodes`."""
+    """Runs the pods of all nodes, as containers of one engine. A controller."""
 
     def __init__(self, world: World, engine: Engine, folder: Path) -> None:
         """Raises `EngineError`, `OSError` when the engine cannot have a network for pods."""
@@ -60,8 +59,8 @@ class Kubelet:
             worker = self._workers.get(uid)
             if worker is None:
                 self._begin(pod)
-            elif self._seen.get(uid) != _mark(pod) or self._due(pod):
-                self._seen[uid] = _mark(pod)
+            elif self._seen[uid] != meta(pod)["resourceVersion"]:
+                self._seen[uid] = meta(pod)["resourceVersion"]
                 worker.ring()
         here = {meta(pod)["uid"] for pod in pods}
         for uid, worker in list(self._workers.items()):
@@ -69,7 +68,7 @@ class Kubelet:
                 worker.ring()
                 if worker.over.is_set():
                     del self._workers[uid]
-                    self._seen.pop(uid, None)
+                    del self._seen[uid]
 
     def close(self) -> None:
         """End every container. Idempotent."""
@@ -91,34 +90,21 @@ class Kubelet:
         while at(pod, "spec", "nodeName") in self.world.silent and not self.closing.is_set():
             self.closing.wait(LOOK)
 
-    def check_log(self, pod: Obj, wish: LogWish) -> None:
-        self._logged(pod, wish)
-
-    def log(self, pod: Obj, wish: LogWish, wire: Wire) -> None:
-        container = self._logged(pod, wish)
-        split = self.world.settings.split_timestamps
-        Log(self.engine, container, wish, split=split).send(wire)
-
-    def connect(self, pod: Obj, container: str, *, attach: bool) -> str:
-        found = self._container(pod, container)
-        if found is None or not found.running:
-            if attach and found is not None and found.id:
-                return found.id
-            raise ApiError(400, f"container {container} is not running in pod {name_of(pod)}")
-        return found.id
-
-    def _logged(self, pod: Obj, wish: LogWish) -> str:
-        """Return the engine's id of the container whose log is wished. Raises `ApiError` 400."""
+    def log(self, pod: Obj, wish: LogWish) -> Log:
+        """Return the log of the container that is wished. Raises `ApiError` 400."""
         found = self._container(pod, wish.container)
-        named = f'container "{wish.container}" in pod "{name_of(pod)}"'
-        if wish.previous:
-            if found is None or not found.previous:
-                raise ApiError(400, f"previous terminated {named} not found")
-            return found.previous
         reason = at(found.state, "waiting", "reason") if found else "ContainerCreating"
         if found is None or (not found.ran and reason):
+            named = f'container "{wish.container}" in pod "{name_of(pod)}"'
             raise ApiError(400, f"{named} is waiting to start: {WAITS.get(reason, reason)}")
-        return found.id or found.previous
+        return Log(self.engine, found.id, wish)
+
+    def connect(self, pod: Obj, container: str) -> str:
+        """Return the engine's id of a container that runs. Raises `ApiError` 400."""
+        found = self._container(pod, container)
+        if found is None or not found.running:
+            raise ApiError(400, f"container {container} is not running in pod {name_of(pod)}")
+        return found.id
 
     def _container(self, pod: Obj, name: str) -> Container | None:
         worker = self._workers.get(meta(pod)["uid"])
@@ -129,15 +115,8 @@ class Kubelet:
             return
         worker = PodWorker(self, pod)
         self._workers[worker.uid] = worker
-        self._seen[worker.uid] = _mark(pod)
+        self._seen[worker.uid] = meta(pod)["resourceVersion"]
         worker.start()
-
-    def _due(self, pod: Obj) -> bool:
-        """Return whether a pod's deadline has passed."""
-        deadline, started = pod["spec"].get("activeDeadlineSeconds"), at(pod, "status", "startTime")
-        if not deadline or not started or at(pod, "status", "phase") in ("Succeeded", "Failed"):
-            return False
-        return bool(self.world.clock.time() >= seconds_of(started) + deadline)
 
     def _listen(self) -> None:
         """Ring for a pod whose container has ended."""
@@ -155,19 +134,6 @@ class Kubelet:
             if not more:
                 return
             data += more
-
-
-def _mark(pod: Obj) -> str:
-    """Return what a worker has to hear of if it changes: not its own writing."""
-    about, spec = meta(pod), pod["spec"]
-    return json.dumps(
-        [
-            about.get("deletionTimestamp"),
-            about.get("deletionGracePeriodSeconds"),
-            about.get("finalizers"),
-            spec.get("activeDeadlineSeconds"),
-        ]
-    )
 
 
 _DEATHS = json.dumps({"type": ["container"], "event": ["die"]})

@@ -7,14 +7,13 @@ https://github.com/moby/moby/blob/20.10/api/types/plugins/logdriver/entry.proto
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-SOURCE, TIME, LINE, PARTIAL, PARTIAL_ABOUT = 1, 2, 3, 4, 5
+TIME, LINE, PARTIAL, PARTIAL_ABOUT = 2, 3, 4, 5
 LAST = 1
 BYTES = 2
 """The wire type of what has a length; all else here is a varint."""
@@ -22,13 +21,9 @@ BYTES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What a container wrote at one moment: a line, or 16 KiB of a longer one.
-
-    `time` is UTC epoch nanoseconds; `source` is "stdout" or "stderr".
-    """
+    """What a container wrote at one moment (UTC epoch nanoseconds): a line, or 16 KiB of one."""
 
     time: int
-    source: str
     data: bytes
 
     @property
@@ -40,7 +35,7 @@ class Record:
 
 
 class LogFile:
-    """One reading of a log, from its beginning on."""
+    """One reading of a log, from its beginning on. The file may not be there yet."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -52,27 +47,12 @@ class LogFile:
             self._file.close()
 
     def read(self) -> Iterator[Record]:
-        """Yield what has come since. A log that was begun anew is read anew."""
-        if self._file is None or self._replaced(self._file):
-            self._open()
+        """Yield what has come since."""
+        if self._file is None and self._path.exists():
+            self._file = self._path.open("rb")
         if self._file is not None:
             self._data += self._file.read()
             yield from self._take()
-
-    def _open(self) -> None:
-        self.close()
-        self._data.clear()
-        try:
-            self._file = self._path.open("rb")
-        except FileNotFoundError:
-            self._file = None  # nothing was written yet
-
-    def _replaced(self, file: BinaryIO) -> bool:
-        try:
-            now = self._path.stat()
-        except FileNotFoundError:
-            return False
-        return now.st_ino != os.fstat(file.fileno()).st_ino or now.st_size < file.tell()
 
     def _take(self) -> Iterator[Record]:
         place = 0
@@ -93,7 +73,6 @@ def _record(entry: bytes) -> Record:
     assert isinstance(time, int)
     return Record(
         time=time,
-        source=_bytes(found.get(SOURCE)).decode(),
         data=line if partial and not last else line + b"\n",
     )
 

@@ -1,33 +1,28 @@
-"""Logs of containers, as the kubelet gives them out: since when, how much, with what before it."""
+"""Logs of containers, as the kubelet gives them out: since when, how much, with what before it.
+
+A line of over 16 KiB comes in parts, of which only the first has a time, as from 1.29 on.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import islice
 
 from cvl.testing.kubernetes.engine_api import EngineApi, EngineError
 from cvl.testing.kubernetes.logfile import LogFile, Record
-from cvl.testing.kubernetes.requests import Wire
-from cvl.testing.kubernetes.sockets import readable
+from cvl.testing.kubernetes.wire import Wire, readable
 from cvl.testing.kubernetes.world import LogWish
 
 LOOK = 1.0
 """Seconds between two looks at whether anybody still listens."""
 
-SOURCES = {"Stdout": ("stdout",), "Stderr": ("stderr",)}
-BOTH = ("stdout", "stderr")
-
 
 class Log:
     """One reading of one container's log."""
 
-    def __init__(
-        self, engine: EngineApi, container: str, wish: LogWish, *, split: bool = False
-    ) -> None:
-        """`split`: put timestamps into the middle of long lines, as kubelets did up to 1.28."""
-        self._engine, self._container, self._wish, self._split = engine, container, wish, split
+    def __init__(self, engine: EngineApi, container: str, wish: LogWish) -> None:
+        self._engine, self._container, self._wish = engine, container, wish
         self._path = engine.root / "containers" / container / "local-logs/container.log"
         self._left = 2**62 if wish.limit is None else wish.limit
         self._fresh = True
@@ -44,12 +39,7 @@ class Log:
             self._write_all(wire, islice(more, len(seen), None))
 
     def _wanted(self, records: Iterable[Record]) -> Iterator[Record]:
-        since, sources = self._wish.since, SOURCES.get(self._wish.stream, BOTH)
-        if self._wish.age is not None:
-            since = time.time_ns() - self._wish.age * 10**9
-        for record in records:
-            if record.source in sources and (since is None or record.time >= since):
-                yield record
+        return (each for each in records if each.time >= (self._wish.since or 0))
 
     def _read(self, wire: Wire, *, follow: bool) -> Iterator[Record]:
         with closing(LogFile(self._path)) as file:
@@ -79,7 +69,7 @@ class Log:
             self._write(wire, record)
 
     def _write(self, wire: Wire, record: Record) -> None:
-        stamped = self._wish.timestamps and (self._fresh or self._split)
+        stamped = self._wish.timestamps and self._fresh
         data = record.stamp + b" " + record.data if stamped else record.data
         self._fresh = record.data.endswith(b"\n")
         wire.send(data[: self._left])

@@ -89,7 +89,7 @@ def _taken(gateway: str) -> bool:
 
 
 def addresses(store: Store, name: str) -> list[str]:
-    """Return the addresses of a name: a service's, or those of pods behind a headless one.
+    """Return the addresses of a name: those of the pods behind a headless service.
 
     https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/
     """
@@ -100,8 +100,6 @@ def addresses(store: Store, name: str) -> list[str]:
     found = store.find(SERVICES, namespace, service)
     if found is None:
         return []
-    if found["spec"].get("clusterIP") != "None":
-        return [] if pod else [str(found["spec"].get("clusterIP", ""))]
     return [
         at(each, "status", "podIP")
         for each in _behind(store, found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -35,21 +34,9 @@ def quantity(value: object) -> Decimal:
         raise ValueError(f"unable to parse quantity {value!r}") from error
 
 
-def plain(number: Decimal) -> str:
-    """Return a quantity as Kubernetes would write it: whole, or in thousandths."""
-    if number == number.to_integral_value():
-        return str(int(number))
-    return f"{int(number * 1000)}m"
-
-
 def rfc3339(seconds: float) -> str:
     """Return UTC epoch seconds as `metav1.Time` writes them: whole seconds."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def rfc3339_micro(seconds: float) -> str:
-    """Return UTC epoch seconds as `metav1.MicroTime` writes them."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def seconds_of(time: str) -> float:
@@ -112,16 +99,21 @@ def with_condition(conditions: Iterable[Obj], new: Obj, time: str) -> list[Obj]:
     return [*kept, {**new, "lastTransitionTime": since}]
 
 
-def changed(obj: Obj, change: Callable[[Obj], object]) -> Obj:
-    """Return a copy that `change` has worked on."""
-    made = copy.deepcopy(obj)
-    change(made)
-    return made
+def without_finalizer(name: str) -> Callable[[Obj], None]:
+    """Return the change that takes a finalizer off an object."""
+
+    def change(obj: Obj) -> None:
+        kept = [each for each in meta(obj).get("finalizers") or [] if each != name]
+        meta(obj)["finalizers"] = kept
+        if not kept:
+            del meta(obj)["finalizers"]
+
+    return change
 
 
-def random_suffix(length: int = 5) -> str:
+def random_suffix() -> str:
     """Return what is hung on generated names."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+    return "".join(secrets.choice(ALPHABET) for _ in range(5))
 
 
 def at(obj: object, *path: str) -> Any:

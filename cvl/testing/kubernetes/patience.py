@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cvl.testing.faults import EVER
 from cvl.testing.kubernetes.objects import at, meta, seconds_of
 from cvl.testing.kubernetes.pod_state import Report
 
@@ -54,8 +55,7 @@ class Patience:
             pod = self._report.current()
         if pod is None or meta(pod).get("deletionTimestamp") or self._kubelet.closing.is_set():
             raise Ending
-        deadline, started = pod["spec"].get("activeDeadlineSeconds"), at(pod, "status", "startTime")
-        if deadline and started and self._clock.time() >= seconds_of(started) + deadline:
+        if self._left() <= 0:
             raise Ending("DeadlineExceeded", DEADLINE)
         if self._evict_at is not None and self._clock.monotonic() >= self._evict_at:
             raise Ending("Evicted", EVICTED)
@@ -63,9 +63,17 @@ class Patience:
     def wait(self, seconds: float = SAFETY) -> None:
         """Wait until something may have happened. Raises `Ending`."""
         self.check()
-        self.bell.wait(LOOK if self._evict_at is not None else seconds)
+        self.bell.wait(LOOK if self._evict_at is not None else min(seconds, self._left()))
         self.bell.clear()
         self.check()
+
+    def _left(self) -> float:
+        """Return the seconds until the pod's deadline."""
+        pod = self._report.current()
+        deadline, started = at(pod, "spec", "activeDeadlineSeconds"), at(pod, "status", "startTime")
+        if not deadline or not started:
+            return EVER
+        return float(seconds_of(started) + deadline - self._clock.time())
 
     def until(self, done: Callable[[], bool]) -> None:
         """Wait until something holds; look again every second. Raises `Ending`."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cvl.testing.kubernetes.names import NOT_NEGATIVE, Cause, label, wrong
+from cvl.testing.kubernetes.names import LABEL, Cause, named, wrong
 from cvl.testing.kubernetes.objects import Obj, quantity
 
 DEADLINE_LIMIT = 2**31 - 1
 ENV_HELP = "a valid environment variable name must consist only of printable ASCII characters"
-FIXED = (
-    "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
-    "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only"
-    " additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set"
-    " to 1 if it was previously negative)"
+NOT_HERE = frozenset({"affinity", "hostNetwork", "schedulingGates", "topologySpreadConstraints"})
+NOT_IN_CONTAINERS = frozenset(
+    {"envFrom", "lifecycle", "livenessProbe", "readinessProbe", "restartPolicy", "startupProbe"}
 )
-LOOSE = ("activeDeadlineSeconds", "tolerations", "schedulingGates", "nodeName")
+VALUES, VOLUMES = {"fieldRef", "secretKeyRef"}, {"name", "emptyDir", "projected", "secret"}
+"""What this stand-in does not do, and where its values and files come from: it says so at once."""
 
 
 def pod(obj: Obj) -> Iterator[Cause]:
@@ -25,26 +24,26 @@ def pod(obj: Obj) -> Iterator[Cause]:
     yield from pod_spec("spec", obj["spec"])
 
 
-def pod_change(obj: Obj, old: Obj) -> Iterator[Cause]:
-    """Of a pod only images, its deadline, tolerations and gates may be changed."""
-    if _fixed(obj["spec"]) != _fixed(old["spec"]):
-        yield "spec", FIXED
-
-
 def pod_spec(field: str, spec: Mapping[str, Any]) -> Iterator[Cause]:
     """Yield what is wrong with a pod's spec, which lies at `field`."""
+    once = set() if spec["restartPolicy"] == "Never" else {"restartPolicy"}
+    yield from _not_here(field, once | NOT_HERE.intersection(spec))
     if not spec.get("containers"):
         yield f"{field}.containers", "Required value"
     for name in ("hostname", "subdomain"):
         if spec.get(name):
-            yield from label(f"{field}.{name}", spec[name])
+            yield from named(f"{field}.{name}", spec[name], LABEL)
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and not 1 <= deadline <= DEADLINE_LIMIT:
         why = f"must be between 1 and {DEADLINE_LIMIT}, inclusive"
         yield wrong(f"{field}.activeDeadlineSeconds", deadline, why)
+    for volume in spec.get("volumes") or []:
+        sources = (volume.get("projected") or {}).get("sources") or []
+        kinds = {*volume, *(kind for source in sources for kind in source)} - VOLUMES
+        yield from _not_here(f"{field}.volumes", kinds)
     volumes = [str(each.get("name")) for each in spec.get("volumes") or []]
     for n, name in enumerate(volumes):
-        yield from label(f"{field}.volumes[{n}].name", name)
+        yield from named(f"{field}.volumes[{n}].name", name, LABEL)
     yield from _twice(f"{field}.volumes", volumes)
     for kind in ("initContainers", "containers"):
         containers = spec.get(kind) or []
@@ -54,82 +53,48 @@ def pod_spec(field: str, spec: Mapping[str, Any]) -> Iterator[Cause]:
 
 
 def _container(field: str, container: Mapping[str, Any], volumes: list[str]) -> Iterator[Cause]:
-    if not container.get("name"):
-        yield f"{field}.name", "Required value"
-    else:
-        yield from label(f"{field}.name", container["name"])
-    image = container.get("image")
-    if not image:
+    yield from named(f"{field}.name", container.get("name") or "", LABEL)
+    yield from _not_here(field, NOT_IN_CONTAINERS.intersection(container))
+    if not container.get("image"):
         yield f"{field}.image", "Required value"
-    elif image != image.strip():
-        yield wrong(f"{field}.image", image, "must not have leading or trailing whitespace")
     for n, variable in enumerate(container.get("env") or []):
         if not re.fullmatch(r"[ -<>-~]+", variable.get("name", "")):
             yield wrong(f"{field}.env[{n}].name", variable.get("name", ""), ENV_HELP)
-    yield from _mounts(f"{field}.volumeMounts", container.get("volumeMounts") or [], volumes)
+        yield from _not_here(f"{field}.env[{n}]", set(variable.get("valueFrom") or ()) - VALUES)
+    mounts = container.get("volumeMounts") or []
+    for n, mount in enumerate(mounts):
+        if mount.get("name") not in volumes:
+            yield f"{field}.volumeMounts[{n}].name", f'Not found: "{mount.get("name")}"'
+        yield from _not_here(f"{field}.volumeMounts[{n}]", {"subPath", "subPathExpr"} & set(mount))
+    paths = [str(each.get("mountPath")) for each in mounts]
+    yield from _twice(f"{field}.volumeMounts", paths, "mountPath")
     yield from _resources(f"{field}.resources", container.get("resources") or {})
 
 
-def _mounts(
-    field: str, mounts: Sequence[Mapping[str, Any]], volumes: Sequence[str]
-) -> Iterator[Cause]:
-    paths = [each.get("mountPath") for each in mounts]
-    for n, mount in enumerate(mounts):
-        if mount.get("name") not in volumes:
-            yield f"{field}[{n}].name", f'Not found: "{mount.get("name")}"'
-        if not paths[n]:
-            yield f"{field}[{n}].mountPath", "Required value"
-        elif paths[n] in paths[:n]:
-            yield wrong(f"{field}[{n}].mountPath", paths[n], "must be unique")
-
-
 def _resources(field: str, resources: Mapping[str, Any]) -> Iterator[Cause]:
+    """Yield what is wrong with amounts; those of devices are the same as requests and limits."""
+    for side in ("requests", "limits"):
+        for name, amount in (resources.get(side) or {}).items():
+            try:
+                number = quantity(amount)
+            except ValueError as error:
+                yield wrong(f"{field}.{side}[{name}]", amount, str(error))
+                return
+            if number < 0 or ("/" in name and number % 1):
+                yield wrong(f"{field}.{side}[{name}]", amount, "must be an integer, not negative")
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    bad = [
-        *_amounts(f"{field}.requests", requests),
-        *_amounts(f"{field}.limits", limits),
-    ]
-    yield from bad or _together(field, requests, limits)
-
-
-def _amounts(field: str, amounts: Mapping[str, Any]) -> Iterator[Cause]:
-    for name, amount in amounts.items():
-        try:
-            number = quantity(amount)
-        except ValueError as error:
-            yield wrong(f"{field}[{name}]", amount, str(error))
-            continue
-        if number < 0:
-            yield wrong(f"{field}[{name}]", amount, NOT_NEGATIVE)
-        if "/" in name and number % 1:
-            yield wrong(f"{field}[{name}]", amount, "must be an integer")
-
-
-def _together(
-    field: str, requests: Mapping[str, Any], limits: Mapping[str, Any]
-) -> Iterator[Cause]:
-    """Extended resources cannot be overcommitted: there requests are limits."""
-    for name, limit in limits.items():
-        asked = requests.get(name, limit)
-        if "/" in name and quantity(asked) != quantity(limit):
+    for name, asked in requests.items():
+        limit = limits.get(name)
+        if "/" in name and str(asked) != str(limit):
             yield wrong(f"{field}.requests", asked, f"must be equal to {name} limit of {limit}")
-        elif quantity(asked) > quantity(limit):
-            why = f"must be less than or equal to {name} limit of {limit}"
-            yield wrong(f"{field}.requests", asked, why)
-    for name in requests:
-        if "/" in name and name not in limits:
-            why = "Required value: Limit must be set for non overcommitable resources"
-            yield f"{field}.limits", why
 
 
-def _twice(field: str, names: Sequence[str]) -> Iterator[Cause]:
+def _not_here(field: str, names: Iterable[str]) -> Iterator[Cause]:
+    for name in names:
+        yield f"{field}.{name}", "Forbidden: not supported by this stand-in"
+
+
+def _twice(field: str, names: Sequence[str], part: str = "name") -> Iterator[Cause]:
     for n, name in enumerate(names):
         if name in names[:n]:
-            yield f"{field}[{n}].name", f'Duplicate value: "{name}"'
-
-
-def _fixed(spec: Mapping[str, Any]) -> object:
-    fixed = {key: value for key, value in spec.items() if key not in LOOSE}
-    for kind in ("containers", "initContainers"):
-        fixed[kind] = [{**each, "image": ""} for each in fixed.get(kind) or []]
-    return fixed
+            yield f"{field}[{n}].{part}", f'Duplicate value: "{name}"'

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cvl.testing.kubernetes.containers import NEVER, Container, waiting
 from cvl.testing.kubernetes.objects import Obj, meta, with_condition
 from cvl.testing.kubernetes.resources import PODS
-from cvl.testing.kubernetes.statuses import ApiError
 
 if TYPE_CHECKING:
     from cvl.testing.kubernetes.kubelet import Kubelet
@@ -28,7 +27,7 @@ class PodState:
     reason: str = ""
     message: str = ""
     address: str = ""
-    more: Obj = field(default_factory=dict)
+    begun_at: str = ""
 
     @property
     def containers(self) -> list[Container]:
@@ -57,10 +56,9 @@ class PodState:
     def status(self, host: str) -> Obj:
         """Return the pod's status, but for its conditions."""
         ready = self.phase == "Running"
-        made: Obj = {**self.more, "phase": self.phase, "hostIP": host, "hostIPs": [{"ip": host}]}
-        address = self.address or (host if self.pod["spec"].get("hostNetwork") else "")
-        if address:
-            made |= {"podIP": address, "podIPs": [{"ip": address}]}
+        made: Obj = {"phase": self.phase, "hostIP": host, "startTime": self.begun_at}
+        if self.address:
+            made["podIP"] = self.address
         if self.reason:
             made |= {"reason": self.reason, "message": self.message}
         made["containerStatuses"] = [
@@ -72,27 +70,13 @@ class PodState:
             ]
         return made
 
-    def conditions(self) -> Iterator[tuple[str, bool]]:
-        """Yield the conditions that its node writes."""
-        ready = self.phase == "Running" and all(each.running for each in self.main)
-        yield "PodReadyToStartContainers", bool(self.address)
-        yield "Initialized", self.begun
-        yield "Ready", ready
-        yield "ContainersReady", ready
-
-    def why_not(self, kind: str) -> Obj:
-        """Return reason and message of a condition that does not hold."""
-        if kind == "Initialized":
-            names = [each.name for each in self.first if each.code != 0]
-            message = f"containers with incomplete status: [{' '.join(names)}]"
-            return {"reason": "ContainersNotInitialized", "message": message}
-        if kind == "PodReadyToStartContainers":
-            return {}
-        if self.phase in ("Succeeded", "Failed"):
-            return {"reason": "PodCompleted" if self.phase == "Succeeded" else "PodFailed"}
-        names = [each.name for each in self.main if not each.running]
-        message = f"containers with unready status: [{' '.join(names)}]"
-        return {"reason": "ContainersNotReady", "message": message}
+    def ready(self) -> Obj:
+        """Return the condition that its node writes."""
+        if self.phase == "Running" and all(each.running for each in self.main):
+            return {"type": "Ready", "status": "True"}
+        words = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}
+        reason = words.get(self.phase, "ContainersNotReady")
+        return {"type": "Ready", "status": "False", "reason": reason}
 
 
 def pod_state(pod: Obj) -> PodState:
@@ -134,10 +118,8 @@ class Report:
         def change(obj: Obj) -> None:
             status = obj.setdefault("status", {})
             status |= state.status(self._kubelet.address)
-            for kind, holds in state.conditions():
-                new = {"type": kind, "status": str(holds), "lastProbeTime": None}
-                new |= {} if holds else state.why_not(kind)
-                status["conditions"] = with_condition(status.get("conditions") or [], new, now)
+            found = status.get("conditions") or []
+            status["conditions"] = with_condition(found, state.ready(), now)
 
         self._update(change)
 
@@ -147,13 +129,7 @@ class Report:
 
     def _update(self, change: Callable[[Obj], object]) -> None:
         self._kubelet.answering(self._state.pod)
-        about = self._about
-        try:
-            self._kubelet.world.store.update(
-                PODS, about["namespace"], about["name"], change, uid=about["uid"]
-            )
-        except ApiError:
-            return  # it was deleted by force
+        self._kubelet.world.change(PODS, self._state.pod, change)
 
 
 def _unknown() -> Obj:

@@ -9,7 +9,7 @@ from cvl.testing.kubernetes.containers import Container, waiting
 from cvl.testing.kubernetes.engine_api import EngineError
 from cvl.testing.kubernetes.faults import What
 from cvl.testing.kubernetes.objects import Obj, meta, name_of
-from cvl.testing.kubernetes.patience import LOOK, SAFETY, Ending, Patience
+from cvl.testing.kubernetes.patience import Ending, Patience
 from cvl.testing.kubernetes.pod_state import Report, pod_state
 from cvl.testing.kubernetes.sandbox import Sandbox
 from cvl.testing.kubernetes.starting import Starter
@@ -31,11 +31,10 @@ class PodWorker:
         self._report = Report(kubelet, self.state)
         self._patience = Patience(kubelet, self._report)
         folder = kubelet.folder / "pods" / self.uid
-        claims = kubelet.folder / "claims"
-        self._volumes = Volumes(self._world, self._engine, folder, claims)
+        self._volumes = Volumes(self._world, self._engine, folder)
         self._sandbox = Sandbox(kubelet, self.state, folder)
         self._starter = Starter(
-            kubelet, self.state, self._report, self._patience, self._sandbox, self._volumes, folder
+            kubelet, self.state, self._report, self._patience, self._sandbox, self._volumes
         )
         self._thread = threading.Thread(target=self._run, daemon=True, name=name_of(pod))
 
@@ -70,7 +69,7 @@ class PodWorker:
 
     def _begin(self) -> None:
         """Prepare all that its containers need, and let those for its beginning run."""
-        self.state.more["startTime"] = self._world.now()
+        self.state.begun_at = self._world.now()
         self._report.publish()
         self._patience.until(self._mounted)
         self._sandbox.open(self._volumes.memory())
@@ -102,42 +101,21 @@ class PodWorker:
             self._report.publish()
             if container.code == 0:
                 return
-            if container.code is None:
-                self._patience.wait()
-            elif self.state.pod["spec"]["restartPolicy"] == "Never":
+            if container.code is not None:
                 raise Ending
-            else:
-                self._patience.pause(self._starter.rest(container))
-                self._starter.again(container)
+            self._patience.wait()
 
     def _live(self) -> None:
-        """Follow the containers to their end, restarting them where the policy says so."""
-        due: dict[str, float] = {}
+        """Follow the containers to their end."""
         while True:
             for container in self.state.main:
                 self._starter.refresh(container)
-                if container.name in due or self._restarts(container):
-                    self._restart(container, due)
-            if not due and all(each.code is not None for each in self.state.main):
+            if all(each.code is not None for each in self.state.main):
                 break
             self._report.publish()
-            self._patience.wait(LOOK if due else SAFETY)
+            self._patience.wait()
         self.state.conclude()
         self._report.publish()
-
-    def _restarts(self, container: Container) -> bool:
-        policy = self.state.pod["spec"]["restartPolicy"]
-        ended = container.code is not None
-        return ended and (policy == "Always" or (policy == "OnFailure" and container.code != 0))
-
-    def _restart(self, container: Container, due: dict[str, float]) -> None:
-        """Start a container again, if it is time."""
-        now = self._world.clock.monotonic()
-        if container.name not in due:
-            due[container.name] = now + self._starter.rest(container)
-        if now >= due[container.name]:
-            del due[container.name]
-            self._starter.again(container)
 
     def _end(self, ending: Ending) -> None:
         """Say why, as a kubelet does first; TERM, the grace, KILL; say what has become of it."""
@@ -184,7 +162,7 @@ class PodWorker:
 
     def _clean(self) -> None:
         for container in self.state.containers:
-            for identity in filter(None, (container.id, container.previous)):
-                self._engine.remove(identity)
+            if container.id:
+                self._engine.remove(container.id)
         self._sandbox.close()
         self._volumes.close()

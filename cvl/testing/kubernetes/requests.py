@@ -5,28 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from cvl.testing.kubernetes.patches import APPLY
-from cvl.testing.kubernetes.resources import BY_PATH, NAMESPACES, Resource
+from cvl.testing.kubernetes.resources import BY_PATH, NAMESPACES, REVIEWS, Resource
 from cvl.testing.kubernetes.statuses import ApiError, no_such_path
+from cvl.testing.kubernetes.wire import Wire
 
-TRUE = ("true", "1", "t", "T", "TRUE", "True")
-YAML = ("application/yaml", *APPLY)
-CONNECTS = ("exec", "attach")
+VERBS: Mapping[str, str] = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
+MERGE = "application/merge-patch+json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What came over the wire. `port` is the client's."""
+    """What came over the wire."""
 
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     """By lower-case name."""
     body: bytes = b""
-    port: int = 0
 
     @property
     def route(self) -> str:
@@ -41,32 +39,28 @@ class Request:
         return self.query.get(key, [""])[0]
 
     def flag(self, key: str) -> bool:
-        return self.first(key) in TRUE
+        return self.first(key) in ("true", "1")
 
     def number(self, key: str) -> int | None:
         """Return a parameter that is a number. Raises `ApiError` 400."""
         text = self.first(key)
-        if not text:
-            return None
         try:
-            return int(text)
+            return int(text) if text else None
         except ValueError as error:
             message = f'strconv.ParseInt: parsing "{text}": invalid syntax'
             raise ApiError(400, message) from error
 
-    @property
-    def content_type(self) -> str:
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
-
     def value(self) -> Any:
-        """Return the body as JSON, or YAML where that is said. Raises `ApiError` 400, 415."""
+        """Return the body. Raises `ApiError` 400, and 415 for a patch of another kind."""
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        wanted = MERGE if self.method == "PATCH" else "application/json"
         if not self.body:
             return None
-        if "protobuf" in self.content_type or "cbor" in self.content_type:
+        if kind != wanted:
             message = "the body of the request was in an unknown format"
-            raise ApiError(415, f"{message} - accepted media types include: application/json")
+            raise ApiError(415, f"{message} - accepted media types include: {wanted}")
         try:
-            return _yaml(self.body) if self.content_type in YAML else json.loads(self.body)
+            return json.loads(self.body)
         except ValueError as error:
             message = "the object provided is unrecognized (must be of type Status)"
             raise ApiError(400, f"{message}: couldn't get version/kind; {error}") from error
@@ -82,38 +76,12 @@ class Target:
     subresource: str = ""
 
 
-class Wire(Protocol):
-    """A connection that an answer is streamed into."""
-
-    def send(self, data: bytes) -> None:
-        """Send some of the body. Raises `OSError` when the client has gone."""
-
-    def ended(self) -> bool:
-        """Return whether the server ends."""
-
-    def gone(self) -> bool:
-        """Return whether the client has gone, or the server ends. Not for upgraded connections."""
-
-    def wait(self, *others: int, seconds: float) -> bool:
-        """Wait until one of these descriptors has something, or the client has; or in vain."""
-
-    def receive(self) -> bytes:
-        """Return what the client has sent, b"" if it has closed. For upgraded connections."""
-
-    def raw(self, data: bytes) -> None:
-        """Send bytes as they are. For upgraded connections."""
-
-    def reset(self) -> None:
-        """Break the connection, so that the client sees it broken. Raises `OSError`."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """An answer that is whole."""
 
     status: int
     body: bytes
-    type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -122,7 +90,6 @@ class Stream:
     """An answer that is produced while it is sent. `upgrade` leaves the connection to `run`."""
 
     run: Callable[[Wire], None]
-    type: str = "application/json"
     upgrade: bool = False
 
 
@@ -149,34 +116,21 @@ def target(route: str) -> Target:
         namespace = ""
     elif resource.namespaced and name and not namespace:
         raise no_such_path()
-    if subresource and subresource not in (*resource.subresources, "finalize"):
+    if subresource and subresource not in resource.subresources:
         raise no_such_path()
     return Target(resource=resource, namespace=namespace, name=name, subresource=subresource)
 
 
 def verb(request: Request, target: Target) -> str:
-    """Return RBAC's word for a request. Raises `ApiError` 405."""
-    if target.subresource in CONNECTS:
-        return "create" if request.method == "POST" else "get"
-    if request.method == "GET":
-        if not target.name and (request.flag("watch")):
-            return "watch"
-        return "get" if target.name else "list"
-    words = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-    found = words.get(request.method, "")
-    if found == "delete" and not target.name:
-        found = "deletecollection"
-    misplaced = (found in ("update", "patch")) != bool(target.name) and found in ("update", "patch")
-    beside = found == "create" and target.name and not target.subresource
-    if found not in target.resource.verbs or misplaced or beside:
+    """Return RBAC's word for a request. Raises `ApiError` 405 for what this server has not."""
+    if target.subresource:
+        found = "get" if request.method == "GET" else ""
+    elif request.method == "GET":
+        found = "get" if target.name else "list"
+    else:
+        found = VERBS.get(request.method, "")
+    misplaced = (found == "create") == bool(target.name) if found in VERBS.values() else False
+    asked = target.resource in REVIEWS and found != "create"
+    if not found or misplaced or asked or request.flag("watch"):
         raise ApiError(405, "the server does not allow this method on the requested resource")
     return found
-
-
-def _yaml(body: bytes) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(body)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error

@@ -25,18 +25,13 @@ class Sandbox:
         self._kubelet, self._state, self._folder = kubelet, state, folder
         self._pause = ""
 
-    @property
-    def own_network(self) -> bool:
-        return not self._state.pod["spec"].get("hostNetwork")
-
     def open(self, mounts: list[Obj]) -> None:
         """Take an address; where several containers share it, start what keeps it.
 
         `mounts` are kept alive with it. Raises `EngineError`, `OSError`.
         """
         network, pod = self._kubelet.network, self._state.pod
-        if self.own_network:
-            self._state.address = network.take()
+        self._state.address = network.take()
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "resolv.conf").write_text(network.resolver(meta(pod)["namespace"]))
         (self._folder / "hosts").write_text(self._hosts())
@@ -45,7 +40,7 @@ class Sandbox:
             place["HostConfig"] |= {"Mounts": mounts, "IpcMode": "shareable"}
             about = {POD: meta(pod)["uid"], NAME: "POD"}
             body = {"Image": self._kubelet.image, "Entrypoint": SLEEP, "Labels": about, **place}
-            self._pause = self._kubelet.engine.create(full_name(pod, "POD", 0), body)
+            self._pause = self._kubelet.engine.create(full_name(pod, "POD"), body)
             self._kubelet.engine.do("POST", f"/containers/{self._pause}/start")
 
     def close(self) -> None:
@@ -60,8 +55,6 @@ class Sandbox:
         if self._pause:
             shared = f"container:{self._pause}"
             return {"HostConfig": {"NetworkMode": shared, "IpcMode": shared}}
-        if not self.own_network:
-            return {"HostConfig": {"NetworkMode": "host"}}
         name = self._kubelet.network.name
         endpoint = {"IPAMConfig": {"IPv4Address": self._state.address}}
         return {
@@ -72,8 +65,7 @@ class Sandbox:
 
     def files(self) -> list[tuple[Path, str]]:
         """Return the files that every container has, and where."""
-        names = ("resolv.conf", "hosts") if self.own_network else ()
-        return [(self._folder / name, f"/etc/{name}") for name in names]
+        return [(self._folder / name, f"/etc/{name}") for name in ("resolv.conf", "hosts")]
 
     @property
     def _host(self) -> str:
@@ -85,4 +77,4 @@ class Sandbox:
         names = self._host
         if group:
             names = f"{self._host}.{group}.{meta(pod)['namespace']}.svc.{DOMAIN}\t{names}"
-        return f"{LOCAL}{self._state.address}\t{names}\n" if self._state.address else LOCAL
+        return f"{LOCAL}{self._state.address}\t{names}\n"

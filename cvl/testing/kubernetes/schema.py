@@ -19,10 +19,9 @@ from cvl.testing.specs import Schemas, load
 
 FILE = "kubernetes/swagger.json"
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
-OTHERS = (f"{META}Status", f"{META}DeleteOptions", "io.k8s.api.policy.v1.Eviction",
-          "io.k8s.api.authentication.v1.TokenRequest")  # fmt: skip
-UNLISTED = frozenset({"sinceTime", "as"})
-"""Parameters that the server takes though the document does not name them (PodLogOptions)."""
+OTHERS = (f"{META}Status", f"{META}DeleteOptions")
+UNLISTED = frozenset({"sinceTime"})
+"""A parameter that the server takes though the document does not name it (PodLogOptions)."""
 
 _LOOSE: Mapping[str, list[str]] = {
     "io.k8s.apimachinery.pkg.api.resource.Quantity": ["string", "number"],
@@ -125,12 +124,11 @@ def _template(path: str) -> str:
     parts = path.strip("/").split("/")
     start = 2 if parts[0] == "api" else 3
     rest = parts[start:]
-    if len(rest) > 2 and rest[0] == "namespaces" and rest[2] not in ("status", "finalize"):
+    if len(rest) > 2 and rest[0] == "namespaces":
         rest[1] = "{namespace}"
         named = 3
     else:
         named = 1
     if len(rest) > named:
         rest[named] = "{name}"
-    slash = "/" if parts[0] == "version" else ""
-    return "/" + "/".join([*parts[:start], *rest]) + slash
+    return "/" + "/".join([*parts[:start], *rest])

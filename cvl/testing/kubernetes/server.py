@@ -5,33 +5,23 @@ from __future__ import annotations
 import ssl
 import time
 from dataclasses import dataclass
-from typing import Protocol
 
-from cvl.testing.conversation import IDLE_LIMIT, Conversation
-from cvl.testing.kubernetes.api import Answer
+from cvl.testing.conversation import Conversation
+from cvl.testing.kubernetes.api import Api
 from cvl.testing.kubernetes.faults import What
 from cvl.testing.kubernetes.requests import Reply, Request, Stream
-from cvl.testing.kubernetes.sockets import readable
+from cvl.testing.kubernetes.wire import Wire
 from cvl.testing.listener import Listener
 
 
-class Application(Protocol):
-    """What the server serves."""
-
-    def answer(self, request: Request) -> Answer: ...
-    def answered(self, answer: Answer) -> None: ...
-
-
-def serve(
-    application: Application, tls: ssl.SSLContext, port: int = 0, hang: float = IDLE_LIMIT
-) -> Listener:
+def serve(api: Api, tls: ssl.SSLContext, port: int, hang: float) -> Listener:
     """Serve it on 127.0.0.1.
 
     `hang` is how long a request that gets no answer waits for one, in seconds.
     """
 
     def respond(listener: Listener, talk: Conversation, body: bytes) -> None:
-        _Exchange(application, listener, talk, hang).run(body)
+        _Exchange(api, listener, talk, hang).run(body)
 
     return Listener(respond, port, tls)
 
@@ -40,7 +30,7 @@ def serve(
 class _Exchange:
     """One request and its answer."""
 
-    application: Application
+    api: Api
     listener: Listener
     talk: Conversation
     hang: float
@@ -52,13 +42,8 @@ class _Exchange:
             path=talk.path,
             headers={key.lower(): ", ".join(talk.headers.get_all(key, ())) for key in talk.headers},
             body=body,
-            port=talk.client_address[1],
         )
-        answer = self.application.answer(request)
-        self._act(answer)
-        self.application.answered(answer)
-
-    def _act(self, answer: Answer) -> None:
+        answer = self.api.answer(request)
         if answer.delay:
             self.listener.closing.wait(answer.delay)
         if answer.act is What.RESET or self.listener.down.is_set():
@@ -76,7 +61,7 @@ class _Exchange:
         lines = [
             f"HTTP/1.1 {reply.status} {word}",
             f"Date: {self.talk.date_time_string()}",
-            f"Content-Type: {reply.type}",
+            "Content-Type: application/json",
             "Cache-Control: no-cache, private",
             *(f"{key}: {value}" for key, value in reply.headers.items()),
             f"Content-Length: {len(reply.body)}",
@@ -86,13 +71,13 @@ class _Exchange:
         self.talk.close_connection = self.talk.close_connection or truncated
 
     def _stream(self, stream: Stream) -> None:
-        wire = _Wire(self.listener, self.talk)
+        wire = Wire(self.listener, self.talk)
         if stream.upgrade:
             self.talk.close_connection = True
             stream.run(wire)
             return
         date = self.talk.date_time_string()
-        head = f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Type: {stream.type}"
+        head = f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Type: text/plain"
         self.talk.wfile.write(f"{head}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
         stream.run(wire)
         if self.listener.down.is_set() or self.listener.closing.is_set():
@@ -103,39 +88,6 @@ class _Exchange:
     def _say_nothing(self) -> None:
         """Say nothing until the client gives up."""
         self.talk.close_connection = True
-        wire, ends = _Wire(self.listener, self.talk), time.monotonic() + self.hang
+        wire, ends = Wire(self.listener, self.talk), time.monotonic() + self.hang
         while time.monotonic() < ends and not wire.gone():
             wire.wait(seconds=0.2)
-
-
-class _Wire:
-    """The connection while an answer is streamed: see `requests.Wire`."""
-
-    def __init__(self, listener: Listener, talk: Conversation) -> None:
-        self._listener, self._talk = listener, talk
-        self._connection: ssl.SSLSocket = talk.connection
-        self._socket = talk.connection.fileno()
-
-    def send(self, data: bytes) -> None:
-        if data:
-            self._talk.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def raw(self, data: bytes) -> None:
-        self._talk.wfile.write(data)
-
-    def receive(self) -> bytes:
-        return bytes(self._talk.rfile.read1(2**16))
-
-    def ended(self) -> bool:
-        return self._listener.closing.is_set() or self._listener.down.is_set()
-
-    def gone(self) -> bool:
-        return self.ended() or readable(0.0, self._socket)
-
-    def wait(self, *others: int, seconds: float) -> bool:
-        """Wait until one of `others` can be read, or the client speaks or goes."""
-        return bool(self._connection.pending()) or readable(seconds, self._socket, *others)
-
-    def reset(self) -> None:
-        self._talk.reset()
-        raise ConnectionResetError("injected")

@@ -14,10 +14,8 @@ REASONS: Mapping[int, str] = {
     403: "Forbidden",
     404: "NotFound",
     405: "MethodNotAllowed",
-    406: "NotAcceptable",
     409: "Conflict",
     410: "Expired",
-    413: "RequestEntityTooLarge",
     415: "UnsupportedMediaType",
     422: "Invalid",
     429: "TooManyRequests",
@@ -114,25 +112,6 @@ def invalid(resource: Resource, name: str, causes: Sequence[tuple[str, str]]) ->
     """Return the refusal of an object whose fields are wrong: (field, what is wrong) each."""
     told = [f"{field}: {what}" for field, what in causes]
     listed = told[0] if len(told) == 1 else f"[{', '.join(told)}]"
-    shown = [{"reason": _cause(what), "message": what, "field": field} for field, what in causes]
-    found = details(resource, name) | {"kind": resource.kind, "causes": shown}
+    found = details(resource, name) | {"kind": resource.kind}
     qualified = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
     return ApiError(422, f'{qualified} "{name}" is invalid: {listed}', details=found)
-
-
-def expired(asked: int, oldest: int) -> ApiError:
-    """Return the refusal of a version that nobody remembers."""
-    return ApiError(410, f"too old resource version: {asked} ({oldest})", "Expired")
-
-
-def _cause(what: str) -> str:
-    for start, reason in (
-        ("Required value", "FieldValueRequired"),
-        ("Duplicate value", "FieldValueDuplicate"),
-        ("Forbidden", "FieldValueForbidden"),
-        ("Unsupported value", "FieldValueNotSupported"),
-        ("Too long", "FieldValueTooLong"),
-    ):
-        if what.startswith(start):
-            return reason
-    return "FieldValueInvalid"

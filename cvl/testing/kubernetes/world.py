@@ -1,35 +1,36 @@
-"""What all parts of the cluster share: objects, time, faults, settings; and what nodes can do."""
+"""What all parts of the cluster share: objects, time, faults, settings."""
 
 from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from cvl.testing.clock import Clock
-from cvl.testing.kubernetes.access import Tokens
-from cvl.testing.kubernetes.engine_api import EngineApi
+from cvl.testing.kubernetes.access import User
 from cvl.testing.kubernetes.faults import Fault, Faults, What
 from cvl.testing.kubernetes.objects import Obj, at, meta, name_of, rfc3339, without_nulls
-from cvl.testing.kubernetes.requests import Wire
 from cvl.testing.kubernetes.resources import EVENTS, Resource
 from cvl.testing.kubernetes.schema import Document
 from cvl.testing.kubernetes.statuses import ApiError
 from cvl.testing.kubernetes.store import Store
 
+if TYPE_CHECKING:
+    from cvl.testing.kubernetes.kubelet import Kubelet
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpec:
-    """One node: what it has, and how it is labelled and tainted."""
+    """One node: what it has, and how it is labelled."""
 
     name: str = "node1"
     capacity: Mapping[str, str] = field(
         default_factory=lambda: {"cpu": "8", "memory": "16Gi", "ephemeral-storage": "64Gi"}
     )
     labels: Mapping[str, str] = field(default_factory=dict)
-    taints: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +41,8 @@ class Settings:
     heartbeat_grace: float = 4.0
     """How long a node may be silent before it is NotReady; 40 in reality."""
     pull_backoff: float = 10.0
-    restart_backoff: float = 10.0
-    """The first wait after a failure; it doubles each time, up to five minutes."""
-    check: bool = True
-    """Whether every object is checked against the official document, where that is at hand."""
-    split_timestamps: bool = False
-    """Whether a log's timestamps also stand in the middle of lines over 16 KiB, as up to 1.28."""
+    """The first wait after an image could not be pulled; it doubles each time, up to 300."""
     hang_seconds: float = 600.0
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,27 +51,10 @@ class LogWish:
 
     container: str
     follow: bool = False
-    previous: bool = False
     timestamps: bool = False
     since: int | None = None
-    age: int | None = None
-    """Seconds before now that the log shall begin at."""
     tail: int | None = None
     limit: int | None = None
-    stream: str = "All"
-
-
-class Nodes(Protocol):
-    """What runs pods: the kubelet of every node."""
-
-    def log(self, pod: Obj, wish: LogWish, wire: Wire) -> None:
-        """Send a container's log."""
-
-    def check_log(self, pod: Obj, wish: LogWish) -> None:
-        """Raise `ApiError` 400 where there is no log to be had."""
-
-    def connect(self, pod: Obj, container: str, *, attach: bool) -> str:
-        """Return the engine's id of a container that runs. Raises `ApiError`."""
 
 
 class World:
@@ -85,11 +63,11 @@ class World:
     def __init__(self, settings: Settings, clock: Clock, document: Document | None) -> None:
         self.settings, self.clock, self.document = settings, clock, document
         self.store = Store(clock.time)
-        self.tokens = Tokens()
-        self.faults = Faults(clock, settings.seed)
+        self.tokens: dict[str, User] = {}
+        self.faults = Faults(clock)
         self.violations: list[str] = []
-        self.nodes: Nodes | None = None
-        self.engine: EngineApi | None = None
+        self.kubelet: Kubelet | None = None
+        """What runs pods, if anything does."""
         self.silent: set[str] = set()
         """Names of nodes that say nothing."""
         self._lock = threading.Lock()
@@ -107,6 +85,14 @@ class World:
     def strikes(self, operation: str, what: What) -> Fault | None:
         """Return the fault of that kind which is armed for an operation."""
         return self.faults.take(operation, {what})
+
+    def change(self, resource: Resource, obj: Obj, change: Callable[[Obj], object]) -> Obj:
+        """Return the object as a change leaves it; as it was, where it is gone by now."""
+        about = meta(obj)
+        with suppress(ApiError):
+            where = (about.get("namespace", ""), about["name"])
+            return self.store.update(resource, *where, change, uid=about["uid"])
+        return obj
 
     def event(
         self,
@@ -128,49 +114,38 @@ class World:
             event["count"] += 1
             event["lastTimestamp"] = self.now()
 
-        try:
+        with suppress(ApiError):  # the namespace went while we spoke
             if self.store.find(EVENTS, place, name):
                 self.store.update(EVENTS, place, name, again)
                 return
+            made = self._event(resource, obj, reason, message, source)
+            about = {"name": name, "namespace": place}
             kind = "Warning" if warning else "Normal"
-            made = self._event(resource, obj, reason, message, kind, source)
-            self.store.create(EVENTS, {**made, "metadata": {"name": name, "namespace": place}})
-        except ApiError:
-            pass  # the namespace went while we spoke
+            self.store.create(EVENTS, {**made, "metadata": about, "type": kind})
 
-    def _event(
-        self, resource: Resource, obj: Obj, reason: str, message: str, kind: str, source: str
-    ) -> Obj:
-        about = meta(obj)
-        where = {"host": at(obj, "spec", "nodeName")} if source == "kubelet" else {}
-        reference = {
+    def _event(self, resource: Resource, obj: Obj, reason: str, message: str, source: str) -> Obj:
+        reference: Obj = {
             "kind": resource.kind,
             "apiVersion": resource.api_version,
-            "name": name_of(obj),
-            "uid": about.get("uid", ""),
-            "resourceVersion": about.get("resourceVersion", ""),
+            **{key: meta(obj)[key] for key in ("name", "namespace", "uid") if key in meta(obj)},
         }
-        if about.get("namespace"):
-            reference["namespace"] = about["namespace"]
         return {
             "kind": "Event",
             "apiVersion": "v1",
             "involvedObject": reference,
             "reason": reason,
             "message": message,
-            "source": {"component": source, **{k: v for k, v in where.items() if v}},
+            "source": {"component": source},
             "firstTimestamp": self.now(),
             "lastTimestamp": self.now(),
             "count": 1,
-            "type": kind,
-            "eventTime": None,
             "reportingComponent": source,
-            "reportingInstance": where.get("host") or "",
+            "reportingInstance": at(obj, "spec", "nodeName") or "",
         }
 
     def _check(self, resource: Resource, obj: Obj) -> None:
         """Hold every object that is stored against the document: it is what replies show."""
-        if self.document is None or not self.settings.check:
+        if self.document is None:
             return
         found = self.document.object(resource.definition, without_nulls(obj))
         self.complain(*(f"{resource.full} {name_of(obj)}: {each}" for each in found.all))
