@@ -144,6 +144,31 @@ def test_two_containers_are_one_pod(cluster: KubernetesCluster, client: Client) 
     assert "not valid for pod p" in client.refused("GET", f"{path}/log", container="x")[2]
 
 
+def test_who_has_ended_is_told_while_others_still_end(
+    cluster: KubernetesCluster, client: Client
+) -> None:
+    made = shell(cluster, "trap 'exit 9' TERM; while :; do sleep 0.1; done")
+    (main,) = made["spec"]["containers"]
+    deaf = {
+        **main,
+        "name": "deaf",
+        "command": ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
+    }
+    made["spec"]["containers"].append(deaf)
+    path = start(client, made)
+    running(client, path)
+    time.sleep(0.3)  # let the shells set their traps
+    client.ok("DELETE", path, {"gracePeriodSeconds": 60})
+
+    def codes() -> list[object]:
+        statuses = client.ok("GET", path)["status"]["containerStatuses"]
+        return [at(each, "state", "terminated", "exitCode") for each in statuses]
+
+    until(lambda: codes() == [9, None])
+    client.ok("DELETE", path, {"gracePeriodSeconds": 1})
+    until(lambda: client.names(PODS) == [])
+
+
 # --- what containers see
 
 

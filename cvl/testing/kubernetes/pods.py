@@ -131,6 +131,7 @@ class PodWorker:
             self._kill(container, "TERM")
         asked = self._world.clock.monotonic()
         while any(each.running for each in alive):
+            self._report.publish()  # who has ended is told while others still end
             if self._world.clock.monotonic() >= asked + self._patience.grace():
                 for container in alive:
                     self._kill(container, "KILL")
