@@ -270,14 +270,8 @@ def test_rbac_says_what_is_missing(cluster: KubernetesCluster) -> None:
     assert may(limited, "default", ("batch", "jobs", "delete"))
 
 
-def test_a_quota_is_kept(client: Client) -> None:
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "limit"},
-        "spec": {"hard": {"pods": "1"}},
-    }
-    client.ok("POST", "/api/v1/namespaces/default/resourcequotas", quota)
+def test_a_quota_is_kept(cluster: KubernetesCluster, client: Client) -> None:
+    kube.quota(cluster, "default", pods="1")
     client.ok("POST", PODS, pod("one"))
     status, reason, message = client.refused("POST", PODS, pod("two"))
     assert (status, reason) == (403, "Forbidden")

@@ -13,9 +13,8 @@ from cvl.testing import kube
 from cvl.testing.conversation import Drop
 from cvl.testing.kubernetes import FAULTS, Entry, KubernetesCluster, Moment, Settings, What
 from cvl.testing.kubernetes.operations import STUCK
-from cvl.tests.apiserver import JOBS, PODS, Client, job, secret, until
+from cvl.tests.apiserver import JOBS, PODS, Client, job, until
 
-SECRETS = "/api/v1/namespaces/default/secrets"
 BROKEN = (OSError, http.client.HTTPException, ValueError)
 
 
@@ -91,13 +90,6 @@ def test_a_list_that_is_behind_the_times(cluster: KubernetesCluster, client: Cli
     assert len(client.names(PODS)) == 1
     cluster.inject(FAULTS["job-get-404"])
     assert client.refused("GET", f"{JOBS}/j")[0] == 404
-
-
-def test_the_server_is_away_for_a_while(cluster: KubernetesCluster, client: Client) -> None:
-    client.ok("POST", SECRETS, secret())
-    with cluster.cut(), pytest.raises(OSError, match="refused"):
-        client.names(SECRETS)
-    assert client.names(SECRETS) == ["s"]
 
 
 def test_hooks_are_called_and_may_cut_the_connection(

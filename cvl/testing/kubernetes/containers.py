@@ -10,7 +10,7 @@ from cvl.testing.kubernetes.engine_api import EngineApi, EngineError
 from cvl.testing.kubernetes.objects import Obj, at, meta, name_of, nanoseconds_of, quantity, rfc3339
 from cvl.testing.kubernetes.variables import expand
 
-POD, NAME = "io.kubernetes.pod.uid", "io.kubernetes.container.name"
+POD = "io.kubernetes.pod.uid"
 LOG = {"Type": "local", "Config": {"max-size": "1g", "max-file": "1", "compress": "false"}}
 """This driver of the engine's keeps bytes as they are, as containerd does; json-file does not."""
 
@@ -74,7 +74,7 @@ def wanted(
     body: Obj = {
         "Image": spec["image"],
         "Env": [f"{key}={value}" for key, value in env.items()],
-        "Labels": {POD: meta(pod)["uid"], NAME: container.name},
+        "Labels": {POD: meta(pod)["uid"]},
         "HostConfig": {
             "Mounts": mounts,
             "LogConfig": LOG,

@@ -28,7 +28,7 @@ class What(StrEnum):
     STREAM_ENDS = "stream-ends"  # log: ends as if all were well after `count` bytes
     STALE = "stale"  # a list shows nothing, a single object is 404
 
-    STUCK = "stuck"  # delete: a finalizer holds the object back, until `release`
+    STUCK = "stuck"  # delete: a finalizer holds the object back, until it is taken off
     IGNORED = "ignored"  # delete: says 200 and does nothing
     EVICTED = "evicted"  # a pod is evicted `delay` after it began to run, for its disk usage
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cvl.testing.kubernetes.containers import NAME, POD, full_name
+from cvl.testing.kubernetes.containers import POD, full_name
 from cvl.testing.kubernetes.network import DOMAIN
 from cvl.testing.kubernetes.objects import Obj, meta, name_of
 from cvl.testing.kubernetes.pod_state import PodState
@@ -38,7 +38,7 @@ class Sandbox:
         if len(self._state.containers) > 1:
             place = self.place()
             place["HostConfig"] |= {"Mounts": mounts, "IpcMode": "shareable"}
-            about = {POD: meta(pod)["uid"], NAME: "POD"}
+            about = {POD: meta(pod)["uid"]}
             body = {"Image": self._kubelet.image, "Entrypoint": SLEEP, "Labels": about, **place}
             self._pause = self._kubelet.engine.create(full_name(pod, "POD"), body)
             self._kubelet.engine.do("POST", f"/containers/{self._pause}/start")
