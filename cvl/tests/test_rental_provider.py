@@ -68,6 +68,7 @@ class Cloud:
     name, user, settle, boot_limit = "cloud", "ubuntu", 10.0, 600.0
     layers = warnings = ()
     secrets: Mapping[str, str] = {}
+    unique: frozenset[str] = frozenset()
 
     def __init__(self, *looks: Machine | CvlError) -> None:
         self.looks = list(looks)
