@@ -26,9 +26,9 @@ from cvl.providers.kubernetes import (
     check,
     disruption,
     files,
+    job_options,
     kubeconfig,
     lost_pods,
-    order,
     pods,
     sending,
 )
@@ -36,8 +36,8 @@ from cvl.providers.kubernetes.api_errors import understood
 from cvl.providers.kubernetes.client import Client
 from cvl.providers.kubernetes.credentials import Credentials
 from cvl.providers.kubernetes.exit_line import Ending
+from cvl.providers.kubernetes.job_options import JobOptions
 from cvl.providers.kubernetes.manifest import escaped, objects
-from cvl.providers.kubernetes.order import Order
 from cvl.providers.kubernetes.runner import K8sRunner
 
 LIMIT = 60.0
@@ -88,7 +88,7 @@ def example(tmp_path: Path) -> Path:
     return tmp_path / "repo"
 
 
-def made(wish: Order, spec: JobSpec, *, shown: bool = False) -> list[dict[str, Any]]:
+def made(wish: JobOptions, spec: JobSpec, *, shown: bool = False) -> list[dict[str, Any]]:
     keys: Mapping[str, bytes] = {}
     if spec.source:
         keys = files.packed(contents_of(spec.source), spec).keys
@@ -99,7 +99,7 @@ def job_of(found: list[dict[str, Any]]) -> dict[str, Any]:
     return next(each for each in found if each["kind"] == "Job")
 
 
-FULL = Order(
+FULL = JobOptions(
     namespace="ml",
     image="registry.example/train:1",
     gpu=2,
@@ -161,17 +161,17 @@ def test_what_is_shown_holds_no_secret(example: Path) -> None:
 
 
 def test_a_bare_job_is_the_command_and_nothing_of_ours() -> None:
-    job = job_of(made(Order(image="i"), spec_of(argv=("echo", "$(X)"))))
+    job = job_of(made(JobOptions(image="i"), spec_of(argv=("echo", "$(X)"))))
     container = job["spec"]["template"]["spec"]["containers"][0]
     assert container["command"] == ["echo", "$$(X)"]
     assert "args" not in container
     assert [each["mountPath"] for each in container["volumeMounts"]] == ["/dev/shm"]
-    own = made(Order(image="i"), spec_of(argv=()))
+    own = made(JobOptions(image="i"), spec_of(argv=()))
     assert "command" not in job_of(own)["spec"]["template"]["spec"]["containers"][0]
 
 
 def test_many_nodes_find_each_other() -> None:
-    found = made(Order(image="i"), spec_of(nodes=3))
+    found = made(JobOptions(image="i"), spec_of(nodes=3))
     service = next(each for each in found if each["kind"] == "Service")
     job = job_of(found)
     pod = job["spec"]["template"]["spec"]
@@ -209,7 +209,7 @@ def test_every_object_is_as_the_official_document_says(nodes: int, example: Path
 
 def test_a_large_example_travels_in_several_secrets(example: Path) -> None:
     (example / "examples/one/data").write_bytes(os.urandom(2_500_000))
-    found = made(Order(image="i"), spec_of(example))
+    found = made(JobOptions(image="i"), spec_of(example))
     secrets = [each for each in found if each["kind"] == "Secret"]
     assert len(secrets) == 4
     for each in secrets:
@@ -224,7 +224,7 @@ def test_too_much_is_told_with_its_limit_and_the_largest(
     monkeypatch.setattr(files, "MOST_SENT", 1 << 20)
     (example / "examples/one/weights.bin").write_bytes(os.urandom(files.MOST_SENT + 1000))
     with pytest.raises(UsageError, match=r"more than the 1.0 MB that travel") as caught:
-        made(Order(image="i"), spec_of(example))
+        made(JobOptions(image="i"), spec_of(example))
     assert "weights.bin" in caught.value.hint
 
 
@@ -241,10 +241,10 @@ def test_what_is_too_much_for_secrets_is_sent_later(
         archive.seek(0)
         assert len(archive.read()) == packed.size > 2000
     assert sorted(packed.keys) == ["collect.sh", "entry.sh"]
-    job = job_of(objects(Order(image="i"), spec, MARKS, packed.keys, shown=False))
+    job = job_of(objects(JobOptions(image="i"), spec, MARKS, packed.keys, shown=False))
     names = [each["name"] for each in job["spec"]["template"]["spec"]["containers"][0]["env"]]
     assert "CVL_AWAIT" in names
-    small = job_of(made(Order(image="i"), spec_of()))
+    small = job_of(made(JobOptions(image="i"), spec_of()))
     assert "CVL_AWAIT" not in json.dumps(small)
 
 
@@ -260,19 +260,19 @@ def test_what_is_too_much_for_secrets_is_sent_later(
 )
 def test_what_no_cluster_takes_is_refused_here(wish: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        Order(**wish)
+        JobOptions(**wish)
     with pytest.raises(UsageError, match="KEY=VALUE"):
-        order.pairs(["x"], "--label")
+        job_options.pairs(["x"], "--label")
     with pytest.raises(UsageError, match="CLAIM"):
-        order.mounts(["data"])
+        job_options.mounts(["data"])
 
 
 @pytest.mark.parametrize("word", ["a\0b", "\udcff"])
 def test_what_is_no_text_is_refused_without_being_shown(word: str) -> None:
     with pytest.raises(UsageError, match="an argument is no text"):
-        made(Order(image="i"), spec_of(argv=("echo", word)))
+        made(JobOptions(image="i"), spec_of(argv=("echo", word)))
     with pytest.raises(UsageError, match="the value of TOKEN is no text") as caught:
-        made(Order(image="i"), spec_of(secrets={"TOKEN": word}))
+        made(JobOptions(image="i"), spec_of(secrets={"TOKEN": word}))
     assert word not in str(caught.value)
 
 
@@ -776,13 +776,13 @@ def test_conditions_and_nodes_tell_it_too() -> None:
 
 
 def test_a_job_asks_for_no_second_pod() -> None:
-    spec = job_of(made(Order(image="i"), spec_of()))["spec"]
+    spec = job_of(made(JobOptions(image="i"), spec_of()))["spec"]
     assert (spec["backoffLimit"], spec["podReplacementPolicy"]) == (0, "Failed")
     (rule,) = spec["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onPodConditions"][0]["type"]) == ("FailJob", "DisruptionTarget")
     notes = spec["template"]["metadata"]["annotations"]
     assert notes["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
-    other = Order(image="i", annotations={"karpenter.sh/do-not-disrupt": "false"})
+    other = JobOptions(image="i", annotations={"karpenter.sh/do-not-disrupt": "false"})
     chosen = job_of(made(other, spec_of()))["spec"]["template"]["metadata"]["annotations"]
     assert chosen["karpenter.sh/do-not-disrupt"] == "false"
 

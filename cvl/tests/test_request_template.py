@@ -20,8 +20,8 @@ from cvl.core.request_template import Rules, Template
 from cvl.core.spec import JobSpec, Source
 from cvl.core.tags import Marks
 from cvl.providers.kubernetes import template as kube
+from cvl.providers.kubernetes.job_options import JobOptions
 from cvl.providers.kubernetes.manifest import Made, job
-from cvl.providers.kubernetes.order import Order
 from cvl.providers.lambda_cloud import template
 from cvl.providers.sagemaker import template as aws
 from cvl.providers.sagemaker.order import Runtime, request
@@ -37,7 +37,9 @@ def made(nodes: int = 1, **more: Any) -> Made:
         run_id=RUN, argv=("true",), nodes=nodes, source=Source(root=Path("/x"), folder="one")
     )
     marks = Marks(run_id=RUN, owner="0" * 32, deadline=1.0)
-    return job(Order(image="image", **more), spec, marks, {f"cvl-{RUN}-files-00": ("entry.sh",)})
+    return job(
+        JobOptions(image="image", **more), spec, marks, {f"cvl-{RUN}-files-00": ("entry.sh",)}
+    )
 
 
 def pod(found: Made) -> Any:
@@ -351,8 +353,8 @@ def test_the_cluster_is_not_said_to_have_lost_what_we_overruled(
 def test_a_command_of_ours_has_no_arguments_of_a_template(tmp_path: Path) -> None:
     spec = JobSpec(run_id=RUN, argv=("echo", "ours"))
     given = kube.read(written(tmp_path, of_ours(args=["x"])))
-    order = Order(image="image", template=given)
-    bare = job(order, spec, Marks(run_id=RUN, owner="", deadline=1.0), {})
+    options = JobOptions(image="image", template=given)
+    bare = job(options, spec, Marks(run_id=RUN, owner="", deadline=1.0), {})
     found = kube.under(bare, given)
     own = pod(found.value)["spec"]["containers"][0]
     assert (own["command"], own["args"]) == (["echo", "ours"], [])

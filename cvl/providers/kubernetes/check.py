@@ -13,7 +13,7 @@ from cvl.core.errors import Denied, Missing, Rejected
 from cvl.core.scope import Scope
 from cvl.core.spec import JobSpec
 from cvl.providers.kubernetes.client import Client, Object
-from cvl.providers.kubernetes.order import Order
+from cvl.providers.kubernetes.job_options import JobOptions
 from cvl.providers.kubernetes.pod_exec import installed
 
 API = "authorization.k8s.io/v1"
@@ -22,22 +22,22 @@ Right = tuple[str, str, str]
 BATCH = "batch"
 
 
-def check(client: Client, order: Order, spec: JobSpec, scope: Scope) -> None:
+def check(client: Client, options: JobOptions, spec: JobSpec, scope: Scope) -> None:
     """Raise `Denied` with the permissions that are missing, `MissingExtra` without websockets."""
     if spec.source:
         installed()  # before anything is made, not when its results are to be collected
     try:
-        status = _asked(client, "SelfSubjectRulesReview", {"namespace": order.namespace})
+        status = _asked(client, "SelfSubjectRulesReview", {"namespace": options.namespace})
         given = status.get("resourceRules") or ()
         doubtful = [each for each in needed(spec) if not allowed(given, each)]
-        missing = [each for each in doubtful if not may(client, order.namespace, each)]
+        missing = [each for each in doubtful if not may(client, options.namespace, each)]
     except (Denied, Missing, Rejected) as error:
         scope.tell("checking", f"nobody says what we may do: {error}")
         return
     if missing:
         _, resource, verb = missing[0]
         raise Denied(
-            f"you may not {verb} {resource} in namespace {order.namespace}",
+            f"you may not {verb} {resource} in namespace {options.namespace}",
             f"ask for a Role with {rules(missing)}",
         )
 

@@ -29,11 +29,11 @@ from cvl.core.units import variable
 from cvl.providers.kubernetes import identity, pods, results, sidecars
 from cvl.providers.kubernetes.api_paths import jobs
 from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.job_state import JobState, JobTracker
 from cvl.providers.kubernetes.lost_pods import UNSEEN
 from cvl.providers.kubernetes.manifest import CAUSE
 from cvl.providers.kubernetes.node_logs import Logs
 from cvl.providers.kubernetes.pods import Fate
-from cvl.providers.kubernetes.watch import Look, Watch
 
 LOOK = variable("CVL_KUBE_LOOK", 0.5)
 """Seconds between two looks at a run's pods; six times that when nothing happens."""
@@ -59,7 +59,7 @@ class KubeJob:
         self._client, self._handle, self._tell = client, handle, tell
         self.run_id, self._namespace = handle["run"], handle["namespace"]
         self._path = f"{jobs(self._namespace)}/{handle['job']}"
-        self._watch = Watch(client, handle, tell)
+        self._tracker = JobTracker(client, handle, tell)
         self._logs: Logs | None = None
         self._scope = Scope(client.clock)
         self._status: ExitStatus | None = None
@@ -90,7 +90,7 @@ class KubeJob:
     def poll(self) -> ExitStatus | None:
         if self._status is None:
             try:
-                self._judge(self._watch.look(self._logs.endings if self._logs else {}))
+                self._judge(self._tracker.look(self._logs.endings if self._logs else {}))
                 self._met = True
             except (AuthError, UsageError) as error:
                 self._give_up(error)
@@ -110,7 +110,7 @@ class KubeJob:
         if not self._handle.get("wrapped"):
             return
         try:
-            results.fetch(self._client, self._watch, into, scope, self._status)
+            results.fetch(self._client, self._tracker, into, scope, self._status)
         except FetchError:
             with suppress(Unreachable):  # then the first word stands
                 self._confirm()
@@ -136,7 +136,7 @@ class KubeJob:
             if now() - looked < pause and not logs.endings:
                 continue
             try:
-                seen = self._watch.look(logs.endings)
+                state = self._tracker.look(logs.endings)
                 looked = since = now()
                 self._met = True
             except (Unreachable, AuthError, UsageError, Rejected) as error:
@@ -144,8 +144,8 @@ class KubeJob:
                 self._wait_on(error, now() - since)
                 news = now()
                 continue
-            logs.follow(seen.pods, gone=seen.gone)
-            self._judge(seen)
+            logs.follow(state.pods, gone=state.gone)
+            self._judge(state)
             drained = now() - news > DRAIN
             if self._status is not None and (drained or logs.complete()):
                 yield from logs.take(0)
@@ -161,16 +161,16 @@ class KubeJob:
         if not self._met and not isinstance(error, Unreachable | Rejected):
             raise error
 
-    def _judge(self, seen: Look) -> None:
+    def _judge(self, state: JobState) -> None:
         """Find out how the run ended, if it has; end what is left of it when one node failed."""
-        failed = seen.failed and seen.failed.cause is not Cause.STOPPED
-        if (failed or seen.late) and not (seen.settled or seen.ending or self._cause):
-            self._tell("stopping", self._why(seen))
+        failed = state.failed and state.failed.cause is not Cause.STOPPED
+        if (failed or state.late) and not (state.over or state.ending or self._cause):
+            self._tell("stopping", self._why(state))
             self._end(None)
-        if seen.settled:
-            if seen.gone and len(seen.fates) < seen.nodes:
+        if state.over:
+            if state.gone and len(state.fates) < state.nodes:
                 self._confirm()
-            self._status = self._verdict(seen, self._cause or seen.cause)
+            self._status = self._verdict(state, self._cause or state.cause)
 
     def _confirm(self) -> None:
         """Raise `Elsewhere` if what was not found may be on another cluster."""
@@ -180,20 +180,20 @@ class KubeJob:
             self._give_up(error)
             raise Unreachable(f"{error}; {error.hint}") from error
 
-    def _why(self, seen: Look) -> str:
-        return f"node {seen.failed.node} has failed" if seen.failed else seen.words
+    def _why(self, state: JobState) -> str:
+        return f"node {state.failed.node} has failed" if state.failed else state.words
 
-    def _verdict(self, seen: Look, cause: Cause | None) -> ExitStatus:
-        if seen.failed and (seen.failed.cause is not Cause.STOPPED or not cause):
-            return self._told(seen.failed)
-        if len(seen.fates) >= seen.nodes and not seen.failed:
+    def _verdict(self, state: JobState, cause: Cause | None) -> ExitStatus:
+        if state.failed and (state.failed.cause is not Cause.STOPPED or not cause):
+            return self._told(state.failed)
+        if len(state.fates) >= state.nodes and not state.failed:
             return ExitStatus(0, run_id=self.run_id)
         if cause:
             return ended(cause, run_id=self.run_id)
-        if seen.words:
-            why = Cause.LOST if seen.ran else Cause.NOT_STARTED
-            return ended(why, run_id=self.run_id, detail=seen.words)
-        if seen.known:
+        if state.words:
+            why = Cause.LOST if state.ran else Cause.NOT_STARTED
+            return ended(why, run_id=self.run_id, detail=state.words)
+        if state.known:
             return ended(Cause.STOPPED, run_id=self.run_id, detail="its Job was deleted")
         detail = f"the cluster knows no Job {self._handle['job']} in {self._namespace}"
         return ended(Cause.LOST, run_id=self.run_id, detail=detail)
@@ -209,7 +209,7 @@ class KubeJob:
     def _asked_to_end(self, cause: Cause) -> bool:
         """Ask the job alone to end where sidecars run beside it; return whether it was asked."""
         with suppress(CvlError):
-            found = list(self._watch.pods().values())
+            found = list(self._tracker.pods().values())
             alive = [each for each in found if pods.started(each) and not pods.over(each)]
             if self._handle.get("wrapped") and alive and all(map(sidecars.there, found)):
                 self._note(self._found(), cause)

@@ -17,7 +17,7 @@ from cvl.core.errors import UsageError
 from cvl.core.octets import plain, utf8
 from cvl.core.spec import JobSpec
 from cvl.core.tags import Marks, name_of
-from cvl.providers.kubernetes.order import DAY, Order, hold, leave, lifetime, runtime
+from cvl.providers.kubernetes.job_options import DAY, JobOptions, hold, leave, lifetime, runtime
 from cvl.run.nodes import NODE_RANK, variables
 
 Made = dict[str, Any]
@@ -94,36 +94,36 @@ def escaped(word: str) -> str:
 
 
 def objects(
-    order: Order, spec: JobSpec, marks: Marks, files: Mapping[str, bytes], *, shown: bool
+    options: JobOptions, spec: JobSpec, marks: Marks, files: Mapping[str, bytes], *, shown: bool
 ) -> list[Made]:
     """Return all objects, in the order of their creation. Raises `UsageError`.
 
     `files` are the keys of the Secrets that hold the example, entry script included; `shown` puts
     `<redacted:NAME>` in place of each secret.
     """
-    made = [secret(order, marks, spec, shown=shown)] if spec.secrets else []
-    made += file_secrets(order, marks, files)
+    made = [secret(options, marks, spec, shown=shown)] if spec.secrets else []
+    made += file_secrets(options, marks, files)
     if spec.nodes > 1:
-        made.append(service(order, marks))
+        made.append(service(options, marks))
     named = {each["metadata"]["name"]: tuple(each.get("data", ())) for each in made}
     holders = {name: keys for name, keys in named.items() if CODE_MARK in name}
-    return [*made, job(order, spec, marks, holders)]
+    return [*made, job(options, spec, marks, holders)]
 
 
 CODE_MARK = "-files-"
 
 
-def secret(order: Order, marks: Marks, spec: JobSpec, *, shown: bool) -> Made:
+def secret(options: JobOptions, marks: Marks, spec: JobSpec, *, shown: bool) -> Made:
     """Return the Secret with what the user forwards."""
     known = {name: _text(value, f"the value of {name}") for name, value in spec.secrets.items()}
     if shown:
         values = {"stringData": {name: f"<redacted:{name}>" for name in spec.secrets}}
     else:
         values = {"data": {name: _base64(utf8(value)) for name, value in known.items()}}
-    return {**_head("v1", "Secret", _env_secret(marks.run_id), order, marks), **values}
+    return {**_head("v1", "Secret", _env_secret(marks.run_id), options, marks), **values}
 
 
-def file_secrets(order: Order, marks: Marks, files: Mapping[str, bytes]) -> list[Made]:
+def file_secrets(options: JobOptions, marks: Marks, files: Mapping[str, bytes]) -> list[Made]:
     """Return as many Secrets as the files need."""
     groups: list[dict[str, str]] = []
     room = 0
@@ -135,7 +135,7 @@ def file_secrets(order: Order, marks: Marks, files: Mapping[str, bytes]) -> list
         room -= len(data)
     names = [file_secret(marks.run_id, number) for number in range(len(groups))]
     return [
-        {**_head("v1", "Secret", name, order, marks), "data": group}
+        {**_head("v1", "Secret", name, options, marks), "data": group}
         for name, group in zip(names, groups, strict=True)
     ]
 
@@ -145,32 +145,34 @@ def file_secret(run_id: str, number: int = 0) -> str:
     return f"{name_of(run_id)}{CODE_MARK}{number:02}"
 
 
-def service(order: Order, marks: Marks) -> Made:
+def service(options: JobOptions, marks: Marks) -> Made:
     """Return the headless Service by which the pods of a Job find each other."""
     spec = {
         "clusterIP": "None",
         "selector": {RUN_LABEL: marks.run_id},
         "publishNotReadyAddresses": True,
     }
-    return {**_head("v1", "Service", name_of(marks.run_id), order, marks), "spec": spec}
+    return {**_head("v1", "Service", name_of(marks.run_id), options, marks), "spec": spec}
 
 
-def job(order: Order, spec: JobSpec, marks: Marks, holders: Mapping[str, Sequence[str]]) -> Made:
+def job(
+    options: JobOptions, spec: JobSpec, marks: Marks, holders: Mapping[str, Sequence[str]]
+) -> Made:
     """Return the Job. Its own labels and annotations win over the user's.
 
     `holders` are the Secrets that hold files, each with its keys.
     """
-    head = _head("batch/v1", "Job", name_of(spec.run_id), order, marks)
-    head["metadata"]["labels"] = {**order.labels, **labels_of(marks)}
-    notes = {**order.annotations, **notes_of(marks)}
+    head = _head("batch/v1", "Job", name_of(spec.run_id), options, marks)
+    head["metadata"]["labels"] = {**options.labels, **labels_of(marks)}
+    notes = {**options.annotations, **notes_of(marks)}
     head["metadata"]["annotations"] = {**notes, EXAMPLE: spec.example} if spec.example else notes
     many = {"completionMode": "Indexed"} if spec.nodes > 1 else {}
     template = {
         "metadata": {
-            "labels": {**order.labels, **labels_of(marks)},
-            "annotations": {**STAYS, **order.annotations, **notes_of(marks)},
+            "labels": {**options.labels, **labels_of(marks)},
+            "annotations": {**STAYS, **options.annotations, **notes_of(marks)},
         },
-        "spec": _pod(order, spec, holders),
+        "spec": _pod(options, spec, holders),
     }
     return {
         **head,
@@ -179,7 +181,7 @@ def job(order: Order, spec: JobSpec, marks: Marks, holders: Mapping[str, Sequenc
             **ONCE,
             "completions": spec.nodes,
             "parallelism": spec.nodes,
-            "activeDeadlineSeconds": lifetime(order, spec.limits),
+            "activeDeadlineSeconds": lifetime(options, spec.limits),
             "ttlSecondsAfterFinished": TTL,
             "template": template,
         },
@@ -192,35 +194,35 @@ def owned_by(uid: str, name: str) -> Made:
     return {"metadata": {"ownerReferences": [{**owner, "blockOwnerDeletion": False}]}}
 
 
-def _pod(order: Order, spec: JobSpec, holders: Mapping[str, Sequence[str]]) -> Made:
-    volumes, inside = _volumes(order, holders)
+def _pod(options: JobOptions, spec: JobSpec, holders: Mapping[str, Sequence[str]]) -> Made:
+    volumes, inside = _volumes(options, holders)
     sent = not any(key.startswith(CODE) for keys in holders.values() for key in keys)
     pod: Made = {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": runtime(spec.limits),
         "terminationGracePeriodSeconds": leave(spec),
         "enableServiceLinks": False,
-        "containers": [{**_container(order, spec, sent=sent), "volumeMounts": inside}],
+        "containers": [{**_container(options, spec, sent=sent), "volumeMounts": inside}],
         "volumes": volumes,
     }
     if spec.nodes > 1:
         pod["subdomain"] = name_of(spec.run_id)
-    if order.gpu:
+    if options.gpu:
         pod["tolerations"] = [
-            {"key": order.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}
+            {"key": options.gpu_resource, "operator": "Exists", "effect": "NoSchedule"}
         ]
-    if order.node_selector:
-        pod["nodeSelector"] = dict(order.node_selector)
-    if order.service_account:
-        pod["serviceAccountName"] = order.service_account
+    if options.node_selector:
+        pod["nodeSelector"] = dict(options.node_selector)
+    if options.service_account:
+        pod["serviceAccountName"] = options.service_account
     else:
         pod["automountServiceAccountToken"] = False  # who needs one names whose
-    if order.pull_secrets:
-        pod["imagePullSecrets"] = [{"name": name} for name in order.pull_secrets]
+    if options.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in options.pull_secrets]
     return pod
 
 
-def _container(order: Order, spec: JobSpec, *, sent: bool) -> Made:
+def _container(options: JobOptions, spec: JobSpec, *, sent: bool) -> Made:
     words = [escaped(_text(word, "an argument")) for word in spec.argv]
     if sum(map(len, words)) > MOST_TEXT:
         raise UsageError(
@@ -228,15 +230,15 @@ def _container(order: Order, spec: JobSpec, *, sent: bool) -> Made:
         )
     container: Made = {
         "name": CONTAINER,
-        "image": order.image,
-        "imagePullPolicy": order.pull_policy,
+        "image": options.image,
+        "imagePullPolicy": options.pull_policy,
         "env": _variables(spec, sent=sent),
-        "resources": _resources(order),
+        "resources": _resources(options),
     }
     if spec.source:
         container |= {"command": ["/bin/sh", f"{IN}/{ENTRY}"], "args": words}
     elif words:
-        container |= {"command": words, **({"args": []} if order.template else {})}
+        container |= {"command": words, **({"args": []} if options.template else {})}
     return container
 
 
@@ -285,22 +287,24 @@ def _node(spec: JobSpec) -> dict[str, Made]:
     return found
 
 
-def _resources(order: Order) -> Made:
+def _resources(options: JobOptions) -> Made:
     """Return what is asked for; a limit on CPU would only slow the job down."""
     hard: dict[str, str] = {}
-    if order.gpu:
-        hard[order.gpu_resource] = str(order.gpu)
-    if order.memory:
-        hard["memory"] = order.memory
-    if order.disk:
-        hard["ephemeral-storage"] = order.disk
-    asked = {**hard, **({"cpu": order.cpu} if order.cpu else {})}
+    if options.gpu:
+        hard[options.gpu_resource] = str(options.gpu)
+    if options.memory:
+        hard["memory"] = options.memory
+    if options.disk:
+        hard["ephemeral-storage"] = options.disk
+    asked = {**hard, **({"cpu": options.cpu} if options.cpu else {})}
     return {"requests": asked, "limits": hard} if asked else {}
 
 
-def _volumes(order: Order, holders: Mapping[str, Sequence[str]]) -> tuple[list[Made], list[Made]]:
+def _volumes(
+    options: JobOptions, holders: Mapping[str, Sequence[str]]
+) -> tuple[list[Made], list[Made]]:
     """Return the pod's volumes, and where the container has them."""
-    memory: Made = {"medium": "Memory", **({"sizeLimit": order.shm} if order.shm else {})}
+    memory: Made = {"medium": "Memory", **({"sizeLimit": options.shm} if options.shm else {})}
     found: list[tuple[str, str, Made]] = [("shm", "/dev/shm", {"emptyDir": memory})]  # noqa: S108
     if holders:
         sources = [_source(name, keys) for name, keys in holders.items()]
@@ -308,7 +312,7 @@ def _volumes(order: Order, holders: Mapping[str, Sequence[str]]) -> tuple[list[M
         found.append(("cvl-first", FIRST, {"secret": _first(next(iter(holders)))}))
         found += [("cvl", OWN, {"emptyDir": {}}), ("workspace", WORKSPACE, {"emptyDir": {}})]
         found.append(("repo", REPO, {"emptyDir": {}}))
-    for number, (path, claim) in enumerate(order.volumes.items()):
+    for number, (path, claim) in enumerate(options.volumes.items()):
         found.append((f"volume-{number}", path, {"persistentVolumeClaim": {"claimName": claim}}))
     volumes = [{"name": name, **source} for name, _, source in found]
     return volumes, [{"name": name, "mountPath": path} for name, path, _ in found]
@@ -325,13 +329,13 @@ def _first(name: str) -> Made:
     return {"secretName": name, "optional": True, "items": items, "defaultMode": 0o444}
 
 
-def _head(version: str, kind: str, name: str, order: Order, marks: Marks) -> Made:
+def _head(version: str, kind: str, name: str, options: JobOptions, marks: Marks) -> Made:
     return {
         "apiVersion": version,
         "kind": kind,
         "metadata": {
             "name": name,
-            "namespace": order.namespace,
+            "namespace": options.namespace,
             "labels": labels_of(marks),
             "annotations": notes_of(marks),
         },

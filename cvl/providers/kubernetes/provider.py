@@ -32,17 +32,17 @@ from cvl.providers.kubernetes import identity as whose
 from cvl.providers.kubernetes.api_errors import EXTRA
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.job import KubeJob
-from cvl.providers.kubernetes.manifest import Made, owned_by
-from cvl.providers.kubernetes.manifest import objects as manifest
-from cvl.providers.kubernetes.objects import JOB, KINDS, POD, SECRET, SERVICE
-from cvl.providers.kubernetes.order import (
+from cvl.providers.kubernetes.job_options import (
     AFTER_TERM,
     NO_LIMIT,
-    Order,
+    JobOptions,
     ends,
     lifetime,
     runtime,
 )
+from cvl.providers.kubernetes.manifest import Made, owned_by
+from cvl.providers.kubernetes.manifest import objects as manifest
+from cvl.providers.kubernetes.objects import JOB, KINDS, POD, SECRET, SERVICE
 
 SETTLE = variable("CVL_KUBE_SETTLE", 10)
 """Seconds after a request in which what it made may not be found yet: it may still be under way."""
@@ -78,16 +78,16 @@ class Kubernetes:
     def __init__(
         self,
         client: Client,
-        order: Order | None = None,
+        options: JobOptions | None = None,
         namespace: str = "",
         identity: str = "",
     ) -> None:
-        """`order` is needed to plan and launch. `identity` is the cluster that is meant, if known.
+        """`options` are needed to plan and launch. `identity` is the cluster meant, if known.
 
         Connects to nothing.
         """
-        self._client, self._order = client, order
-        self._namespace = order.namespace if order else namespace
+        self._client, self._job_options = client, options
+        self._namespace = options.namespace if options else namespace
         self._contents: Contents | None = None
         self._files: files.Packed | None = None
         self._asked: dict[str, Resource] = {}
@@ -101,14 +101,14 @@ class Kubernetes:
         whose.confirm(self._client, identity)
 
     def plan(self, spec: JobSpec) -> Plan:
-        order = self._ordered()
+        options = self._options
         count = f"{spec.nodes} x " if spec.nodes > 1 else ""
         made, warnings = self._objects(spec, shown=True)
         return Plan(
             runner=self.name,
-            where=f"{count}{order.image or 'a pod'} in namespace {order.namespace}",
+            where=f"{count}{options.image or 'a pod'} in namespace {options.namespace}",
             request=made,
-            quote=Quote(note=f"{PRICE}; {_limits(order, spec)}", rented=False),
+            quote=Quote(note=f"{PRICE}; {_limits(options, spec)}", rented=False),
             layers=LAYERS,
             warnings=(*self._warnings(spec), *warnings),
             format="yaml",
@@ -116,22 +116,22 @@ class Kubernetes:
         )
 
     def handle(self, spec: JobSpec) -> Mapping[str, str]:
-        order = self._ordered()
+        options = self._options
         return {
             "run": spec.run_id,
             "job": name_of(spec.run_id),
-            "namespace": order.namespace,
+            "namespace": options.namespace,
             "nodes": str(spec.nodes),
             "wrapped": "yes" if spec.source else "",
-            "start_limit": f"{order.start_limit:g}",
+            "start_limit": f"{options.start_limit:g}",
             "grace": f"{math.ceil(spec.limits.grace)}",
             **self._client.address,
         }
 
     def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> KubeJob:
-        order = self._ordered()
-        scope.tell("checking", f"what we may do in {order.namespace}")
-        check.check(self._client, order, spec, scope)
+        options = self._options
+        scope.tell("checking", f"what we may do in {options.namespace}")
+        check.check(self._client, options, spec, scope)
         scope.checkpoint()
         made, _ = self._objects(spec, shown=False)
         resources = [self._acquired(each, spec, leases, scope) for each in made]
@@ -207,21 +207,22 @@ class Kubernetes:
         runs = [run for run in Ledger(ledger_file()).runs() if run.state is not RunState.ENDED]
         return [str(run.handle["namespace"]) for run in runs if run.handle.get("namespace")]
 
-    def _ordered(self) -> Order:
-        assert self._order is not None, "this provider was reopened: it can only attach"
-        return self._order
+    @property
+    def _options(self) -> JobOptions:
+        assert self._job_options is not None, "this provider was reopened: it can only attach"
+        return self._job_options
 
     def _objects(self, spec: JobSpec, *, shown: bool) -> tuple[list[Made], tuple[str, ...]]:
         """Return what is made, and warnings about what a template says in vain."""
-        order = self._ordered()
-        if not order.image:
+        options = self._options
+        if not options.image:
             raise UsageError(
                 f"{spec.example or 'this'} names no image", "give --image, one the cluster can pull"
             )
-        due = ends(order, spec, self._client.now())
+        due = ends(options, spec, self._client.now())
         marks = Marks(run_id=spec.run_id, owner=Ledger(ledger_file()).id(), deadline=due)
-        *others, job = manifest(order, spec, marks, self._packed(spec).keys, shown=shown)
-        merged = template.under(job, order.template)
+        *others, job = manifest(options, spec, marks, self._packed(spec).keys, shown=shown)
+        merged = template.under(job, options.template)
         return [*others, merged.value], merged.warnings
 
     def _packed(self, spec: JobSpec) -> files.Packed:
@@ -249,8 +250,8 @@ class Kubernetes:
         return tuple(found)
 
     def _asks_for_gpus(self) -> bool:
-        order = self._ordered()
-        return bool(order.gpu or order.gpu_resource in template.limits(order.template))
+        options = self._options
+        return bool(options.gpu or options.gpu_resource in template.limits(options.template))
 
     def _acquired(self, body: Object, spec: JobSpec, leases: Leases, scope: Scope) -> Resource:
         scope.checkpoint()
@@ -280,7 +281,7 @@ class Kubernetes:
 
     def _verify(self, spec: JobSpec, sent: Object) -> None:
         """Raise `Rejected` where the cluster has silently dropped what it does not know."""
-        given = self._ordered().template
+        given = self._options.template
         if spec.nodes == 1 and given is None:
             return
         job = self._client.get(f"{api_paths.jobs(self._namespace)}/{name_of(spec.run_id)}")
@@ -296,8 +297,8 @@ class Kubernetes:
             )
 
 
-def _limits(order: Order, spec: JobSpec) -> str:
+def _limits(options: JobOptions, spec: JobSpec) -> str:
     return (
         f"Kubernetes ends it {elapsed(runtime(spec.limits))} after it has a node, "
-        f"or {elapsed(lifetime(order, spec.limits))} after it was asked for"
+        f"or {elapsed(lifetime(options, spec.limits))} after it was asked for"
     )

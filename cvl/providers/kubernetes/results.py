@@ -32,6 +32,7 @@ from cvl.host.download.landing import NOTHING, Landed
 from cvl.host.download.report import report
 from cvl.providers.kubernetes import api_paths, pods
 from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.job_state import JobTracker
 from cvl.providers.kubernetes.manifest import (
     COLLECT,
     CONTAINER,
@@ -43,7 +44,6 @@ from cvl.providers.kubernetes.manifest import (
     WORKSPACE,
 )
 from cvl.providers.kubernetes.pod_exec import Failed, output
-from cvl.providers.kubernetes.watch import Watch
 from cvl.run.nodes import folder
 
 MOST_KIB = 2 << 20
@@ -59,7 +59,7 @@ AREAS = {
 
 
 def fetch(
-    client: Client, watch: Watch, into: Path, scope: Scope, status: ExitStatus | None
+    client: Client, tracker: JobTracker, into: Path, scope: Scope, status: ExitStatus | None
 ) -> None:
     """Bring what there is. Raises `FetchError`; may be repeated.
 
@@ -67,18 +67,18 @@ def fetch(
     copy. `status` is how the run ended, None where nobody has looked.
     """
     with _judged("`kubectl cp`"):
-        found = steadily(scope, watch.pods, passing=MAY_PASS)
+        found = steadily(scope, tracker.pods, passing=MAY_PASS)
     there = {node: pod for node, pod in found.items() if pods.started(pod)}
     alive = {node: pod for node, pod in there.items() if not pods.over(pod)}
     if not there and (status is None or status.cause is Cause.EXITED):
-        raise _gone(watch.run_id)
+        raise _gone(tracker.run_id)
     for node in there.keys() - alive.keys():
-        _missed(watch, node, scope)
-    for node in sorted(watch.lost() - found.keys()):
+        _missed(tracker, node, scope)
+    for node in sorted(tracker.lost() - found.keys()):
         scope.warn(f"the results of node {node} are lost with its pod")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         asked = [
-            pool.submit(_node, client, watch.namespace, pod, into / folder(node), scope)
+            pool.submit(_node, client, tracker.namespace, pod, into / folder(node), scope)
             for node, pod in sorted(alive.items())
         ]
     brought = [each.result() for each in asked]
@@ -134,11 +134,11 @@ def _ours(pod: Object) -> bool:
     return any(f"{IN}/{ENTRY}" in (each.get("command") or ()) for each in ours)
 
 
-def _missed(watch: Watch, node: int, scope: Scope) -> None:
+def _missed(tracker: JobTracker, node: int, scope: Scope) -> None:
     """Say that a node's container has ended with its results in it."""
-    fate = watch.fate(node)
+    fate = tracker.fate(node)
     if not fate or fate.cause is Cause.EXITED:
-        raise _gone(watch.run_id)
+        raise _gone(tracker.run_id)
     scope.warn(f"the results of node {node} are lost: its container was ended ({fate.cause})")
 
 

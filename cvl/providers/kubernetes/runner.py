@@ -24,8 +24,8 @@ from cvl.providers.common import Common
 from cvl.providers.kubernetes import template
 from cvl.providers.kubernetes.api_errors import EXTRA
 from cvl.providers.kubernetes.client import Client
+from cvl.providers.kubernetes.job_options import PULL_POLICY, JobOptions, mounts, pairs
 from cvl.providers.kubernetes.kubeconfig import IN_CLUSTER, access, configured
-from cvl.providers.kubernetes.order import PULL_POLICY, Order, mounts, pairs
 from cvl.providers.kubernetes.provider import Kubernetes
 from cvl.providers.needs import Check
 from cvl.providers.runner import Runner
@@ -126,7 +126,7 @@ class K8sRunner(Runner):
         """
         self._client.doors.hear = base.observer_of(common).warn
         given = template.read(Path(pod_template)) if pod_template else None
-        order = Order(
+        options = JobOptions(
             namespace=self._namespace or self._client.namespace,
             image=image or template.of_container(given, "image"),
             gpu=gpu,
@@ -160,10 +160,10 @@ class K8sRunner(Runner):
                 example, preset, args, common, timeout_minutes=timeout_minutes, checked=False
             )
             spec = replace(spec, argv=own_command(spec, entry_command))
-            order = replace(order, image=order.image or spec.image or "")
+            options = replace(options, image=options.image or spec.image or "")
         else:
             spec = _bare((*command, *args), common, timeout_minutes)
-        return base.run(Kubernetes(self._client, order), spec, common)
+        return base.run(Kubernetes(self._client, options), spec, common)
 
     @classmethod
     def needs(cls) -> Iterator[Check]:

@@ -15,9 +15,9 @@ from cvl.core.scope import Scope
 from cvl.core.units import size
 from cvl.providers.kubernetes import api_paths, pods
 from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.job_state import JobTracker
 from cvl.providers.kubernetes.manifest import OWN
 from cvl.providers.kubernetes.pod_exec import Failed, output
-from cvl.providers.kubernetes.watch import Watch
 
 BLOCK, STEP = 1 << 16, 1 << 20
 """Bytes of one message; bytes after which it is told how far they are."""
@@ -47,21 +47,21 @@ def send(
 
     Raises `CvlError` where they cannot be sent, and as `scope`.
     """
-    watch, done = Watch(client, handle, scope.tell), set[int]()
+    tracker, done = JobTracker(client, handle, scope.tell), set[int]()
     count, heard = int(handle.get("nodes") or 1), scope.clock.monotonic()
     scope.tell("waiting", f"for the pod: {size(length)} of files are sent to it when it runs")
     for _ in scope.attempts((LOOK,)):
         try:
-            seen = watch.look({})
+            state = tracker.look({})
         except (Unreachable, AuthError) as error:
             if scope.clock.monotonic() - heard > PATIENCE:
                 raise LostContact(f"lost contact with the cluster: {error}", error.hint) from error
             scope.tell("waiting", f"{error}; asking again")
             continue
         heard = scope.clock.monotonic()
-        if seen.settled or seen.gone or seen.late or seen.ending:
+        if state.over or state.gone or state.late or state.ending:
             return  # whoever follows the run tells why
-        for node, pod in seen.pods.items():
+        for node, pod in state.pods.items():
             if node not in done and pods.started(pod) and not pods.over(pod):
                 _to(client, handle["namespace"], pod, archive, length, scope)
                 done.add(node)

@@ -32,7 +32,7 @@ POLICIES = ("Always", PULL_POLICY, "Never")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class JobOptions:
     """What the user asks for. `start_limit` is in seconds; quantities are Kubernetes' own.
 
     `volumes` maps a path in the container to the PersistentVolumeClaim that is mounted there.
@@ -87,9 +87,9 @@ def runtime(limits: Limits) -> int:
     return NO_LIMIT if limits.timeout is None else max(math.ceil(limits.timeout), 1)
 
 
-def lifetime(order: Order, limits: Limits) -> int:
+def lifetime(options: JobOptions, limits: Limits) -> int:
     """Return the seconds after which Kubernetes ends the Job, started or not."""
-    return runtime(limits) + math.ceil(order.start_limit)
+    return runtime(limits) + math.ceil(options.start_limit)
 
 
 def hold(limits: Limits) -> int:
@@ -103,9 +103,9 @@ def leave(spec: JobSpec) -> int:
     return grace + hold(spec.limits) if spec.source else max(grace, 1)
 
 
-def ends(order: Order, spec: JobSpec, now: float) -> float:
+def ends(options: JobOptions, spec: JobSpec, now: float) -> float:
     """Return the UTC epoch second by which nothing of the run is there in any case."""
-    return now + lifetime(order, spec.limits) + leave(spec) + SPARE
+    return now + lifetime(options, spec.limits) + leave(spec) + SPARE
 
 
 def pairs(words: Iterable[str], flag: str) -> dict[str, str]:

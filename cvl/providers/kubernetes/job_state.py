@@ -24,7 +24,7 @@ ASK_EVENTS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class JobState:
     """What is known of a run after a look.
 
     `known`: its Job was there at some time. `gone`: it surely is no more, nor are its pods.
@@ -55,7 +55,7 @@ class Look:
         return min(bad, key=lambda each: each.rank) if bad else None
 
     @property
-    def settled(self) -> bool:
+    def over(self) -> bool:
         """Whether nothing of it runs any more, nor will."""
         if self.gone or len(self.fates) >= self.nodes:
             return True
@@ -63,7 +63,7 @@ class Look:
         return over and not self.pods.keys() - self.fates.keys()
 
 
-class Watch:
+class JobTracker:
     """One run, looked at again and again. May be used by several threads."""
 
     def __init__(self, client: Client, handle: Mapping[str, str], tell: Tell) -> None:
@@ -81,7 +81,7 @@ class Watch:
         self._unseen = 0
         self._asked = 0.0
 
-    def look(self, endings: Mapping[int, Ending]) -> Look:
+    def look(self, endings: Mapping[int, Ending]) -> JobState:
         """Look once. Raises `CvlError` as the client does."""
         job = self._found()
         listed = self._listed(job)
@@ -92,13 +92,13 @@ class Watch:
             self._remember(job)
         for node, pod in there.items():
             if self._losses.see(node, pod):
-                self._settle(node, pods.started_twice(node), twice)
-            self._settle(node, pods.fate(pod, endings.get(node), self._client.now()), twice)
+                self._record(node, pods.started_twice(node), twice)
+            self._record(node, pods.fate(pod, endings.get(node), self._client.now()), twice)
         for node in self._firsts.known.keys() - there.keys():
-            self._settle(node, self._vanished(node, job, endings.get(node), twice), twice)
+            self._record(node, self._vanished(node, job, endings.get(node), twice), twice)
         if job is not None:
             self._explain(job, there)
-        return Look(
+        return JobState(
             nodes=self._nodes,
             job=job,
             pods=there,
@@ -124,7 +124,7 @@ class Watch:
         """Return the nodes that were lost, as far as was seen."""
         return frozenset(n for n, fate in self._fates.items() if fate.cause is Cause.LOST)
 
-    def _settle(self, node: int, fate: Fate | None, twice: Container[int]) -> None:
+    def _record(self, node: int, fate: Fate | None, twice: Container[int]) -> None:
         """Remember how a node ended; what only says that its pod was deleted is looked into."""
         old = self._fates.get(node)
         if fate is None or (old and old.cause is not Cause.STOPPED):
