@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cvl.core.errors import Taken
-from cvl.providers.kubernetes import api_paths, pod_exec
-from cvl.providers.kubernetes.client import Client
+from cvl.providers.kubernetes import pod_exec
+from cvl.providers.kubernetes.client import Client, api_path
 from cvl.testing.docker_engine import Engine
 
 ADMIN, LIMITED = "admin", "limited"
@@ -101,7 +101,7 @@ def fresh_namespace(cluster: Cluster) -> Iterator[str]:
     api.create("/api/v1/namespaces", made)
     try:
         # Pods are refused until a controller has given the namespace its service account.
-        wait_for(lambda: list(api.items(api_paths.core("serviceaccounts", name))))
+        wait_for(lambda: list(api.items(api_path("serviceaccounts", name))))
         yield name
     finally:
         client(cluster).delete(f"/api/v1/namespaces/{name}", propagation="Background")
@@ -152,13 +152,13 @@ def quota(cluster: Cluster, namespace: str, **hard: str) -> None:
     """Limit a namespace, as `pods="1"`; returns when the limit holds."""
     limit = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "limit"}}
     apply(cluster, {**limit, "spec": {"hard": hard}}, at=namespace)
-    api, place = client(cluster), api_paths.core("resourcequotas", namespace)
+    api, place = client(cluster), api_path("resourcequotas", namespace)
     wait_for(lambda: api.get(f"{place}/limit").get("status", {}).get("hard"))
 
 
 def log(cluster: Cluster, namespace: str, pod: str, **query: str) -> str:
     """Return what a pod's log has, as far as `query` wants it. Raises `CvlError`."""
-    place = f"{api_paths.core('pods', namespace)}/{pod}/log"
+    place = f"{api_path('pods', namespace)}/{pod}/log"
     with client(cluster).stream(place, CALL_LIMIT, **query) as stream:
         return b"".join(stream.blocks()).decode()
 
@@ -167,5 +167,5 @@ def execute(
     cluster: Cluster, namespace: str, pod: str, *argv: str, feed: Iterable[bytes] | None = None
 ) -> str:
     """Run a command in a pod's container; return what it prints. Raises `CvlError`."""
-    place = f"{api_paths.core('pods', namespace)}/{pod}"
+    place = f"{api_path('pods', namespace)}/{pod}"
     return b"".join(pod_exec.output(client(cluster), place, argv, feed)).decode()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cvl.providers.kubernetes import api_paths
-from cvl.providers.kubernetes.client import Object
+from cvl.providers.kubernetes.client import Object, api_path
 from cvl.testing import kube
 from cvl.testing.cli_harness import Desk
 from cvl.testing.kube import Cluster
@@ -17,19 +16,17 @@ FAST = {"CVL_KUBE_LOOK": "0.2", "CVL_KUBE_SETTLE": "2"}
 def ours(cluster: Cluster, run_id: str = "") -> list[str]:
     """Return all that bears our label, of one run or of any, in every namespace."""
     api, label = kube.client(cluster), f"cvl.run={run_id}" if run_id else "cvl.run"
-    places = {kind: api_paths.core(f"{kind.lower()}s") for kind in ("Pod", "Secret", "Service")}
+    places = {kind: api_path(f"{kind.lower()}s") for kind in ("Pod", "Secret", "Service")}
     return [
         f"{kind} {each['metadata']['name']}"
-        for kind, place in {"Job": api_paths.jobs(), **places}.items()
+        for kind, place in {"Job": api_path("jobs"), **places}.items()
         for each in api.items(place, labelSelector=label)
     ]
 
 
 def pods_of(cluster: Cluster, run_id: str) -> list[Object]:
     """Return the pods of a run."""
-    return list(
-        kube.client(cluster).items(api_paths.core("pods"), labelSelector=f"cvl.run={run_id}")
-    )
+    return list(kube.client(cluster).items(api_path("pods"), labelSelector=f"cvl.run={run_id}"))
 
 
 def left(cluster: Cluster, run_id: str) -> list[str]:

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cvl.providers.kubernetes import api_paths
-from cvl.providers.kubernetes.client import Client
+from cvl.providers.kubernetes.client import Client, api_path
 from cvl.providers.kubernetes.manifest import CONTAINER
 from cvl.testing import kube
 from cvl.testing.kube import Cluster
@@ -33,8 +32,7 @@ class Room:
 
     def place(self, kind: str, name: str = "") -> str:
         """Return where the API has what is of that kind, or one of them."""
-        every = {"jobs": api_paths.jobs(self.name), "nodes": api_paths.core("nodes")}
-        return every.get(kind, api_paths.core(kind, self.name)) + (f"/{name}" if name else "")
+        return api_path(kind, "" if kind == "nodes" else self.name, name)
 
     def apply(self, *objects: object) -> None:
         kube.apply(self.cluster, *objects, at=self.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.providers.kubernetes import api_paths
+from cvl.providers.kubernetes.client import api_path
 from cvl.testing import kube
 from cvl.testing.cli_harness import Client, Desk, wait_for
 from cvl.testing.docker_engine import Engine
@@ -144,7 +144,7 @@ def test_what_cannot_be_seen_gone_is_told_loudly(cluster: KubernetesCluster, the
     assert done.code == 125
     assert "not seen gone: job cvl-" in done.err
     assert "cvl reap" in done.err
-    job = f"{api_paths.jobs(calling.options[2])}/cvl-{calling.runs()[0]}"
+    job = f"{api_path('jobs', calling.options[2])}/cvl-{calling.runs()[0]}"
     kube.client(cluster).patch(job, {"metadata": {"finalizers": None}})
     assert calling.cvl("reap", "-y").code == 0
 

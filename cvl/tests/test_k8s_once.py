@@ -10,8 +10,7 @@ import pytest
 
 from cvl.core.errors import Missing
 from cvl.core.spec import LogChunk
-from cvl.providers.kubernetes import api_paths
-from cvl.providers.kubernetes.client import Object
+from cvl.providers.kubernetes.client import Object, api_path
 from cvl.runners import K8sRunner
 from cvl.testing import kube
 from cvl.testing.cli_harness import Desk, wait_for
@@ -42,7 +41,7 @@ def pod_of(cluster: Cluster, run: str) -> str:
 
 def delete(cluster: Cluster, namespace: str, pod: str) -> None:
     """Delete a pod as somebody does by hand, who does not wait for its end."""
-    place = f"{api_paths.core('pods', namespace)}/{pod}"
+    place = f"{api_path('pods', namespace)}/{pod}"
     kube.client(cluster).delete(place, propagation="Background")
 
 
@@ -93,7 +92,7 @@ def test_a_job_without_an_example_is_not_started_again(
 
     def heard(chunk: LogChunk) -> None:
         told.append(chunk.data.decode())
-        for pod in kube.client(cluster).items(api_paths.core("pods", namespace)):
+        for pod in kube.client(cluster).items(api_path("pods", namespace)):
             delete(cluster, namespace, pod["metadata"]["name"])
 
     status = K8sRunner(namespace=namespace).run(
@@ -219,7 +218,7 @@ def test_a_second_pod_of_one_node_runs_nothing(
         every = pods_of(fake_cluster, run)
         second = next(pod for pod in every if pod["metadata"]["name"].rpartition("-")[0][-1] == "1")
         name = twin(fake_cluster, second)
-        place, api = f"{api_paths.core('pods', namespace)}/{name}", kube.client(fake_cluster)
+        place, api = f"{api_path('pods', namespace)}/{name}", kube.client(fake_cluster)
         wait_for(lambda: api.get(place)["status"]["phase"] == "Failed")
         log = kube.log(fake_cluster, namespace, name)
         assert "does not run a second time" in log
@@ -245,7 +244,7 @@ def test_a_job_that_a_queue_suspends_is_not_resumed(
         script = f"{ENDS}; echo ran; {FOREVER}"
         with calling.start("run", *calling.options, "one", "sh", script) as client:
             client.shows(b"ran")
-            job = f"{api_paths.jobs(namespace)}/cvl-{calling.runs()[0]}"
+            job = f"{api_path('jobs', namespace)}/cvl-{calling.runs()[0]}"
             kube.client(fake_cluster).patch(job, {"spec": {"suspend": True}})
             done = client.ended(150)
         assert (done.code, end_of(calling)) == (125, (125, "lost")), done.err
@@ -259,7 +258,7 @@ def test_a_job_that_a_queue_resumes_while_nobody_looks_runs_once(
     with kube.fresh_namespace(fake_cluster) as namespace:
         calling = desk(tmp_path, fake_cluster, namespace)
         run = calling.sh(f"{ENDS}; echo ran; {FOREVER}", "-d").out.decode().strip()
-        pod, job = pod_of(fake_cluster, run), f"{api_paths.jobs(namespace)}/cvl-{run}"
+        pod, job = pod_of(fake_cluster, run), f"{api_path('jobs', namespace)}/cvl-{run}"
         api, log = kube.client(fake_cluster), (fake_cluster, namespace, pod)
         wait_for(lambda: "ran" in kube.log(*log))
         api.patch(job, {"spec": {"suspend": True}})

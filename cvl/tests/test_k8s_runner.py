@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from cvl.ledger import Ledger
-from cvl.providers.kubernetes import api_paths
+from cvl.providers.kubernetes.client import api_path
 from cvl.runners import K8sRunner
 from cvl.testing import kube
 from cvl.testing.cli_harness import FOLDER, Desk, wait_for
@@ -123,7 +123,7 @@ def test_a_quota_is_told_and_waited_for(cluster: Cluster, namespace: str, there:
     kube.quota(cluster, namespace, pods="0")
     with there.start("run", *there.options, "one", "sh", "echo ran") as client:
         client.says("exceeded quota")
-        kube.client(cluster).delete(f"{api_paths.core('resourcequotas', namespace)}/limit")
+        kube.client(cluster).delete(f"{api_path('resourcequotas', namespace)}/limit")
         client.signal(signal.SIGINT)
         assert client.ended(120).code == 130
 
@@ -153,7 +153,7 @@ def test_somebody_elses_deletion_is_no_error_of_the_job(
 ) -> None:
     with there.start("run", *there.options, "one", "sh", f"echo ready; {FOREVER}") as client:
         client.shows(b"ready")
-        job = f"{api_paths.jobs(namespace)}/cvl-{there.runs()[0]}"
+        job = f"{api_path('jobs', namespace)}/cvl-{there.runs()[0]}"
         kube.client(cluster).delete(job, propagation="Background")
         done = client.ended(150)
     assert (done.code, cause(there)) == (143, "stopped"), done.err
@@ -202,7 +202,7 @@ def test_the_cluster_takes_what_a_dry_run_prints(
     planned = list(yaml.safe_load_all(there.sh(*PLAN).out))
     assert [each["kind"] for each in planned] == ["Secret", "Secret", "Job"]
     kube.apply(cluster, *planned, at=namespace)
-    job = f"{api_paths.jobs(namespace)}/{planned[-1]['metadata']['name']}"
+    job = f"{api_path('jobs', namespace)}/{planned[-1]['metadata']['name']}"
     kube.client(cluster).delete(job, propagation="Background")
     listed = json.loads(there.sh("true", "--dry-run", "--json").out)
     assert [each["kind"] for each in listed["request"]] == ["Secret", "Job"]
@@ -277,7 +277,7 @@ def test_reap_finds_a_dead_clients_job_by_its_labels_alone(
     nobody = Desk(folder=tmp_path / "elsewhere", options=(), env=there.env)
     assert run not in nobody.cvl("reap", "--dry-run").out.decode()  # its deadline is to come
     api, past = kube.client(cluster), {"metadata": {"annotations": {"cvl.deadline": "1000000000"}}}
-    for place in (api_paths.jobs(there.options[2]), api_paths.core("secrets", there.options[2])):
+    for place in (api_path("jobs", there.options[2]), api_path("secrets", there.options[2])):
         for each in list(api.items(place, labelSelector=f"cvl.run={run}")):
             api.patch(f"{place}/{each['metadata']['name']}", past)
     end = nobody.cvl("reap", "-y")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cvl.providers.kubernetes import api_paths
+from cvl.providers.kubernetes.client import api_path
 from cvl.testing import kube
 from cvl.testing.cli_harness import Desk
 from cvl.testing.connect_proxy import ConnectProxy
@@ -92,7 +92,7 @@ def test_the_contexts_own_namespace_is_taken_and_kept_to(
     planned = json.loads(calling.sh("true", "--dry-run", "--json").out)
     assert {each["metadata"]["namespace"] for each in planned["request"]} == {namespace}
     run = calling.sh(f"sleep 1; {SCRIPT}", "-d").out.decode().strip()
-    assert kube.client(cluster).get(f"{api_paths.jobs(namespace)}/cvl-{run}")
+    assert kube.client(cluster).get(f"{api_path('jobs', namespace)}/cvl-{run}")
     changed(cluster, file, namespace="default")
     end = calling.cvl("attach", run)
     assert (end.code, end.out) == (3, b"one\n"), end.err

@@ -22,7 +22,7 @@ from cvl.providers.kubernetes.log import (
     joined,
     tail_after,
 )
-from cvl.providers.kubernetes.node_logs import read, row
+from cvl.providers.kubernetes.log_reader import read, row
 
 RUN = "one-1125-000000-0123456789"
 LINE = 16384

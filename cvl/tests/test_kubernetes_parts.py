@@ -24,13 +24,11 @@ from cvl.core.spec import Cause, JobSpec, Limits, Source
 from cvl.core.tags import Marks
 from cvl.providers.kubernetes import (
     check,
-    disruption,
     files,
     job_options,
     kubeconfig,
     lost_pods,
     pods,
-    sending,
 )
 from cvl.providers.kubernetes.api_errors import understood
 from cvl.providers.kubernetes.client import Client
@@ -398,7 +396,7 @@ class Sent(Container):
 
     def receive(self, data: bytes, length: int) -> int:
         """What the client has run in it; returns the exit code."""
-        command = [*self.shell, "-c", sending.RECEIVE, "sh", str(self.folder / "cvl"), str(length)]
+        command = [*self.shell, "-c", files.RECEIVE, "sh", str(self.folder / "cvl"), str(length)]
         return subprocess.run(command, input=data, check=False, timeout=LIMIT).returncode
 
 
@@ -757,22 +755,22 @@ DELETED = {"deletionTimestamp": "2026-11-25T00:00:40Z", "deletionGracePeriodSeco
 )
 def test_events_tell_why_a_pod_was_ended(event: dict[str, str], said: str) -> None:
     told = {**event, "type": "Normal", "lastTimestamp": "2026-11-25T00:00:01Z"}
-    assert disruption.told(pod(meta=DELETED), [told]) == said
-    assert disruption.node_of(None, [told]) == ("n1" if event["reason"] == "Scheduled" else "")
+    assert lost_pods.told(pod(meta=DELETED), [told]) == said
+    assert lost_pods.node_of(None, [told]) == ("n1" if event["reason"] == "Scheduled" else "")
 
 
 def test_conditions_and_nodes_tell_it_too() -> None:
     reason = {"reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
     disrupted = {"type": "DisruptionTarget", "status": "True", **reason}
     said = "EvictionByEvictionAPI: Eviction API: evicting"
-    assert disruption.told(pod(conditions=[disrupted]), []) == said
+    assert lost_pods.told(pod(conditions=[disrupted]), []) == said
     ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}, "spec": {}}
-    assert disruption.of_node("n1", ready) == ""
-    assert disruption.of_node("n1", None) == "node n1 is gone"
+    assert lost_pods.of_node("n1", ready) == ""
+    assert lost_pods.of_node("n1", None) == "node n1 is gone"
     drained = {**ready, "spec": {"unschedulable": True}}
-    assert disruption.of_node("n1", drained) == "node n1 is being drained"
+    assert lost_pods.of_node("n1", drained) == "node n1 is being drained"
     silent = {"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}, "spec": {}}
-    assert "node n1 is not ready" in disruption.of_node("n1", silent)
+    assert "node n1 is not ready" in lost_pods.of_node("n1", silent)
 
 
 def test_a_job_asks_for_no_second_pod() -> None:

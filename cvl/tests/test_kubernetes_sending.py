@@ -17,14 +17,14 @@ from websockets.sync.server import Server, ServerConnection, serve
 from cvl.core.errors import CvlError
 from cvl.core.scope import Cancelled, Scope
 from cvl.core.spec import Cause
-from cvl.providers.kubernetes import pod_exec, sending
+from cvl.providers.kubernetes import files, pod_exec
 from cvl.providers.kubernetes.client import Client
 from cvl.testing.kubernetes.certificates import authority
 
 DATA = os.urandom(3 << 20)
 DONE = b'\x03{"status": "Success"}'
 FULL = {"status": "Failure", "details": {"causes": [{"reason": "ExitCode", "message": "1"}]}}
-POD = {"metadata": {"name": "p"}}
+POD = {"metadata": {"namespace": "n", "name": "p"}}
 Handler = Callable[[ServerConnection, int], None]
 
 
@@ -63,7 +63,7 @@ class Pods:
 
 @pytest.fixture
 def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Handler], Pods]]:
-    monkeypatch.setattr(sending, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(files, "PAUSES", (0.0, 0.0))
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     made: list[Pods] = []
@@ -79,7 +79,7 @@ def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 def sent(there: Pods, scope: Scope | None = None) -> None:
     with closing(io.BytesIO(DATA)) as archive:
-        sending._to(there.client, "n", POD, archive, len(DATA), scope or Scope())
+        files._to(there.client, POD, archive, len(DATA), scope or Scope())
 
 
 def heard(connection: ServerConnection, most: int) -> bytes:
@@ -137,7 +137,7 @@ def test_a_pod_that_cannot_take_it_is_told_with_its_words(
     there = pods(handle)
     with pytest.raises(CvlError, match=r"could not be sent into the pod: .*No space left"):
         sent(there)
-    assert len(there.paths) == len(sending.PAUSES) + 1
+    assert len(there.paths) == len(files.PAUSES) + 1
 
 
 def test_whoever_waits_can_call_it_off(pods: Callable[[Handler], Pods]) -> None:

@@ -22,7 +22,6 @@ from cvl.core.retry import repeated
 from cvl.core.scope import Clock, SystemClock
 from cvl.core.server_clock import ServerClock
 from cvl.core.units import variable
-from cvl.providers.kubernetes import api_paths
 from cvl.providers.kubernetes.api_errors import understandable, understood
 from cvl.providers.kubernetes.credentials import Headers
 from cvl.providers.kubernetes.kubeconfig import Access, configured
@@ -48,6 +47,13 @@ VALUES = 1_000_000
 MOST_PAGES = 1000
 DEFAULT = "default"
 """The namespace that every cluster has."""
+
+
+def api_path(kind: str, namespace: str = "", name: str = "") -> str:
+    """Return where the API has the objects of a kind (`pods`), or the one of that name."""
+    root = "/apis/batch/v1" if kind == "jobs" else "/api/v1"
+    below = f"namespaces/{namespace}/" if namespace else ""
+    return f"{root}/{below}{kind}" + (f"/{name}" if name else "")
 
 
 class Client:
@@ -101,10 +107,10 @@ class Client:
         at = (access.server, access.data(access.cluster, "certificate-authority"))
         if at not in self._uids:  # another cluster may be at this address by now
             try:
-                found = replies.entry(ask("GET", api_paths.KUBE_SYSTEM, {}).get("metadata"))
+                namespace = ask("GET", api_path("namespaces", name="kube-system"), {})
             except Rejected:
-                found = {}
-            self._uids[at] = replies.text(found.get("uid"))
+                namespace = {}
+            self._uids[at] = replies.text(replies.entry(namespace.get("metadata")).get("uid"))
         return self._uids[at]
 
     def get(self, path: str, **query: str) -> Object:

@@ -14,8 +14,8 @@ from contextlib import suppress
 
 from cvl.core.errors import CvlError, Rejected, Taken
 from cvl.core.scope import Cancelled, Scope
-from cvl.providers.kubernetes import api_paths, pods
-from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes import pods
+from cvl.providers.kubernetes.client import Client, Object, api_path
 from cvl.providers.kubernetes.manifest import FIRST_KEY, FIRSTS, RUN_LABEL, file_secret
 
 NOTE_LIMIT, LOOK = 5.0, 0.1
@@ -32,9 +32,9 @@ class Firsts:
 
     def __init__(self, client: Client, handle: Mapping[str, str]) -> None:
         self._client = client
-        self.job = f"{api_paths.jobs(handle['namespace'])}/{handle['job']}"
+        self.job = api_path("jobs", handle["namespace"], handle["job"])
         secret = file_secret(handle["run"]) if handle.get("wrapped") else ""
-        self._secret = secret and f"{api_paths.core('secrets', handle['namespace'])}/{secret}"
+        self._secret = secret and api_path("secrets", handle["namespace"], secret)
         self._nodes = int(handle.get("nodes") or 1)
         self._known: dict[int, Named] = {}
         self._said: Mapping[int, Named] = {}
@@ -113,7 +113,7 @@ def note(client: Client, handle: Mapping[str, str], scope: Scope) -> bool:
 def listed(client: Client, namespace: str, run_id: str) -> list[Object]:
     """Return all pods of a run that are there, in the order of their creation."""
     label = f"{RUN_LABEL}={run_id}"
-    found = client.items(api_paths.core("pods", namespace), labelSelector=label)
+    found = client.items(api_path("pods", namespace), labelSelector=label)
     return sorted(found, key=_age)
 
 

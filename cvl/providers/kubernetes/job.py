@@ -27,12 +27,11 @@ from cvl.core.scope import Cancelled, Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
 from cvl.core.units import variable
 from cvl.providers.kubernetes import identity, pods, results, sidecars
-from cvl.providers.kubernetes.api_paths import jobs
-from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.client import Client, Object, api_path
 from cvl.providers.kubernetes.job_state import JobState, JobTracker
+from cvl.providers.kubernetes.log_reader import Logs
 from cvl.providers.kubernetes.lost_pods import UNSEEN
 from cvl.providers.kubernetes.manifest import CAUSE
-from cvl.providers.kubernetes.node_logs import Logs
 from cvl.providers.kubernetes.pods import Fate
 
 LOOK = variable("CVL_KUBE_LOOK", 0.5)
@@ -58,7 +57,7 @@ class KubeJob:
         """`known`: the cluster has just answered us."""
         self._client, self._handle, self._tell = client, handle, tell
         self.run_id, self._namespace = handle["run"], handle["namespace"]
-        self._path = f"{jobs(self._namespace)}/{handle['job']}"
+        self._path = api_path("jobs", self._namespace, handle["job"])
         self._tracker = JobTracker(client, handle, tell)
         self._logs: Logs | None = None
         self._scope = Scope(client.clock)
@@ -73,7 +72,6 @@ class KubeJob:
     def chunks(self, after: str = "") -> Iterator[LogChunk]:
         self._logs = logs = Logs(
             self._client,
-            self._namespace,
             self.run_id,
             after,
             self._tell,
@@ -213,7 +211,7 @@ class KubeJob:
             alive = [each for each in found if pods.started(each) and not pods.over(each)]
             if self._handle.get("wrapped") and alive and all(map(sidecars.there, found)):
                 self._note(self._found(), cause)
-                return results.ask_to_end(self._client, self._namespace, alive)
+                return results.ask_to_end(self._client, alive)
         return False
 
     def _note(self, job: Object, cause: Cause) -> None:

@@ -11,8 +11,8 @@ from cvl.core.frozen import dataclass
 from cvl.core.scope import Tell
 from cvl.core.spec import Cause
 from cvl.core.units import elapsed
-from cvl.providers.kubernetes import api_paths, disruption, pods
-from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes import lost_pods, pods
+from cvl.providers.kubernetes.client import Client, Object, api_path
 from cvl.providers.kubernetes.exit_line import Ending
 from cvl.providers.kubernetes.first_pods import NONE, Firsts, listed
 from cvl.providers.kubernetes.lost_pods import UNKNOWN, UNSEEN, Losses
@@ -68,7 +68,8 @@ class JobTracker:
 
     def __init__(self, client: Client, handle: Mapping[str, str], tell: Tell) -> None:
         self.namespace, self.run_id = handle["namespace"], handle["run"]
-        self._client, self._job, self._tell = client, handle["job"], tell
+        self._client, self._tell = client, tell
+        self._path = api_path("jobs", self.namespace, handle["job"])
         self._nodes = int(handle.get("nodes") or 1)
         self._start_limit = float(handle.get("start_limit") or 0)
         self._firsts = Firsts(client, handle)
@@ -171,7 +172,7 @@ class JobTracker:
 
     def _found(self) -> Object | None:
         try:
-            return self._client.get(f"{api_paths.jobs(self.namespace)}/{self._job}")
+            return self._client.get(self._path)
         except Missing:
             return None
 
@@ -228,11 +229,11 @@ class JobTracker:
         name, leaving = str(pod["spec"].get("nodeName") or ""), deleted(pod)
         node = self._losses.node(name)
         if node is UNKNOWN:
-            told = disruption.told(pod, self._events(pod))
+            told = lost_pods.told(pod, self._events(pod))
             words = f"node {name} is not ready" + (f" ({told})" if told else "")
             sure = bool(told) and leaving
         else:
-            words = disruption.of_node(name, node)
+            words = lost_pods.of_node(name, node)
             sure = node is None or leaving
             if not words.startswith(f"node {name} is not ready") and node is not None:
                 return ""

@@ -1,7 +1,14 @@
-"""Asks why a run has lost a pod: events, its node, the last words of a container that failed."""
+"""Why a run has lost a pod: by its conditions, its events, its node, a failed container's words.
+
+Conditions came with Kubernetes 1.26; before that events tell it, for an hour. Who drains a node
+leaves no event: then the node tells, which is kept from new pods.
+https://kubernetes.io/docs/concepts/workloads/pods/disruptions/
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
@@ -9,8 +16,8 @@ from typing import Final
 
 from cvl.core.errors import CvlError, Denied, Missing
 from cvl.core.spec import Cause
-from cvl.providers.kubernetes import api_paths, disruption, pods
-from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes import pods
+from cvl.providers.kubernetes.client import Client, Object, api_path
 from cvl.providers.kubernetes.first_pods import Named
 from cvl.providers.kubernetes.pods import Fate
 
@@ -21,6 +28,16 @@ DOUBT = 5.0
 WORDS, MOST = 5, 2000
 """Lines, and bytes, of a failed container's log that are shown."""
 SILENCE = 10.0
+TELLING = frozenset(
+    {
+        *("Preempted", "Preempting", "PreemptContainer", "Evicted", "Eviction", "EvictedByVPA"),
+        *("TaintManagerEviction", "NodeControllerEviction", "NodeNotReady", "NodeShutdown"),
+        *("Shutdown", "Terminated", "ScaleDown", "Disrupted", "Descheduled", "OutOfDisk"),
+        *("ExceededGracePeriod", "Rebooted"),
+    }
+)
+"""Reasons of a pod's events that say why it was ended."""
+NODE = re.compile(r" to (\S+)$")
 
 
 class Unknown(Enum):
@@ -36,7 +53,7 @@ class Losses:
     """What is known of the pods of one run, to tell why they were lost."""
 
     def __init__(self, client: Client, namespace: str) -> None:
-        self._client, self._namespace = client, namespace
+        self._client, self._events_path = client, api_path("events", namespace)
         self._pods: dict[int, Object] = {}
         self._idents: dict[int, str] = {}
         self._misses: dict[int, int] = {}
@@ -69,11 +86,11 @@ class Losses:
     def words(self, node: int, named: Named, job: Object) -> str:
         """Return why a node's pod was ended while its Job lives, "" while nothing tells."""
         pod, events = self._pods.get(node), self._of_pod(named)
-        if told := disruption.told(pod, events) or disruption.suspended(job, pod):
-            return told
-        name = disruption.node_of(pod, events)
+        if cause := told(pod, events) or suspended(job, pod):
+            return cause
+        name = node_of(pod, events)
         found = self.node(name) if name else UNKNOWN
-        return "" if found is UNKNOWN else disruption.of_node(name, found)
+        return "" if found is UNKNOWN else of_node(name, found)
 
     def lost(self, node: int, words: str, *, again: bool) -> Fate:
         """Return the fate of a node whose pod was ended; `again`: a second one was started."""
@@ -90,7 +107,7 @@ class Losses:
         """Add the last words of the init container that has failed."""
         pod = self._pods.get(node)
         failed = pods.failed_init(pod) if pod else {}
-        said = self._said(str(pod["metadata"]["name"]), failed["name"]) if pod and failed else ""
+        said = self._last_words(pod, failed["name"]) if pod and failed else ""
         return replace(fate, detail=f"{fate.detail}: {said}") if said else fate
 
     def events(self, uid: str) -> list[Object]:
@@ -106,26 +123,65 @@ class Losses:
         return [each for each in found if each["involvedObject"].get("uid") in {None, "", uid}]
 
     def _events(self, query: str) -> list[Object]:
-        path = api_paths.core("events", self._namespace)
         try:
-            return list(self._client.items(path, fieldSelector=query))
+            return list(self._client.items(self._events_path, fieldSelector=query))
         except (Denied, Missing):
             return []  # only the reasons are less clear then
 
     def node(self, name: str) -> Object | Unknown | None:
         """Return a node, None if there is none, `UNKNOWN` where nobody tells."""
         try:
-            return self._client.get(api_paths.node(name))
+            return self._client.get(api_path("nodes", name=name))
         except Missing:
             return None
         except CvlError:
             return UNKNOWN
 
-    def _said(self, pod: str, container: str) -> str:
+    def _last_words(self, pod: Object, container: str) -> str:
         """Return the last lines of a container's log as one, "" where it has none."""
-        path = f"{api_paths.core('pods', self._namespace)}/{pod}/log"
+        path = f"{pods.path(pod)}/log"
         query = {"container": container, "tailLines": str(WORDS), "limitBytes": str(MOST)}
         with suppress(CvlError), self._client.stream(path, SILENCE, **query) as stream:
             lines = b"".join(stream.blocks()).decode(errors="replace").splitlines()
             return " | ".join(line.strip() for line in lines if line.strip())
         return ""
+
+
+def told(pod: Object | None, events: Iterable[Object]) -> str:
+    """Return what a pod's condition says, or the newest event that tells; "" for neither."""
+    disrupted = pods.condition(pod, "DisruptionTarget") if pod else {}
+    if disrupted.get("status") == "True":
+        return pods.said(disrupted, "")
+    return pods.latest([each for each in events if each.get("reason") in TELLING], any_kind=True)
+
+
+def suspended(job: Object, pod: Object | None) -> str:
+    """Return that a Job was suspended while it had this pod, "" if nothing tells that."""
+    if job["spec"].get("suspend"):
+        return "its Job was suspended"
+    resumed = pods.condition(job, "Suspended").get("lastTransitionTime")
+    if pod and resumed:
+        made = pods.epoch(str(pod["metadata"]["creationTimestamp"]))
+        return "its Job was suspended and resumed" if made < pods.epoch(str(resumed)) else ""
+    return ""
+
+
+def node_of(pod: Object | None, events: Sequence[Object]) -> str:
+    """Return the name of the node that a pod was on, "" if nothing tells."""
+    if pod and pod["spec"].get("nodeName"):
+        return str(pod["spec"]["nodeName"])
+    for each in events:
+        found = NODE.search(str(each.get("message"))) if each.get("reason") == "Scheduled" else None
+        if found:
+            return found[1]
+    return ""
+
+
+def of_node(name: str, node: Object | None) -> str:
+    """Return what is wrong with a node, "" for nothing; None is one that is no more."""
+    if node is None:
+        return f"node {name} is gone"
+    ready = pods.condition(node, "Ready")
+    if ready.get("status") != "True":
+        return f"node {name} is not ready ({pods.said(ready, 'it says nothing')})"
+    return f"node {name} is being drained" if node["spec"].get("unschedulable") else ""

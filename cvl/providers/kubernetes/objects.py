@@ -21,8 +21,9 @@ from cvl.core.errors import (
 )
 from cvl.core.scope import Scope
 from cvl.core.spec import Resource
-from cvl.providers.kubernetes import api_paths, pods, sidecars
-from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes import pods, sidecars
+from cvl.providers.kubernetes.client import Client, Object, api_path
+from cvl.providers.kubernetes.first_pods import listed
 from cvl.providers.kubernetes.manifest import RUN_LABEL, marks_of
 
 JOB, SECRET, SERVICE, POD = "job", "secret", "service", "pod"
@@ -34,16 +35,11 @@ USUAL, LOOK = 15.0, 0.25
 """Seconds that an ended Job's pods mostly take to go, and between two looks at that."""
 
 
-def collection(kind: str, namespace: str = "") -> str:
-    """Return the path of all objects of a kind."""
-    return api_paths.jobs(namespace) if kind == JOB else api_paths.core(f"{kind}s", namespace)
-
-
 def create(client: Client, body: Object) -> str:
     """Create an object and return its id; of what bears its name already, if it is of our run."""
     meta, kind = body["metadata"], body["kind"].lower()
     try:
-        return ident(client.create(collection(kind, meta["namespace"]), body))
+        return ident(client.create(api_path(f"{kind}s", meta["namespace"]), body))
     except Taken:
         ours = meta["labels"][RUN_LABEL]
     named = Resource(kind=kind, name=str(meta["name"]), run_id=ours)
@@ -64,9 +60,9 @@ def ident(found: Object) -> str:
 def located(resource: Resource, namespace: str) -> tuple[str, str]:
     """Return a resource's path and uid; without an id it lies in `namespace`, any uid."""
     if not resource.id:
-        return f"{collection(resource.kind, namespace)}/{resource.name}", ""
-    place, name, uid = resource.id.split("/")
-    return f"{collection(resource.kind, place)}/{name}", uid
+        return api_path(f"{resource.kind}s", namespace, resource.name), ""
+    namespace, name, uid = resource.id.split("/")
+    return api_path(f"{resource.kind}s", namespace, name), uid
 
 
 def there(client: Client, resource: Resource, namespace: str) -> Object | None:
@@ -76,8 +72,8 @@ def there(client: Client, resource: Resource, namespace: str) -> Object | None:
     """
     path, _ = located(resource, namespace)
     if resource.kind != JOB:
-        place, _, name = path.rpartition("/")
-        return next(client.items(place, fieldSelector=f"metadata.name={name}"), None)
+        collection, _, name = path.rpartition("/")
+        return next(client.items(collection, fieldSelector=f"metadata.name={name}"), None)
     try:
         return client.get(path)
     except Missing:
@@ -88,8 +84,8 @@ def found(client: Client, kind: str, namespaces: tuple[str, ...]) -> Iterator[Re
     """Yield what bears our label, also what is ending: it is alive until it is no more."""
     for namespace in namespaces:
         uids = set()
-        listed = list(client.items(collection(kind, namespace), labelSelector=RUN_LABEL))
-        for each in replies.read(kind, listed, partial(_seen, kind)):
+        every = client.items(api_path(f"{kind}s", namespace), labelSelector=RUN_LABEL)
+        for each in replies.read(kind, every, partial(_seen, kind)):
             uids.add(each.id.rpartition("/")[2])
             yield each
         if kind == JOB:
@@ -103,8 +99,8 @@ def _seen(kind: str, each: Object) -> Resource | None:
 
 def _outlived(client: Client, namespace: str, uids: set[str]) -> Iterator[Resource]:
     """Yield the Jobs that are no more and whose pods still are: gone they are not."""
-    listed = list(client.items(api_paths.core("pods", namespace), labelSelector=RUN_LABEL))
-    for each in replies.read(JOB, listed, partial(_job_of, uids)):
+    every = client.items(api_path("pods", namespace), labelSelector=RUN_LABEL)
+    for each in replies.read(JOB, every, partial(_job_of, uids)):
         uids.add(each.id.rpartition("/")[2])
         yield each
 
@@ -121,7 +117,7 @@ def _job_of(uids: set[str], pod: Object) -> Resource | None:
 def readable(client: Client, own: Sequence[str]) -> tuple[str, ...]:
     """Return the namespaces that we may list, `own` among them: ("",) for all at once."""
     try:
-        client.get(api_paths.jobs(), limit="1")
+        client.get(api_path("jobs"), limit="1")
     except Denied:
         pass
     else:
@@ -158,7 +154,7 @@ def _only_sidecars(client: Client, resource: Resource, namespace: str) -> bool:
         if not any(map(sidecars.there, found)):
             return False
         path, uid = located(resource, namespace)
-        if sidecars.end(client, path, uid, _pods(resource, namespace), found):
+        if sidecars.end(client, path, uid, found):
             _await(client, lambda: not pods_of(client, resource, namespace))
             return True
         if all(map(pods.over, found)):
@@ -175,13 +171,7 @@ def _await(client: Client, gone: Callable[[], bool]) -> None:
 
 def pods_of(client: Client, resource: Resource, namespace: str) -> list[Object]:
     """Return the pods of a run's Job that are still there, whether or not the Job is."""
-    return list(
-        client.items(_pods(resource, namespace), labelSelector=f"{RUN_LABEL}={resource.run_id}")
-    )
-
-
-def _pods(resource: Resource, namespace: str) -> str:
-    return api_paths.core("pods", resource.id.partition("/")[0] or namespace)
+    return listed(client, resource.id.partition("/")[0] or namespace, resource.run_id)
 
 
 def _end_orphans(client: Client, job: Resource, namespace: str) -> None:
@@ -190,8 +180,7 @@ def _end_orphans(client: Client, job: Resource, namespace: str) -> None:
         meta = pod["metadata"]
         if not _kept(pod) and not meta.get("deletionTimestamp"):
             with suppress(Missing, Taken):
-                path = f"{_pods(job, namespace)}/{meta['name']}"
-                client.delete(path, str(meta["uid"]))
+                client.delete(pods.path(pod), str(meta["uid"]))
 
 
 def _listable(client: Client, names: Iterable[str]) -> tuple[str, ...]:
@@ -200,7 +189,7 @@ def _listable(client: Client, names: Iterable[str]) -> tuple[str, ...]:
 
 def _may_list(client: Client, namespace: str) -> bool:
     try:
-        client.get(api_paths.jobs(namespace), limit="1")
+        client.get(api_path("jobs", namespace), limit="1")
     except (Denied, Missing):
         return False
     return True

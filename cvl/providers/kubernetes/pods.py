@@ -15,7 +15,7 @@ from typing import Any
 
 from cvl.core.frozen import dataclass
 from cvl.core.spec import Cause
-from cvl.providers.kubernetes.client import Object
+from cvl.providers.kubernetes.client import Object, api_path
 from cvl.providers.kubernetes.exit_line import AGAIN, Ending
 from cvl.providers.kubernetes.manifest import CONTAINER, RANK
 
@@ -66,6 +66,11 @@ class Fate:
 def node_of(pod: Object) -> int:
     """Return which node of its Job a pod is, from 0."""
     return int((pod["metadata"].get("annotations") or {}).get(RANK) or 0)
+
+
+def path(pod: Object) -> str:
+    """Return where the API has a pod."""
+    return api_path("pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
 
 
 def container(pod: Object) -> Object:

@@ -19,18 +19,16 @@ from cvl.core.tags import Marks, name_of
 from cvl.core.units import elapsed, size, variable
 from cvl.ledger import Ledger, RunState
 from cvl.providers.kubernetes import (
-    api_paths,
     check,
     files,
     first_pods,
     objects,
     results,
-    sending,
     template,
 )
 from cvl.providers.kubernetes import identity as whose
 from cvl.providers.kubernetes.api_errors import EXTRA
-from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.client import Client, Object, api_path
 from cvl.providers.kubernetes.job import KubeJob
 from cvl.providers.kubernetes.job_options import (
     AFTER_TERM,
@@ -140,7 +138,7 @@ class Kubernetes:
         if not first_pods.note(self._client, self.handle(spec), scope) and spec.detach:
             scope.tell("warning", UNNOTED.format(spec.run_id))
         if (packed := self._packed(spec)).archive:
-            sending.send(self._client, self.handle(spec), packed.archive, packed.size, scope)
+            files.send(self._client, self.handle(spec), packed.archive, packed.size, scope)
         return KubeJob(self._client, self.handle(spec), scope.tell, known=True)
 
     def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> KubeJob:
@@ -284,7 +282,7 @@ class Kubernetes:
         given = self._options.template
         if spec.nodes == 1 and given is None:
             return
-        job = self._client.get(f"{api_paths.jobs(self._namespace)}/{name_of(spec.run_id)}")
+        job = self._client.get(api_path("jobs", self._namespace, name_of(spec.run_id)))
         if spec.nodes > 1 and job["spec"].get("completionMode") != "Indexed":
             raise CvlError(
                 "this cluster is too old for many nodes: it knows no Indexed Jobs",

@@ -30,8 +30,9 @@ from cvl.core.units import elapsed, size
 from cvl.host.download.archive import MAY_PASS, Layout, fetch_archive
 from cvl.host.download.landing import NOTHING, Landed
 from cvl.host.download.report import report
-from cvl.providers.kubernetes import api_paths, pods
+from cvl.providers.kubernetes import pods
 from cvl.providers.kubernetes.client import Client, Object
+from cvl.providers.kubernetes.first_pods import listed
 from cvl.providers.kubernetes.job_state import JobTracker
 from cvl.providers.kubernetes.manifest import (
     COLLECT,
@@ -40,7 +41,6 @@ from cvl.providers.kubernetes.manifest import (
     IN,
     OWN,
     REPO,
-    RUN_LABEL,
     WORKSPACE,
 )
 from cvl.providers.kubernetes.pod_exec import Failed, output
@@ -78,7 +78,7 @@ def fetch(
         scope.warn(f"the results of node {node} are lost with its pod")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         asked = [
-            pool.submit(_node, client, tracker.namespace, pod, into / folder(node), scope)
+            pool.submit(_node, client, pod, into / folder(node), scope)
             for node, pod in sorted(alive.items())
         ]
     brought = [each.result() for each in asked]
@@ -105,16 +105,15 @@ def _mark(client: Client, namespace: str, run_id: str, mark: str) -> None:
 
     def told(pod: Object) -> None:
         with suppress(CvlError):
-            deque(output(client, _path(namespace, pod), words), maxlen=0)
+            deque(output(client, pods.path(pod), words), maxlen=0)
 
-    label = f"{RUN_LABEL}={run_id}"
-    listed = client.items(api_paths.core("pods", namespace), labelSelector=label)
-    waiting = [each for each in listed if pods.started(each) and not pods.over(each)]
+    every = listed(client, namespace, run_id)
+    waiting = [each for each in every if pods.started(each) and not pods.over(each)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         deque(pool.map(told, filter(_ours, waiting)), maxlen=0)
 
 
-def ask_to_end(client: Client, namespace: str, there: Iterable[Object]) -> bool:
+def ask_to_end(client: Client, there: Iterable[Object]) -> bool:
     """Ask the jobs in these pods to end, and nothing beside them; return whether all were asked.
 
     So sidecars live until the results are collected, and cost no time of their own then.
@@ -122,7 +121,7 @@ def ask_to_end(client: Client, namespace: str, there: Iterable[Object]) -> bool:
     term = ("/bin/sh", "-c", f'kill -s TERM "$(cat {OWN}/pid)"')
     try:
         for pod in there:
-            deque(output(client, _path(namespace, pod), term), maxlen=0)
+            deque(output(client, pods.path(pod), term), maxlen=0)
     except CvlError:
         return False
     return True
@@ -150,13 +149,9 @@ def _gone(run_id: str) -> FetchError:
     )
 
 
-def _path(namespace: str, pod: Object) -> str:
-    return f"{api_paths.core('pods', namespace)}/{pod['metadata']['name']}"
-
-
-def _node(client: Client, namespace: str, pod: Object, into: Path, scope: Scope) -> Landed:
-    path = _path(namespace, pod)
-    with _judged(f"`kubectl cp -n {namespace} {path.rpartition('/')[2]}:{WORKSPACE} DIR`"):
+def _node(client: Client, pod: Object, into: Path, scope: Scope) -> Landed:
+    path, meta = pods.path(pod), pod["metadata"]
+    with _judged(f"`kubectl cp -n {meta['namespace']} {meta['name']}:{WORKSPACE} DIR`"):
         return steadily(scope, lambda: _once(client, path, into, scope), passing=MAY_PASS)
 
 

@@ -33,11 +33,11 @@ def left(found: Iterable[Object]) -> list[Object]:
     return [pod for pod in found if there(pod) and pods.over(pod) and _runs(pod)]
 
 
-def end(client: Client, job: str, uid: str, path: str, found: Sequence[Object]) -> bool:
+def end(client: Client, job: str, uid: str, found: Sequence[Object]) -> bool:
     """End pods of a Job that only have sidecars left; return whether they are all it has.
 
-    `job` and `path` are where the API has the Job and its pods. Where we may not delete pods,
-    their grace is waited for. Raises `CvlError` as the client does.
+    `job` is where the API has the Job. Where we may not delete pods, their grace is waited for.
+    Raises `CvlError` as the client does.
     """
     ours = left(found)
     alive = [pod for pod in found if not pods.over(pod)]
@@ -50,7 +50,7 @@ def end(client: Client, job: str, uid: str, path: str, found: Sequence[Object]) 
     for pod in ours:
         meta = pod["metadata"]
         with suppress(Missing, Taken):
-            client.delete(f"{path}/{meta['name']}", str(meta["uid"]), grace=_grace(client, pod))
+            client.delete(pods.path(pod), str(meta["uid"]), grace=_grace(client, pod))
     return True
 
 
