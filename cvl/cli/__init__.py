@@ -98,9 +98,10 @@ def cvl(ctx: click.Context) -> None:
     """
     _alone(ctx.invoked_subcommand)
     if ctx.invoked_subcommand not in LATER:
-        from cvl.cli.notice import notify
+        from cvl.cli.terminal import complain
+        from cvl.operations.orphan_notice import notify
 
-        notify()
+        notify(complain)
 
 
 def _alone(command: str | None) -> None:

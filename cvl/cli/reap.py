@@ -13,9 +13,9 @@ from cvl.cli.console import Console
 from cvl.cli.terminal import agree, show, show_json, show_text
 from cvl.core.errors import CvlError, UsageError
 from cvl.core.secrets import whole
-from cvl.operations.reap import Finding, dearest_first, shown
-from cvl.operations.reap_end import Ends
-from cvl.operations.survey import Survey
+from cvl.operations.reap import Ends
+from cvl.operations.reap_findings import Finding, dearest_first, shown
+from cvl.operations.reap_survey import Survey
 from cvl.providers import load as runner_of
 from cvl.providers import timer_variables
 

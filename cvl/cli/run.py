@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import click
 
-from cvl.cli.choice import RunCommand, runner_flags
 from cvl.cli.console import Console
+from cvl.cli.destination import destination
 from cvl.cli.options import entry, parameters, run_options
-from cvl.cli.place import destination
-from cvl.cli.plan import Planned, agreement, show_plan
+from cvl.cli.plan_approval import Planned, agreement, show_plan
+from cvl.cli.runner_choice import RunCommand, runner_flags
 from cvl.cli.settings import configured_root, nearly, refuse_unknown, settings, value_of
 from cvl.cli.terminal import say_json, show
 from cvl.cli.variables import environment

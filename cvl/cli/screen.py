@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from select import select
 from typing import TextIO
 
-from cvl.cli.terminal_state import BROKEN_OFF, ENDED, Painted
+from cvl.cli.terminal_modes import BROKEN_OFF, ENDED, TerminalModes
 
 OUT, ERR = 1, 2
 PATIENCE = 1.0
@@ -35,7 +35,7 @@ class Screen:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._painted = Painted()
+        self._modes = TerminalModes()
         self._unfinished = {OUT: False, ERR: False}
         self._bottom, self._cells, self._drawn = "", 0, False
         self._held: list[tuple[TextIO, str]] | None = None
@@ -49,7 +49,7 @@ class Screen:
         with self._lock:
             before = self._gone(OUT)
             if os.isatty(OUT):
-                self._painted.follow(data)
+                self._modes.follow(data)
             if data:
                 self._unfinished[OUT] = not ENDED.search(data)
             _write_all(OUT, before.encode() + data + _bytes(self._back(OUT)))
@@ -78,7 +78,7 @@ class Screen:
         with self._turn(), suppress(OSError):
             if not os.isatty(OUT):
                 return
-            before, undone = self._gone(OUT), self._painted.undo()
+            before, undone = self._gone(OUT), self._modes.undo()
             ends = self._unfinished[OUT] and self._together()
             self._unfinished[OUT] = self._unfinished[OUT] and not ends
             _write_all(OUT, before.encode() + undone + b"\n" * ends + _bytes(self._back(OUT)))
@@ -167,7 +167,7 @@ class Screen:
 
     def _may_stand(self) -> bool:
         free = self._held is None and not any(self._unfinished.values())
-        its_own = self._painted.moves or self._painted.begun != b""
+        its_own = self._modes.moves or self._modes.begun != b""
         return free and not its_own and self._cells < columns() and _in_front()
 
     def _stands_at(self, number: int) -> bool:
@@ -183,12 +183,12 @@ class Screen:
 
     def _colours(self, number: int) -> str:
         """Return the job's colours, if they reach where this stream leads."""
-        colours = self._painted.colours
+        colours = self._modes.colours
         return colours.decode("ascii", "replace") if colours and self._reaches(number) else ""
 
     def _begun(self, number: int) -> str:
         """Return the sequence that the job is in, if it reaches where this stream leads."""
-        return self._painted.begun.decode("ascii", "replace") if self._reaches(number) else ""
+        return self._modes.begun.decode("ascii", "replace") if self._reaches(number) else ""
 
     def _reaches(self, number: int) -> bool:
         return number == OUT or self._together()

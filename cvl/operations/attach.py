@@ -14,7 +14,7 @@ from cvl.core.spec import ExitStatus
 from cvl.ledger import Ledger, Run, RunState
 from cvl.operations.foreign_runs import find, foreign
 from cvl.operations.logs import so_far
-from cvl.operations.open_run import attached, follow, see_let_in, told
+from cvl.operations.reattach import attached, check_login, follow, standing_when_slow
 from cvl.operations.refresh import undriven
 
 
@@ -43,10 +43,10 @@ def attach(
             observer.warn(f"{run.id} has ended; `cvl logs {run.id}` shows its output")
         return run.status
     count(meter(run, ledger))
-    with nullcontext() if quiet else told(run, observer.warn):
+    with nullcontext() if quiet else standing_when_slow(run, observer.warn):
         if undriven(run):  # else a guardian would go on trying for nobody
             with attached(run, observer.phase) as execution:
-                see_let_in(run, execution, observer.phase)
+                check_login(run, execution, observer.phase)
         return follow(run, ledger, observer)
 
 

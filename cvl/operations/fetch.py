@@ -13,7 +13,7 @@ from cvl.core.spec import FETCH_LIMIT
 from cvl.core.units import elapsed
 from cvl.ledger import Ledger, Run, RunState
 from cvl.operations.foreign_runs import find, foreign
-from cvl.operations.open_run import attached, see_let_in, told
+from cvl.operations.reattach import attached, check_login, standing_when_slow
 
 
 def fetch(run_id: str, into: Path | None, observer: Observer) -> None:
@@ -22,9 +22,9 @@ def fetch(run_id: str, into: Path | None, observer: Observer) -> None:
     run = find(run_id, ledger)
     folder = Path(into or run.results).absolute()
     scope = Scope(seconds=FETCH_LIMIT, tell=observer.phase)
-    with told(run, observer.warn), attached(run, observer.phase) as execution:
+    with standing_when_slow(run, observer.warn), attached(run, observer.phase) as execution:
         try:
-            see_let_in(run, execution, observer.phase)
+            check_login(run, execution, observer.phase)
             execution.fetch(folder, scope)
         except DeadlineExceeded:
             raise FetchError(

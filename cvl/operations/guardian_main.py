@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cvl.cleanup.guardian_client import DONE, KEEP, LATE, RELEASE
 from cvl.core.secrets import leave_no_core
-from cvl.operations.guardian_ears import LOOK, Ears
+from cvl.operations.guardian_listener import LOOK, Listener
 
 if TYPE_CHECKING:
     from cvl.ledger import Ledger
@@ -33,7 +33,7 @@ def main(run_id: str) -> int:
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     leave_no_core()
-    ears = Ears(os.getppid())
+    listener = Listener(os.getppid())
     told = _line()
     if not told.endswith(b"\n"):
         return 1  # the client died before it had sent them
@@ -44,26 +44,26 @@ def main(run_id: str) -> int:
     with suppress(BrokenPipeError):  # it has died by now, which is what we are for
         os.write(1, b"ready\n")
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-    word = ears.word()
+    word = listener.word()
     if word == KEEP:
-        word = kept(ears, ledger, run_id)
+        word = kept(listener, ledger, run_id)
     if word == DONE:
         return 0
     from cvl.operations.takeover import take_over
 
-    return take_over(record, word, secrets, ears)
+    return take_over(record, word, secrets, listener)
 
 
-def kept(ears: Ears, ledger: Ledger, run_id: str) -> str:
+def kept(listener: Listener, ledger: Ledger, run_id: str) -> str:
     """Wait until the limit, until told to release, or until somebody else has ended the run."""
     from cvl.core.errors import LedgerError
 
-    while not ears.hurried and ears.left() != 0:
+    while not listener.hurried and listener.left() != 0:
         with suppress(LedgerError):
             if ledger.run(run_id).state == "ended":
                 return DONE
-        ears.pause(LOOK)
-    return RELEASE if ears.hurried else LATE
+        listener.pause(LOOK)
+    return RELEASE if listener.hurried else LATE
 
 
 def _line() -> bytes:

@@ -11,7 +11,7 @@ from cvl.core.paths import ledger_file
 from cvl.core.spec import LogChunk
 from cvl.ledger import Ledger, Run, RunState
 from cvl.operations.foreign_runs import find, foreign
-from cvl.operations.open_run import attached, told
+from cvl.operations.reattach import attached, standing_when_slow
 from cvl.operations.refresh import undriven
 from cvl.run.log import RunLog, run_folder
 
@@ -39,7 +39,7 @@ def logs(run_id: str, observer: Observer, *, follow: bool) -> Log:
 def _rest(run: Run, cursor: str, observer: Observer, *, follow: bool) -> Iterator[LogChunk]:
     with attached(run, observer.phase) as execution:
         if follow:
-            with told(run, observer.warn):
+            with standing_when_slow(run, observer.warn):
                 yield from execution.chunks(cursor)
         elif undriven(run):
             yield from so_far(execution, cursor, observer)

@@ -1,231 +1,174 @@
-"""Finds what should be over and still costs money: from any machine with the key.
-
-Two ways to know. By our ledger: a run whose driver and guardian are dead, a detached one that
-has ended. By tags alone: what is past the deadline that it carries, or belongs to a run that our
-ledger says is over. Never anything that is not provably ours, never another owner's live machine;
-time is the provider's.
-"""
+"""Ends what `cvl reap` has found; what keeps one of them open keeps none of the others."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from threading import Thread
 
-from cvl.core.errors import CvlError, Elsewhere
-from cvl.core.frozen import dataclass
-from cvl.core.interfaces import Reapable
+from cvl.cleanup import until_gone
+from cvl.cleanup.release import same
+from cvl.core import identity
+from cvl.core.bounded import bounded
+from cvl.core.errors import (
+    AuthError,
+    Blocked,
+    CvlError,
+    Elsewhere,
+    LedgerError,
+    MissingTool,
+    StillOpen,
+    Unreachable,
+    UsageError,
+    explained,
+)
+from cvl.core.interfaces import Observer, Provider
 from cvl.core.parallel import together
-from cvl.core.spec import Resource
-from cvl.ledger import Ledger, Orphan, Run, RunState
-from cvl.operations.refresh import Hear, latest, silent, undriven
+from cvl.core.scope import DeadlineExceeded, Scope, limits
+from cvl.core.spec import Cause, Resource, ended
+from cvl.ledger import Ledger, Orphan, RunState
+from cvl.operations.reap_findings import Finding, tagged
+from cvl.operations.reap_survey import LOOK_LIMIT, Survey
+from cvl.operations.reattach import WithoutOutput
+from cvl.providers import reopen
 from cvl.run import lifecycle
+from cvl.run.context import Context
 
-STRANGER_LIMIT = 30.0
-"""Seconds in which it has to be known whether a run is where it is asked for."""
-UNTAGGED_AGE = 7200.0
-"""Seconds after which something that carries no deadline (a key), and no machine, is stray."""
-STAMP = re.compile(r"-(\d{4})-(\d{6})-[0-9a-f]{10}\Z")
-"""When a run id was made: month and day, time, UTC."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that should be over: a run that nobody drives, or a resource out there.
-
-    `owner` is who lists a resource, and can end it.
-    """
-
-    provider: str
-    name: str
-    why: str
-    kind: str = "run"
-    id: str = ""
-    run_id: str = ""
-    price_per_hour: Decimal | None = None
-    orphan: Orphan | None = None
-    resource: Resource | None = None
-    owner: Reapable | None = None
+END_LIMIT = 3600.0
+"""Seconds that all the ending may take: its fetching and releasing have limits of their own."""
+RELEASE_LIMIT = 600.0
+"""Seconds in which what was asked to end has to be seen gone."""
 
 
-def abandoned(ledger: Ledger) -> list[Finding]:
-    """Return the runs that nobody drives and that hold something, or came to nothing."""
-    return [
-        _nobody_s(orphan, "its driver is dead")
-        for orphan in ledger.orphans()
-        if orphan.leases or is_over(orphan.run)
-    ]
+class Ends:
+    """Ends batches of findings, each as soon as it comes: no provider waits for another."""
+
+    def __init__(self, survey: Survey) -> None:
+        self._survey, self._codes, self._threads = survey, list[int](), list[Thread]()
+
+    def begin(self, batch: Sequence[Finding]) -> None:
+        """Begin to end a batch."""
+
+        def finish() -> None:
+            self._codes.append(_end_all(batch, self._survey))
+
+        self._threads.append(Thread(target=finish, daemon=True))
+        self._threads[-1].start()
+
+    def wait(self) -> int:
+        """Return the exit code once all is ended, or `END_LIMIT` has passed."""
+        limit = Scope(seconds=END_LIMIT + 1.0)  # what is late is named first
+        for each in self._threads:
+            each.join(limit.remaining())
+        late = [125] if len(self._codes) < len(self._threads) else []
+        return max([self._survey.code, *self._codes, *late])
 
 
-def left_over(ledger: Ledger, hear: Hear = silent) -> list[Finding]:
-    """Return the detached runs that have ended by themselves and still hold something.
-
-    `hear` is told of those that are somewhere else than where they were asked for.
-    """
-    held = {lease.run_id for lease in ledger.leases(open_only=True)}
-    runs = [run for run in ledger.runs() if run.detached and run.id in held and undriven(run)]
-    judged = latest(runs, ledger)
-    _tell_strangers([run for run in judged if run.state is not RunState.FETCHING], ledger, hear)
-    return [
-        _nobody_s(
-            Orphan(run=run, leases=tuple(ledger.leases(run.id, open_only=True))),
-            "its job has ended",
-        )
-        for run in judged
-        if run.state is RunState.FETCHING
-    ]
+def _end_all(found: Sequence[Finding], survey: Survey) -> int:
+    """End everything that was found, side by side; return 125 if anything was not seen gone."""
+    results = together([partial(_end, each, survey) for each in found], END_LIMIT)
+    for each, result in zip(found, results, strict=True):
+        if isinstance(result, Exception):
+            survey.observer.warn(f"still open: {each.kind} {each.name}: {explained(result)}")
+    return 125 if any(isinstance(each, Exception) for each in results) else 0
 
 
-def _tell_strangers(runs: Sequence[Run], ledger: Ledger, hear: Hear) -> None:
-    from cvl.providers import reopen
-
-    def look(run: Run) -> None:
-        lifecycle.refuse_strangers(run, reopen(run.runner, run.handle), ledger)
-
-    answers = together([partial(look, run) for run in runs], STRANGER_LIMIT)
-    for run, answer in zip(runs, answers, strict=True):
-        if isinstance(answer, Elsewhere):
-            hear(run, answer)
+def _end(each: Finding, survey: Survey) -> None:
+    """End one finding. Raises whatever keeps it from being seen gone."""
+    if each.orphan:
+        _end_run(each, each.orphan, survey)
+    elif each.resource and each.owner:
+        scope = Scope(seconds=RELEASE_LIMIT, tell=survey.observer.phase)
+        until_gone.end(each.owner, [each.resource], scope)
+    survey.observer.warn(f"ended {each.kind} {each.name}")
 
 
-def is_over(run: Run) -> bool:
-    """Return whether nothing of a run that holds nothing can be out there.
-
-    Whatever is rented for a run is noted before; on a machine of the user's own its job may live.
-    """
-    from cvl.providers import load
-
-    if run.state in {RunState.PLANNED, RunState.RELEASING}:
-        return True
+def _end_run(each: Finding, orphan: Orphan, survey: Survey) -> None:
+    """Bring a run to its end; where its line in the ledger cannot be made use of, by its tag."""
+    ledger = survey.ledger
     try:
-        return load(run.runner).reapable
-    except CvlError:  # a runner that is not installed any more, or whose name is damaged
+        provider = reopen(orphan.run.runner, orphan.run.handle)
+        _check_login(orphan, provider)
+        finish(orphan, provider, ledger, WithoutOutput(survey.observer))
+    except Exception as error:
+        if isinstance(error, StillOpen) and not isinstance(error.__cause__, Elsewhere):
+            raise
+        if isinstance(error, Blocked) and _waits(each, ledger):
+            raise
+        survey.observer.warn(f"{each.name}: {explained(error)}; ending what carries its tag")
+        seen = _end_tagged(each, survey)
+        strange = Elsewhere in {type(error), type(error.__cause__)}
+        if seen:
+            close(each.run_id, ledger, seen if strange else None)
+        if not seen or (strange and ledger.leases(each.run_id, open_only=True)):
+            raise
+
+
+def _waits(each: Finding, ledger: Ledger) -> bool:
+    """Return whether a run is kept for its results: then a guardian ends it, or its provider."""
+    try:
+        return ledger.run(each.run_id).state is RunState.FETCHING
+    except LedgerError:
         return False
 
 
-def _nobody_s(orphan: Orphan, why: str) -> Finding:
-    return Finding(
-        provider=orphan.run.runner,
-        name=orphan.run.id,
-        run_id=orphan.run.id,
-        why=why,
-        price_per_hour=price(lease.price_per_hour for lease in orphan.leases),
-        orphan=orphan,
-    )
+def _check_login(orphan: Orphan, provider: Provider) -> None:
+    """Raise what keeps us from asking about a run at all: nothing would come of asking again."""
+    if not orphan.leases:
+        return
+    try:
+        bounded(lambda: list(provider.owned(orphan.leases[0].kind)), Scope(seconds=LOOK_LIMIT))
+    except (AuthError, UsageError, MissingTool):
+        raise
+    except DeadlineExceeded:
+        who = orphan.run.runner
+        raise Unreachable(f"{who} gave no answer within {LOOK_LIMIT:.0f} s") from None
+    except Exception as error:  # noqa: BLE001 - that may pass
+        del error
 
 
-def dearest_first(found: Iterable[Finding]) -> list[Finding]:
-    """Return findings in the order in which they are ended: by what they cost an hour."""
+def _end_tagged(each: Finding, survey: Survey) -> list[Resource]:
+    """End what carries a run's tag; return what was there and is seen gone.
 
-    def rate(each: Finding) -> Decimal:
-        return Decimal(0) if each.price_per_hour is None else each.price_per_hour
-
-    return sorted(found, key=rate, reverse=True)
-
-
-def overdue(
-    owner: Reapable, ledger: Ledger, listed: Iterable[Resource] | None = None
-) -> list[Finding]:
-    """Return what carries our tag out there and should be over. Raises what `owned` raises.
-
-    `listed` is what `owned` has just said.
+    Where nothing is seen nothing is concluded: it may be in another account.
     """
-    listed = [each for each in (owner.owned() if listed is None else listed) if each.alive]
-    here, now = ident(ledger), owner.now()
-    looked_after = {each.run_id for each in listed if each.price_per_hour is not None}
-    found = []
-    for each in filter(lambda each: each.proven, listed):
-        run = known(ledger, each.run_id)
-        if why := reason(each, run, here, now, alone=each.run_id not in looked_after):
-            found.append(
-                Finding(
-                    provider=owner.name,
-                    kind=each.kind,
-                    name=each.name,
-                    id=each.id,
-                    run_id=each.run_id,
-                    why=why,
-                    price_per_hour=each.price_per_hour,
-                    resource=each,
-                    owner=owner,
-                )
-            )
-    return found
+    scope, seen = Scope(seconds=RELEASE_LIMIT, tell=survey.observer.phase), list[Resource]()
+    for owner in survey.owners(each.provider):
+        with limits(scope):
+            there = until_gone.answered(scope, partial(tagged, owner, each.run_id)) or []
+        until_gone.end(owner, there, scope)
+        seen += there
+    return seen
 
 
-def reason(each: Resource, run: Run | None, here: str, now: float | None, *, alone: bool) -> str:
-    """Return why a resource should be over, "" if it may live; `now` None: nobody knows when."""
-    if each.deadline is not None and now is not None and now >= each.deadline:
-        return f"its deadline was {moment(each.deadline)}"
-    if run is not None and (not each.owner or each.owner == here):
-        return f"{run.id} has ended" if run.state is RunState.ENDED else ""
-    if each.deadline is None and alone and now is not None:
-        made = stamp(each.run_id, now)
-        if made is not None and now - made > UNTAGGED_AGE:
-            return "its run has no machine"
-    return ""
+def finish(orphan: Orphan, provider: Provider, ledger: Ledger, observer: Observer) -> None:
+    """Bring an abandoned run to its end: stop its job, fetch, release. Raises `CvlError`."""
+    run = orphan.run
+    if run.state is RunState.ENDED:
+        meant = [lease.resource for lease in orphan.leases]
+        doubt = identity.stranger(provider, run.handle, meant)
+        until_gone.end(provider, meant, Scope(seconds=RELEASE_LIMIT, tell=observer.phase))
+        if doubt:
+            raise doubt
+        for lease in orphan.leases:
+            ledger.released(lease)
+        return
+    lifecycle.refuse_strangers(run, provider, ledger)
+    if not lifecycle.adopt(run, ledger):
+        return  # somebody was faster
+    options = lifecycle.Options(observer=observer, release_limit=RELEASE_LIMIT)
+    lifecycle.recover(Context(ledger.run(run.id), provider, ledger, options), Cause.STOPPED)
 
 
-def tagged(owner: Reapable, run_id: str) -> list[Resource]:
-    """Return what carries the tag of a run, whatever the ledger says."""
-    return [each for each in owner.owned() if each.alive and each.run_id == run_id]
+def close(run_id: str, ledger: Ledger, seen: Sequence[Resource] | None = None) -> None:
+    """Note that nothing of a run is there any more, so far as the ledger can be written.
 
-
-def ident(ledger: Ledger) -> str:
-    """Return what names our ledger in tags, "" while it cannot be read."""
-    try:
-        return ledger.id()
-    except CvlError:
-        return ""
-
-
-def known(ledger: Ledger, run_id: str) -> Run | None:
-    """Return the run of that id if our ledger has it."""
-    try:
-        found = ledger.find(run_id) if run_id else None
-    except CvlError:
-        return None
-    return found if found and found.id == run_id else None
-
-
-def stamp(run_id: str, now: float) -> float | None:
-    """Return when a run id was made, in UTC epoch seconds: the latest such day before `now`."""
-    found = STAMP.search(run_id)
-    if not found:
-        return None
-    for year in (0, 1):
-        text = f"{datetime.fromtimestamp(now, UTC).year - year}{found[1]}{found[2]}+0000"
-        try:
-            made = datetime.strptime(text, "%Y%m%d%H%M%S%z").timestamp()
-        except ValueError:
-            continue
-        if made <= now:
-            return made
-    return None
-
-
-def price(prices: Iterable[Decimal | None]) -> Decimal | None:
-    """Return the sum of the prices that are known, None if none is."""
-    found = [each for each in prices if each is not None]
-    return sum(found, Decimal(0)) if found else None
-
-
-def moment(seconds: float) -> str:
-    """Return a point in time for a person."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def shown(finding: Finding) -> Mapping[str, object]:
-    """Return a finding for `--json`; money as a decimal string."""
-    rate = finding.price_per_hour
-    return {
-        "provider": finding.provider,
-        "kind": finding.kind,
-        "name": finding.name,
-        "id": finding.id,
-        "run": finding.run_id,
-        "why": finding.why,
-        "price_per_hour": None if rate is None else format(rate, "f"),
-    }
+    `seen`: only that, unless the run's machine is of it: where the rest is asked for is not sure.
+    """
+    all_of_it = seen is None or any(each.price_per_hour is not None for each in seen)
+    with suppress(CvlError):
+        for lease in ledger.leases(run_id, open_only=True):
+            if all_of_it or any(same(each, lease) for each in seen or ()):
+                ledger.released(lease)
+        ledger.finish(run_id, ended(Cause.LOST, run_id=run_id))

@@ -11,7 +11,7 @@ from cvl.core.paths import ledger_file
 from cvl.core.scope import Scope
 from cvl.host.rpc import FarSide
 from cvl.ledger import Ledger, Run
-from cvl.operations.open_run import attached, follow
+from cvl.operations.reattach import attached, follow
 from cvl.run import lifecycle
 from cvl.transports.ssh.address import parse
 from cvl.transports.ssh.openssh import OpenSSH

@@ -29,7 +29,7 @@ EVERY = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Target:
     """One provider, as one login and one handle lead to it.
 
     `handle` is empty where the environment decides. `holds` are the runs that have something open
@@ -62,7 +62,7 @@ class Place:
 class Known:
     """What is known of the providers before anybody is asked. `notes` are for the user."""
 
-    places: tuple[Place, ...]
+    targets: tuple[Target, ...]
     notes: tuple[str, ...] = ()
     trouble: tuple[Exception, ...] = ()
 
@@ -72,7 +72,7 @@ def default_owner(runner: str) -> Reapable | None:
     return load(runner).owner()
 
 
-def places(
+def targets(
     ledger: Ledger,
     configured: Iterable[str],
     only: str = "",
@@ -93,7 +93,7 @@ def places(
     if only:
         load(only)
     named = {*configured, only} - {""}
-    found, notes = list[Place](), list[str]()
+    found, notes = list[Target](), list[str]()
     for name in [only] if only else dict.fromkeys([*BUILT_IN, *sorted(named), *_used(runs)]):
         ours = [run for run in runs if run.runner == name]
         holds = tuple(run.id for run in ours if run.id in open_runs)
@@ -110,7 +110,7 @@ def places(
             continue
         meant = name in named or runner.has_key()
         found += _of(runner, name, ours, holds, (own or {}).get(name, EMPTY), named=meant)
-    return Known(places=tuple(found), notes=tuple(notes), trouble=tuple(trouble))
+    return Known(targets=tuple(found), notes=tuple(notes), trouble=tuple(trouble))
 
 
 def _used(runs: Iterable[Run]) -> list[str]:
@@ -125,7 +125,7 @@ def _of(
     own: Mapping[str, str],
     *,
     named: bool,
-) -> Iterator[Place]:
+) -> Iterator[Target]:
     """Yield where one provider is asked: by its runs, by the configuration, and everywhere.
 
     What the configuration says of it stands in for the environment.
@@ -143,14 +143,14 @@ def _of(
     for key, held in by_handle.items():
         if any(key):
             handle = dict(zip(reach, key, strict=True))
-            yield Place(runner=name, handle=handle, holds=tuple(held), named=named)
+            yield Target(runner=name, handle=handle, holds=tuple(held), named=named)
     there = runner.login()
     elsewhere = {run_id for held in by_handle.values() for run_id in held}
     left = tuple(each for each in holds if each not in elsewhere)
     if there or left:
-        yield Place(runner=name, handle={}, holds=left, named=named and there and not here)
+        yield Target(runner=name, handle={}, holds=left, named=named and there and not here)
     if there and runner.regional and _is_due(name):
-        yield Place(runner=name, handle=here, every=True)
+        yield Target(runner=name, handle=here, every=True)
 
 
 def _unused(runner: type[Runner], name: str) -> list[str]:

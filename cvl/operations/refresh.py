@@ -47,7 +47,7 @@ def undriven(run: Run) -> bool:
 
 def asked(run: Run) -> ExitStatus | None:
     """Return how a run has ended, asking the machine that it is on."""
-    from cvl.operations.open_run import attached
+    from cvl.operations.reattach import attached
 
     with attached(run, handle=run.reach) as execution:
         return execution.poll()

@@ -30,9 +30,9 @@ from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.core.spec import Cause, ExitStatus
 from cvl.ledger import EARLY, Ledger, Run, RunState
 from cvl.operations.foreign_runs import find, foreign
-from cvl.operations.open_run import WithoutOutput, attached, follow, told
-from cvl.operations.reap import tagged
+from cvl.operations.reap_findings import tagged
 from cvl.operations.reap_targets import default_owner
+from cvl.operations.reattach import WithoutOutput, attached, follow, standing_when_slow
 from cvl.providers import BUILT_IN, reopen
 from cvl.run import lifecycle
 from cvl.run.context import Context
@@ -74,7 +74,7 @@ def _stop(run_id: str, grace: float, observer: Observer, complain: Complain) -> 
         if run.state is RunState.ENDED:
             observer.warn(f"{run.id} has already ended")
         else:
-            with told(run, observer.warn):
+            with standing_when_slow(run, observer.warn):
                 _stop_one(run, grace, ledger, observer)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other runs are to be stopped
         again = f"`cvl stop {run.id}` tries again"

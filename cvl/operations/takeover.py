@@ -25,8 +25,8 @@ from cvl.core.scope import Scope
 from cvl.core.secrets import clean
 from cvl.core.spec import FETCH_LIMIT, GRACE, STOP_LIMIT, Cause
 from cvl.ledger import Ledger, Run, RunState
-from cvl.operations import without_ledger
-from cvl.operations.guardian_ears import Ears
+from cvl.operations import takeover_without_ledger
+from cvl.operations.guardian_listener import Listener
 from cvl.providers import reopen
 from cvl.run import lifecycle
 from cvl.run.context import Context
@@ -48,20 +48,20 @@ CAUSES = {FOLLOW: None, GONE: Cause.STOPPED, RELEASE: Cause.STOPPED, LATE: Cause
 """What the job is told when it is stopped for that reason; None: it is not stopped."""
 
 
-def take_over(record: Run, word: str, secrets: Mapping[str, str], ears: Ears) -> int:
+def take_over(record: Run, word: str, secrets: Mapping[str, str], listener: Listener) -> int:
     """Bring the run to its end, as `word` asks for; return 0 once nothing of it is open.
 
     `record` is the run as it was when the guardian began: what is known of it without the ledger.
     """
-    if ears.last() is None:
-        expect(ears, record.id)
+    if listener.last() is None:
+        expect(listener, record.id)
     if CAUSES[meant(record, word)]:
-        ears.at_the_latest(ANY_END + _more(record, secrets))
-    work = Work(record, word, secrets, ears)
+        listener.at_the_latest(ANY_END + _more(record, secrets))
+    work = Work(record, word, secrets, listener)
     thread = Thread(target=work.go, name="cvl-work", daemon=True)
     thread.start()
-    while not (work.over or ears.hurried or ears.last() == 0):
-        ears.hear()
+    while not (work.over or listener.hurried or listener.last() == 0):
+        listener.hear()
     if not work.over:
         work.rush()
         thread.join(GIVE_WAY)
@@ -76,7 +76,7 @@ def _more(record: Run, secrets: Mapping[str, str]) -> float:
         return 0.0
 
 
-def expect(ears: Ears, run_id: str) -> None:
+def expect(listener: Listener, run_id: str) -> None:
     """Count by the limit that the ledger has, where the client has told none."""
     try:
         run = Ledger(ledger_file(), patience=PATIENCE).run(run_id)
@@ -84,7 +84,7 @@ def expect(ears: Ears, run_id: str) -> None:
         return
     if run.deadline is not None:
         left = max(run.deadline - time.time(), 0.0)
-        ears.limit(left, left + room_of(run))
+        listener.limit(left, left + room_of(run))
 
 
 def meant(record: Run, word: str) -> str:
@@ -95,8 +95,10 @@ def meant(record: Run, word: str) -> str:
 class Work:
     """The attempts to bring a run to its end, from its host on. `over` once there is no more."""
 
-    def __init__(self, record: Run, word: str, secrets: Mapping[str, str], ears: Ears) -> None:
-        self._record, self._word, self._secrets, self._ears = record, word, secrets, ears
+    def __init__(
+        self, record: Run, word: str, secrets: Mapping[str, str], listener: Listener
+    ) -> None:
+        self._record, self._word, self._secrets, self._listener = record, word, secrets, listener
         self._rush: Callable[[], None] | None = None
         self.over = False
 
@@ -109,7 +111,7 @@ class Work:
                 Log().warn(f"{said(error)}; trying again")
             if self.over:
                 break
-        self._ears.wake()
+        self._listener.wake()
 
     def rush(self) -> None:
         """Give up everything but the release."""
@@ -118,14 +120,14 @@ class Work:
 
     def _rest(self, seconds: float, _asked: float) -> bool:
         """Wait, but not past the limit, for then there is more to do."""
-        Scope().sleep(min(seconds, self._ears.left() or seconds))
+        Scope().sleep(min(seconds, self._listener.left() or seconds))
         return True
 
     def _now(self) -> str:
         """Return what is to be done by now: the limit may have passed, or SIGTERM come."""
-        if self._ears.hurried or self._ears.last() == 0:
+        if self._listener.hurried or self._listener.last() == 0:
             return RELEASE
-        return LATE if self._ears.left() == 0 and self._word != RELEASE else self._word
+        return LATE if self._listener.left() == 0 and self._word != RELEASE else self._word
 
     def _attempted(self, ledger: Ledger) -> bool:
         """Try once; return whether it is all over."""
@@ -159,7 +161,7 @@ class Work:
             release_limit=RELEASE_LIMIT,
         )
         work = Context(record, self._provider(record), ledger, options)
-        left, last = self._ears.left(), self._ears.last()
+        left, last = self._listener.left(), self._listener.last()
         if left is not None and last is not None:
             work.leases.expect(left, max(last - left, 0.0))
         self._rush = work.rush
@@ -173,15 +175,15 @@ class Work:
     def _without(self, ledger: Ledger, word: str) -> None:
         """Do the same without the ledger, as far as that goes."""
         provider = self._provider(self._record)
-        work = Scope(seconds=self._ears.left())
+        work = Scope(seconds=self._listener.left())
         self._rush = lambda: work.cancel(Cause.STOPPED)
         try:
             if word != RELEASE and self._now() != RELEASE:
                 cause = CAUSES[meant(self._record, word)]
-                without_ledger.save(self._record, provider, Log(), work, cause)
+                takeover_without_ledger.save(self._record, provider, Log(), work, cause)
         finally:
             self._rush = None
-        without_ledger.sweep(self._record, provider, ledger, Log(), RELEASE_LIMIT)
+        takeover_without_ledger.sweep(self._record, provider, ledger, Log(), RELEASE_LIMIT)
 
     def _provider(self, record: Run) -> Provider:
         """Return the run's provider; as it was told at the start, where the ledger is damaged."""
@@ -206,7 +208,7 @@ def _gone(record: Run, secrets: Mapping[str, str]) -> bool:
             return _closed(record.id, provider, ledger)
         except LedgerError as error:
             Log().warn(f"{error}; going on without it")
-            without_ledger.sweep(record, provider, ledger, Log(), RELEASE_LIMIT)
+            takeover_without_ledger.sweep(record, provider, ledger, Log(), RELEASE_LIMIT)
             return True
     except Exception as error:  # noqa: BLE001 - nothing may keep it from trying again
         Log().warn(f"{said(error)}; trying again")

@@ -10,7 +10,7 @@ import pytest
 
 import cvl
 from cvl.cli.console import PACE, SHOWN, Console
-from cvl.cli.plan import agreement, price_lines
+from cvl.cli.plan_approval import agreement, price_lines
 from cvl.core.errors import CvlError, UsageError
 from cvl.core.scope import BACK, SILENT, WARNING
 from cvl.core.spec import FREE, Cause, ExitStatus, Plan, Quote

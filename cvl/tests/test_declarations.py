@@ -71,7 +71,7 @@ def test_a_stop_is_waited_for_as_long_as_is_declared(
     monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path / "state"))
     slow, driver = Slow(stop_limit=limit), subprocess.Popen(["sleep", "60"])
     monkeypatch.setattr("cvl.operations.stop.reopen", lambda *_: slow)
-    monkeypatch.setattr("cvl.operations.open_run.reopen", lambda *_: slow)
+    monkeypatch.setattr("cvl.operations.reattach.reopen", lambda *_: slow)
     ledger = Ledger(tmp_path / "state/ledger.db")
     run = Run(id="r-1", runner="slow", handle={"run": "r-1", "grace": own}, where="there")
     ledger.begin(replace(run, owner=owner_of(driver.pid)))

@@ -242,11 +242,11 @@ def test_a_host(strange: Sshd, tmp_path: Path) -> None:
 
 
 def test_a_defect_that_is_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
+    def broken(_complain: object) -> None:
         raise ValueError(HOSTILE)
 
     monkeypatch.setenv("CVL_DEBUG", "1")
-    monkeypatch.setattr("cvl.cli.notice.notify", broken)
+    monkeypatch.setattr("cvl.operations.orphan_notice.notify", broken)
     with contextlib.redirect_stderr(io.StringIO()) as err:
         assert main(["ps"]) == 125
     assert "Traceback" in err.getvalue()

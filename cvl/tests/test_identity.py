@@ -22,7 +22,7 @@ from cvl.core.spec import Cause, Resource, ended
 from cvl.host.identity import confirm as same_machine
 from cvl.host.identity import whole
 from cvl.ledger import Ledger, Run, RunState
-from cvl.operations import reap_end
+from cvl.operations import reap
 from cvl.providers.aws import identity as aws_whose
 from cvl.providers.aws.session import Account
 from cvl.providers.lambda_cloud.account import account, confirm, identity_of
@@ -202,10 +202,10 @@ def test_reap_closes_an_ended_run_s_line_by_its_own_account_only(
     (orphan,) = ledger.orphans()
     owner = cast("Any", Account2(now))
     if closed:
-        reap_end.finish(orphan, owner, ledger, Silent())
+        reap.finish(orphan, owner, ledger, Silent())
     else:
         with pytest.raises(Elsewhere):
-            reap_end.finish(orphan, owner, ledger, Silent())
+            reap.finish(orphan, owner, ledger, Silent())
     assert (opened(ledger) == []) == closed
 
 
@@ -213,15 +213,15 @@ def test_what_was_seen_elsewhere_closes_only_its_own_line(ledger: Ledger) -> Non
     """A bucket that two accounts see must not close the line of a job that one of them has."""
     bucket = Resource(kind="input", name=JOB.name, run_id=RUN, id="s3://b/x")
     begun(ledger, FIRST, bucket, JOB)
-    reap_end.close(RUN, ledger, [bucket])
+    reap.close(RUN, ledger, [bucket])
     assert opened(ledger) == ["j-1"]
-    reap_end.close(RUN, ledger)
+    reap.close(RUN, ledger)
     assert opened(ledger) == []
 
 
 def test_a_machine_that_was_seen_closes_all_of_its_run(ledger: Ledger) -> None:
     begun(ledger, FIRST, JOB, MACHINE)
-    reap_end.close(RUN, ledger, [MACHINE])
+    reap.close(RUN, ledger, [MACHINE])
     assert opened(ledger) == []
 
 

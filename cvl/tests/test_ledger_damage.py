@@ -22,9 +22,9 @@ from cvl.core.process import me
 from cvl.core.spec import ExitStatus, Resource
 from cvl.ledger import LeaseState, Ledger, Run, RunState, ps_json, store
 from cvl.ledger.schema import TABLES
-from cvl.operations import reap
+from cvl.operations import reap_findings
+from cvl.operations.orphan_notice import notice
 from cvl.operations.refresh import undriven
-from cvl.operations.unattended import unattended
 
 RUN = "damaged-1124-050000-0123456789"
 FLIPS, READS = 1000, 7
@@ -59,7 +59,7 @@ def reads(ledger: Ledger) -> dict[str, Callable[[], object]]:
         "cost": lambda: spent(ledger.leases(RUN), 1.9e9),
         "stop": lambda: ledger.find(RUN),
         "prefix": lambda: ledger.find("damaged"),
-        "reap": lambda: [*reap.abandoned(ledger), *reap.left_over(ledger)],
+        "reap": lambda: [*reap_findings.abandoned(ledger), *reap_findings.left_over(ledger)],
         "notice": ledger.orphans,
         "id": ledger.id,
         "guardian": lambda: ledger.take(RUN, me(), ledger.run(RUN).owner),
@@ -186,7 +186,7 @@ def test_the_notice_of_every_command_asks_no_endless_question(
     )
     monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path))
     before = time.monotonic()
-    assert unattended() == ""
+    assert notice() == ""
     assert time.monotonic() - before < 10
 
 

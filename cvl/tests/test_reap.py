@@ -22,7 +22,7 @@ from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import Cause, Resource, ended, new_run_id
 from cvl.ledger import Ledger, Run, RunState
-from cvl.operations import reap
+from cvl.operations import reap_findings
 from cvl.providers.lambda_cloud.api import LambdaAPI
 from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 from cvl.rental.keys import RunKeys
@@ -87,7 +87,7 @@ def elsewhere(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "elsewhere" / "ledger.db")
 
 
-def names(found: list[reap.Finding]) -> list[tuple[str, str]]:
+def names(found: list[reap_findings.Finding]) -> list[tuple[str, str]]:
     return sorted((each.kind, each.run_id) for each in found)
 
 
@@ -105,7 +105,7 @@ def test_from_another_machine_what_is_past_its_deadline_is_ended_by_tags_alone(
     alive = rented(elsewhere(tmp_path), tmp_path, left=HOUR)
     here = Ledger(ledger_file())
     owner = LambdaCloud(api())
-    found = reap.overdue(owner, here)
+    found = reap_findings.overdue(owner, here)
     assert names(found) == [("instance", late.id)]
     assert "its deadline was" in found[0].why
     end(owner, [each.resource for each in found if each.resource], Scope(seconds=20))
@@ -130,7 +130,7 @@ def test_what_is_not_provably_ours_is_never_touched(fake: FakeCloud, tmp_path: P
     ledger.begin(Run(id=over, runner="lambda", owner=me()))
     assert ledger.finish(over, ended(Cause.STOPPED, run_id=over))
     account.once("/instance-operations/launch", {**body, "name": f"cvl-{over}"})
-    assert reap.overdue(LambdaCloud(account), ledger) == []
+    assert reap_findings.overdue(LambdaCloud(account), ledger) == []
     assert command("reap", "-y").returncode == 0
     assert len(fake.alive()) == 3
     assert len(fake.keys()) == 2
@@ -147,7 +147,7 @@ def test_a_key_without_its_machine_is_stray_once_it_is_old(fake: FakeCloud, tmp_
     young = new_run_id("young", now=now - 60)
     for run_id in (old, young):
         account.once("/ssh-keys", {"name": f"cvl-{run_id}", "public_key": public_key})
-    found = reap.overdue(LambdaCloud(account), Ledger(ledger_file()))
+    found = reap_findings.overdue(LambdaCloud(account), Ledger(ledger_file()))
     assert names(found) == [("ssh-key", old)]
     assert command("reap", "-y").returncode == 0
     assert fake.keys() == [f"cvl-{young}"]
@@ -155,7 +155,7 @@ def test_a_key_without_its_machine_is_stray_once_it_is_old(fake: FakeCloud, tmp_
 
 def test_a_key_of_a_machine_that_lives_is_left_alone(fake: FakeCloud, tmp_path: Path) -> None:
     rented(elsewhere(tmp_path), tmp_path)
-    assert reap.overdue(LambdaCloud(api()), Ledger(ledger_file())) == []
+    assert reap_findings.overdue(LambdaCloud(api()), Ledger(ledger_file())) == []
     assert len(fake.keys()) == 1
 
 
@@ -167,7 +167,7 @@ def test_our_own_ledger_says_that_a_run_is_over(fake: FakeCloud, tmp_path: Path)
         here.released(lease)
     assert here.finish(run.id, ended(Cause.STOPPED, run_id=run.id))
     owner = LambdaCloud(api())
-    found = reap.overdue(owner, here)
+    found = reap_findings.overdue(owner, here)
     assert names(found) == [("instance", run.id), ("ssh-key", run.id)]
     assert all("has ended" in each.why for each in found)
     assert command("reap", "-y").returncode == 0
@@ -177,7 +177,7 @@ def test_our_own_ledger_says_that_a_run_is_over(fake: FakeCloud, tmp_path: Path)
 def test_a_run_whose_driver_lives_is_left_alone(fake: FakeCloud, tmp_path: Path) -> None:
     here = Ledger(ledger_file())
     rented(here, tmp_path)
-    assert reap.abandoned(here) == []
+    assert reap_findings.abandoned(here) == []
     assert command("reap", "-y").returncode == 0
     assert len(fake.alive()) == 1
 
@@ -201,7 +201,7 @@ def abandoned(tmp_path: Path) -> Run:
 def test_a_run_whose_driver_is_dead_is_brought_to_its_end(fake: FakeCloud, tmp_path: Path) -> None:
     run = abandoned(tmp_path)
     here = Ledger(ledger_file())
-    assert [each.run_id for each in reap.abandoned(here)] == [run.id]
+    assert [each.run_id for each in reap_findings.abandoned(here)] == [run.id]
     done = command("reap", "-y")
     assert done.returncode == 0, done.stderr
     assert f"ended run {run.id}" in done.stderr
@@ -253,7 +253,7 @@ def test_deadlines_are_judged_by_the_provider_s_clock(
         assert by_its_clock(owner) - time.time() > 1.9 * HOUR
         late = rented(elsewhere(tmp_path), tmp_path, left=-1)
         rented(elsewhere(tmp_path), tmp_path, left=HOUR)
-        assert names(reap.overdue(owner, Ledger(ledger_file()))) == [("instance", late.id)]
+        assert names(reap_findings.overdue(owner, Ledger(ledger_file()))) == [("instance", late.id)]
 
 
 def test_without_the_provider_s_clock_no_deadline_is_judged(
@@ -270,7 +270,7 @@ def test_without_the_provider_s_clock_no_deadline_is_judged(
     monkeypatch.setattr(time, "time", lambda clock=time.time: clock() + 30 * HOUR)
     owner = LambdaCloud(api())
     assert owner.now() is None
-    assert {run_id for _, run_id in names(reap.overdue(owner, here))} == {over.id}
+    assert {run_id for _, run_id in names(reap_findings.overdue(owner, here))} == {over.id}
     monkeypatch.undo()
     settled(monkeypatch, tmp_path, fake)
     done = command("reap", "-y")
@@ -289,7 +289,7 @@ def test_the_200_of_a_terminate_is_not_believed(fake: FakeCloud, tmp_path: Path)
 def test_an_outage_is_said_and_nothing_is_forgotten(fake: FakeCloud, tmp_path: Path) -> None:
     rented(elsewhere(tmp_path), tmp_path, left=-1)
     owner = LambdaCloud(api())
-    (finding,) = reap.overdue(owner, Ledger(ledger_file()))
+    (finding,) = reap_findings.overdue(owner, Ledger(ledger_file()))
     fake.inject(FAULTS["outage-500"])
     assert finding.resource is not None
     with pytest.raises(StillOpen, match="instance"):
@@ -324,21 +324,21 @@ def test_a_wrong_key_is_said_with_exit_code_125(
     [("a-1124-043013-0123456789", 3600.0), ("x-1231-235959-0123456789", 3600.0)],
 )
 def test_a_run_id_tells_when_it_was_made(run_id: str, age: float) -> None:
-    made_at = reap.stamp(run_id, time.time())
+    made_at = reap_findings.stamp(run_id, time.time())
     assert made_at is not None
     assert made_at <= time.time()
-    again = reap.stamp(run_id, made_at + age)
+    again = reap_findings.stamp(run_id, made_at + age)
     assert again == made_at
 
 
 def test_a_name_without_a_time_is_never_old() -> None:
-    assert reap.stamp("my-own-key", time.time()) is None
-    assert reap.stamp("x-9999-999999-0123456789", time.time()) is None
+    assert reap_findings.stamp("my-own-key", time.time()) is None
+    assert reap_findings.stamp("x-9999-999999-0123456789", time.time()) is None
 
 
 def test_a_resource_without_deadline_or_run_may_live() -> None:
     unknown = Resource(kind="instance", name="x", id="1", run_id="x")
-    assert reap.reason(unknown, None, "me", time.time(), alone=True) == ""
+    assert reap_findings.reason(unknown, None, "me", time.time(), alone=True) == ""
 
 
 @pytest.mark.skipif(bool(possible()), reason=possible() or "machines can be had")

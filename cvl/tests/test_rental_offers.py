@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.catalog import Lookup, find, find_preset, needs_of
-from cvl.cli.plan import price_lines
+from cvl.cli.plan_approval import price_lines
 from cvl.core.errors import NoCapacity, UsageError
 from cvl.core.interfaces import Offer
 from cvl.core.spec import Limits, Needs, Plan, Quote

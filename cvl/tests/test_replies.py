@@ -20,8 +20,8 @@ from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run, RunState
-from cvl.operations import reap
-from cvl.operations.survey import tell_unclear
+from cvl.operations import reap_findings
+from cvl.operations.reap_survey import tell_unclear
 from cvl.providers.lambda_cloud.cloud import key_of, machine_of
 from cvl.tests.fakes import FakeClock
 
@@ -228,5 +228,5 @@ def test_reap_ends_what_it_can_read(tmp_path: Path) -> None:
         "tags": [{"key": "cvl-run", "value": RUN}, 7, {"key": "cvl-deadline", "value": "1"}],
     }
     shop = Shop([7, {"id": None}, late, json.loads('{"id": "i-9", "tags": {}}')])
-    (finding,) = reap.overdue(shop, Ledger(tmp_path / "ledger.db"))
+    (finding,) = reap_findings.overdue(shop, Ledger(tmp_path / "ledger.db"))
     assert finding.id == "i-1"

@@ -19,7 +19,7 @@ from cvl.core.process import me
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 from cvl.ledger import Ledger, Run, RunState
-from cvl.operations import takeover, without_ledger
+from cvl.operations import takeover, takeover_without_ledger
 from cvl.run import lifecycle
 from cvl.run.context import Context
 
@@ -156,7 +156,7 @@ class Quiet:
 @pytest.fixture(autouse=True)
 def soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(without_ledger, "ENOUGH", 0.5)
+    monkeypatch.setattr(takeover_without_ledger, "ENOUGH", 0.5)
     monkeypatch.setattr(release, "LOOK", 0.02)
     monkeypatch.setattr(until_gone, "PAUSES", (0.02,) * 3)
 
@@ -272,8 +272,8 @@ def test_without_a_ledger_it_is_released_all_the_same(kind: str, where: str) -> 
     there = Rented(where, SURPRISES[kind])
     record = running(there)
     ledger_file().write_bytes(b"no database" * 1000)
-    without_ledger.save(record, there, Quiet(), Scope(seconds=5), Cause.STOPPED)
-    without_ledger.sweep(record, there, Ledger(ledger_file()), Quiet(), 10.0)
+    takeover_without_ledger.save(record, there, Quiet(), Scope(seconds=5), Cause.STOPPED)
+    takeover_without_ledger.sweep(record, there, Ledger(ledger_file()), Quiet(), 10.0)
     assert not there.alive
 
 

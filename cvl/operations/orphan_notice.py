@@ -1,7 +1,8 @@
-"""What nobody looks after any more: every command asks, so it has to cost next to nothing."""
+"""Machines of dead runs: every command says so first, and it has to cost next to nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +15,14 @@ ENOUGH = 10_000_000
 """Instructions of SQLite's for it, which needs a few dozen: about a second's work."""
 
 
-def unattended() -> str:
+def notify(complain: Callable[[str], None]) -> None:
+    """Say what nobody looks after, if anything; never a reason not to go on."""
+    with suppress(Exception):
+        if orphans := notice():
+            complain(orphans)
+
+
+def notice() -> str:
     """Return one line if something rented belongs to a dead run, else "".
 
     One query of a file that is there; the ledger itself is loaded only when that finds something.
@@ -25,7 +33,7 @@ def unattended() -> str:
         return ""
     from cvl.core.errors import LedgerError
     from cvl.ledger import Ledger
-    from cvl.operations.reap import price
+    from cvl.operations.reap_findings import price
 
     with suppress(LedgerError):
         orphans = [each for each in Ledger(path, patience=PATIENCE).orphans() if each.leases]

@@ -14,9 +14,9 @@ from cvl.core.parallel import as_they_come, together
 from cvl.core.paths import ledger_file
 from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Run
-from cvl.operations import reap as reaping
-from cvl.operations.reap import Finding
-from cvl.operations.reap_targets import Place, looked_everywhere, places
+from cvl.operations import reap_findings
+from cvl.operations.reap_findings import Finding
+from cvl.operations.reap_targets import Target, looked_everywhere, targets
 from cvl.providers import BUILT_IN, load
 
 MOST_UNCLEAR = 20
@@ -38,8 +38,8 @@ class Survey:
         Raises `NotFound` for an `only` that is no runner.
         """
         self.ledger, self.observer, self.code = Ledger(ledger_file()), observer, 0
-        known = places(self.ledger, [name for name in configured if name], only, configured)
-        self._places, self._only = known.places, only
+        known = targets(self.ledger, [name for name in configured if name], only, configured)
+        self._targets, self._only = known.targets, only
         self._words = [f"note: {each}" for each in known.notes]
         self._notes: dict[str, str] = {}
         self._owners: dict[str, list[Reapable]] = {}
@@ -52,15 +52,15 @@ class Survey:
 
         What one of them cannot say keeps none of the others back.
         """
-        yield reaping.dearest_first(self._by_ledger())
-        asked = self._places
+        yield reap_findings.dearest_first(self._by_ledger())
+        asked = self._targets
         calls: list[Callable[[], list[Finding]]] = [partial(self._look, each) for each in asked]
         limits = [LOOK_LIMIT if matters(each) else BRIEF_LIMIT for each in asked]
         for number, answer in as_they_come(calls, limits):
             if isinstance(answer, Exception):
                 self._unseen(asked[number], answer)
             else:
-                yield reaping.dearest_first(self._new(answer))
+                yield reap_findings.dearest_first(self._new(answer))
 
     def owners(self, runner: str) -> list[Reapable]:
         """Return who has answered for a runner; for one that is none, all who have."""
@@ -73,16 +73,16 @@ class Survey:
         for each in dict.fromkeys(self._words):
             self.observer.warn(each)
         known = "\n".join(self._words)
-        for place, why in self._notes.items():
+        for target, why in self._notes.items():
             if why not in known:
-                self.observer.warn(f"note: {place} could not be asked: {why}")
+                self.observer.warn(f"note: {target} could not be asked: {why}")
 
     def _by_ledger(self) -> list[Finding]:
         """Return what the ledger knows to be over; where it cannot be read, the tags have to do."""
         found = list[Finding]()
         calls = (
-            partial(reaping.abandoned, self.ledger),
-            partial(reaping.left_over, self.ledger, self._stray),
+            partial(reap_findings.abandoned, self.ledger),
+            partial(reap_findings.left_over, self.ledger, self._stray),
         )
         for each in together(calls, LOOK_LIMIT):
             if isinstance(each, Exception):
@@ -111,45 +111,45 @@ class Survey:
             self._seen |= keys
         return new
 
-    def _look(self, place: Place) -> list[Finding]:
-        if place.every:
-            return self._look_everywhere(place)
-        owner = place.owner()
-        found, sure = overdue(str(place), owner, self.ledger, self.observer)
-        self._owners.setdefault(place.runner, []).append(owner)
+    def _look(self, target: Target) -> list[Finding]:
+        if target.every:
+            return self._look_everywhere(target)
+        owner = target.owner()
+        found, sure = overdue(str(target), owner, self.ledger, self.observer)
+        self._owners.setdefault(target.runner, []).append(owner)
         if not sure:
             self.code = 125
         return found
 
-    def _look_everywhere(self, place: Place) -> list[Finding]:
-        """Look in each place that a provider has; that some are closed to us is usual."""
-        runner = load(place.runner)
-        owners: list[Reapable] = list(runner.everywhere(place.handle))
+    def _look_everywhere(self, target: Target) -> list[Finding]:
+        """Look in each target that a provider has; that some are closed to us is usual."""
+        runner = load(target.runner)
+        owners: list[Reapable] = list(runner.everywhere(target.handle))
         calls = [
-            partial(overdue, place.runner, owner, self.ledger, self.observer) for owner in owners
+            partial(overdue, target.runner, owner, self.ledger, self.observer) for owner in owners
         ]
         answers = together(calls, BRIEF_LIMIT)
         good = [each for each in answers if not isinstance(each, Exception)]
         if good:
-            looked_everywhere(place.runner)
+            looked_everywhere(target.runner)
         return [finding for found, _ in good for finding in found]
 
-    def _unseen(self, place: Place, error: Exception) -> None:
-        if not matters(place):
-            if not place.every:
-                self._notes[str(place)] = explained(error)
+    def _unseen(self, target: Target, error: Exception) -> None:
+        if not matters(target):
+            if not target.every:
+                self._notes[str(target)] = explained(error)
             return
-        held = f"; it may hold {', '.join(place.holds)}" if place.holds else ""
-        self._blind(f"{place} could not be asked: {explained(error)}{held}")
+        held = f"; it may hold {', '.join(target.holds)}" if target.holds else ""
+        self._blind(f"{target} could not be asked: {explained(error)}{held}")
 
     def _blind(self, words: str) -> None:
         self.code = 125
         self._words.append(words)
 
 
-def matters(place: Place) -> bool:
-    """Return whether something of ours may go unseen where this place is not."""
-    return bool(place.holds) or place.named
+def matters(target: Target) -> bool:
+    """Return whether something of ours may go unseen where this target is not."""
+    return bool(target.holds) or target.named
 
 
 def overdue(
@@ -157,7 +157,7 @@ def overdue(
 ) -> tuple[list[Finding], bool]:
     """Return what should be over there, and whether that is all. Raises what `owned` raises."""
     listed = list(owner.owned())
-    found = reaping.overdue(owner, ledger, listed)
+    found = reap_findings.overdue(owner, ledger, listed)
     unclear = [each for each in listed if each.unclear]
     sure = owner.now() is not None
     if not sure:

@@ -7,13 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 from cvl.cli.console import Console
-from cvl.cli.notice import notify
 from cvl.cli.terminal import agree as agree_to
-from cvl.cli.terminal import say, show, show_exact, show_json, show_text
+from cvl.cli.terminal import complain, say, show, show_exact, show_json, show_text
 from cvl.core.errors import explained
 from cvl.core.printable import one_line
 from cvl.core.spec import Plan
 from cvl.core.units import priced
+from cvl.operations.orphan_notice import notify
 
 
 class Planned(Exception):
@@ -28,7 +28,7 @@ def agreement(params: Mapping[str, Any], console: Console) -> Any:
     """Return what sees the plan before anything happens: it shows, asks, or refuses."""
 
     def agree(plan: Plan) -> None:
-        notify()
+        notify(complain)
         if params["dry_run"]:
             raise Planned(plan)
         if not plan.quote.rented or plan.obstacle is not None:

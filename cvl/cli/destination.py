@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from cvl.cli.choice import PLAIN_FLAGS
 from cvl.cli.config import Config
 from cvl.cli.options import parameters
+from cvl.cli.runner_choice import PLAIN_FLAGS
 from cvl.providers import HOSTED, load
 
 

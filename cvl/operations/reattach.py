@@ -52,7 +52,7 @@ def follow(run: Run, ledger: Ledger, observer: Observer, *, hold: bool = True) -
     return lifecycle.attach(run, provider, ledger, options, watching=foreign(run))
 
 
-def see_let_in(run: Run, execution: Execution, tell: Tell) -> None:
+def check_login(run: Run, execution: Execution, tell: Tell) -> None:
     """Raise what is wrong with our login to a provider: `AuthError`, `UsageError`, `MissingTool`.
 
     Whoever has just begun can log in and try again; who has followed a run for days waits for it.
@@ -72,7 +72,7 @@ def see_let_in(run: Run, execution: Execution, tell: Tell) -> None:
 
 
 @contextmanager
-def told(run: Run, say: Callable[[str], None]) -> Iterator[None]:
+def standing_when_slow(run: Run, say: Callable[[str], None]) -> Iterator[None]:
     """Say how a run stands if the block takes longer than a moment."""
     timer = Timer(AFTER, lambda: say(standing(run)))
     timer.daemon = True

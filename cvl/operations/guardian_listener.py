@@ -16,7 +16,7 @@ LONG = 20.0
 """Seconds between two looks at the clock: it goes on while the machine sleeps, and we do not."""
 
 
-class Ears:
+class Listener:
     """Everything that a guardian may hear; listens from the moment that it is made."""
 
     def __init__(self, client: int) -> None:

@@ -46,7 +46,7 @@ ORIGIN, BOTTOM = b"6", b"\x1b[999H"
 """A private mode that takes the cursor to the top when it ends, over all that stands there."""
 
 
-class Painted:
+class TerminalModes:
     """Follows the bytes that go to a terminal."""
 
     def __init__(self) -> None:
