@@ -316,7 +316,6 @@ KINDS = (
     "terminal.show_text('one')",
     "terminal.show_json(['one'])",
     "terminal.show_table([['one', 'two']])",
-    "notice.say('one')",
     "cli.main(['no-such-command'])",
     "cli.main(['attach', 'no-such-run'])",
     "terminal.agree('one', 'two')",
@@ -332,7 +331,7 @@ ODD_ENDS = (
 @pytest.mark.parametrize("end", ODD_ENDS)
 def test_no_kind_of_message_is_glued_to_it(kind: str, end: str, here: Desk) -> None:
     program = (
-        "from cvl import cli; from cvl.cli import notice, terminal;"
+        "from cvl import cli; from cvl.cli import terminal;"
         "from cvl.cli.console import Console; from cvl.core.spec import ExitStatus, LogChunk;"
         "console = Console();"
         f"console.output(LogChunk(data=b'{end}', cursor='')); {kind}"
