@@ -23,7 +23,7 @@ HASTE = 10.0
 THROTTLED = "other programs may use the same account"
 """What a run says that ends because a request which makes something was answered with 429."""
 LAUNCH_EVERY = 12.0
-SETTLE = {"LAMBDA_SETTLE": "3"}
+LISTING_LAG = {"LAMBDA_SETTLE": "3"}
 """Seconds in which the stand-in may not list what it made. The real one may take 120, which a run
 that is shorter than that waits for in the end: nothing is billed then."""
 KILL = "kill -9 while the job runs"
@@ -50,7 +50,7 @@ def measure(work: Work) -> Topic:
     example(repo, "endless", "echo ready; sleep 600\n")
     cvl, rounds = work.cvls[0], work.sizes.rounds
     with LambdaCloud(Settings(boot_seconds=BOOT, launch_interval=0, hosts="auto")) as cloud:
-        pace = {"LAMBDA_LAUNCH_INTERVAL": "0", **SETTLE}
+        pace = {"LAMBDA_LAUNCH_INTERVAL": "0", **LISTING_LAG}
         with _renter(work, cloud, cvl, pace) as renter:
             measures = {"a run": renter.billed, KILL: renter.killed}
             found = in_turns(measures, rounds=min(5, rounds), seconds=work.seconds / 3, warm=False)
@@ -68,7 +68,7 @@ def measure(work: Work) -> Topic:
     )
     with LambdaCloud(settings) as cloud:
         pace = {
-            **SETTLE,
+            **LISTING_LAG,
             "LAMBDA_API_RPS": f"{HASTE:g}",
             "LAMBDA_LAUNCH_INTERVAL": f"{LAUNCH_EVERY / HASTE:g}",
         }

@@ -158,7 +158,7 @@ class Leases:
         Raises `StillOpen` when the scope ends before that, and `LedgerError` when the ledger fails,
         or what it says makes no sense: then it was found by tag and is gone all the same.
         """
-        scope = scope or self._scope.shielded(self._owner.settle + RELEASE_LIMIT)
+        scope = scope or self._scope.shielded(self._owner.listing_lag + RELEASE_LIMIT)
         try:
             with limits(scope.within(self._last())):  # no wait that is asked for goes beyond that
                 self._release.until_gone(scope)
@@ -263,7 +263,7 @@ class Leases:
         try:
             return bool(self._release.open())
         except LedgerError:
-            return self._owner.settle > 0  # 0 where nothing is ever made
+            return self._owner.listing_lag > 0  # 0 where nothing is ever made
 
     def still_open(self) -> list[str]:
         """Return what is not seen gone, one line each."""

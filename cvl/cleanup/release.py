@@ -22,7 +22,7 @@ LOOK = 1.0
 UNUSED = frozenset({RunState.PLANNED, RunState.LAUNCHING})
 """The states of a run in which no job has run on what it holds."""
 RELEASE_LIMIT = 120.0
-"""Seconds, beside the settling time, that a release is tried in the foreground; then the
+"""Seconds, beside the listing lag, that a release is tried in the foreground; then the
 guardian, or `reap`, goes on."""
 BARRED_LIMIT = 10.0
 """The same where the provider does not accept our key: it will hardly do so in this process."""
@@ -61,13 +61,13 @@ class Release:
         until_gone(self._attempt, scope)
 
     def settle(self, lease: Lease, doubt: Exception) -> str:
-        """List for the name until the settling time has passed. Raises `doubt` if it is not.
+        """List for the name until the listing lag has passed. Raises `doubt` if it is not.
 
         One that is over by now was made all the same: a short job may have done its work.
         """
         barred = isinstance(doubt.__cause__ or doubt, AuthError)
         more = BARRED_LIMIT if barred else RELEASE_LIMIT
-        scope = self._scope.shielded(self._owner.settle + more)
+        scope = self._scope.shielded(self._owner.listing_lag + more)
         self._scope.tell("waiting", f"{said(doubt)}; looking for {shown(lease)}")
         seen_none = 0
         for _ in scope.attempts((LOOK,)):
@@ -82,7 +82,7 @@ class Release:
         raise nobody_knows(lease, doubt)
 
     def made(self, lease: Lease) -> None:
-        """Hear that it was created just now: lists may lack it for the settling time."""
+        """Hear that it was created just now: lists may lack it for the listing lag."""
         self._since[lease.key] = self._scope.clock.monotonic()
 
     def ask(self, lines: Iterable[Lease]) -> None:
@@ -206,14 +206,14 @@ class Release:
     def _due(self, line: Lease) -> bool:
         """Return whether what is not listed would be, if it were there.
 
-        That is, once it was listed before, or a job has run on it, or the settling time has
+        That is, once it was listed before, or a job has run on it, or the listing lag has
         passed: since we made it, else since our first look. The ledger tells when it was made,
         but by a clock that may jump.
         """
         now = self._scope.clock.monotonic()
         waited = now - self._since.setdefault(line.key, now)
         known = line.key in self._seen or (self._was_used and bool(line.id))
-        return known or waited > self._owner.settle
+        return known or waited > self._owner.listing_lag
 
 
 def nobody_knows(line: Lease, why: Exception) -> StillOpen:

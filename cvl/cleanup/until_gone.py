@@ -59,12 +59,12 @@ class Listed:
     def __init__(
         self, owner: Owner, scope: Scope, meant: Iterable[Resource], run_id: str = ""
     ) -> None:
-        """A tag may be listed late: it is looked for until the settling time has passed."""
+        """A tag may be listed late: it is looked for until the listing lag has passed."""
         self._owner, self._scope, self._run_id = owner, scope, run_id
         self._left = {key(each): each for each in meant}
         self._unseen = dict.fromkeys(self._left, 0)
         self._looks = 0
-        self._settled = scope.clock.monotonic() + owner.settle
+        self._settled = scope.clock.monotonic() + owner.listing_lag
 
     def look(self, _attempt: int) -> list[str]:
         """Ask and look once; return what may still be there."""

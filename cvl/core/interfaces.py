@@ -21,12 +21,12 @@ from cvl.core.tags import Marks
 class Owner(Protocol):
     """Finds and ends what is ours out there, by name and tag alone: no local state needed.
 
-    `settle`: seconds after a create call in which what it made may not be listed yet. `unique`: the
-    kinds of things whose ids no other account or cluster has.
+    `listing_lag`: seconds after a create call in which what it made may not be listed yet.
+    `unique`: the kinds of things whose ids no other account or cluster has.
     """
 
     name: str
-    settle: float
+    listing_lag: float
     unique: frozenset[str]
 
     def owned(self, kind: str = "") -> Iterable[Resource]:

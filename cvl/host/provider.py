@@ -24,7 +24,7 @@ class HostProvider:
     many_nodes = False
     guarded = True
     stop_limit = STOP_LIMIT
-    settle = 0.0
+    listing_lag = 0.0
     unique = frozenset[str]()
 
     def __init__(

@@ -36,7 +36,7 @@ class LeaseState(StrEnum):
     LIVE = "live"
     RELEASING = "releasing"
     RELEASED = "released"
-    """Seen gone, or seen not to be there until the provider's settling time had passed."""
+    """Seen gone, or seen not to be there until the provider's listing lag had passed."""
 
 
 RUN_STEPS: Mapping[RunState, frozenset[RunState]] = MappingProxyType(

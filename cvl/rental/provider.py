@@ -68,7 +68,7 @@ class Machines:
 
         `accept_new_host_key`: of an image that does not take the host key that we made.
         """
-        self.name, self.settle, self.unique = cloud.name, cloud.settle, cloud.unique
+        self.name, self.listing_lag, self.unique = cloud.name, cloud.listing_lag, cloud.unique
         self._cloud, self._setup = cloud, setup
         self._accept_new = accept_new_host_key
         self._key = os.urandom(16)
@@ -214,7 +214,7 @@ class Machines:
         """
         scope = scope.within(self._cloud.boot_limit)
         began = scope.clock.monotonic()
-        listed_by = began + self._cloud.settle
+        listed_by = began + self._cloud.listing_lag
         far, address, words = None, "", ""
         for attempt in scope.attempts(LOOKS):
             if far is None or attempt.number % LOOK_AGAIN == 0:

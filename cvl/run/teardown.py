@@ -43,7 +43,7 @@ def finish(ctx: Context) -> ExitStatus:
 def release(ctx: Context, status: ExitStatus) -> ExitStatus:
     """See everything gone, then close the run. Raises `StillOpen`."""
     ctx.tell("releasing", ctx.record.id)
-    limit = ctx.provider.settle + ctx.options.release_limit
+    limit = ctx.provider.listing_lag + ctx.options.release_limit
     ctx.leases.release(ctx.clean_up.shielded(limit))
     cost = ctx.leases.cost()
     ctx.ledger.finish(ctx.record.id, status, ended=ctx.options.clock.time(), cost=cost)

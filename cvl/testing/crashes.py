@@ -28,7 +28,7 @@ from cvl.testing.crash_child import LIFE
 from cvl.testing.hostile import BEHAVIOURS
 from cvl.testing.lambda_cloud import FAULTS, Fault, LambdaCloud, Settings, What
 
-SETTLE = 0.5
+LISTING_LAG = 0.5
 OVERDUE_LIMIT = 60.0
 """Seconds after the deadline in its tag within which a machine has to be gone, whatever happens."""
 PHASES = ("starting", "booting", "running", "stopping", "fetching", "releasing")
@@ -44,7 +44,7 @@ DELAYS = {
     What.OTHER_KEY: 0.1,
     What.PREEMPTED: 0.15,
 }
-"""How long what goes wrong lasts here: shorter than the settling time."""
+"""How long what goes wrong lasts here: shorter than the listing lag."""
 WIRE = ("request", ("before", "sent", "after"))
 DISK = ("write", ("before", "inside", "after"))
 
@@ -239,7 +239,7 @@ class Bench:
             "LAMBDA_API_RPS": "0",
             "LAMBDA_LAUNCH_INTERVAL": "0",
             "LAMBDA_READ_LIMIT": "2" if self._real else "0.4",
-            "LAMBDA_SETTLE": str(SETTLE),
+            "LAMBDA_SETTLE": str(LISTING_LAG),
         }
         assert self._parent.stdin
         assert self._parent.stdout
@@ -263,7 +263,7 @@ class _Late:
 
 
 def quick(fault: Fault) -> Fault:
-    """Return a fault that is over within the settling time, unless it is meant to last."""
+    """Return a fault that is over within the listing lag, unless it is meant to last."""
     delay = DELAYS.get(fault.what)
     return fault if delay is None or fault.delay > 10**6 else replace(fault, delay=delay)
 

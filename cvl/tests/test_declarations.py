@@ -145,7 +145,7 @@ THING = Resource(
 )
 
 class Cloud:
-    name, settle = "toy", 0.0
+    name, listing_lag = "toy", 0.0
     def now(self):
         return 2e9
     def owned(self, kind=""):

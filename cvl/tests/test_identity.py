@@ -45,7 +45,7 @@ class Account2:
     """An `Owner` and `Identified`: one account, which lists what it has."""
 
     name = "shop"
-    settle = 0.0
+    listing_lag = 0.0
     unique: frozenset[str] = frozenset()
 
     def __init__(self, me: str, *things: Resource, trouble: CvlError | None = None) -> None:
@@ -76,7 +76,7 @@ class Unnamed:
     """An owner of a runner that knows nothing of identities."""
 
     name = "shop"
-    settle = 0.0
+    listing_lag = 0.0
 
     def owned(self, kind: str = "") -> Iterable[Resource]:
         del kind
@@ -331,7 +331,7 @@ def test_without_a_word_from_sts_a_job_is_not_lost(why: CvlError) -> None:
 
 
 def test_the_account_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cvl.providers.sagemaker.job.SETTLE", 0.0)
+    monkeypatch.setattr("cvl.providers.sagemaker.job.LISTING_LAG", 0.0)
     wire = Wire("111111111111")
     job = TrainingJob(wire, {**HANDLE, identity.IDENTITY: ON_AWS})
     status = job.poll()
@@ -341,7 +341,7 @@ def test_the_account_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_of_an_older_cvl_is_asked_for_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cvl.providers.sagemaker.job.SETTLE", 0.0)
+    monkeypatch.setattr("cvl.providers.sagemaker.job.LISTING_LAG", 0.0)
     wire = Wire("222222222222")
     status = TrainingJob(wire, HANDLE).poll()
     assert status is not None

@@ -38,7 +38,7 @@ class Shop:
     """An `Owner` that can hide what it has, ignore what it is told, and fall silent."""
 
     name = "shop"
-    settle = 120.0
+    listing_lag = 120.0
     unique = frozenset[str]()
 
     def __init__(self, clock: FakeClock) -> None:
@@ -189,13 +189,13 @@ def test_an_unclear_reply_is_settled_by_listing_for_the_name(
     assert states(ledger) == [("i-1", "live")]
 
 
-def test_not_seen_is_not_there_only_after_the_settling_time(
+def test_not_seen_is_not_there_only_after_the_listing_lag(
     ledger: Ledger, shop: Shop, clock: FakeClock
 ) -> None:
     before = clock.monotonic()
     with pytest.raises(Ambiguity):
         leases_of(ledger, shop, clock).acquire(WANTED, fails(Ambiguity("?")))
-    assert clock.monotonic() - before > shop.settle
+    assert clock.monotonic() - before > shop.listing_lag
     assert shop.lists > UNSEEN
     assert states(ledger) == [("", "released")]
 
@@ -262,21 +262,21 @@ def test_what_a_job_has_run_on_was_there_and_need_not_be_settled(
     assert ledger.advance(RUN, RunState.RUNNING)
     before = clock.monotonic()
     leases.release()
-    assert clock.monotonic() - before < shop.settle / 4
+    assert clock.monotonic() - before < shop.listing_lag / 4
     assert shop.lists == UNSEEN
 
 
 def test_what_costs_nothing_is_seen_before_it_is_destroyed(
     ledger: Ledger, shop: Shop, clock: FakeClock
 ) -> None:
-    """Then its absence tells more than the settling time would."""
+    """Then its absence tells more than the listing lag would."""
     leases, key = leases_of(ledger, shop, clock), replace(WANTED, kind="key", price_per_hour=None)
     leases.acquire(key, lambda: shop.make(key, "k-1"))
     shop.heard.clear()
     before = clock.monotonic()
     leases.release()
     assert shop.heard.index("list") < shop.heard.index("destroy k-1")
-    assert clock.monotonic() - before < shop.settle / 4
+    assert clock.monotonic() - before < shop.listing_lag / 4
     assert shop.things == {}
 
 
@@ -392,7 +392,7 @@ def test_nothing_is_made_for_a_run_that_is_over(
 
 
 def test_a_name_is_used_once(ledger: Ledger, shop: Shop, clock: FakeClock) -> None:
-    """Not seen within the settling time is not the same as never made."""
+    """Not seen within the listing lag is not the same as never made."""
     leases = leases_of(ledger, shop, clock)
     with pytest.raises(Ambiguity):
         leases.acquire(WANTED, fails(Ambiguity("?")))

@@ -88,7 +88,7 @@ class Toy:
     guarded: bool = True
     stop_limit: float = STOP_LIMIT
     name: str = "toy"
-    settle: float = 0.0
+    listing_lag: float = 0.0
     unique: frozenset[str] = frozenset()
     secrets: Mapping[str, str] = field(default_factory=dict)
 
@@ -313,7 +313,7 @@ def test_a_guardian_is_there_where_the_provider_wants_one(
 ) -> None:
     """Also for who only comes back to a run: one that is not wanted would stop the job."""
     monkeypatch.setattr(Context, "_guard", started := Started())
-    toy = Toy(guarded=guarded, settle=0.1)
+    toy = Toy(guarded=guarded, listing_lag=0.1)
     record = lifecycle.noted(SPEC, toy, toy.plan(SPEC), options)
     ledger.begin(record)
     ledger.advance(RUN, RunState.LAUNCHING)

@@ -65,7 +65,7 @@ def test_money_that_lasts_longer_than_the_timeout_changes_nothing() -> None:
 class Cloud:
     """Shows the looks that it is given, the last one for ever."""
 
-    name, user, settle, boot_limit = "cloud", "ubuntu", 10.0, 600.0
+    name, user, listing_lag, boot_limit = "cloud", "ubuntu", 10.0, 600.0
     layers = warnings = ()
     secrets: Mapping[str, str] = {}
     unique: frozenset[str] = frozenset()
@@ -161,7 +161,7 @@ def test_one_that_breaks_while_we_wait_for_ssh_is_given_up(doors: dict[str, Door
     assert clock.now - before < 10
 
 
-def test_not_listed_is_not_gone_before_the_settling_time(doors: dict[str, Door]) -> None:
+def test_not_listed_is_not_gone_before_the_listing_lag(doors: dict[str, Door]) -> None:
     doors["10.0.0.1"] = Door()
     missing = Machine(state="missing", words="unknown")
     assert up(Cloud(*[missing] * 8, READY), FakeClock()) == "10.0.0.1"

@@ -158,7 +158,7 @@ class Shop:
     """An `Owner` whose list is what a test says."""
 
     name = "shop"
-    settle = 0.0
+    listing_lag = 0.0
     unique = frozenset[str]()
 
     def __init__(self, listed: list[object]) -> None:

@@ -52,7 +52,7 @@ class Rented:
     guarded: bool = True
     stop_limit: float = 0.5
     name: str = "rented"
-    settle: float = 0.1
+    listing_lag: float = 0.1
     unique: frozenset[str] = frozenset()
     secrets: Mapping[str, str] = field(default_factory=dict)
     handle_: Mapping[str, str] = field(default_factory=lambda: {"run": RUN})
@@ -351,7 +351,7 @@ def test_whatever_bits_of_the_ledger_flip_the_machine_is_given_back(
     """As the guardian does when there is no more time."""
     import random
 
-    there = Rented(settle=0.0)
+    there = Rented(listing_lag=0.0)
     record = running(there)
     sound, chance = ledger_file().read_bytes(), random.Random(7)
     monkeypatch.setattr(takeover, "reopen", lambda *_: there)

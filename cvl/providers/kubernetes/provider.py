@@ -42,7 +42,7 @@ from cvl.providers.kubernetes.manifest import Made, owned_by
 from cvl.providers.kubernetes.manifest import objects as manifest
 from cvl.providers.kubernetes.objects import JOB, KINDS, POD, SECRET, SERVICE
 
-SETTLE = variable("CVL_KUBE_SETTLE", 10)
+LISTING_LAG = variable("CVL_KUBE_SETTLE", 10)
 """Seconds after a request in which what it made may not be found yet: it may still be under way."""
 LAYERS = (
     "Kubernetes itself, at activeDeadlineSeconds, whatever becomes of this machine",
@@ -69,7 +69,7 @@ class Kubernetes:
     many_nodes = True
     guarded = False  # Kubernetes ends a Job at its deadline, whatever becomes of this machine
     stop_limit = STOP_LIMIT + AFTER_TERM
-    settle = SETTLE
+    listing_lag = LISTING_LAG
     unique = frozenset(KINDS)  # an id has the uid in it, which no other cluster has
     secrets: Mapping[str, str] = EMPTY  # the kubeconfig is found in any process
 

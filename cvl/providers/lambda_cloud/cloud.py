@@ -32,7 +32,7 @@ from cvl.rental.provider import KIND
 
 BOOT_LIMIT = 1800.0
 """Seconds: 8xH100 machines were seen to take 25 minutes."""
-SETTLE = 120.0
+LISTING_LAG = 120.0
 """Seconds after a launch in which it may not be listed yet; `LAMBDA_SETTLE`."""
 KEY_KIND = "ssh-key"
 STATES: Mapping[str, str] = {
@@ -78,7 +78,7 @@ class LambdaCloud:
         more = (deadline.LAYER,) if self_terminate else ()
         self.layers: tuple[str, ...] = (*LAYERS, *more)
         self.warnings: tuple[str, ...] = (deadline.WARNING,) if self_terminate else ()
-        self.settle = variable("LAMBDA_SETTLE", SETTLE)
+        self.listing_lag = variable("LAMBDA_SETTLE", LISTING_LAG)
         self.secrets: Mapping[str, str] = {"api_key": api.key}
         self._account = ""
 

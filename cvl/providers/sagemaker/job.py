@@ -38,7 +38,7 @@ BEFORE = frozenset({"Starting", "Pending", "LaunchingMLInstances", "PreparingTra
 OWN_CODE = re.compile(r"cvl: exit code (\d+) on node")
 EXIT_CODE = re.compile(r"exit code:? (\d+)")
 
-SETTLE = variable("SAGEMAKER_SETTLE", 60)
+LISTING_LAG = variable("SAGEMAKER_SETTLE", 60)
 """Seconds after a request in which what it made may not be found yet."""
 LOOK = variable("SAGEMAKER_LOOK", 1)
 PAUSES = tuple(LOOK * min(1.3**number, 5.0) for number in range(8))
@@ -190,7 +190,7 @@ class TrainingJob:
             identity.confirm(self._account, noted(self._handle))
             now = self._account.clock.monotonic()
             self._missed = now if self._missed is None else self._missed
-            if now - self._missed < SETTLE:
+            if now - self._missed < LISTING_LAG:
                 raise Unreachable(f"{self._job} is not to be seen yet: {error}") from error
             raise
         self._missed, self._met = None, True

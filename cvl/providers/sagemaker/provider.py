@@ -26,7 +26,7 @@ from cvl.providers.aws.api_errors import EXTRA
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker import check, image, inputs, jobs, price, registry, template
 from cvl.providers.sagemaker.docker import Docker
-from cvl.providers.sagemaker.job import SETTLE, TrainingJob, stop
+from cvl.providers.sagemaker.job import LISTING_LAG, TrainingJob, stop
 from cvl.providers.sagemaker.jobs import KIND
 from cvl.providers.sagemaker.order import (
     STOP,
@@ -55,7 +55,7 @@ class SageMaker:
     many_nodes = True
     guarded = False  # SageMaker ends a job at its limit, whatever becomes of this machine
     stop_limit = STOP + UPLOAD_LIMIT + STOP_LIMIT
-    settle = SETTLE
+    listing_lag = LISTING_LAG
     unique = frozenset[str]()
     secrets: Mapping[str, str] = EMPTY  # boto3 finds the credentials, in any process
 
