@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -51,7 +51,7 @@ class NotYet(Rejected):
     """It makes no sense now and may later: the log of a container that has not started (400)."""
 
 
-KINDS = {
+KINDS: Mapping[int, type[CvlError]] = {
     HTTPStatus.NOT_FOUND: Missing,
     HTTPStatus.CONFLICT: Taken,
     HTTPStatus.GONE: Gone,
@@ -107,7 +107,7 @@ def understood(code: int, body: bytes) -> CvlError:
         return busy
     if code == HTTPStatus.FORBIDDEN:
         return Denied(message, permission(message))
-    return KINDS.get(HTTPStatus(code) if code in _KNOWN else HTTPStatus.OK, Rejected)(message)
+    return KINDS.get(code, Rejected)(message)
 
 
 def permission(message: str) -> str:
@@ -128,6 +128,3 @@ def _message(body: bytes) -> str:
         return str(status["message"]).strip()
     except (ValueError, KeyError, TypeError, RecursionError):
         return " ".join(body[:SHOWN].decode(errors="replace").split())
-
-
-_KNOWN = {status.value for status in HTTPStatus}

@@ -6,6 +6,7 @@ asked for by itself. https://kubernetes.io/docs/reference/kubernetes-api/authori
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -61,10 +62,11 @@ def needed(spec: JobSpec) -> Iterator[Right]:
 def allowed(given: Iterable[Object], right: Right) -> bool:
     """Return whether a rule gives that right."""
     group, resource, verb = right
+    head, slash, below = resource.partition("/")
     return any(
         _has(rule, "verbs", verb)
         and _has(rule, "apiGroups", group)
-        and (_has(rule, "resources", resource) or _has(rule, "resources", _any_of(resource)))
+        and _has(rule, "resources", resource, f"*/{below}" if slash else head)
         and not rule.get("resourceNames")
         for rule in given
     )
@@ -76,7 +78,7 @@ def rules(missing: Iterable[Right]) -> str:
     for group, resource, verb in missing:
         grouped.setdefault((group, resource), []).append(verb)
     return "; ".join(
-        f'apiGroups: ["{group}"], resources: ["{resource}"], verbs: {_list(verbs)}'
+        f'apiGroups: ["{group}"], resources: ["{resource}"], verbs: {json.dumps(verbs)}'
         for (group, resource), verbs in grouped.items()
     )
 
@@ -97,14 +99,5 @@ def _asked(client: Client, kind: str, spec: Object) -> Object:
     return found
 
 
-def _any_of(resource: str) -> str:
-    head, slash, below = resource.partition("/")
-    return f"*/{below}" if slash else head
-
-
-def _has(rule: Any, part: str, value: str) -> bool:
-    return bool({"*", value} & set(rule.get(part) or ()))
-
-
-def _list(words: Iterable[str]) -> str:
-    return "[" + ", ".join(f'"{word}"' for word in words) + "]"
+def _has(rule: Any, part: str, *values: str) -> bool:
+    return not {"*", *values}.isdisjoint(rule.get(part) or ())

@@ -233,12 +233,9 @@ class Stream:
 
     def blocks(self) -> Iterator[bytes]:
         """Yield what has come, as soon as anything has. Raises `Unreachable` when it breaks."""
-        while block := self._block():
-            yield block
-
-    def _block(self) -> bytes:
         try:
-            return self._response.read1(BLOCK)
+            while block := self._response.read1(BLOCK):
+                yield block
         except Exception as error:
             raise Unreachable(f"the connection broke: {reason(error)}") from error
 

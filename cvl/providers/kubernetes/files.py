@@ -82,11 +82,7 @@ def packed(contents: Contents, spec: JobSpec) -> Packed:
 
 
 def send(
-    client: Client,
-    handle: Mapping[str, str],
-    archive: IO[bytes],
-    length: int,
-    scope: Scope,
+    client: Client, handle: Mapping[str, str], archive: IO[bytes], length: int, scope: Scope
 ) -> None:
     """Send to every node as its pod starts; return when all have it, or none will start.
 

@@ -7,7 +7,7 @@ the others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cvl.core.errors import (
@@ -71,11 +71,7 @@ class KubeJob:
 
     def chunks(self, after: str = "") -> Iterator[LogChunk]:
         self._logs = logs = Logs(
-            self._client,
-            self.run_id,
-            after,
-            self._tell,
-            many=self._handle.get("nodes") != "1",
+            self._client, self.run_id, after, self._tell, many=self._handle.get("nodes") != "1"
         )
         try:
             yield from self._followed(logs)
@@ -87,12 +83,9 @@ class KubeJob:
 
     def poll(self) -> ExitStatus | None:
         if self._status is None:
-            try:
+            with self._login_waited_for():
                 self._judge(self._tracker.look(self._logs.endings if self._logs else {}))
                 self._met = True
-            except (AuthError, UsageError) as error:
-                self._give_up(error)
-                raise Unreachable(f"{error}; {error.hint}") from error
         return self._status
 
     def stop(self, grace: float, cause: Cause) -> None:
@@ -159,11 +152,21 @@ class KubeJob:
         if not self._met and not isinstance(error, Unreachable | Rejected):
             raise error
 
+    @contextmanager
+    def _login_waited_for(self) -> Iterator[None]:
+        """Have a login that is good no more pass for what may pass, if it was good before."""
+        try:
+            yield
+        except (AuthError, UsageError) as error:
+            self._give_up(error)
+            raise Unreachable(f"{error}; {error.hint}") from error
+
     def _judge(self, state: JobState) -> None:
         """Find out how the run ended, if it has; end what is left of it when one node failed."""
         failed = state.failed and state.failed.cause is not Cause.STOPPED
         if (failed or state.late) and not (state.over or state.ending or self._cause):
-            self._tell("stopping", self._why(state))
+            failure = f"node {state.failed.node} has failed" if state.failed else state.words
+            self._tell("stopping", failure)
             self._end(None)
         if state.over:
             if state.gone and len(state.fates) < state.nodes:
@@ -172,18 +175,12 @@ class KubeJob:
 
     def _confirm(self) -> None:
         """Raise `Elsewhere` if what was not found may be on another cluster."""
-        try:
+        with self._login_waited_for():
             identity.confirm(self._client, noted(self._handle))
-        except (AuthError, UsageError) as error:
-            self._give_up(error)
-            raise Unreachable(f"{error}; {error.hint}") from error
-
-    def _why(self, state: JobState) -> str:
-        return f"node {state.failed.node} has failed" if state.failed else state.words
 
     def _verdict(self, state: JobState, cause: Cause | None) -> ExitStatus:
         if state.failed and (state.failed.cause is not Cause.STOPPED or not cause):
-            return self._told(state.failed)
+            return self._exit_status(state.failed)
         if len(state.fates) >= state.nodes and not state.failed:
             return ExitStatus(0, run_id=self.run_id)
         if cause:
@@ -196,7 +193,7 @@ class KubeJob:
         detail = f"the cluster knows no Job {self._handle['job']} in {self._namespace}"
         return ended(Cause.LOST, run_id=self.run_id, detail=detail)
 
-    def _told(self, fate: Fate) -> ExitStatus:
+    def _exit_status(self, fate: Fate) -> ExitStatus:
         detail = fate.detail
         if self._handle.get("nodes") != "1":
             detail = f"node {fate.node}" + (f": {detail}" if detail else "")
@@ -207,10 +204,10 @@ class KubeJob:
     def _asked_to_end(self, cause: Cause) -> bool:
         """Ask the job alone to end where sidecars run beside it; return whether it was asked."""
         with suppress(CvlError):
-            found = list(self._tracker.pods().values())
-            alive = [each for each in found if pods.started(each) and not pods.over(each)]
-            if self._handle.get("wrapped") and alive and all(map(sidecars.there, found)):
-                self._note(self._found(), cause)
+            own = list(self._tracker.pods().values())
+            alive = [each for each in own if pods.started(each) and not pods.over(each)]
+            if self._handle.get("wrapped") and alive and all(map(sidecars.there, own)):
+                self._note(self._job(), cause)
                 return results.ask_to_end(self._client, alive)
         return False
 
@@ -225,21 +222,16 @@ class KubeJob:
 
         Raises `Elsewhere` if this cluster lacks it and is not the one that it was made on.
         """
-        missing = False
         try:
-            found = self._found()
-            if cause:
-                self._note(found, cause)
-            self._client.delete(self._path, str(found["metadata"]["uid"]))
+            with self._login_waited_for():
+                job = self._job()
+                if cause:
+                    self._note(job, cause)
+                self._client.delete(self._path, str(job["metadata"]["uid"]))
         except (Missing, Taken):
-            missing = True
-        except (AuthError, UsageError) as error:
-            self._give_up(error)
-            raise Unreachable(f"{error}; {error.hint}") from error
-        if missing:
             self._confirm()
 
-    def _found(self) -> Object:
+    def _job(self) -> Object:
         """Return the Job; a first miss is not believed."""
         for _ in Scope(self._client.clock).attempts((LOOK,), most=UNSEEN):
             try:

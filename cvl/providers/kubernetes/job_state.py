@@ -150,11 +150,11 @@ class JobTracker:
         over = finished(job) or {}
         over = over if over.get("type") == "Failed" else {}
         if over.get("reason") == "DeadlineExceeded":
-            return replace(fate, cause=Cause.TIMEOUT, detail=pods.said(over, ""))
+            return replace(fate, cause=Cause.TIMEOUT, detail=pods.message(over))
         words = self._losses.words(node, self._firsts.known.get(node, NONE), job)
         if not (words or over or again or self._losses.doubt_is_over(node)):
             return None
-        lost = self._losses.lost(node, words or pods.said(over, ""), again=again)
+        lost = self._losses.lost(node, words or pods.message(over), again=again)
         return replace(lost, time=fate.time)
 
     def _vanished(
@@ -199,7 +199,7 @@ class JobTracker:
                 self._news(self._node_words(pod))
 
     def _wait(self, job: Object, waiting: list[Object]) -> None:
-        words = pods.said(finished(job) or {}, "")
+        words = pods.message(finished(job) or {})
         if words:
             self._words = words
             return

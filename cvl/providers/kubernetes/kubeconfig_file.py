@@ -141,17 +141,12 @@ def checked(entry: Entry, forms: Mapping[str, Reader], whose: str) -> Entry:
         if value is None:
             continue
         try:
-            found[name] = forms.get(name, same)(value)
+            found[name] = forms[name](value) if name in forms else value
         except TypeError as error:
             raise UsageError(
                 f"`{name}` of {whose} in the kubeconfig must be {error}, not {shape(value)}", NAMED
             ) from None
     return found
-
-
-def same(value: object) -> object:
-    """Return a value of any kind."""
-    return value
 
 
 def text(value: object) -> str:

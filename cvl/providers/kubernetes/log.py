@@ -46,7 +46,7 @@ class Mark:
         """What to ask for as `sinceTime`, "" for all of it."""
         if not self.time:
             return ""
-        moment = datetime.fromisoformat(_micro(self.time)).astimezone(UTC) - BACK
+        moment = datetime.fromisoformat(self.time).astimezone(UTC) - BACK
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -92,13 +92,12 @@ class Entries:
             time = found[0][:-1].decode()
             self._count = self._count + 1 if time == self._time else 1
             self._time, self._size, self.began = time, 0, True
-            self._at = found.end()
+            self._at, self._stray = found.end(), False
         elif len(self._buffer) - self._at < STAMP and self._buffer.find(b"\n", self._at) < 0:
             return False
         else:
-            self._stray = self._inside = True
-            return True
-        self._stray, self._inside = False, True
+            self._stray = True
+        self._inside = True
         return True
 
     def _take(self, *, last: bool) -> Iterator[Piece]:
@@ -241,8 +240,3 @@ def _nodes_own(stamp: bytes, since: int) -> bool:
         return instant(stamp[:-1].decode()) >= since
     except ValueError:
         return False
-
-
-def _micro(time: str) -> str:
-    """Return a time with no more digits than Python reads."""
-    return re.sub(r"(\.\d{1,6})\d*", r"\1", time)

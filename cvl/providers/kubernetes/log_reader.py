@@ -51,13 +51,7 @@ class Logs:
     """Reads every node's log from a cursor on."""
 
     def __init__(
-        self,
-        client: Client,
-        run_id: str,
-        cursor: str,
-        tell: Tell,
-        *,
-        many: bool = False,
+        self, client: Client, run_id: str, cursor: str, tell: Tell, *, many: bool = False
     ) -> None:
         """`cursor` is "" or one that an earlier chunk carried. `many`: there are several nodes."""
         self._client, self._run_id, self._tell, self._many = client, run_id, tell, many

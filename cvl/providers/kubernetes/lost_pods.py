@@ -151,7 +151,7 @@ def told(pod: Object | None, events: Iterable[Object]) -> str:
     """Return what a pod's condition says, or the newest event that tells; "" for neither."""
     disrupted = pods.condition(pod, "DisruptionTarget") if pod else {}
     if disrupted.get("status") == "True":
-        return pods.said(disrupted, "")
+        return pods.message(disrupted)
     return pods.latest([each for each in events if each.get("reason") in TELLING], any_kind=True)
 
 
@@ -183,5 +183,5 @@ def of_node(name: str, node: Object | None) -> str:
         return f"node {name} is gone"
     ready = pods.condition(node, "Ready")
     if ready.get("status") != "True":
-        return f"node {name} is not ready ({pods.said(ready, 'it says nothing')})"
+        return f"node {name} is not ready ({pods.message(ready, 'it says nothing')})"
     return f"node {name} is being drained" if node["spec"].get("unschedulable") else ""

@@ -26,7 +26,7 @@ CONTAINER = "job"
 RUN_LABEL, OWNER_LABEL = "cvl.run", "cvl.owner"
 DEADLINE, CAUSE, EXAMPLE = "cvl.deadline", "cvl.cause", "cvl.example"
 FIRSTS = "cvl.pods"
-"""Annotations; the last names the pods that are the run's own, see `firsts.py`."""
+"""Annotations; the last names the pods that are the run's own, see `first_pods.py`."""
 STAYS: Mapping[str, str] = MappingProxyType(
     {
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
@@ -68,8 +68,8 @@ ONCE: Made = {
 
 def labels_of(marks: Marks) -> dict[str, str]:
     """Return what objects are found by."""
-    found = {"app.kubernetes.io/managed-by": "cvl", RUN_LABEL: marks.run_id}
-    return {**found, OWNER_LABEL: marks.owner} if marks.owner else found
+    labels = {"app.kubernetes.io/managed-by": "cvl", RUN_LABEL: marks.run_id}
+    return {**labels, OWNER_LABEL: marks.owner} if marks.owner else labels
 
 
 def notes_of(marks: Marks) -> dict[str, str]:
@@ -79,9 +79,9 @@ def notes_of(marks: Marks) -> dict[str, str]:
 
 def marks_of(each: Mapping[str, Any]) -> Marks:
     """Return what an object's labels and annotations say."""
-    found, notes = each.get("labels") or {}, each.get("annotations") or {}
-    owner, due = found.get(OWNER_LABEL), notes.get(DEADLINE)
-    return Marks.read({tags.RUN: found.get(RUN_LABEL), tags.OWNER: owner, tags.DEADLINE: due})
+    labels, notes = each.get("labels") or {}, each.get("annotations") or {}
+    owner, due = labels.get(OWNER_LABEL), notes.get(DEADLINE)
+    return Marks.read({tags.RUN: labels.get(RUN_LABEL), tags.OWNER: owner, tags.DEADLINE: due})
 
 
 def escaped(word: str) -> str:
@@ -133,10 +133,9 @@ def file_secrets(options: JobOptions, marks: Marks, files: Mapping[str, bytes]) 
             room = MOST_SECRET
         groups[-1][key] = _base64(data)
         room -= len(data)
-    names = [file_secret(marks.run_id, number) for number in range(len(groups))]
     return [
-        {**_head("v1", "Secret", name, options, marks), "data": group}
-        for name, group in zip(names, groups, strict=True)
+        {**_head("v1", "Secret", file_secret(marks.run_id, number), options, marks), "data": group}
+        for number, group in enumerate(groups)
     ]
 
 
@@ -267,8 +266,8 @@ def _variables(spec: JobSpec, *, sent: bool) -> list[Made]:
 
 def _identity(spec: JobSpec) -> dict[str, Made]:
     """Return what tells the entry script in which pod it runs; nobody may say otherwise."""
-    found = {"CVL_POD": _field("metadata.uid")}
-    return {**found, "CVL_NODE": _field(RANK_PATH)} if spec.nodes > 1 else found
+    pod = {"CVL_POD": _field("metadata.uid")}
+    return {**pod, "CVL_NODE": _field(RANK_PATH)} if spec.nodes > 1 else pod
 
 
 def _field(path: str) -> Made:
@@ -279,12 +278,9 @@ def _node(spec: JobSpec) -> dict[str, Made]:
     """Return what tells a node who it is among many."""
     name = name_of(spec.run_id)
     master = f"{name}-0.{name}" if spec.nodes > 1 else "localhost"
-    found: dict[str, Made] = {
-        key: {"value": value} for key, value in variables(spec.nodes, master=master).items()
-    }
-    if spec.nodes > 1:
-        found[NODE_RANK] = _field(RANK_PATH)
-    return found
+    values = variables(spec.nodes, master=master).items()
+    rank = {NODE_RANK: _field(RANK_PATH)} if spec.nodes > 1 else {}
+    return {**{name: {"value": value} for name, value in values}, **rank}
 
 
 def _resources(options: JobOptions) -> Made:
@@ -305,28 +301,24 @@ def _volumes(
 ) -> tuple[list[Made], list[Made]]:
     """Return the pod's volumes, and where the container has them."""
     memory: Made = {"medium": "Memory", **({"sizeLimit": options.shm} if options.shm else {})}
-    found: list[tuple[str, str, Made]] = [("shm", "/dev/shm", {"emptyDir": memory})]  # noqa: S108
+    mounts: list[tuple[str, str, Made]] = [("shm", "/dev/shm", {"emptyDir": memory})]  # noqa: S108
     if holders:
-        sources = [_source(name, keys) for name, keys in holders.items()]
-        found.append(("cvl-in", IN, {"projected": {"sources": sources, "defaultMode": 0o444}}))
-        found.append(("cvl-first", FIRST, {"secret": _first(next(iter(holders)))}))
-        found += [("cvl", OWN, {"emptyDir": {}}), ("workspace", WORKSPACE, {"emptyDir": {}})]
-        found.append(("repo", REPO, {"emptyDir": {}}))
+        secrets = [{"name": name, "items": _items(*keys)} for name, keys in holders.items()]
+        sources = [{"secret": secret} for secret in secrets]
+        first = {"secretName": next(iter(holders)), "optional": True, "items": _items(FIRST_KEY)}
+        mounts.append(("cvl-in", IN, {"projected": {"sources": sources, "defaultMode": 0o444}}))
+        mounts.append(("cvl-first", FIRST, {"secret": {**first, "defaultMode": 0o444}}))
+        mounts += [("cvl", OWN, {"emptyDir": {}}), ("workspace", WORKSPACE, {"emptyDir": {}})]
+        mounts.append(("repo", REPO, {"emptyDir": {}}))
     for number, (path, claim) in enumerate(options.volumes.items()):
-        found.append((f"volume-{number}", path, {"persistentVolumeClaim": {"claimName": claim}}))
-    volumes = [{"name": name, **source} for name, _, source in found]
-    return volumes, [{"name": name, "mountPath": path} for name, path, _ in found]
+        mounts.append((f"volume-{number}", path, {"persistentVolumeClaim": {"claimName": claim}}))
+    volumes = [{"name": name, **source} for name, _, source in mounts]
+    return volumes, [{"name": name, "mountPath": path} for name, path, _ in mounts]
 
 
-def _source(name: str, keys: Sequence[str]) -> Made:
+def _items(*keys: str) -> list[Made]:
     """Return a Secret's files; not what is written into it later, so these never change."""
-    return {"secret": {"name": name, "items": [{"key": key, "path": key} for key in keys]}}
-
-
-def _first(name: str) -> Made:
-    """Return which pods are the run's own: nothing, until somebody has noted that."""
-    items = [{"key": FIRST_KEY, "path": FIRST_KEY}]
-    return {"secretName": name, "optional": True, "items": items, "defaultMode": 0o444}
+    return [{"key": key, "path": key} for key in keys]
 
 
 def _head(version: str, kind: str, name: str, options: JobOptions, marks: Marks) -> Made:

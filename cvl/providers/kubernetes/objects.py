@@ -12,13 +12,7 @@ from functools import partial
 from types import MappingProxyType
 
 from cvl.core import replies
-from cvl.core.errors import (
-    Denied,
-    Missing,
-    Rejected,
-    Taken,
-    Unreachable,
-)
+from cvl.core.errors import Denied, Missing, Rejected, Taken, Unreachable
 from cvl.core.scope import Scope
 from cvl.core.spec import Resource
 from cvl.providers.kubernetes import pods, sidecars
@@ -85,16 +79,11 @@ def found(client: Client, kind: str, namespaces: tuple[str, ...]) -> Iterator[Re
     for namespace in namespaces:
         uids = set()
         every = client.items(api_path(f"{kind}s", namespace), labelSelector=RUN_LABEL)
-        for each in replies.read(kind, every, partial(_seen, kind)):
+        for each in replies.read(kind, every, partial(_resource, kind)):
             uids.add(each.id.rpartition("/")[2])
             yield each
         if kind == JOB:
             yield from _outlived(client, namespace, uids)
-
-
-def _seen(kind: str, each: Object) -> Resource | None:
-    """Return a listed object; a pod that has an owner goes with it."""
-    return None if kind == POD and _kept(each) else _resource(kind, each)
 
 
 def _outlived(client: Client, namespace: str, uids: set[str]) -> Iterator[Resource]:
@@ -178,7 +167,7 @@ def _end_orphans(client: Client, job: Resource, namespace: str) -> None:
     """Delete pods whose Job is gone and that nobody ends: somebody has deleted it so."""
     for pod in pods_of(client, job, namespace):
         meta = pod["metadata"]
-        if not _kept(pod) and not meta.get("deletionTimestamp"):
+        if not (meta.get("ownerReferences") or meta.get("deletionTimestamp")):
             with suppress(Missing, Taken):
                 client.delete(pods.path(pod), str(meta["uid"]))
 
@@ -198,12 +187,7 @@ def _may_list(client: Client, namespace: str) -> bool:
 def _resource(kind: str, each: Object) -> Resource | None:
     meta = each["metadata"]
     marks = marks_of(meta)
-    if not marks.run_id:
-        return None
+    if not marks.run_id or (kind == POD and meta.get("ownerReferences")):
+        return None  # a pod that has an owner goes with it
     note = "ending" if meta.get("deletionTimestamp") else ""
     return marks.on(Resource(kind=kind, name=str(meta["name"]), id=ident(each), note=note))
-
-
-def _kept(pod: Object) -> bool:
-    """Return whether a pod has an owner that ends it."""
-    return bool(pod["metadata"].get("ownerReferences"))

@@ -64,7 +64,8 @@ def output(
     Raises `Failed`, `Unreachable` when it breaks off, and what `api_errors.understood` says.
     """
     said = b""
-    with _connected(client, pod, argv, reads=feed is not None) as connection:
+    connect = partial(_opened, pod=pod, argv=argv, reads=feed is not None)
+    with client.doors.through(connect) as connection:
         _fed(connection, feed or ())
         for message in _messages(connection):
             channel, data = message[0], message[1:]
@@ -82,8 +83,7 @@ def output(
 def _fed(connection: Any, feed: Iterable[bytes]) -> None:
     """Send what a command reads; where it has ended before, its status tells why."""
     closed = installed("exceptions").ConnectionClosed
-    blocks = iter(feed)
-    while (block := next(blocks, None)) is not None:
+    for block in feed:
         try:
             connection.send(bytes([IN]) + block)
         except closed:
@@ -119,11 +119,6 @@ def _messages(connection: Any) -> Iterator[bytes]:
             raise Unreachable(f"the command's connection broke: {reason(error)}") from error
         if message:
             yield message if isinstance(message, bytes) else utf8(message)
-
-
-def _connected(client: Client, pod: str, argv: Sequence[str], *, reads: bool) -> Any:
-    """Return the connection of a command."""
-    return client.doors.through(partial(_opened, pod=pod, argv=argv, reads=reads))
 
 
 def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str], *, reads: bool) -> Any:
@@ -188,22 +183,16 @@ def _cut(line: socket.socket) -> None:
 
 
 def _judge(data: bytes, said: str) -> None:
-    """Raise unless a Status tells success."""
-    status = _status(data)
+    """Raise unless a Status tells success: one that nobody can read does not."""
+    try:
+        status = replies.entry(replies.parsed(data))
+    except ValueError:
+        status = {}
     if status.get("status") == "Success":
         return
     causes = map(replies.entry, replies.entries(replies.entry(status.get("details")).get("causes")))
     codes = [replies.text(each.get("message")) for each in causes if each.get("reason") == EXIT]
     if codes and CODE.fullmatch(codes[0]):
         raise Failed(int(codes[0]), said)
-    raise Unreachable(
-        f"the command could not be run: {replies.text(status.get('message')) or said}"
-    )
-
-
-def _status(data: bytes) -> replies.Entry:
-    """Return what the server says of a command's end, nothing where nobody can read it."""
-    try:
-        return replies.entry(replies.parsed(data))
-    except ValueError:
-        return {}
+    why = replies.text(status.get("message")) or said
+    raise Unreachable(f"the command could not be run: {why}")

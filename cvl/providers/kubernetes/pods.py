@@ -28,13 +28,8 @@ NEVER_RAN = frozenset({"ContainerCannotRun", "StartError"})
 REASONS: Mapping[str, Cause] = MappingProxyType(
     {
         "DeadlineExceeded": Cause.TIMEOUT,
-        "Evicted": Cause.LOST,
-        "NodeLost": Cause.LOST,
-        "NodeShutdown": Cause.LOST,
-        "Terminated": Cause.LOST,
-        "Shutdown": Cause.LOST,
-        "Preempting": Cause.LOST,
-        "Preempted": Cause.LOST,
+        **dict.fromkeys(("Evicted", "NodeLost", "Preempting", "Preempted"), Cause.LOST),
+        **dict.fromkeys(("NodeShutdown", "Shutdown", "Terminated"), Cause.LOST),
     }
 )
 """A pod's `status.reason` -> why it ended; one that is not here never let it start."""
@@ -83,9 +78,13 @@ def container(pod: Object) -> Object:
 
 def started(pod: Object) -> bool:
     """Return whether the job's container has been started: it has a log then."""
-    state = container(pod).get("state") or {}
+    state = _state(pod)
     ran = state.get("terminated") or {}
     return "running" in state or bool(ran.get("startedAt") or ran.get("containerID"))
+
+
+def _state(pod: Object) -> Object:
+    return container(pod).get("state") or {}
 
 
 def ident(pod: Object) -> str:
@@ -100,10 +99,8 @@ def started_twice(node: int) -> Fate:
 
 def over(pod: Object) -> bool:
     """Return whether the job's container runs no more, and will not."""
-    state = container(pod).get("state") or {}
-    return "terminated" in state or (
-        phase(pod) in {"Failed", "Succeeded"} and "running" not in state
-    )
+    state, at_end = _state(pod), phase(pod) in {"Failed", "Succeeded"}
+    return "terminated" in state or (at_end and "running" not in state)
 
 
 def phase(pod: Object) -> str:
@@ -132,13 +129,13 @@ def waits_for(pod: Object, events: Iterable[Object]) -> str:
         return ""
     placed = condition(pod, "PodScheduled")
     if placed.get("status") == "False":
-        return said(placed, latest(events) if placed.get("reason") is None else "")
+        return message(placed, latest(events) if placed.get("reason") is None else "")
     if before := _before(pod):
         return before
-    waiting = (container(pod).get("state") or {}).get("waiting") or {}
+    waiting = _state(pod).get("waiting") or {}
     if waiting.get("reason") in {None, "ContainerCreating", "PodInitializing"}:
         return latest(events) or str(waiting.get("reason") or "waiting for a node")
-    return said(waiting, "")
+    return message(waiting)
 
 
 def latest(events: Iterable[Object], *, any_kind: bool = False) -> str:
@@ -147,10 +144,10 @@ def latest(events: Iterable[Object], *, any_kind: bool = False) -> str:
     if not any_kind:
         telling = [e for e in telling if e.get("type") == "Warning" or e["reason"] in WORTH_A_WORD]
     found = sorted(telling, key=_moment)
-    return said(found[-1], "") if found else ""
+    return message(found[-1]) if found else ""
 
 
-def said(what: Mapping[str, Any], otherwise: str) -> str:
+def message(what: Mapping[str, Any], otherwise: str = "") -> str:
     """Return reason and message of a condition, an event or a state, on one line."""
     parts = (str(what.get("reason") or ""), " ".join(str(what.get("message") or "").split()))
     return ": ".join(part for part in parts if part) or otherwise
@@ -159,7 +156,7 @@ def said(what: Mapping[str, Any], otherwise: str) -> str:
 def not_ready(pod: Object) -> bool:
     """Return whether a running pod is no longer reported ready: its node may be lost."""
     ready = condition(pod, "Ready")
-    running = "running" in (container(pod).get("state") or {})
+    running = "running" in _state(pod)
     unready = ready.get("status") not in {"True", None} and ready.get("reason") not in ITS_OWN
     return phase(pod) == "Unknown" or (running and unready)
 
@@ -187,8 +184,8 @@ def _by_status(pod: Object) -> Fate | None:
     if cause is Cause.TIMEOUT and not started(pod):
         detail = "its time was up before it had started: --timeout counts from when it has a node"
     else:
-        detail = said(status, "")
-    running = (container(pod).get("state") or {}).get("running")
+        detail = message(status)
+    running = _state(pod).get("running")
     if running and cause is Cause.TIMEOUT:
         return None  # its results can still be collected; the last line tells when
     return Fate(node=node_of(pod), code=KILLED, cause=cause, detail=detail, time=_ended(pod))
@@ -197,16 +194,17 @@ def _by_status(pod: Object) -> Fate | None:
 def _stopped(pod: Object, ending: Ending, now: float) -> Fate:
     """Judge a job that ended after TERM by who sent that, as far as its pod knows."""
     cause, detail = Cause.STOPPED, ""
-    disrupted = condition(pod, "DisruptionTarget")
-    if pod.get("status", {}).get("reason") == "DeadlineExceeded" or _past_deadline(pod, now):
-        cause, detail = Cause.TIMEOUT, ""
+    disrupted, due = condition(pod, "DisruptionTarget"), _deadline(pod)
+    timed_out = pod.get("status", {}).get("reason") == "DeadlineExceeded"
+    if timed_out or (due and now >= due - 1):
+        cause = Cause.TIMEOUT
     elif disrupted.get("status") == "True":
-        cause, detail = Cause.LOST, said(disrupted, "")
+        cause, detail = Cause.LOST, message(disrupted)
     return Fate(node=node_of(pod), code=ending.code, cause=cause, detail=detail, time=ending.time)
 
 
 def _terminated(pod: Object) -> Fate | None:
-    ended = (container(pod).get("state") or {}).get("terminated")
+    ended = _state(pod).get("terminated")
     if not ended:
         return None
     reason, finished = str(ended.get("reason") or ""), str(ended.get("finishedAt") or "")
@@ -214,9 +212,9 @@ def _terminated(pod: Object) -> Fate | None:
     if reason == "OOMKilled":
         return replace(fate, cause=Cause.OUT_OF_MEMORY, detail="OOMKilled: more than --memory")
     if reason in NEVER_RAN:
-        return replace(fate, cause=Cause.NOT_STARTED, detail=said(ended, ""))
+        return replace(fate, cause=Cause.NOT_STARTED, detail=message(ended))
     if reason == "ContainerStatusUnknown":
-        return replace(fate, cause=Cause.LOST, detail=said(ended, ""))
+        return replace(fate, cause=Cause.LOST, detail=message(ended))
     if _was_deleted(pod, finished):
         return replace(fate, cause=Cause.STOPPED, detail="its pod was deleted")
     return fate
@@ -251,7 +249,7 @@ def _before(pod: Object) -> str:
         state = each.get("state") or {}
         waiting = state.get("waiting") or {}
         if waiting.get("reason") not in {None, "PodInitializing", "ContainerCreating"}:
-            return f"init container {each['name']}: {said(waiting, '')}"
+            return f"init container {each['name']}: {message(waiting)}"
         if "running" in state and not (each.get("started") and _is_sidecar(pod, each["name"])):
             return f"init container {each['name']} is running"
     return ""
@@ -265,47 +263,41 @@ def _is_sidecar(pod: Object, name: str) -> bool:
 
 def _not_started(pod: Object) -> Fate | None:
     waits = [(each["name"], each.get("state") or {}) for each in _inits(pod)]
-    waits = [("", container(pod).get("state") or {}), *waits]
-    stuck = [(name, s["waiting"]) for name, s in waits if _no_time_mends(s.get("waiting"))]
+    waits = [("", _state(pod)), *waits]
+    waits = [(name, state.get("waiting") or {}) for name, state in waits]
+    stuck = [(name, waiting) for name, waiting in waits if waiting.get("reason") in DEFINITE]
     if stuck:
         name, waiting = stuck[0]
-        detail = (f"init container {name}: " if name else "") + said(waiting, "")
+        detail = (f"init container {name}: " if name else "") + message(waiting)
     elif phase(pod) == "Failed" and not started(pod):
-        detail = said(pod["status"], "") or _init_words(pod) or "its pod failed"
+        detail = message(pod["status"]) or _init_words(pod) or "its pod failed"
     else:
         return None
     return Fate(node=node_of(pod), code=KILLED, cause=Cause.NOT_STARTED, detail=detail)
 
 
-def _no_time_mends(waiting: Mapping[str, Any] | None) -> bool:
-    return (waiting or {}).get("reason") in DEFINITE
-
-
 def _init_words(pod: Object) -> str:
-    failed = failed_init(pod)
-    return (
-        f"init container {failed['name']} ended with exit code {failed['code']}" if failed else ""
-    )
+    if failed := failed_init(pod):
+        return f"init container {failed['name']} ended with exit code {failed['code']}"
+    return ""
 
 
-def _past_deadline(pod: Object, now: float) -> bool:
+def _deadline(pod: Object) -> float | None:
+    """Return the UTC epoch second at which a pod's time is up, None where none tells."""
     limit = pod["spec"].get("activeDeadlineSeconds")
     began = pod.get("status", {}).get("startTime")
-    return bool(limit and began) and now >= epoch(str(began)) + float(limit) - 1
+    return epoch(str(began)) + float(limit) if limit and began else None
 
 
 def _had_ended(pod: Object) -> bool:
     """Return whether the job had ended before the deadline that its sidecars did not heed."""
-    limit, began = pod["spec"].get("activeDeadlineSeconds"), pod["status"].get("startTime")
-    finished = _ended(pod)
-    timed = pod["status"].get("reason") == "DeadlineExceeded" and limit and began and finished
-    return bool(timed) and epoch(finished) < epoch(str(began)) + float(limit)
+    due, finished = _deadline(pod), _ended(pod)
+    timed_out = pod["status"].get("reason") == "DeadlineExceeded"
+    return bool(timed_out and due and finished and epoch(finished) < due)
 
 
 def _ended(pod: Object) -> str:
-    return str(
-        ((container(pod).get("state") or {}).get("terminated") or {}).get("finishedAt") or ""
-    )
+    return str((_state(pod).get("terminated") or {}).get("finishedAt") or "")
 
 
 def _moment(event: Object) -> str:

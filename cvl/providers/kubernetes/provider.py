@@ -18,14 +18,7 @@ from cvl.core.spec import EMPTY, STOP_LIMIT, JobSpec, Plan, Quote, Resource
 from cvl.core.tags import Marks, name_of
 from cvl.core.units import elapsed, size, variable
 from cvl.ledger import Ledger, RunState
-from cvl.providers.kubernetes import (
-    check,
-    files,
-    first_pods,
-    objects,
-    results,
-    template,
-)
+from cvl.providers.kubernetes import check, files, first_pods, objects, results, template
 from cvl.providers.kubernetes import identity as whose
 from cvl.providers.kubernetes.api_errors import EXTRA
 from cvl.providers.kubernetes.client import Client, Object, api_path
@@ -198,12 +191,10 @@ class Kubernetes:
         return not lives
 
     def _readable(self) -> tuple[str, ...]:
-        return objects.readable(self._client, [*self._used(), self._client.namespace])
-
-    def _used(self) -> list[str]:
-        """Return the namespaces that runs are in, as the ledger has them."""
+        """Return the namespaces that we may list, with those that the ledger's runs are in."""
         runs = [run for run in Ledger(ledger_file()).runs() if run.state is not RunState.ENDED]
-        return [str(run.handle["namespace"]) for run in runs if run.handle.get("namespace")]
+        used = [str(run.handle["namespace"]) for run in runs if run.handle.get("namespace")]
+        return objects.readable(self._client, [*used, self._client.namespace])
 
     @property
     def _options(self) -> JobOptions:

@@ -14,15 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from cvl.core.errors import (
-    Blocked,
-    CvlError,
-    Denied,
-    FetchError,
-    MissingTool,
-    UsageError,
-    UsedUp,
-)
+from cvl.core.errors import Blocked, CvlError, Denied, FetchError, MissingTool, UsageError, UsedUp
 from cvl.core.retry import steadily
 from cvl.core.scope import Scope
 from cvl.core.spec import FETCH_LIMIT, Cause, ExitStatus
@@ -34,15 +26,7 @@ from cvl.providers.kubernetes import pods
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.first_pods import listed
 from cvl.providers.kubernetes.job_state import JobTracker
-from cvl.providers.kubernetes.manifest import (
-    COLLECT,
-    CONTAINER,
-    ENTRY,
-    IN,
-    OWN,
-    REPO,
-    WORKSPACE,
-)
+from cvl.providers.kubernetes.manifest import COLLECT, CONTAINER, ENTRY, IN, OWN, REPO, WORKSPACE
 from cvl.providers.kubernetes.pod_exec import Failed, output
 from cvl.run.nodes import folder
 
