@@ -9,6 +9,8 @@ it in a string (`\x1b`, `\u202e`, `\n`); a byte of a file name that is no UTF-8 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 LINE = 4000
 """Characters of a line that are shown."""
 TEXT = 100_000
@@ -28,6 +30,12 @@ def many_lines(text: str) -> str:
     """Return `text` with its line breaks and tabs, else as `one_line` does."""
     lines = _short(text, TEXT).replace("\r\n", "\n").split("\n")
     return "\n".join("\t".join(map(_inert, line.split("\t"))) for line in lines)
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Return `names` as one list of at most `most`, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def plain(text: str) -> str:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from types import MappingProxyType
+
+from cvl.core.paths import parents
+from cvl.core.printable import first_of
 
 SUFFIX = b".inert"
 SHOWN = 8
@@ -125,10 +128,10 @@ def under_own_names(paths: Collection[bytes]) -> dict[bytes, bytes]:
     if not found:
         return {}
     files = set(paths)
-    folders = {folder for path in paths for folder in _above(path)}
+    folders = {folder for path in paths for folder in parents(path)}
     free = dict[bytes, bytes]()
     for path, own in found.items():
-        above = set(_above(own))
+        above = set(parents(own))
         if own not in files and own not in folders and files.isdisjoint(above):
             free[path] = own
             files.add(own)
@@ -144,10 +147,9 @@ def renamed(path: bytes) -> list[bytes]:
 
 def told(paths: Collection[bytes]) -> str:
     """Return one line for a person about names that got a suffix, as `renamed` gives them."""
-    named = ", ".join(os.fsdecode(active(path)) for path in sorted(paths)[:SHOWN])
-    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    names = first_of([os.fsdecode(active(path)) for path in sorted(paths)], SHOWN)
     suffix = SUFFIX.decode()
-    return f"landed with {suffix} at the end of its name, so that no tool acts on it: {named}{more}"
+    return f"landed with {suffix} at the end of its name, so that no tool acts on it: {names}"
 
 
 def is_head_name(name: bytes) -> bool:
@@ -163,12 +165,6 @@ def is_part_name(name: bytes) -> bool:
 def is_head(content: bytes, *, link: bool = False) -> bool:
     """Return whether git takes a file that begins so, or a link to there, for a HEAD."""
     return content.startswith(LINKED_BRANCH) if link else bool(BRANCH.match(content))
-
-
-def _above(path: bytes) -> Iterator[bytes]:
-    while b"/" in path:
-        path = path.rpartition(b"/")[0]
-        yield path
 
 
 def _active(name: bytes) -> bytes:

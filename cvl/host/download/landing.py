@@ -16,6 +16,7 @@ from typing import Self
 
 from cvl.core.errors import FetchError
 from cvl.core.frozen import dataclass
+from cvl.core.paths import write_all
 from cvl.core.safe_dir import AS_FOLDER, Near, Shelf
 from cvl.core.staging import EVERYWHERE, incoming, landing_in, refused
 from cvl.host.download.inert import HEAD_LIMIT, SUFFIX, renamed
@@ -204,7 +205,7 @@ class _Landing:
         fd = os.open(name, NEW_FILE, 0o600, dir_fd=self._staging)
         try:
             for data in content:
-                _write_all(fd, data)
+                write_all(fd, data)
                 size += len(data)
             os.fchmod(fd, self._mode if member.mode & 0o100 else self._mode & 0o666)
             moment = min(member.mtime, int(time.time()))
@@ -297,9 +298,3 @@ def _beginning(name: bytes, folder: int) -> bytes:
         return os.read(fd, HEAD_LIMIT)
     finally:
         os.close(fd)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from cvl.core.errors import FetchError
 from cvl.core.frozen import dataclass
+from cvl.core.paths import parents
 from cvl.host.download.inert import inert
 
 REPO = b"_repo"
@@ -224,11 +225,11 @@ class Places:
     def take(self, candidates: Iterable[bytes], kind: str) -> bytes | None:
         """Take and return the first free place, or None."""
         for path in candidates:
-            parents = list(_parents(path))
+            above = list(parents(path))
             blocked = path in self._taken or (kind != "d" and path in self._folders)
-            if blocked or not self._taken.isdisjoint(parents):
+            if blocked or not self._taken.isdisjoint(above):
                 continue
-            self._folders.update(parents)
+            self._folders.update(above)
             (self._folders if kind == "d" else self._taken).add(path)
             return path
         return None
@@ -278,12 +279,6 @@ def _candidates(item: Changed, place: bytes) -> Iterator[bytes]:
     if item.area == "e":
         inner = b"" if place.startswith(b"/") else place.strip(b"/")
         yield b"/".join(part for part in (REPO, inert(inner), path) if part)
-
-
-def _parents(path: bytes) -> Iterator[bytes]:
-    while b"/" in path:
-        path = path.rpartition(b"/")[0]
-        yield path
 
 
 def _is_here(piece: Piece, folder: bytes, seen: Mapping[bytes, bytes]) -> bool:

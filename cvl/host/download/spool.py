@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from cvl.core.errors import FetchError
-from cvl.core.paths import private
+from cvl.core.paths import private, write_all
 from cvl.core.staging import landing_in
 
 SMALL = 1 << 22
@@ -59,9 +59,7 @@ class Heap:
         with landing_in(self._folder):
             if self._file is None:
                 self._file = self._nameless()
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._file, view) :]
+            write_all(self._file, data)
 
     @property
     def empty(self) -> bool:

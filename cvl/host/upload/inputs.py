@@ -13,6 +13,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from cvl.core.printable import first_of
 from cvl.host.upload.git import checkout_of
 from cvl.host.upload.secret_files import inside, named
 
@@ -43,8 +44,7 @@ def sift(
             kept[place] = file
     if not left:
         return kept, ()
-    more = f" and {len(left) - 20} more" if len(left) > 20 else ""  # noqa: PLR2004
-    return kept, (f"stay here: {', '.join(left[:20])}{more}; name a file itself to send it",)
+    return kept, (f"stay here: {first_of(left, 20)}; name a file itself to send it",)
 
 
 def _astray(file: Path, root: Path) -> str:

@@ -26,6 +26,8 @@ from posixpath import normpath
 from cvl.core.digest import blake2b
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
+from cvl.core.paths import parents
+from cvl.core.printable import first_of
 from cvl.core.spec import Source
 from cvl.host.download.inert import under_own_names
 from cvl.host.upload.folders import Folders
@@ -37,7 +39,7 @@ from cvl.host.upload.tree import Tree, prune
 Rule = tuple[bytes, Callable[[str], bool]]
 
 NAMED = 20
-"""How many secrets that stay here are named, at most."""
+"""How many links, and secrets that stay here, are named, at most."""
 STARS = 3
 """How often `/**/` may stand in a line of a `.cvlignore`."""
 STAR = re.compile(
@@ -78,28 +80,19 @@ def select(source: Source, state: Path, without: Collection[Path] = ()) -> Selec
         warnings=(
             *listing.warnings,
             *hashes.warnings,
-            *_links_alone(chooser.leading_out()),
-            *_kept_here(chooser.secrets),
+            *_staying(chooser.leading_out(), chooser.secrets),
         ),
     )
 
 
-def _links_alone(links: Sequence[tuple[bytes, bytes]]) -> Iterator[str]:
-    """Yield what a person is told of links that lead out of the repository, at most `NAMED`."""
-    if not links:
-        return
-    said = [f"{os.fsdecode(path)} -> {os.fsdecode(target)}" for path, target in links]
-    more = f" and {len(said) - NAMED} more" if len(said) > NAMED else ""
-    yield f"only the links travel, not what they lead to: {', '.join(said[:NAMED])}{more}"
-
-
-def _kept_here(secrets: Mapping[bytes, str]) -> Iterator[str]:
-    """Yield what a person is told of the secrets that stay here, at most `NAMED` of them."""
-    if not secrets:
-        return
-    said = [f"{os.fsdecode(path)}{what and f' ({what})'}" for path, what in secrets.items()]
-    more = f" and {len(said) - NAMED} more" if len(said) > NAMED else ""
-    yield f"stay here: {', '.join(said[:NAMED])}{more}; --include NAME sends one"
+def _staying(links: Sequence[tuple[bytes, bytes]], secrets: Mapping[bytes, str]) -> Iterator[str]:
+    """Yield what a person is told of links that lead out of the repository, and of secrets."""
+    if links:
+        names = [f"{os.fsdecode(path)} -> {os.fsdecode(target)}" for path, target in links]
+        yield f"only the links travel, not what they lead to: {first_of(names, NAMED)}"
+    if secrets:
+        names = [f"{os.fsdecode(path)}{what and f' ({what})'}" for path, what in secrets.items()]
+        yield f"stay here: {first_of(names, NAMED)}; --include NAME sends one"
 
 
 class _Chooser:
@@ -115,7 +108,7 @@ class _Chooser:
         self._hashes = hashes
         self._rules = _rules(listing.root, self.example)
         self._without = tuple(_relative(source.root, without))
-        self._above = {b"", self.example, *_parents(self.example)}
+        self._above = {b"", self.example, *parents(self.example)}
         self._included = {os.fsencode(normpath(name)) for name in source.include}
         self._new: list[bytes] = []
         self._reached: set[bytes] = set()
@@ -157,7 +150,7 @@ class _Chooser:
         for name in names:
             path = os.fsencode(normpath(name))
             inner = path != b".." and not path.startswith((b"/", b"../"))
-            linked = any(self._full(parent).is_symlink() for parent in _parents(path))
+            linked = any(self._full(parent).is_symlink() for parent in parents(path))
             if not inner or linked or not os.path.lexists(self._full(path)):
                 raise UsageError(
                     f"cannot include {name}: no such path below {os.fsdecode(self._listing.root)}",
@@ -265,7 +258,7 @@ def _basis(listing: Listing, example: bytes) -> Iterator[bytes]:
     if not example:
         return
     yield from listing.below(b"cvlization")
-    for parent in _parents(example):
+    for parent in parents(example):
         yield from _beside(listing, parent)
     yield from (path for path in listing.paths if b"/" not in path)
 
@@ -280,17 +273,10 @@ def _beside(listing: Listing, folder: bytes) -> Iterator[bytes]:
 
 def _example_of(listing: Listing, path: bytes) -> bytes:
     """Return the folder of the example that `path` lies in, or b""."""
-    for folder in (path, *_parents(path)):
+    for folder in (path, *parents(path)):
         if listing.has(folder + b"/example.yaml"):
             return folder
     return b""
-
-
-def _parents(path: bytes) -> Iterator[bytes]:
-    """Yield the folders around `path`, from the inside out, without the root."""
-    while b"/" in path:
-        path = path.rpartition(b"/")[0]
-        yield path
 
 
 def _relative(root: Path, folders: Iterable[Path]) -> Iterator[bytes]:
@@ -306,7 +292,7 @@ def _rules(root: bytes, example: bytes) -> list[Rule]:
     """Return each `.cvlignore` that counts: where it lies, and what matches paths from there."""
     rules = []
     with Folders(root) as folders:
-        for folder in {b"", example, *_parents(example)}:
+        for folder in {b"", example, *parents(example)}:
             prefix = folder + b"/" if folder else b""
             text = _ignore_file(folders, prefix + b".cvlignore")
             if text:

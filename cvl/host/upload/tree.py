@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
 from cvl.core.digest import blake2b
 from cvl.core.frozen import dataclass
-from cvl.core.paths import private, replace_file
+from cvl.core.paths import parents, private, replace_file
 from cvl.host.upload.hashes import Entry, Hashes
 
 AS_IT_LIES: Mapping[bytes, bytes] = MappingProxyType({})
@@ -161,20 +161,14 @@ def _folders(paths: Mapping[bytes, Entry]) -> set[bytes]:
     """Return every folder that these paths need, and the empty ones that they are."""
     folders = {path for path, entry in paths.items() if entry.kind == "d"}
     for path in paths:
-        folders.update(_parents(path))
+        folders.update(parents(path))
     return folders
-
-
-def _parents(path: bytes) -> Iterator[bytes]:
-    while b"/" in path:
-        path = path.rpartition(b"/")[0]
-        yield path
 
 
 def _topmost(gone: list[bytes], folders: set[bytes]) -> list[bytes]:
     """Name, for each lost path, the outermost of its folders that no path needs any more."""
     tops: dict[bytes, None] = {}
     for path in gone:
-        lost = [folder for folder in _parents(path) if folder not in folders]
+        lost = [folder for folder in parents(path) if folder not in folders]
         tops[lost[-1] if lost else path] = None
     return list(tops)
