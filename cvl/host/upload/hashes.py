@@ -72,16 +72,6 @@ Row = tuple[bytes, bytes, bytes]
 """Size, times and inode; content; mentions, NUL being no part of any."""
 
 
-class _Reading(NamedTuple):
-    """What came of reading a file: whether `row` may be kept, and all of it if it is small."""
-
-    size: int
-    row: Row
-    sure: bool
-    held: Held | None
-    secret: str
-
-
 class Held(NamedTuple):
     """A file's modification time in epoch seconds, and all of its content."""
 
@@ -241,8 +231,13 @@ def stamp_of(found: os.stat_result) -> bytes:
     )
 
 
-def _read(folders: Folders, path: bytes, seen: os.stat_result) -> _Reading:
-    """Read a file while nobody writes to it; `seen` is what it was shortly before."""
+def _read(
+    folders: Folders, path: bytes, seen: os.stat_result
+) -> tuple[int, Row, bool, Held | None, str]:
+    """Read a file while nobody writes to it; `seen` is what it was shortly before.
+
+    Return its size, its row and whether that may be kept, all of it if it is small, what secret.
+    """
     interrupted()
     before = stamp_of(seen)
     for _ in range(TRIES):
@@ -259,7 +254,7 @@ def _read(folders: Folders, path: bytes, seen: os.stat_result) -> _Reading:
             tick = TICK_NS if touched % SECOND_NS else COARSE_TICK_NS
             held = None if whole is None else Held(int(seen.st_mtime), whole)
             sure = touched < now - tick
-            return _Reading(seen.st_size, (after, digest, mentions), sure, held, secret)
+            return seen.st_size, (after, digest, mentions), sure, held, secret
         before = after
     raise CvlError(
         f"{os.fsdecode(path)} changes while it is read",
