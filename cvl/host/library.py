@@ -52,16 +52,13 @@ def library() -> Library:
 
 def tar_of(files: Mapping[str, bytes], mode: int = 0o700) -> bytes:
     """Return a tar of some small files that GNU, BSD and busybox tar can read."""
-    import io
-    import tarfile
+    from cvl.host.tarstream import END, Member, header, padding
 
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(data), mode
-            archive.addfile(member, io.BytesIO(data))
-    return out.getvalue()
+    members = (
+        header(Member(name=name.encode(), size=len(data), mode=mode)) + data + padding(len(data))
+        for name, data in files.items()
+    )
+    return b"".join((*members, END))
 
 
 def script(name: str) -> bytes:
