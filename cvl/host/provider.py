@@ -97,10 +97,7 @@ class HostProvider:
         raise UsageError(f"{self.name} rents nothing: {resource.name} is not ours to end")
 
     def _require_cvl(self, scope: Scope | None = None) -> None:
-        stream, said = self.far.script(LOOKING, scope=scope)
-        if not stream.complete:
-            raise self.far.unanswered(stream)
-        if said != b"yes\n":
+        if self.far.output(LOOKING, scope=scope) != b"yes\n":
             raise NotReady(
                 f"cvl is not installed on {self.far.transport.where}",
                 "leave setup_cvl on (--setup-cvl), and it is put there without pip or sudo",

@@ -104,10 +104,8 @@ def _asked(far: FarSide, question: Mapping[str, object], scope: Scope | None) ->
     """Return the answer, None if there is nobody who can answer."""
     nonce = secrets.token_hex(8)
     data = dumped({**question, "nonce": nonce}).encode()
-    stream, said = far.script(ASKING, data, LIMIT, scope)
-    if not stream.complete:
-        raise far.unanswered(stream)
-    _, mark, answer = said.partition(f"cvl:{nonce}\n".encode())
+    printed = far.output(ASKING, data, LIMIT, scope)
+    _, mark, answer = printed.partition(f"cvl:{nonce}\n".encode())
     return parsed(answer, far.transport.where) if mark else None
 
 

@@ -96,10 +96,20 @@ class FarSide:
 
     def exists(self, scope: Scope | None = None) -> bool:
         """Return whether our folder is there. Raises `HostError`, and as `scope.checkpoint`."""
-        stream, said = self.script(LOOK, scope=scope)
+        return self.output(LOOK, scope=scope) == b"yes\n"
+
+    def output(
+        self,
+        text: str,
+        data: bytes = b"",
+        limit: float | None = None,
+        scope: Scope | None = None,
+    ) -> bytes:
+        """Return what `script` prints. Raises as that does, and where its end did not come."""
+        stream, printed = self.script(text, data, limit, scope)
         if not stream.complete:
             raise self.unanswered(stream)
-        return said == b"yes\n"
+        return printed
 
     def script(
         self,
@@ -214,20 +224,25 @@ class FarSide:
     def within(self, seconds: float, scope: Scope | None = None) -> Iterator[Scope]:
         """Give a scope of `seconds` at most, whose own end is `Silent`."""
         outer = scope or Scope()
-        try:
-            yield outer.within(seconds)
-        except DeadlineExceeded:
-            outer.checkpoint()
-            raise self.silent() from None
+        with self._silent_after(outer.within(seconds), outer) as limit:
+            yield limit
 
     @contextmanager
-    def patient(self, scope: Scope) -> Iterator[Scope]:
-        """Give a scope that is over when nothing comes for `ASK_LIMIT` seconds: `Silent`."""
+    def patient(self, scope: Scope, seconds: float = ASK_LIMIT) -> Iterator[Scope]:
+        """Give a scope that is over when nothing comes for `seconds`: `Silent`."""
+        with self._silent_after(scope.patient(lambda: seconds), scope) as limit:
+            yield limit
+
+    @contextmanager
+    def _silent_after(self, limit: Scope, outer: Scope) -> Iterator[Scope]:
         try:
-            yield scope.patient(lambda: ASK_LIMIT)
+            yield limit
         except DeadlineExceeded:
-            scope.checkpoint()
-            raise self.silent() from None
+            outer.checkpoint()
+            raise Silent(
+                f"{self.transport.where} takes the connection but does not answer",
+                "its login shell or its disk may be stuck: does `ssh HOST true` return?",
+            ) from None
 
     def loses(self) -> NotReady:
         """Return the error for a machine whose shell files do not work, though just installed."""
@@ -236,23 +251,14 @@ class FarSide:
             f"does a job change it? End that, then remove {self.shown}/lib there",
         )
 
-    def silent(self) -> Silent:
-        """Return the error for a machine that gives no answer."""
-        return Silent(
-            f"{self.transport.where} takes the connection but does not answer",
-            "its login shell or its disk may be stuck: does `ssh HOST true` return?",
-        )
-
     def supply(self, stream: Stream, failure: Exception | None, scope: Scope) -> bool:
         """Install our shell files if the request that ended lacked them; return whether we did.
 
         They are damaged where it ended without a word of ours, or the host runs nothing at all.
         Raises as `install`.
         """
-        if Answer("need", f"lib {library().hash}") in stream.answers():
-            self.install(library().hash, library().archive(), scope)
-            return True
-        if failure or not stream.mute:
+        lacks = Answer("need", f"lib {library().hash}") in stream.answers()
+        if not lacks and (failure or not stream.mute):
             return False
         self.install(library().hash, library().archive(), scope)
         return True

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from cvl.core.errors import FetchError
 from cvl.host.download import spool as heaps
 from cvl.host.download.landing import STRANGE, land_tar
-from cvl.host.download.notes import noted
+from cvl.host.download.notes import Notes
 from cvl.host.download.results import PART, Piece, Places, Results, arrange, parts
 from cvl.host.download.spool import DiskSet, Heap
 from cvl.host.tarstream import META_COUNT, META_LIMIT, ZEROS, TarReader
@@ -183,10 +184,10 @@ def test_places_are_the_same_in_parts_and_at_once() -> None:
 @pytest.mark.parametrize("damage", [b"", b"garbage" * 1000, None])
 def test_damaged_notes_count_as_empty(tmp_path: Path, damage: bytes | None) -> None:
     file = tmp_path / "run" / "fetched.db"
-    with noted(file, b"here") as notes:
+    with closing(Notes(file, b"here")) as notes:
         assert notes.add([(b"a", b"1")], [b"x"]) == [b"x"]
         assert notes.marks([b"a", b"b"]) == {b"a": b"1"}
-    with noted(file, b"here") as notes:
+    with closing(Notes(file, b"here")) as notes:
         assert notes.add([], [b"x", b"y"]) == [b"y"]
         assert notes.marks([b"a"]) == {b"a": b"1"}
     if damage is None:
@@ -194,8 +195,8 @@ def test_damaged_notes_count_as_empty(tmp_path: Path, damage: bytes | None) -> N
         data[100:] = bytes(len(data) - 100)
         damage = bytes(data)
     file.write_bytes(damage)
-    with noted(file, b"here") as notes:
+    with closing(Notes(file, b"here")) as notes:
         assert notes.marks([b"a"]) == {}
         notes.add([(b"a", b"2")], [])
-    with noted(file, b"elsewhere") as notes:
+    with closing(Notes(file, b"elsewhere")) as notes:
         assert notes.marks([b"a"]) == {}

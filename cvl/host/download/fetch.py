@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from cvl.core.errors import (
 )
 from cvl.core.frozen import dataclass
 from cvl.core.retry import nothing, steadily
-from cvl.core.scope import DeadlineExceeded, Scope
+from cvl.core.scope import Scope
 from cvl.core.staging import incoming
 from cvl.core.units import size
 from cvl.host.download.inert import told
@@ -88,8 +88,10 @@ def fetch(
         if heap.empty:  # as after many a job: then no notes have to be opened
             report(scope, NOTHING, into)
             return NOTHING
+        from cvl.host.download.notes import Notes
+
         folder, places = folder_of(answers, where), Places(set if heap.small else DiskSet)
-        with _noted(run_id, into) as notes:
+        with closing(Notes(run_folder(run_id) / "fetched.db", os.fsencode(into))) as notes:
             total, arrived = NOTHING, partial(_arrived, scope, notes)
             for part in parts(heap.fields()):
                 results = arrange(produced(part, place, here), place, places)
@@ -112,19 +114,15 @@ def _listed(
     in `broken` before: that is no list of ours, but what something over there says instead.
     """
     heap.clear()
-    try:
-        patient = scope.patient(lambda: LISTING_LIMIT)
-        answers = far.collect("changed", headers, heap.take, patient)
-        if not heap.whole:
-            what = f"the list of results from {far.transport.where}"
-            if (mark := heap.mark()) in broken:
-                raise FetchError(f"{what} makes no sense: it ends in the middle each time")
-            broken.add(mark)
-            raise BrokenOff(f"{what} broke off")
-        return answers
-    except DeadlineExceeded:
-        scope.checkpoint()
-        raise far.silent() from None
+    with far.patient(scope, LISTING_LIMIT) as limit:
+        answers = far.collect("changed", headers, heap.take, limit)
+    if not heap.whole:
+        what = f"the list of results from {far.transport.where}"
+        if (mark := heap.mark()) in broken:
+            raise FetchError(f"{what} makes no sense: it ends in the middle each time")
+        broken.add(mark)
+        raise BrokenOff(f"{what} broke off")
+    return answers
 
 
 def _carried(load: _Load, far: FarSide, headers: Headers, scope: Scope) -> Landed:
@@ -138,16 +136,11 @@ def _carried(load: _Load, far: FarSide, headers: Headers, scope: Scope) -> Lande
         except _Useless as useless:
             scope.warn(f"{useless}; going on with tar")
             landed = useless.landed
-    left = replace(load, new=_left(load.new, landed))
+    pieces = tuple(each for each in load.new.pieces if each.target not in landed.seen)
+    left = replace(load, new=replace(load.new, pieces=pieces))
     return landed.joined(
         steadily(scope, lambda: _by_tar(far, headers, left, scope), between=load.between)
     )
-
-
-def _left(new: Results, landed: Landed) -> Results:
-    """Return what has not landed yet of what is new."""
-    pieces = (each for each in new.pieces if each.target not in landed.seen)
-    return replace(new, pieces=tuple(pieces))
 
 
 def _by_tar(far: FarSide, headers: Headers, load: _Load, whole: Scope) -> Landed:
@@ -171,7 +164,7 @@ def _by_tar(far: FarSide, headers: Headers, load: _Load, whole: Scope) -> Landed
 def _without_files(new: Results, into: Path) -> Landed:
     """Make the links and folders that are to be made; nothing at all if there are none."""
     if not new.pieces:
-        return Landed(files=0, size=0, skipped=new.skipped, moved=(), seen={})
+        return replace(NOTHING, skipped=new.skipped)
     with incoming(into) as staging:
         return land_staged(staging, new, into)
 
@@ -195,7 +188,8 @@ def _by_rsync(load: _Load, far: FarSide, scope: Scope) -> Landed:
         except (NotReady, MissingTool, FetchError) as error:
             if isinstance(error, Blocked):
                 raise
-            landed = replace(land_staged(staging, _files(load.new), load.into), skipped=())
+            files = Results(pieces=load.new.files)  # what is made here is made once all are here
+            landed = replace(land_staged(staging, files, load.into), skipped=())
             load.arrived(landed)
             raise _Useless(far.transport.where, error, landed) from error
         except BaseException:
@@ -205,41 +199,28 @@ def _by_rsync(load: _Load, far: FarSide, scope: Scope) -> Landed:
         return land_staged(staging, load.new, load.into)
 
 
-def _files(new: Results) -> Results:
-    """Return the files alone: what is made here is made once all of them are."""
-    return Results(pieces=new.files)
-
-
 def _pulled(load: _Load, far: FarSide, staging: Path, scope: Scope) -> None:
     """Have rsync bring a load's files, again whenever the connection breaks."""
     sources = [piece.source for piece in load.new.files]
     for folder, absolute in (("/", True), (load.folder, False)):
         names = [s.lstrip(b"/") for s in sources if s.startswith(b"/") is absolute]
         if names:
-            pull = _Pull(folder, names, far, staging, scope)
-            steadily(scope, pull.once, between=load.between)
+            pull = partial(_pulled_once, far, folder, names, staging, scope)
+            steadily(scope, pull, between=load.between)
 
 
-class _Pull:
-    """One folder's files by rsync: attempt after attempt, for as long as they get on."""
-
-    def __init__(
-        self, folder: str, names: Sequence[bytes], far: FarSide, staging: Path, scope: Scope
-    ) -> None:
-        self._folder, self._names, self._far = folder, names, far
-        self._staging, self._scope = staging, scope
-        self._size = held(staging)
-
-    def once(self) -> None:
-        """Try once. Raises as `Transport.pull`; `FetchError` where it is not the connection."""
-        try:
-            self._far.transport.pull(self._folder, self._names, self._staging, self._scope)
-        except SSH_SAYS as error:
-            before, self._size = self._size, held(self._staging)
-            if self._size > before and isinstance(error, Unreachable):
-                raise
-            self._far.script(":", scope=self._scope)  # raises where there is no connection either
-            raise FetchError(f"rsync brings nothing: {error}") from error
+def _pulled_once(
+    far: FarSide, folder: str, names: Sequence[bytes], staging: Path, scope: Scope
+) -> None:
+    """Try once. Raises as `Transport.pull`; `FetchError` where it is not the connection."""
+    before = held(staging)
+    try:
+        far.transport.pull(folder, names, staging, scope)
+    except SSH_SAYS as error:
+        if isinstance(error, Unreachable) and held(staging) > before:
+            raise
+        far.script(":", scope=scope)  # raises where there is no connection either
+        raise FetchError(f"rsync brings nothing: {error}") from error
 
 
 def held(folder: Path) -> int:
@@ -252,11 +233,3 @@ def _arrived(scope: Scope, notes: Notes, landed: Landed) -> None:
     """Note what has landed, and say what is inert of it for the first time."""
     if new := notes.add(landed.seen.items(), landed.inert):
         scope.warn(told(set(new)))
-
-
-@contextmanager
-def _noted(run_id: str, into: Path) -> Iterator[Notes]:
-    from cvl.host.download.notes import noted
-
-    with noted(run_folder(run_id) / "fetched.db", os.fsencode(into)) as notes:
-        yield notes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from cvl.core.paths import private, private_file
@@ -59,16 +59,6 @@ class Notes:
 
     def _new(self, name: bytes) -> bool:
         return self._base.execute("INSERT OR IGNORE INTO inert VALUES (?)", (name,)).rowcount > 0
-
-
-@contextmanager
-def noted(file: Path, into: bytes) -> Iterator[Notes]:
-    """Give the notes of a run whose results land in `into`."""
-    notes = Notes(file, into)
-    try:
-        yield notes
-    finally:
-        notes.close()
 
 
 def _opened(file: Path | None, into: bytes) -> sqlite3.Connection:
