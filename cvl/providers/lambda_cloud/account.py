@@ -45,8 +45,8 @@ def confirm(api: LambdaAPI, noted: str) -> None:
     Asks only if it is another key. Raises `CvlError` where that cannot be known now.
     """
     was = identity.parts(noted)
-    salt, _, known = was.get("key", "").partition(":")
-    if not known or (digest(api.key, salt) == known and was.get("at") == api.base):
+    salt, _, fingerprint = was.get("key", "").partition(":")
+    if not fingerprint or (digest(api.key, salt) == fingerprint and was.get("at") == api.base):
         return
     try:
         now = account(api).removeprefix(OWNER)
@@ -55,13 +55,10 @@ def confirm(api: LambdaAPI, noted: str) -> None:
     before = was.get("account", "")
     if now and now == before:
         return
-    if now and before:
-        raise identity.elsewhere(
-            f"Lambda account {before}", f"LAMBDA_API_KEY is a key of account {now}"
-        )
+    may_be = "the LAMBDA_API_KEY of now may be of another account"
     raise identity.elsewhere(
         f"Lambda account {before}" if before else "Lambda, by another API key",
-        "the LAMBDA_API_KEY of now may be of another account",
+        f"LAMBDA_API_KEY is a key of account {now}" if now and before else may_be,
     )
 
 

@@ -51,10 +51,11 @@ TERMINATE = "/instance-operations/terminate"
 OK, TOO_MANY = range(200, 300), 429
 
 BLOCK = 1 << 16
-
 Json = Mapping[str, object]
 Reply = tuple[int, Mapping[str, str], bytes]
 """An answer's status, its headers, and its body."""
+Unless = Callable[[], bool]
+"""Whether what is asked for is to be had otherwise by now."""
 
 NO_KEY = (
     "LAMBDA_API_KEY not set",
@@ -90,18 +91,8 @@ class Throttled(Ambiguity):
     """Too many requests, of ours or of others with this account; what became of it is unknown."""
 
 
-class Known(Exception):
+class Overtaken(Exception):
     """Somebody else has asked meanwhile."""
-
-
-def never() -> bool:
-    """Return False: what is asked for is not to be had otherwise."""
-    return False
-
-
-def no_other(_refused: str) -> str:
-    """Return "": there is no other key."""
-    return ""
 
 
 class LambdaAPI:
@@ -115,7 +106,7 @@ class LambdaAPI:
         interval: float = 1.0,
         launch_interval: float = 12.0,
         read_limit: float = READ_LIMIT,
-        another: Callable[[str], str] = no_other,
+        another: Callable[[str], str] = lambda _refused: "",
         clock: Clock | None = None,
     ) -> None:
         """`interval` and `launch_interval`: seconds between two requests, two launches.
@@ -123,21 +114,16 @@ class LambdaAPI:
         `another` returns what has replaced a key that is refused, "" for nothing. Raises
         `UsageError` for what cannot be a key, and where it would travel unencrypted.
         """
-        self._key, self._read_limit = checked(key, "LAMBDA_API_KEY"), read_limit
+        self.key, self._read_limit = checked(key, "LAMBDA_API_KEY"), read_limit
         self.base = address(base, "LAMBDA_API_BASE").rstrip("/")
         self._another, self._clock = another, clock or SystemClock()
-        account = blake2b(octets(f"{base}{self._key}"), digest_size=6).hexdigest()
+        account = blake2b(octets(f"{base}{self.key}"), digest_size=6).hexdigest()
         self._account = f"lambda-{account}"
         self._pace = Pace(self._account, interval, self._clock)
         self._launch_pace = Pace(f"lambda-launch-{account}", launch_interval, self._clock)
         self._launch_taken: float | None = None
         self._pool: PoolManager | None = None
         self._server = ServerClock(self._clock)
-
-    @property
-    def key(self) -> str:
-        """What lets us in, "" for nothing."""
-        return self._key
 
     def now(self) -> float | None:
         """Return UTC epoch seconds by the API's own clock, if it tells."""
@@ -159,20 +145,20 @@ class LambdaAPI:
 
     def listed(self, path: str) -> object:
         """Return `data` of a list: asked for now, by us or by another process of ours."""
-        asked = wanted = self._clock.monotonic()
+        sent = start = self._clock.monotonic()
         answers = Answers(f"{self._account}{path.replace('/', '-')}")
 
-        def known() -> bool:
-            nonlocal asked
-            asked = self._clock.monotonic()
-            return answers.since(wanted) is not None
+        def overtaken() -> bool:
+            nonlocal sent
+            sent = self._clock.monotonic()
+            return answers.since(start) is not None
 
         try:
-            data = self._patient("GET", path, None, unless=known)
-        except Known:
-            return answers.since(wanted)
+            data = self._patient("GET", path, None, unless=overtaken)
+        except Overtaken:
+            return answers.since(start)
         if self._pace.limited:
-            answers.keep(asked, data)
+            answers.keep(sent, data)
         return data
 
     def post(self, path: str, body: Json) -> object:
@@ -199,7 +185,7 @@ class LambdaAPI:
                 self._launch_pace.arrived(self._launch_taken)
 
     def _patient(
-        self, method: str, path: str, body: Json | None, *, unless: Callable[[], bool] = never
+        self, method: str, path: str, body: Json | None, *, unless: Unless = lambda: False
     ) -> object:
         for attempt in briefly(PAUSES, self._clock):
             try:
@@ -217,19 +203,19 @@ class LambdaAPI:
 
     def _renewed(self) -> bool:
         """Take the key that has replaced a refused one; return whether there is one."""
-        if found := self._another(self._key):
-            self._key = found
-        return bool(found)
+        if key := self._another(self.key):
+            self.key = key
+        return bool(key)
 
     def _send(
-        self, method: str, path: str, body: Json | None, *, unless: Callable[[], bool] = never
+        self, method: str, path: str, body: Json | None, *, unless: Unless = lambda: False
     ) -> object:
-        if not self._key:
+        if not self.key:
             raise CvlError(*NO_KEY)
         request = partial(self._answer, method, path, body)
         try:
             status, headers, answer = self._in_turn(request, unless, urgent=method != "GET")
-        except (CvlError, Known):
+        except (CvlError, Overtaken):
             raise
         except DeadlineExceeded:
             raise Ambiguity("the Lambda API did not answer in full within its time") from None
@@ -250,7 +236,7 @@ class LambdaAPI:
             method,
             self.base + path,
             body=None if body is None else to_send(body, "Lambda"),
-            headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
             redirect=False,
             preload_content=False,
         )
@@ -262,18 +248,16 @@ class LambdaAPI:
         response.release_conn()
         return response.status, response.headers, answer
 
-    def _in_turn(
-        self, request: Callable[[], Reply], unless: Callable[[], bool], *, urgent: bool
-    ) -> Reply:
+    def _in_turn(self, request: Callable[[], Reply], unless: Unless, *, urgent: bool) -> Reply:
         """Send a request when it is its turn. What looks can wait; what ends costs money.
 
         On a busy machine the turn may be over before the request is on its way: then it waits
-        for the next. Raises as `request`, `DeadlineExceeded`, and `Known`.
+        for the next. Raises as `request`, `DeadlineExceeded`, and `Overtaken`.
         """
         while True:
             turn = self._pace.wait(urgent=urgent, unless=unless)
             if turn is None:
-                raise Known
+                raise Overtaken
 
             def send(turn: float = turn) -> Reply | None:
                 return None if self._pace.missed(turn) else request()
@@ -330,6 +314,7 @@ def _judged(status: int, answer: bytes) -> object:
         raise Forbidden(f"Lambda: {message}", FORBIDDEN.get(code, FORBIDDEN["global/forbidden"]))
     if status == 404:  # noqa: PLR2004
         raise Missing(f"Lambda: {message}", "`cvl offers` shows the types and regions")
-    if known := DEFINITE.get(code):
-        raise known[0](f"Lambda: {message}", known[1])
+    if code in DEFINITE:
+        kind, hint = DEFINITE[code]
+        raise kind(f"Lambda: {message}", hint)
     raise Ambiguity(f"the Lambda API answered {status}: {code}: {message}")

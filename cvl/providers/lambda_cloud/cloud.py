@@ -83,12 +83,12 @@ class LambdaCloud:
         self._account = ""
 
     def offers(self) -> list[Offer]:
-        found = self._api.get("/instance-types")
+        catalog = self._api.get("/instance-types")
         with understood():
-            kinds = cast("Mapping[str, Json]", found).values()
+            kinds = cast("Mapping[str, Json]", catalog).values()
             offers = [each for each in map(readable_offer, kinds) if each]
             if kinds and not offers:
-                raise TypeError(found)
+                raise TypeError(catalog)
             return sorted(offers, key=lambda each: each.price_per_hour)
 
     def now(self) -> float | None:
@@ -101,22 +101,22 @@ class LambdaCloud:
         account.confirm(self._api, identity)
 
     def request(self, order: Order) -> Mapping[str, object]:
+        return self._request(order, deadline.REDACTED)
+
+    def _request(self, order: Order, key: str) -> Mapping[str, object]:
+        """Return the request; with the real key it is only for the wire."""
+        armed = self._self_terminate
+        timer = deadline.cloud_config(order, self._api.base, key) if armed else {}
         ours = {
             "region_name": order.region,
             "instance_type_name": order.offer.type,
             "ssh_key_names": [name_of(order.run_id)],
             "name": name_of(order.run_id),
-            "hostname": host_name(order.run_id),
+            "hostname": name_of(order.run_id)[:63],  # ^[a-z0-9][0-9a-z-]{0,62}$
             "tags": listed(order.marks.tags, "key", "value"),
-            "user_data": user_data(order, self._timer(order, shown=True)),
+            "user_data": user_data(order, timer),
         }
         return lambda_template.under(ours, self._template)
-
-    def _timer(self, order: Order, *, shown: bool) -> Mapping[str, object]:
-        if not self._self_terminate:
-            return {}
-        key = deadline.REDACTED if shown else self.secrets["api_key"]
-        return deadline.cloud_config(order, self._api.base, key)
 
     def rent(self, order: Order, leases: Leases, scope: Scope) -> Resource:
         name = name_of(order.run_id)
@@ -135,7 +135,7 @@ class LambdaCloud:
                 deadline=order.deadline,
                 price_per_hour=order.offer.price_per_hour,
             ),
-            partial(self._launch, self._body(order)),
+            partial(self._launch, self._request(order, self.secrets["api_key"])),
             in_doubt=partial(self._forget_key, key),
         )
         with suppress(CvlError):  # while it boots; without an answer the key stands for it
@@ -146,14 +146,13 @@ class LambdaCloud:
         leases.ask(KEY_KIND)
 
     def look(self, resource: Resource) -> Machine:
-        listed = self._listed("/instances")
-        found = [each for each in map(replies.entry, listed) if each.get("id") == resource.id]
-        if not found:
-            if not all(replies.text(replies.entry(each).get("id")) for each in listed):
+        entries = [replies.entry(each) for each in self._listed("/instances")]
+        instance = next((each for each in entries if each.get("id") == resource.id), None)
+        if instance is None:
+            if not all(replies.text(each.get("id")) for each in entries):
                 raise Ambiguity("the Lambda API lists what makes no sense: a machine without an id")
             return Machine(state="missing", words="not listed")
-        status = replies.text(found[0].get("status"))
-        address = replies.text(found[0].get("ip"))
+        status, address = replies.text(instance.get("status")), replies.text(instance.get("ip"))
         state = STATES.get(status, "booting")
         if state == "ready" and not ADDRESS.match(address):
             return Machine(state="booting", words="active, without an address yet")
@@ -166,11 +165,11 @@ class LambdaCloud:
             yield from replies.read(KEY_KIND, self._listed("/ssh-keys"), key_of)
 
     def _listed(self, path: str) -> list[object]:
-        found = self._api.listed(path)
+        rows = self._api.listed(path)
         with understood():
-            if not isinstance(found, list):  # an empty object would pass for an empty list
-                raise TypeError(found)
-            return found
+            if not isinstance(rows, list):  # an empty object would pass for an empty list
+                raise TypeError(rows)
+            return rows
 
     def destroy(self, resource: Resource) -> None:
         if not resource.id:
@@ -184,21 +183,14 @@ class LambdaCloud:
             return
 
     def _add_key(self, name: str, public_key: str) -> str:
-        made = self._api.once("/ssh-keys", {"name": name, "public_key": public_key})
+        key = self._api.once("/ssh-keys", {"name": name, "public_key": public_key})
         with understood():
-            return _identity(cast("Json", made)["id"])
-
-    def _body(self, order: Order) -> Json:
-        """Return the request with its secrets in it: only for the wire."""
-        return {
-            **self.request(order),
-            "user_data": user_data(order, self._timer(order, shown=False)),
-        }
+            return _identity(cast("Json", key)["id"])
 
     def _launch(self, request: Json) -> str:
-        made = self._api.once(LAUNCH, request)
+        launched = self._api.once(LAUNCH, request)
         with understood():
-            return _identity(cast("Mapping[str, Sequence[object]]", made)["instance_ids"][0])
+            return _identity(cast("Mapping[str, Sequence[object]]", launched)["instance_ids"][0])
 
     def _forget_key(self, key: Resource) -> None:
         """Take the key away first: a launch that is still under way over there then fails."""
@@ -217,10 +209,9 @@ def understood() -> Iterator[None]:
 
 def readable_offer(entry: Json) -> Offer | None:
     """Return one entry of `GET /instance-types`, None for one that cannot be read."""
-    try:
+    with suppress(LookupError, TypeError, ValueError, AttributeError):
         return offer_of(entry)
-    except (LookupError, TypeError, ValueError, AttributeError):
-        return None
+    return None
 
 
 def offer_of(entry: Json) -> Offer:
@@ -321,20 +312,14 @@ def key_of(entry: Json) -> Resource | None:
     return Resource(kind=KEY_KIND, name=name, id=resource_id, run_id=run_id) if run_id else None
 
 
-def host_name(run_id: str) -> str:
-    """Return a host name: `^[a-z0-9][0-9a-z-]{0,62}$`."""
-    return name_of(run_id)[:63]
-
-
 def api(key: str | None = None) -> LambdaAPI:
     """Return the account's API, as the environment says; without a key every request fails.
 
     Raises `UsageError` for what cannot be a key, and for an address that is not encrypted.
     """
-    found = checked(key, "api_key") if key else lambda_key()
     rate = variable("LAMBDA_API_RPS", 1)
     return LambdaAPI(
-        found,
+        checked(key, "api_key") if key else lambda_key(),
         os.environ.get("LAMBDA_API_BASE", BASE),
         interval=1 / rate if rate > 0 else 0,
         launch_interval=variable("LAMBDA_LAUNCH_INTERVAL", 12),

@@ -21,10 +21,9 @@ FILE = "LAMBDA_API_KEY_FILE"
 
 def lambda_key() -> str:
     """Return the key, "" if there is none. Raises `UsageError` for a file that cannot be read."""
-    if found := secret(NAME):
-        return checked(found, NAME)
-    named = os.environ.get(FILE)
-    return checked(_read(Path(named)), FILE) if named else ""
+    if key := secret(NAME):
+        return checked(key, NAME)
+    return _of_file()
 
 
 def configured() -> bool:
@@ -36,17 +35,17 @@ def another(refused: str) -> str:
     """Return a key that was put in place of the one that is refused, "" if there is none."""
     for find in (_of_file, _of_timer):
         try:
-            found = find()
+            key = find()
         except UsageError:
             continue
-        if found not in {"", refused}:
-            return found
+        if key not in {"", refused}:
+            return key
     return ""
 
 
 def _of_file() -> str:
-    named = os.environ.get(FILE)
-    return checked(_read(Path(named)), FILE) if named else ""
+    path = os.environ.get(FILE)
+    return checked(_read(Path(path)), FILE) if path else ""
 
 
 def _of_timer() -> str:

@@ -132,12 +132,12 @@ class LambdaLabsRunner(Runner):
 
     @classmethod
     def timer_variables(cls, environ: Mapping[str, str]) -> Mapping[str, str]:
-        found = kept(environ, ("LAMBDA_API_",))
-        if KEY in found:
-            found[KEY] = checked(found[KEY], KEY)
-        if BASE in found:
-            address(found[BASE], BASE)
-        return found
+        variables = kept(environ, ("LAMBDA_API_",))
+        if KEY in variables:
+            variables[KEY] = checked(variables[KEY], KEY)
+        if BASE in variables:
+            address(variables[BASE], BASE)
+        return variables
 
     @classmethod
     def has_key(cls) -> bool:

@@ -31,12 +31,12 @@ RULES = Rules(
 )
 
 
-def under(request: Mapping[str, Any], found: Template | None) -> Mapping[str, Any]:
+def under(request: Mapping[str, Any], template: Template | None) -> Mapping[str, Any]:
     """Return our request with the template below it. Raises `UsageError`."""
-    for key in found.data if found else ():
+    for key in template.data if template else ():
         if key not in FREE and (key,) not in KEPT:
             raise UsageError(
-                f"{found and found.origin}: {key} is no field of Lambda's launch request",
+                f"{template and template.origin}: {key} is no field of Lambda's launch request",
                 f"there are: {', '.join(sorted(FREE))}",
             )
-    return request_template.merged(request, found, RULES).value
+    return request_template.merged(request, template, RULES).value
