@@ -369,7 +369,7 @@ def test_aws_itself_is_told_from_what_stands_for_it(
 
     account = Account("eu-west-1")
     monkeypatch.setattr(account, "client", lambda _service: Made())
-    assert account.place("sagemaker") == place
+    assert account.endpoint("sagemaker") == place
     assert aws_whose.shown(identity.written(account="1", region="r", endpoint=place)).endswith(
         f"in r{' at ' + place if place else ''}"
     )

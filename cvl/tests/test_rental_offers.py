@@ -20,8 +20,8 @@ from cvl.core.units import priced
 from cvl.providers.aws.session import Account
 from cvl.providers.lambda_cloud.cloud import arch_of, offer_of
 from cvl.providers.sagemaker import price
-from cvl.providers.sagemaker.order import Order, runtime
-from cvl.providers.sagemaker.s3_location import Place
+from cvl.providers.sagemaker.job_options import JobOptions, runtime
+from cvl.providers.sagemaker.s3_location import S3Location
 from cvl.rental.offers import choose, fits, per_gpu, reading
 from cvl.testing.lambda_cloud import catalog
 
@@ -253,16 +253,18 @@ def test_an_example_may_say_what_it_runs_on(
     ],
 )
 def test_an_image_that_we_build_is_not_put_on_another_processor(type_: str, *, arm: bool) -> None:
-    def order(image: str = "") -> Order:
+    def job_options(image: str = "") -> JobOptions:
         role = "arn:aws:iam::123456789012:role/x"
-        return Order(role_arn=role, instance_type=type_, output=Place(bucket="bucket"), image=image)
+        return JobOptions(
+            role_arn=role, instance_type=type_, output=S3Location(bucket="bucket"), image=image
+        )
 
-    order("their/own:image").check_arch()
+    job_options("their/own:image").check_arch()
     if arm:
         with pytest.raises(UsageError, match="arm64"):
-            order().check_arch()
+            job_options().check_arch()
     else:
-        order().check_arch()
+        job_options().check_arch()
 
 
 # Prices of other partitions
@@ -322,7 +324,7 @@ def test_no_region_s_price_is_asked_in_another_partition(regions: list[str]) -> 
     assert len(regions) > 20
     for each in regions:
         there = session.get_partition_for_region(each)
-        assert session.get_partition_for_region(price.place(each)) == there, each
+        assert session.get_partition_for_region(price.list_region(each)) == there, each
 
 
 def test_an_amount_is_shown_and_limited_in_its_own_currency() -> None:

@@ -24,9 +24,9 @@ from cvl.providers.kubernetes.job_options import JobOptions
 from cvl.providers.kubernetes.manifest import Made, job
 from cvl.providers.lambda_cloud import template
 from cvl.providers.sagemaker import template as aws
-from cvl.providers.sagemaker.order import Runtime, request
+from cvl.providers.sagemaker.job_options import Runtime, request
 from cvl.testing.cli_harness import Desk
-from cvl.tests.test_sagemaker_parts import order as training_order
+from cvl.tests.test_sagemaker_parts import job_options
 
 RUN = "k8s-0101-000000-0000000000"
 RULES = Rules(kept={("a", "kept"): "it is kept"}, keys={"named": "name", "all": ""})
@@ -60,7 +60,7 @@ def a_training() -> Mapping[str, Any]:
     spec = JobSpec(run_id=RUN, argv=("true",))
     run = Runtime(seconds=60, why="")
     return request(
-        training_order(), spec, run, image="i", marks=Marks(run_id=RUN, owner="o", deadline=1.0)
+        job_options(), spec, run, image="i", marks=Marks(run_id=RUN, owner="o", deadline=1.0)
     )
 
 

@@ -38,10 +38,10 @@ from cvl.providers.sagemaker.docker import Docker
 from cvl.providers.sagemaker.image import ENTRY_FILE
 from cvl.providers.sagemaker.inputs import exports, script
 from cvl.providers.sagemaker.job import code_in
+from cvl.providers.sagemaker.job_options import JobOptions, request, runtime
 from cvl.providers.sagemaker.logs import Ending, LogReader
-from cvl.providers.sagemaker.order import Order, request, runtime
 from cvl.providers.sagemaker.outputs import fetch
-from cvl.providers.sagemaker.s3_location import Place
+from cvl.providers.sagemaker.s3_location import S3Location
 from cvl.run.nodes import first_failed
 from cvl.testing.sagemaker import FAULTS, AwsCloud
 from cvl.testing.sagemaker.cloud import BUCKET, missing
@@ -70,13 +70,13 @@ def cloud(clouds: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsCloud:
     return clouds
 
 
-def order(**more: object) -> Order:
+def job_options(**more: object) -> JobOptions:
     given = {
         "role_arn": ROLE,
         "instance_type": "ml.g5.xlarge",
-        "output": Place.parse("s3://bucket/some/where/"),
+        "output": S3Location.parse("s3://bucket/some/where/"),
     }
-    return Order(**{**given, **more})  # type: ignore[arg-type]
+    return JobOptions(**{**given, **more})  # type: ignore[arg-type]
 
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,40}", fullmatch=True)
@@ -100,7 +100,7 @@ def test_every_request_is_one_that_aws_takes(
     )
     run = runtime(limits, None)
     marks = Marks(run_id=spec.run_id, owner="o" * 32, deadline=1.8e9)
-    asked = request(order(spot=spot), spec, run, image="i", marks=marks)
+    asked = request(job_options(spot=spot), spec, run, image="i", marks=marks)
     assert faults_of_request("sagemaker", "CreateTrainingJob", asked) == []
     assert asked["TrainingJobName"] == name_of(spec.run_id)
     shown = asked["Environment"]
@@ -392,7 +392,7 @@ def test_a_hostile_archive_writes_nothing_outside(cloud: AwsCloud, tmp_path: Pat
     )
     cloud.client("s3").put_object(Bucket=BUCKET, Key="j/output/output.tar.gz", Body=archive)
     into = tmp_path / "deep/into"
-    fetch(Account(), Place.parse(f"s3://{BUCKET}/j/output"), into, Scope())
+    fetch(Account(), S3Location.parse(f"s3://{BUCKET}/j/output"), into, Scope())
     found = {str(each.relative_to(tmp_path)) for each in tmp_path.rglob("*") if each.is_file()}
     assert found == {"deep/into/good/file", "deep/into/.git.inert/config"}
 
@@ -401,7 +401,7 @@ def test_a_broken_archive_is_an_error_and_can_be_fetched_again(
     cloud: AwsCloud, tmp_path: Path
 ) -> None:
     archive = packed((member("file"), os.urandom(100_000)))
-    place = Place.parse(f"s3://{BUCKET}/j/output")
+    place = S3Location.parse(f"s3://{BUCKET}/j/output")
     for body, told in ((archive[:-5000], "broke off"), (b"no gzip", "no gzip")):
         cloud.client("s3").put_object(Bucket=BUCKET, Key="j/output/output.tar.gz", Body=body)
         with pytest.raises(FetchError, match=told):
@@ -433,7 +433,7 @@ def test_s3_is_asked_until_it_gives_the_results(
     cloud.client("s3").put_object(Bucket=BUCKET, Key="j/output/output.tar.gz", Body=archive)
     times = 25
     cloud.inject(Fault(operation=operation, code=code, status=status, times=times))
-    clock, place = FakeClock(), Place.parse(f"s3://{BUCKET}/j/output")
+    clock, place = FakeClock(), S3Location.parse(f"s3://{BUCKET}/j/output")
     fetch(Account(clock=clock), place, tmp_path / "into", Scope(clock, seconds=1800))
     assert (tmp_path / "into/file").read_bytes() == b"data"
     assert clock.now - FakeClock().now < 400
@@ -445,7 +445,7 @@ def test_s3_that_gives_nothing_until_the_limit_is_told_with_where_the_results_ar
     archive = packed((member("file"), b"data"))
     cloud.client("s3").put_object(Bucket=BUCKET, Key="j/output/output.tar.gz", Body=archive)
     cloud.inject(Fault(operation="HeadObject", code="SlowDown", status=503, times=10**6))
-    clock, place = FakeClock(), Place.parse(f"s3://{BUCKET}/j/output")
+    clock, place = FakeClock(), S3Location.parse(f"s3://{BUCKET}/j/output")
     with pytest.raises(FetchError) as caught:
         fetch(Account(clock=clock), place, tmp_path / "into", Scope(clock, seconds=1800))
     assert clock.now - FakeClock().now >= 1790
@@ -458,7 +458,7 @@ def test_a_large_archive_goes_on_where_it_was_cut(cloud: AwsCloud, tmp_path: Pat
     archive = packed((member("file"), data))
     cloud.client("s3").put_object(Bucket=BUCKET, Key="j/output/output.tar.gz", Body=archive)
     cloud.inject(FAULTS["get-object-cut"])
-    place = Place.parse(f"s3://{BUCKET}/j/output")
+    place = S3Location.parse(f"s3://{BUCKET}/j/output")
     fetch(Account(), place, tmp_path / "into", Scope())
     assert (tmp_path / "into/file").read_bytes() == data
     assert cloud.requests("GetObject") == FAULTS["get-object-cut"].times + 1

@@ -12,7 +12,7 @@ import pytest
 from cvl.core.errors import Denied
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker import inputs
-from cvl.providers.sagemaker.s3_location import Place
+from cvl.providers.sagemaker.s3_location import S3Location
 from cvl.testing.cli_harness import Desk, wait_for
 from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings
 from cvl.testing.sagemaker.cloud import BUCKET, missing
@@ -134,7 +134,7 @@ def test_who_may_not_delete_versions_is_told_what_stays(
     for name, value in clouds.env.items():
         monkeypatch.setenv(name, value)
     keep_versions(clouds, *(("Enabled",) if versioned else ()))
-    place = Place.parse(f"{clouds.output}/cvl-input/job")
+    place = S3Location.parse(f"{clouds.output}/cvl-input/job")
     key = (place / inputs.SECRETS).prefix
     clouds.client("s3").put_object(Bucket=BUCKET, Key=key, Body=b"x")
     account = Limited(clouds, forbidden)

@@ -12,7 +12,9 @@ SERVICE = "sagemaker"
 
 def identity_of(account: Account, number: str) -> str:
     """Return what tells an account in a region from all others. Raises `CvlError`."""
-    return identity.written(account=number, region=account.region, endpoint=account.place(SERVICE))
+    return identity.written(
+        account=number, region=account.region, endpoint=account.endpoint(SERVICE)
+    )
 
 
 def confirm(account: Account, noted: str) -> None:

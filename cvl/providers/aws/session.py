@@ -112,7 +112,7 @@ class Account:
             self._number = str(self.call("sts", "get_caller_identity")["Account"])
         return self._number
 
-    def place(self, service: str) -> str:
+    def endpoint(self, service: str) -> str:
         """Return who answers for a service: "" for AWS itself, else the address."""
         url = str(getattr(self.client(service), "meta").endpoint_url)  # noqa: B009 - no operation
         host = url.partition("://")[2].partition("/")[0].partition(":")[0]

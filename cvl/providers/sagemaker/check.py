@@ -13,41 +13,41 @@ from concurrent.futures import ThreadPoolExecutor
 from cvl.core.errors import CvlError, Denied, Missing, Rejected, UsageError
 from cvl.core.scope import Scope
 from cvl.providers.aws.session import Account
-from cvl.providers.sagemaker.order import Order
+from cvl.providers.sagemaker.job_options import JobOptions
 
 TRUSTED = re.compile(r"sagemaker\.|(?<![^'\"])\*(?![^'\"])")
 """What a trust policy holds that lets SageMaker in, or everybody."""
-QUOTAS = "sagemaker"
+SERVICE = "sagemaker"
 
 
-def check(account: Account, order: Order, scope: Scope) -> None:
+def check(account: Account, options: JobOptions, scope: Scope) -> None:
     """Ask for identity, bucket and role, all at once. Raises `CvlError`."""
     questions: tuple[Callable[[], None], ...] = (
-        lambda: identity(account, order),
-        lambda: bucket(account, order),
-        lambda: role(account, order),
+        lambda: identity(account, options),
+        lambda: bucket(account, options),
+        lambda: role(account, options),
     )
-    scope.tell("checking", f"{order.role_name} and {order.output} in {account.region}")
+    scope.tell("checking", f"{options.role_name} and {options.output} in {account.region}")
     with ThreadPoolExecutor(len(questions)) as pool:
-        asked = [pool.submit(question) for question in questions]
-    for answer in asked:
+        answers = [pool.submit(question) for question in questions]
+    for answer in answers:
         answer.result()
 
 
-def identity(account: Account, order: Order) -> None:
+def identity(account: Account, options: JobOptions) -> None:
     """Raise `AuthError` without credentials, `UsageError` for those of another account."""
-    if account.number() != order.account:
+    if account.number() != options.account:
         raise UsageError(
-            f"the role is of account {order.account}, the credentials of {account.number()}",
+            f"the role is of account {options.account}, the credentials of {account.number()}",
             "use the credentials or the role of the other account (AWS_PROFILE, --role-arn)",
         )
 
 
-def bucket(account: Account, order: Order) -> None:
+def bucket(account: Account, options: JobOptions) -> None:
     """Raise `UsageError` for a bucket that is not there, not ours, or in another region."""
-    name = order.output.bucket
+    name = options.output.bucket
     try:
-        found = account.call("s3", "head_bucket", Bucket=name)
+        head = account.call("s3", "head_bucket", Bucket=name)
     except Missing:
         raise UsageError(
             f"S3 bucket {name} does not exist", f"make it: `aws s3 mb s3://{name}`"
@@ -61,60 +61,58 @@ def bucket(account: Account, order: Order) -> None:
         if "301" not in str(error) and "400" not in str(error):
             raise
         raise _elsewhere(name, "another region", account.region) from None
-    region = found.get("BucketRegion") or account.region
+    region = head.get("BucketRegion") or account.region
     if region != account.region:
         raise _elsewhere(name, str(region), account.region)
 
 
-def role(account: Account, order: Order) -> None:
+def role(account: Account, options: JobOptions) -> None:
     """Raise `UsageError` for a role that is not there, or that SageMaker may not take."""
     try:
-        found = account.call("iam", "get_role", RoleName=order.role_name)
+        reply = account.call("iam", "get_role", RoleName=options.role_name)
     except Missing:
         raise UsageError(
-            f"role {order.role_arn} does not exist",
+            f"role {options.role_arn} does not exist",
             "name one that SageMaker may assume; `aws iam list-roles` shows those there are",
         ) from None
     except Rejected:
         return  # many may pass a role and not look at it
-    if not TRUSTED.search(str(found["Role"].get("AssumeRolePolicyDocument", "*"))):
+    if not TRUSTED.search(str(reply["Role"].get("AssumeRolePolicyDocument", "*"))):
         raise UsageError(
-            f"role {order.role_arn} does not let sagemaker.amazonaws.com assume it",
+            f"role {options.role_arn} does not let sagemaker.amazonaws.com assume it",
             "add that to its trust policy, or name another with --role-arn",
         )
 
 
-def quota(account: Account, order: Order, nodes: int, scope: Scope) -> None:
+def quota(account: Account, options: JobOptions, nodes: int, scope: Scope) -> None:
     """Raise `UsageError` where the quota of such instances is too small, as far as is known.
 
     Worth its seconds before a long build only: CreateTrainingJob itself says the same at once.
     """
-    use = "spot training job usage" if order.spot else "training job usage"
-    wanted = f"{order.instance_type} for {use}"
+    use = "spot training job usage" if options.spot else "training job usage"
+    name = f"{options.instance_type} for {use}"
     more: dict[str, str] = {}
     try:
         while True:
             scope.checkpoint()
             page = account.once(
-                "service-quotas", "list_service_quotas", ServiceCode=QUOTAS, MaxResults=100, **more
+                "service-quotas",
+                "list_service_quotas",
+                ServiceCode=SERVICE,
+                MaxResults=100,
+                **more,
             )
-            for each in page["Quotas"]:
-                if each["QuotaName"] == wanted:
-                    _enough(float(each["Value"]), nodes, wanted)
-                    return
-            if not page.get("NextToken"):
-                return
+            values = [float(each["Value"]) for each in page["Quotas"] if each["QuotaName"] == name]
+            if values or not page.get("NextToken"):
+                break
             more = {"NextToken": page["NextToken"]}
     except UsageError:
         raise
     except CvlError:
         return  # it cannot be read
-
-
-def _enough(value: float, nodes: int, wanted: str) -> None:
-    if value < nodes:
+    if values and values[0] < nodes:
         raise UsageError(
-            f"the job needs {nodes} {wanted}, and your quota is {value:g}",
+            f"the job needs {nodes} {name}, and your quota is {values[0]:g}",
             "ask for more under Service Quotas, SageMaker, in the AWS console",
         )
 

@@ -16,7 +16,7 @@ from cvl.core.octets import octets
 from cvl.core.spec import JobSpec, Resource
 from cvl.core.tags import PREFIX, Marks, name_of
 from cvl.providers.aws.session import Account
-from cvl.providers.sagemaker.s3_location import Place
+from cvl.providers.sagemaker.s3_location import S3Location
 
 KIND = "s3-input"
 FOLDER = "cvl-input"
@@ -25,7 +25,7 @@ MOST = 1000
 """Keys that one DeleteObjects takes."""
 
 
-def place_of(output: Place, job: str) -> Place:
+def location_of(output: S3Location, job: str) -> S3Location:
     """Return where the input of a job lies: beside the outputs, where the role may read."""
     return output / FOLDER / job
 
@@ -36,8 +36,8 @@ def script(spec: JobSpec) -> bytes:
     It says whether there are secrets: without them the job must not run.
     """
     words = b" ".join(map(quoted, spec.argv))
-    needed = b"_cvl_secrets=1\n" if spec.secrets else b""
-    return exports(spec.env) + needed + b"set -- " + words + b"\n"
+    mark = b"_cvl_secrets=1\n" if spec.secrets else b""
+    return exports(spec.env) + mark + b"set -- " + words + b"\n"
 
 
 def exports(env: Mapping[str, str]) -> bytes:
@@ -60,53 +60,53 @@ def quoted(word: str) -> bytes:
 
 def upload(
     account: Account,
-    place: Place,
+    location: S3Location,
     spec: JobSpec,
     marks: Mapping[str, str],
     code: Mapping[str, IO[bytes]],
 ) -> str:
-    """Put everything there, the script last; return the place's URI.
+    """Put everything there, the script last; return its URI.
 
     `marks` are the tags that every object bears; `code` what an image of others lacks, by name.
     """
     for path, file in spec.inputs.items():
         with file.open("rb") as body:
-            _put(account, place, f"{WORK}/{path}", body, marks)
+            _put(account, location, f"{WORK}/{path}", body, marks)
     for name, content in code.items():
-        _put(account, place, name, content, marks)
+        _put(account, location, name, content, marks)
     if spec.secrets:
-        _put(account, place, SECRETS, io.BytesIO(exports(spec.secrets)), marks)
-    _put(account, place, SCRIPT, io.BytesIO(script(spec)), marks)
-    return str(place)
+        _put(account, location, SECRETS, io.BytesIO(exports(spec.secrets)), marks)
+    _put(account, location, SCRIPT, io.BytesIO(script(spec)), marks)
+    return str(location)
 
 
-def found(account: Account, output: Place) -> Iterator[Resource]:
+def inputs(account: Account, output: S3Location) -> Iterator[Resource]:
     """Yield every run's input that is still there."""
-    seen: dict[str, str] = {}
+    keys: dict[str, str] = {}
     start = f"{output.prefix}/{FOLDER}/" if output.prefix else f"{FOLDER}/"
     try:
         for each in (output / FOLDER).objects(account):
             job = str(each["Key"]).removeprefix(start).partition("/")[0]
             if job.startswith(PREFIX):
-                seen.setdefault(job, str(each["Key"]))
+                keys.setdefault(job, str(each["Key"]))
     except Missing:
         return
-    for job, key in seen.items():
+    for job, key in keys.items():
         if resource := _resource(account, output, job, key):
             yield resource
 
 
-def remove(account: Account, place: Place) -> None:
+def remove(account: Account, location: S3Location) -> None:
     """Delete everything there with all its versions; nothing there is success.
 
     Raises `Denied` where old versions had to stay: what is current is gone then all the same.
     """
-    _erase(account, place.bucket, f"{place.prefix}/")
+    _erase(account, location.bucket, f"{location.prefix}/")
 
 
-def remove_secrets(account: Account, place: Place) -> None:
+def remove_secrets(account: Account, location: S3Location) -> None:
     """Delete the secrets alone, as `remove` does: the job has read them."""
-    _erase(account, place.bucket, (place / SECRETS).prefix)
+    _erase(account, location.bucket, (location / SECRETS).prefix)
 
 
 def _erase(account: Account, bucket: str, start: str) -> None:
@@ -120,9 +120,9 @@ def _erase(account: Account, bucket: str, start: str) -> None:
     except Missing:
         return
     except Denied as error:
-        current = Place(bucket=bucket).objects(account, start)
-        gone = _delete(account, bucket, [{"Key": each["Key"]} for each in current])
-        if any(each.get("DeleteMarker") for each in gone):
+        current = S3Location(bucket=bucket).objects(account, start)
+        deletions = _delete(account, bucket, [{"Key": each["Key"]} for each in current])
+        if any(each.get("DeleteMarker") for each in deletions):
             raise Denied(
                 f"old versions of s3://{bucket}/{start} stay, forwarded variables among them: "
                 "these credentials may not delete versions",
@@ -154,25 +154,25 @@ def _delete(
     account: Account, bucket: str, objects: Sequence[Mapping[str, str]]
 ) -> list[Mapping[str, Any]]:
     """Delete objects; return what S3 says of each. Raises `Denied` where it may not be."""
-    gone: list[Mapping[str, Any]] = []
+    deletions: list[Mapping[str, Any]] = []
     for start in range(0, len(objects), MOST):
         some = {"Objects": objects[start : start + MOST]}
         reply = account.call("s3", "delete_objects", Bucket=bucket, Delete=some)
         for each in reply.get("Errors", ()):
             kind = Denied if each.get("Code") == "AccessDenied" else Unreachable
             raise kind(f"s3: {each.get('Code')}: {each.get('Message', '')}")
-        gone += reply.get("Deleted", ())
-    return gone
+        deletions += reply.get("Deleted", ())
+    return deletions
 
 
 def _put(
-    account: Account, place: Place, name: str, body: IO[bytes], marks: Mapping[str, str]
+    account: Account, location: S3Location, name: str, body: IO[bytes], marks: Mapping[str, str]
 ) -> None:
-    key = (place / name).prefix
-    account.call("s3", "put_object", Bucket=place.bucket, Key=key, Body=body, Metadata=marks)
+    key = (location / name).prefix
+    account.call("s3", "put_object", Bucket=location.bucket, Key=key, Body=body, Metadata=marks)
 
 
-def _resource(account: Account, output: Place, job: str, key: str) -> Resource | None:
+def _resource(account: Account, output: S3Location, job: str, key: str) -> Resource | None:
     try:
         head = account.call("s3", "head_object", Bucket=output.bucket, Key=key)
     except Missing:
@@ -180,4 +180,4 @@ def _resource(account: Account, output: Place, job: str, key: str) -> Resource |
     marks = Marks.read(head.get("Metadata", {}))
     if not marks.run_id or job != name_of(marks.run_id):
         return None
-    return marks.on(Resource(kind=KIND, name=job, id=str(place_of(output, job))))
+    return marks.on(Resource(kind=KIND, name=job, id=str(location_of(output, job))))

@@ -28,7 +28,7 @@ from cvl.providers.aws import identity
 from cvl.providers.aws.session import Account, Reply
 from cvl.providers.sagemaker import inputs
 from cvl.providers.sagemaker.logs import Ending, LogReader
-from cvl.providers.sagemaker.s3_location import Place
+from cvl.providers.sagemaker.s3_location import S3Location
 from cvl.run.nodes import first_failed
 
 OVER = frozenset({"Completed", "Failed", "Stopped", "Deleted"})
@@ -149,7 +149,7 @@ class TrainingJob:
 
         with suppress(Unreachable, AuthError):  # then whoever is asked for them says so
             identity.confirm(self._account, noted(self._handle))
-        output = Place.parse(self._handle["output"])
+        output = S3Location.parse(self._handle["output"])
         fetch(self._account, output / self._job / "output", into, scope)
 
     def discard(self) -> None:
@@ -213,9 +213,9 @@ class TrainingJob:
         begun = self._phase == "Training" and self._nodes == 1
         if self._secrets_there and (begun or reader.heard(self._nodes)):
             self._secrets_there = False
-            place = inputs.place_of(Place.parse(self._handle["output"]), self._job)
+            location = inputs.location_of(S3Location.parse(self._handle["output"]), self._job)
             with suppress(CvlError):  # they go with the rest, in the end
-                inputs.remove_secrets(self._account, place)
+                inputs.remove_secrets(self._account, location)
 
     def _drained(self, quiet: float) -> bool:
         """Return whether nothing more will come of a job that has ended."""

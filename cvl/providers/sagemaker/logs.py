@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from cvl.core.errors import Missing, Rejected
 from cvl.core.frozen import dataclass
@@ -35,12 +35,11 @@ class Ending:
     time: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class Mark(NamedTuple):
     """How far a stream was read: CloudWatch's token (good for 24 hours), and how many events."""
 
     token: str = ""
-    count: int = 0
+    events: int = 0
 
 
 class LogReader:
@@ -50,7 +49,8 @@ class LogReader:
         """`cursor` is "" or one that an earlier chunk carried."""
         self._endings: dict[str, Ending] = {}
         self._account, self._job, self._run_id = account, job, run_id
-        self._marks = {name: Mark(token=t, count=n) for name, (t, n) in _read(cursor).items()}
+        rows = json.loads(cursor) if cursor.startswith("{") else {}
+        self._marks = {name: Mark(str(token), int(count)) for name, (token, count) in rows.items()}
         self._streams: list[str] = []
 
     def look(self) -> Iterator[LogChunk]:
@@ -67,32 +67,25 @@ class LogReader:
 
     def heard(self, nodes: int) -> bool:
         """Return whether every node has written something."""
-        return len({node_of(stream) for stream in self._streams}) >= nodes
+        return len({*map(node_of, self._streams)}) >= nodes
 
     def complete(self, nodes: int) -> bool:
         """Return whether every node's latest stream was read to its last line."""
-        seen = {node_of(stream) for stream in self._streams}
-        return len(self.endings) >= max(nodes, len(seen))
+        return len(self.endings) >= max(nodes, len({*map(node_of, self._streams)}))
 
     def _listed(self) -> list[str]:
         """Return the job's streams, those of a node in the order in which they began."""
-        found: list[str] = []
-        more: dict[str, str] = {}
+        streams: list[str] = []
+        more = {"logGroupName": GROUP, "logStreamNamePrefix": f"{self._job}/"}
         while True:
             try:
-                page = self._account.call(
-                    "logs",
-                    "describe_log_streams",
-                    logGroupName=GROUP,
-                    logStreamNamePrefix=f"{self._job}/",
-                    **more,
-                )
+                page = self._account.call("logs", "describe_log_streams", **more)
             except Missing:
-                return found  # nothing was ever logged in this region
-            found += [str(each["logStreamName"]) for each in page["logStreams"]]
+                return streams  # nothing was ever logged in this region
+            streams += [str(each["logStreamName"]) for each in page["logStreams"]]
             if not page.get("nextToken"):
-                return sorted(found, key=_order)
-            more = {"nextToken": page["nextToken"]}
+                return sorted(streams, key=_order)
+            more["nextToken"] = page["nextToken"]
 
     def _stream(self, stream: str) -> Iterator[LogChunk]:
         skip = 0
@@ -105,14 +98,14 @@ class LogReader:
             except Rejected:
                 if not mark.token:
                     raise
-                skip, mark = mark.count, Mark()  # the token is too old: count instead
+                skip, mark = mark.events, Mark()  # the token is too old: count instead
                 continue
             events = page["events"]
             fresh = events[skip:]
             skip -= len(events) - len(fresh)
-            count = mark.count + len(events)
+            count = mark.events + len(events)
             end = page["nextForwardToken"] == mark.token
-            mark = Mark(token=page["nextForwardToken"], count=count)
+            mark = Mark(page["nextForwardToken"], count)
             if count:  # a token of a stream that was still empty may be good for nothing
                 self._marks[stream] = mark
             if data := self._data(stream, fresh):
@@ -121,33 +114,26 @@ class LogReader:
                 return
 
     def _page(self, stream: str, token: str) -> Any:
-        more = {"nextToken": token} if token else {}
-        return self._account.call(
-            "logs",
-            "get_log_events",
-            logGroupName=GROUP,
-            logStreamName=stream,
-            startFromHead=True,
-            **more,
-        )
+        more: dict[str, Any] = {"nextToken": token} if token else {}
+        more |= {"logGroupName": GROUP, "logStreamName": stream, "startFromHead": True}
+        return self._account.call("logs", "get_log_events", **more)
 
     def _data(self, stream: str, events: Sequence[dict[str, Any]]) -> bytes:
         parts = []
         for event in events:
             message = str(event["message"])
-            found = ENDING.search(message)
-            if found and found["run"] == self._run_id:
+            ending = ENDING.search(message)
+            if ending and ending["run"] == self._run_id:
                 self._endings[stream] = Ending(
-                    node=node_of(stream), code=int(found["code"]), time=int(event["timestamp"])
+                    node=node_of(stream), code=int(ending["code"]), time=int(event["timestamp"])
                 )
-                parts.append(message[: found.start()])  # a last line that was not ended
+                parts.append(message[: ending.start()])  # a last line that was not ended
             else:
                 parts.append(message if message.endswith("\n") or cut(message) else message + "\n")
         return utf8("".join(parts))
 
     def _cursor(self) -> str:
-        rows = {name: [mark.token, mark.count] for name, mark in self._marks.items()}
-        return json.dumps(rows, separators=(",", ":"))
+        return json.dumps(self._marks, separators=(",", ":"))
 
 
 def cut(message: str) -> bool:
@@ -158,16 +144,10 @@ def cut(message: str) -> bool:
 
 def node_of(stream: str) -> int:
     """Return which node wrote a stream, from 0: `<job>/algo-<n>-<epoch>`."""
-    found = NODE.search(stream)
-    return int(found[1]) - 1 if found else 0
+    match = NODE.search(stream)
+    return int(match[1]) - 1 if match else 0
 
 
 def _order(stream: str) -> tuple[int, str]:
-    found = NODE.search(stream)
-    return (int(found[2]) if found else 0, stream)
-
-
-def _read(cursor: str) -> dict[str, tuple[str, int]]:
-    if not cursor.startswith("{"):
-        return {}
-    return {name: (str(token), int(count)) for name, (token, count) in json.loads(cursor).items()}
+    match = NODE.search(stream)
+    return (int(match[2]) if match else 0, stream)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,14 +15,14 @@ from cvl.host.download.landing import NOTHING, Landed
 from cvl.host.download.report import report
 from cvl.providers.aws.api_errors import boundary
 from cvl.providers.aws.session import Account
-from cvl.providers.sagemaker.s3_location import Place
+from cvl.providers.sagemaker.s3_location import S3Location
 
 BLOCK = 1 << 20
 ARCHIVES = (("output.tar.gz", b""), ("model.tar.gz", b"model/"))
 """What SageMaker leaves, and where below the results folder it lands."""
 
 
-def fetch(account: Account, place: Place, into: Path, scope: Scope) -> None:
+def fetch(account: Account, location: S3Location, into: Path, scope: Scope) -> None:
     """Bring and unpack what there is. Raises `FetchError`; may be repeated.
 
     What may pass is tried again until `scope` is over.
@@ -30,21 +30,22 @@ def fetch(account: Account, place: Place, into: Path, scope: Scope) -> None:
     total = NOTHING
     for name, below in ARCHIVES:
         try:
-            total = total.joined(_one(account, place / name, below, into, scope))
+            total = total.joined(_one(account, location / name, below, into, scope))
         except Missing:
             continue  # a failed job has no model, one that never began has neither
         except CvlError as error:
-            raise _kept(place, error) from error
+            raise _kept(location, error) from error
     report(scope, total, into, lasts=False)
 
 
-def _one(account: Account, there: Place, below: bytes, into: Path, scope: Scope) -> Landed:
-    name, skip = there.prefix.rpartition("/")[2], len(b"work/" + below)
-    total = steadily(scope, lambda: _size(account, there), passing=MAY_PASS)
+def _one(account: Account, archive: S3Location, below: bytes, into: Path, scope: Scope) -> Landed:
+    name, skip = archive.prefix.rpartition("/")[2], len(b"work/" + below)
+    head = partial(account.call, "s3", "head_object", Bucket=archive.bucket, Key=archive.prefix)
+    total = steadily(scope, lambda: int(head()["ContentLength"]), passing=MAY_PASS)
     scope.tell("fetching", f"{name}, {size(total)}")
 
     def bring(out: IO[bytes]) -> None:
-        steadily(scope, lambda: _download(account, there, total, out, scope), passing=MAY_PASS)
+        steadily(scope, lambda: _download(account, archive, total, out, scope), passing=MAY_PASS)
 
     layout = Layout(
         where=lambda member: ("w", below + member) if member else None,
@@ -54,25 +55,24 @@ def _one(account: Account, there: Place, below: bytes, into: Path, scope: Scope)
     return fetch_archive(name, bring, layout, into, scope)
 
 
-def _size(account: Account, place: Place) -> int:
-    head = account.call("s3", "head_object", Bucket=place.bucket, Key=place.prefix)
-    return int(head["ContentLength"])
-
-
-def _download(account: Account, place: Place, total: int, out: IO[bytes], scope: Scope) -> None:
+def _download(
+    account: Account, location: S3Location, total: int, out: IO[bytes], scope: Scope
+) -> None:
     """Bring the rest of one object. Raises `BrokenOff` where that brings nothing."""
     while (start := out.tell()) < total:
         scope.checkpoint()
-        _stream(account, place, start, out, scope)
+        _stream(account, location, start, out, scope)
         if out.tell() == start:
-            raise BrokenOff(f"S3 gives nothing of {place} from byte {start} on")
+            raise BrokenOff(f"S3 gives nothing of {location} from byte {start} on")
 
 
-def _stream(account: Account, place: Place, start: int, out: IO[bytes], scope: Scope) -> None:
+def _stream(
+    account: Account, location: S3Location, start: int, out: IO[bytes], scope: Scope
+) -> None:
     rest = {"Range": f"bytes={start}-"} if start else {}
-    reply = account.call("s3", "get_object", Bucket=place.bucket, Key=place.prefix, **rest)
+    reply = account.call("s3", "get_object", Bucket=location.bucket, Key=location.prefix, **rest)
     try:
-        for block in _blocks(reply["Body"]):
+        while block := _block(reply["Body"]):
             out.write(block)
             scope.heard()
             scope.checkpoint()
@@ -80,18 +80,15 @@ def _stream(account: Account, place: Place, start: int, out: IO[bytes], scope: S
         reply["Body"].close()
 
 
-def _blocks(body: Any) -> Iterator[bytes]:
-    """Yield what comes. Raises `Unreachable` where it breaks off, or its length is wrong."""
-    while True:
-        with boundary("s3"):
-            block: bytes = body.read(BLOCK)
-        if not block:
-            return
-        yield block
+def _block(body: Any) -> bytes:
+    """Return what comes next. Raises `Unreachable` where it breaks off, or its length is wrong."""
+    with boundary("s3"):
+        block: bytes = body.read(BLOCK)
+    return block
 
 
-def _kept(place: Place, error: CvlError) -> FetchError:
-    there = f"they are still in {place}; `cvl fetch RUN` gets them"
+def _kept(location: S3Location, error: CvlError) -> FetchError:
+    there = f"they are still in {location}; `cvl fetch RUN` gets them"
     return FetchError(
         f"the results could not be fetched: {error}",
         f"{error.hint}; {there}" if error.hint else there,

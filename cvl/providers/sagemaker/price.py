@@ -53,7 +53,7 @@ def currency(region: str) -> str:
     return CURRENCIES.get(partition(region), "USD")
 
 
-def place(region: str) -> str:
+def list_region(region: str) -> str:
     """Return the region whose Price List has a region's prices, of the same partition."""
     head = region.partition("-")[0]
     return OTHERS.get(partition(region)) or PLACES.get(head, "us-east-1")
@@ -72,7 +72,7 @@ def _asked(account: Account, region: str, instance_type: str) -> Decimal:
     reply = account.answered(
         "pricing",
         "get_products",
-        region=place(region),
+        region=list_region(region),
         ServiceCode=SERVICE,
         Filters=filters,
     )

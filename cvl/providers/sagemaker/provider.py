@@ -24,20 +24,21 @@ from cvl.ledger import Ledger
 from cvl.providers.aws import identity as whose
 from cvl.providers.aws.api_errors import EXTRA
 from cvl.providers.aws.session import Account
-from cvl.providers.sagemaker import check, image, inputs, jobs, price, registry, template
+from cvl.providers.sagemaker import (
+    check,
+    image,
+    inputs,
+    job_options,
+    job_requests,
+    price,
+    registry,
+    template,
+)
 from cvl.providers.sagemaker.docker import Docker
 from cvl.providers.sagemaker.job import LISTING_LAG, TrainingJob, stop
-from cvl.providers.sagemaker.jobs import KIND
-from cvl.providers.sagemaker.order import (
-    STOP,
-    Order,
-    Runtime,
-    deadline,
-    max_wait,
-    request,
-    runtime,
-)
-from cvl.providers.sagemaker.s3_location import Place
+from cvl.providers.sagemaker.job_options import STOP, JobOptions, Runtime, deadline, runtime
+from cvl.providers.sagemaker.job_requests import KIND
+from cvl.providers.sagemaker.s3_location import S3Location
 
 UPLOAD_LIMIT = 900.0
 """Seconds that SageMaker may take to upload the results of a job that was stopped."""
@@ -60,38 +61,44 @@ class SageMaker:
     secrets: Mapping[str, str] = EMPTY  # boto3 finds the credentials, in any process
 
     def __init__(
-        self, account: Account, order: Order | None = None, *, output: Place | None = None
+        self,
+        account: Account,
+        options: JobOptions | None = None,
+        *,
+        output: S3Location | None = None,
     ) -> None:
-        """`order` is needed to plan and launch; `output` to find what jobs were given."""
-        self._account, self._order = account, order
-        self._output = order.output if order else output
+        """`options` is needed to plan and launch; `output` to find what jobs were given."""
+        self._account, self._options = account, options
+        self._output = options.output if options else output
         self._price: Decimal | None = None
         self._no_price = ""
-        self._contents: Contents | None = None
+        self._chosen: Contents | None = None
 
     def identity(self) -> str:
         """As the seam says; the role's account, for others' credentials start nothing there."""
-        return whose.identity_of(self._account, self._ordered().account)
+        return whose.identity_of(self._account, self._required().account)
 
     def confirm(self, identity: str) -> None:
         whose.confirm(self._account, identity)
 
     def plan(self, spec: JobSpec) -> Plan:
-        order = self._ordered()
-        order.check_arch()
-        self._ask_price(order, spec.nodes)
+        options = self._required()
+        options.check_arch()
+        try:
+            self._price = price.hourly(self._account, options.instance_type) * spec.nodes
+        except CvlError as error:
+            self._no_price = f"no price: {explained(error)}"
         run = runtime(spec.limits, self._price, self._currency())
-        contents = self._chosen(spec)
-        planned = order.image or f"{self._planned_uri(order)}:{self._tag(contents, spec)}"
+        contents = self._contents(spec)
         count = f"{spec.nodes} x " if spec.nodes > 1 else ""
-        asked = self._request(spec, run, planned)
+        request = self._request(spec, run, options.image or self._planned_image(spec))
         return Plan(
             runner=self.name,
-            where=f"{count}{order.instance_type} in {self._account.region}",
-            request=asked.value,
-            quote=self._quote(order, run),
+            where=f"{count}{options.instance_type} in {self._account.region}",
+            request=request.value,
+            quote=self._quote(options, run),
             layers=LAYERS,
-            warnings=(*(contents.warnings if contents else ()), *asked.warnings),
+            warnings=(*(contents.warnings if contents else ()), *request.warnings),
             obstacle=EXTRA.lacking(),
         )
 
@@ -99,36 +106,36 @@ class SageMaker:
         return {
             "run": spec.run_id,
             "job": name_of(spec.run_id),
-            "output": str(self._ordered().output),
+            "output": str(self._required().output),
             "nodes": str(spec.nodes),
             "price": "" if self._price is None else str(self._price),
             "currency": self._currency(),
             # a spot job starts again, and then reads them again
-            "secrets": "there" if spec.secrets and not self._ordered().spot else "",
+            "secrets": "there" if spec.secrets and not self._required().spot else "",
             **self._account.address,
         }
 
     def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> TrainingJob:
-        order = self._ordered()
-        contents = self._chosen(spec)
-        if contents and not order.image:
+        options = self._required()
+        contents = self._contents(spec)
+        if contents and not options.image:
             image.check(contents, spec.image or "", spec.example)
-        check.check(self._account, order, scope)
+        check.check(self._account, options, scope)
         scope.checkpoint()
-        found = order.image or self._image(spec, scope)
+        uri = options.image or self._image(spec, scope)
         run = runtime(spec.limits, self._price, self._currency())
-        body = self._request(spec, run, found).value
+        body = self._request(spec, run, uri).value
         self._give_input(spec, run, leases)
         scope.checkpoint()
-        scope.tell("waiting", f"{name_of(spec.run_id)}: asking for {order.instance_type}")
+        scope.tell("waiting", f"{name_of(spec.run_id)}: asking for {options.instance_type}")
         leases.acquire(
             Resource(
                 kind=KIND,
                 name=name_of(spec.run_id),
                 run_id=spec.run_id,
-                deadline=deadline(order, run, self.now()),
+                deadline=deadline(options, run, self.now()),
             ),
-            partial(create, partial(jobs.create, self._account, body), scope),
+            partial(create, partial(job_requests.create, self._account, body), scope),
         )
         return TrainingJob(self._account, self.handle(spec), scope.tell, _note_cost, known=True)
 
@@ -137,40 +144,35 @@ class SageMaker:
 
     def owned(self, kind: str = "") -> Iterator[Resource]:
         if kind in {"", KIND}:
-            yield from jobs.found(self._account)
+            yield from job_requests.jobs(self._account)
         if kind in {"", inputs.KIND} and self._output:
-            yield from inputs.found(self._account, self._output)
+            yield from inputs.inputs(self._account, self._output)
 
     def destroy(self, resource: Resource) -> None:
         if resource.kind == KIND:
             stop(self._account, resource.name)
             if self._output is None:  # nobody here knows of its input, which it needs no more
-                jobs.drop_input(self._account, resource.name)
+                job_requests.drop_input(self._account, resource.name)
         else:
-            inputs.remove(self._account, Place.parse(resource.id))
+            inputs.remove(self._account, S3Location.parse(resource.id))
 
     def now(self) -> float:
         """Return UTC epoch seconds by AWS's clock."""
         return self._account.now()
 
-    def _ordered(self) -> Order:
-        assert self._order is not None, "this provider was reopened: it can only attach"
-        return self._order
+    def _required(self) -> JobOptions:
+        assert self._options is not None, "this provider was reopened: it can only attach"
+        return self._options
 
     def _currency(self) -> str:
         return price.currency(self._account.region)
 
-    def _ask_price(self, order: Order, nodes: int) -> None:
-        try:
-            self._price = price.hourly(self._account, order.instance_type) * nodes
-        except CvlError as error:
-            self._no_price = f"no price: {explained(error)}"
-
-    def _quote(self, order: Order, run: Runtime) -> Quote:
+    def _quote(self, options: JobOptions, run: Runtime) -> Quote:
         hours = (Decimal(run.seconds + STOP) / HOUR).quantize(Decimal("0.01"))
         note = f"SageMaker ends it after {run.seconds} s of training ({run.why}) and 120 s to stop"
-        if order.spot:
-            note = f"spot: up to this; waits and runs {max_wait(order, run)} s at most; {note}"
+        if options.spot:
+            wait = job_options.max_wait(options, run)
+            note = f"spot: up to this; waits and runs {wait} s at most; {note}"
         if self._price is None:
             return Quote(max_hours=hours, note=f"{self._no_price}; {note}")
         unit = self._currency()
@@ -179,68 +181,63 @@ class SageMaker:
             max_hours=hours,
             max_cost=cost(self._price, run.seconds + STOP),
             currency=unit,
-            note=f"up to {priced(self._price, unit)} an hour; {note}" if order.spot else note,
+            note=f"up to {priced(self._price, unit)} an hour; {note}" if options.spot else note,
         )
 
-    def _request(self, spec: JobSpec, run: Runtime, found: str) -> Merged:
-        order = self._ordered()
-        ours = request(
-            order,
-            spec,
-            run,
-            image=found,
-            marks=self._marks(spec, run),
-        )
-        return template.under(ours, order.template, self._account)
+    def _request(self, spec: JobSpec, run: Runtime, uri: str) -> Merged:
+        options = self._required()
+        ours = job_options.request(options, spec, run, image=uri, marks=self._marks(spec, run))
+        return template.under(ours, options.template, self._account)
 
     def _marks(self, spec: JobSpec, run: Runtime) -> Marks:
-        due = deadline(self._ordered(), run, self.now())
+        due = deadline(self._required(), run, self.now())
         return Marks(run_id=spec.run_id, owner=Ledger(ledger_file()).id(), deadline=due)
 
-    def _chosen(self, spec: JobSpec) -> Contents | None:
-        if self._contents is None and spec.source is not None:
-            self._contents = contents_of(spec.source)
-        return self._contents
+    def _contents(self, spec: JobSpec) -> Contents | None:
+        if self._chosen is None and spec.source is not None:
+            self._chosen = contents_of(spec.source)
+        return self._chosen
 
-    def _planned_uri(self, order: Order) -> str:
-        return registry.uri(order.account, self._account.region, order.partition)
+    def _planned_image(self, spec: JobSpec) -> str:
+        options = self._required()
+        uri = registry.uri(options.account, self._account.region, options.partition)
+        return f"{uri}:{self._tag(spec)}"
 
-    def _tag(self, contents: Contents | None, spec: JobSpec) -> str:
+    def _tag(self, spec: JobSpec) -> str:
+        contents = self._contents(spec)
         assert contents is not None, "without an example there is nothing to build"
-        return image.tag_of(contents, spec.image or "", *self._ordered().build_args)
+        return image.tag_of(contents, spec.image or "", *self._required().build_args)
 
     def _image(self, spec: JobSpec, scope: Scope) -> str:
         """Return the image's URI once the registry has it."""
-        order, contents = self._ordered(), self._chosen(spec)
+        options, tag, contents = self._required(), self._tag(spec), self._contents(spec)
         assert contents is not None
-        tag = self._tag(contents, spec)
-        place = registry.found(self._account)
-        if place and place.has(tag) and not (spec.build and spec.build.when == "always"):
-            return f"{place.uri}:{tag}"
+        repository = registry.repository(self._account)
+        if repository and repository.has(tag) and not (spec.build and spec.build.when == "always"):
+            return f"{repository.uri}:{tag}"
         docker = Docker().checked()
-        check.quota(self._account, order, spec.nodes, scope)
-        place = place or registry.made(self._account)
+        check.quota(self._account, options, spec.nodes, scope)
+        repository = repository or registry.create(self._account)
         base = spec.image or ""
-        login = partial(registry.renewed, self._account, place)
-        image.provide(docker, contents, place, tag, base, order.build_args, login, scope)
-        return f"{place.uri}:{tag}"
+        login = partial(registry.log_in, self._account, repository.uri)
+        image.provide(docker, contents, repository, tag, base, options.build_args, login, scope)
+        return f"{repository.uri}:{tag}"
 
     def _give_input(self, spec: JobSpec, run: Runtime, leases: Leases) -> None:
-        order = self._ordered()
-        name = name_of(spec.run_id)
-        place = inputs.place_of(order.output, name)
+        options, name = self._required(), name_of(spec.run_id)
+        location = inputs.location_of(options.output, name)
         marks = self._marks(spec, run).tags
         with tempfile.TemporaryFile() as code:
-            more = self._code(spec, code) if order.image else {}
+            more = self._code(spec, code) if options.image else {}
             leases.acquire(
                 Resource(kind=inputs.KIND, name=name, run_id=spec.run_id),
-                partial(inputs.upload, self._account, place, spec, marks, more),
+                partial(inputs.upload, self._account, location, spec, marks, more),
             )
 
     def _code(self, spec: JobSpec, code: IO[bytes]) -> Mapping[str, IO[bytes]]:
         """Return what an image that we did not build lacks: our script and the example."""
         more: dict[str, IO[bytes]] = {inputs.ENTRY: io.BytesIO(image.ENTRY_FILE.read_bytes())}
-        if (contents := self._chosen(spec)) and spec.source:
+        if (contents := self._contents(spec)) and spec.source:
             write_tar(code, contents.tree, contents.placed(), {})
             code.seek(0)
             more[inputs.CODE] = code

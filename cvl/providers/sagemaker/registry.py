@@ -50,40 +50,31 @@ class Registry:
     password: str = field(repr=False)
     user: str = "AWS"
 
-    @property
-    def host(self) -> str:
-        """Host and port."""
-        return self.uri.partition("/")[0]
-
     def has(self, tag: str) -> bool:
         """Ask the registry itself, by its HTTP API v2; False also where it does not say."""
-        name = self.uri.partition("/")[2]
-        return any(
-            _answers(f"{scheme}://{self.host}/v2/{name}/manifests/{tag}", self._basic())
-            for scheme in schemes(self.host)
-        )
+        host, _, name = self.uri.partition("/")
+        basic = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        urls = (f"{scheme}://{host}/v2/{name}/manifests/{tag}" for scheme in schemes(host))
+        return any(_answers(url, basic) for url in urls)
 
     def push(self, image: str, scope: Scope) -> None:
         """Push a local image that bears our URI. Raises `CvlError`."""
         with _private_config() as env:
-            docker = Docker(env)
-            login = ("login", "--username", self.user, "--password-stdin", self.host)
+            docker, host = Docker(env), self.uri.partition("/")[0]
+            login = ("login", "--username", self.user, "--password-stdin", host)
             try:
-                docker.run(login, "login", scope, self._say_password)
+                docker.run(login, "login", scope, self._write_password)
                 docker.run(("push", image), "pushing", scope)
             except CvlError as error:
                 raise CvlError(f"ECR push failed: {error}", _remedy(str(error))) from error
 
-    def _say_password(self, stdin: IO[bytes]) -> None:
+    def _write_password(self, stdin: IO[bytes]) -> None:
         stdin.write(self.password.encode())
 
-    def _basic(self) -> str:
-        return base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
-
-def _remedy(said: str) -> str:
+def _remedy(refusal: str) -> str:
     """Return what to do now about a push that ECR, or Docker, has refused in these words."""
-    words = said.lower()
+    words = refusal.lower()
     if "immutable" in words:
         return (
             f"the repository {REPOSITORY} has that tag and lets none be replaced: delete the image "
@@ -94,29 +85,24 @@ def _remedy(said: str) -> str:
     return "trying again sends only what is missing"
 
 
-def found(account: Account) -> Registry | None:
+def repository(account: Account) -> Registry | None:
     """Return our repository, None where there is none yet. Raises `CvlError`."""
     try:
         reply = account.call("ecr", "describe_repositories", repositoryNames=[REPOSITORY])
     except Missing:
         return None
-    return _opened(account, str(reply["repositories"][0]["repositoryUri"]))
+    return log_in(account, str(reply["repositories"][0]["repositoryUri"]))
 
 
-def made(account: Account) -> Registry:
+def create(account: Account) -> Registry:
     """Make our repository, unless somebody else just did. Raises `CvlError`."""
     try:
         reply = account.call("ecr", "create_repository", repositoryName=REPOSITORY)
-        return _opened(account, str(reply["repository"]["repositoryUri"]))
+        return log_in(account, str(reply["repository"]["repositoryUri"]))
     except Taken:
-        there = found(account)
-        assert there is not None
-        return there
-
-
-def renewed(account: Account, registry: Registry) -> Registry:
-    """Return a registry with a login of now. Raises `CvlError`."""
-    return _opened(account, registry.uri)
+        theirs = repository(account)
+        assert theirs is not None
+        return theirs
 
 
 def uri(account: str, region: str, partition: str) -> str:
@@ -130,7 +116,8 @@ def schemes(host: str) -> tuple[str, ...]:
     return ("https", "http") if is_here(host.rpartition(":")[0] or host) else ("https",)
 
 
-def _opened(account: Account, uri: str) -> Registry:
+def log_in(account: Account, uri: str) -> Registry:
+    """Return the registry of a URI with a login of now. Raises `CvlError`."""
     reply = account.call("ecr", "get_authorization_token")
     try:
         token = reply["authorizationData"][0]["authorizationToken"]
@@ -146,11 +133,11 @@ def _answers(url: str, basic: str) -> bool:
     from cvl.core.http.pool import pool
 
     headers = {"Authorization": f"Basic {basic}", "Accept": MANIFESTS}
-    made = pool(EXTRA, limits=(ASK_LIMIT, ASK_LIMIT), retries=False)
+    connections = pool(EXTRA, limits=(ASK_LIMIT, ASK_LIMIT), retries=False)
     from urllib3.exceptions import HTTPError
 
     def step() -> int:
-        reply = made.request("HEAD", url, headers=headers, redirect=False)
+        reply = connections.request("HEAD", url, headers=headers, redirect=False)
         if reply.status in BUSY:
             busy = Unreachable(f"the registry answered {reply.status}")
             busy.wait = replies.asked_to_wait(reply.headers)
@@ -158,7 +145,7 @@ def _answers(url: str, basic: str) -> bool:
         return int(reply.status)
 
     try:
-        with made:
+        with connections:
             return repeated(step, PAUSES) == OK
     except (HTTPError, Unreachable):
         return False
@@ -181,7 +168,7 @@ def _private_config() -> Iterator[Mapping[str, str]]:
 
 def _settings(file: Path) -> dict[str, object]:
     try:
-        found = replies.entry(replies.parsed(file.read_bytes()))
+        settings = replies.entry(replies.parsed(file.read_bytes()))
     except (OSError, ValueError):  # the docker here says what is wrong with it, or goes on too
         return {}
-    return {key: found[key] for key in KEYS if key in found}
+    return {key: settings[key] for key in KEYS if key in settings}

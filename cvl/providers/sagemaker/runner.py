@@ -23,9 +23,9 @@ from cvl.providers.aws.session import FILES, GIVEN, Account, configured, lasting
 from cvl.providers.common import Common
 from cvl.providers.needs import Check
 from cvl.providers.runner import Runner
-from cvl.providers.sagemaker.order import Order
+from cvl.providers.sagemaker.job_options import JobOptions
 from cvl.providers.sagemaker.provider import SageMaker
-from cvl.providers.sagemaker.s3_location import Place
+from cvl.providers.sagemaker.s3_location import S3Location
 
 GRACE = 90.0
 """Of the 120 s between TERM and KILL, what the job has; the rest is for moving its results."""
@@ -94,10 +94,10 @@ class SageMakerRunner(Runner):
         CreateTrainingJob, over which ours are merged. Returns the script's exit code; raises
         `CvlError`.
         """
-        order = Order(
+        options = JobOptions(
             role_arn=self._role_arn,
             instance_type=instance_type,
-            output=Place.parse(output_path),
+            output=S3Location.parse(output_path),
             spot=spot,
             max_wait=None if max_wait_minutes is None else minutes(max_wait_minutes),
             image=image_uri or "",
@@ -112,7 +112,7 @@ class SageMakerRunner(Runner):
             example, preset, args, common, timeout_minutes=max_run_minutes, checked=False
         )
         spec = replace(spec, argv=command(spec, entry_command))
-        return base.run(SageMaker(self._account, order), spec, common)
+        return base.run(SageMaker(self._account, options), spec, common)
 
     @classmethod
     def needs(cls) -> Iterator[Check]:
@@ -158,4 +158,4 @@ class SageMakerRunner(Runner):
         EXTRA.require()
         account = Account(handle.get("region"), handle.get("profile"), handle.get("endpoint"))
         output = handle.get("output")
-        return SageMaker(account, output=Place.parse(output) if output else None)
+        return SageMaker(account, output=S3Location.parse(output) if output else None)

@@ -14,7 +14,7 @@ FORM = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<pre
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class S3Location:
     """`prefix` has no slash at either end; "" is the whole bucket."""
 
     bucket: str
@@ -23,10 +23,10 @@ class Place:
     @classmethod
     def parse(cls, uri: str) -> Self:
         """Read `s3://bucket/prefix`. Raises `UsageError`."""
-        found = FORM.match(uri)
-        if not found:
+        match = FORM.match(uri)
+        if not match:
             raise UsageError(f"{uri!r} is no place in S3", "write it as s3://BUCKET/PREFIX")
-        return cls(bucket=found["bucket"], prefix=(found["prefix"] or "").strip("/"))
+        return cls(bucket=match["bucket"], prefix=(match["prefix"] or "").strip("/"))
 
     def __str__(self) -> str:
         return f"s3://{self.key()}"
@@ -35,11 +35,13 @@ class Place:
         """Return bucket and prefix with a slash between them."""
         return f"{self.bucket}/{self.prefix}" if self.prefix else self.bucket
 
-    def __truediv__(self, name: str) -> Place:
-        return Place(bucket=self.bucket, prefix=f"{self.prefix}/{name}" if self.prefix else name)
+    def __truediv__(self, name: str) -> S3Location:
+        return S3Location(
+            bucket=self.bucket, prefix=f"{self.prefix}/{name}" if self.prefix else name
+        )
 
     def objects(self, account: Account, start: str = "") -> Iterator[dict[str, Any]]:
-        """Yield every object below this place, page by page; of a bucket, what begins so."""
+        """Yield every object below it, page by page; of a bucket, what begins so."""
         prefix = f"{self.prefix}/" if self.prefix else start
         more: dict[str, str] = {}
         while True:

@@ -9,18 +9,13 @@ from functools import partial
 from typing import Any
 
 from cvl.core import replies
-from cvl.core.errors import (
-    Missing,
-    Rejected,
-    Taken,
-    Unreachable,
-)
+from cvl.core.errors import Missing, Rejected, Taken, Unreachable
 from cvl.core.spec import Resource
 from cvl.core.tags import PREFIX, Marks, run_of
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker.inputs import FOLDER, remove
 from cvl.providers.sagemaker.job import OVER, tags_of
-from cvl.providers.sagemaker.s3_location import Place
+from cvl.providers.sagemaker.s3_location import S3Location
 
 KIND = "training-job"
 OLDEST = timedelta(days=31)
@@ -34,11 +29,11 @@ def create(account: Account, body: Mapping[str, Any]) -> str:
         return str(account.once("sagemaker", "create_training_job", **body)["TrainingJobArn"])
     except Taken:
         name = str(body["TrainingJobName"])
-    found = account.call("sagemaker", "describe_training_job", TrainingJobName=name)
-    return str(found["TrainingJobArn"])
+    job = account.call("sagemaker", "describe_training_job", TrainingJobName=name)
+    return str(job["TrainingJobArn"])
 
 
-def found(account: Account) -> Iterator[Resource]:
+def jobs(account: Account) -> Iterator[Resource]:
     """Yield our jobs of the last weeks, the ended ones as not alive."""
     more: dict[str, str] = {}
     for _ in range(MOST_PAGES):
@@ -52,10 +47,10 @@ def found(account: Account) -> Iterator[Resource]:
             MaxResults=100,
             **more,
         )
-        listed = page.get("TrainingJobSummaries")
-        if not isinstance(listed, list):  # an empty object would pass for an empty list
+        summaries = page.get("TrainingJobSummaries")
+        if not isinstance(summaries, list):  # an empty object would pass for an empty list
             raise Unreachable("SageMaker's list of jobs makes no sense")
-        yield from replies.read(KIND, listed, partial(_ours, account))
+        yield from replies.read(KIND, summaries, partial(_ours, account))
         if not page.get("NextToken"):  # a page may be empty and not the last
             return
         more = {"NextToken": page["NextToken"]}
@@ -64,11 +59,11 @@ def found(account: Account) -> Iterator[Resource]:
 
 def drop_input(account: Account, name: str) -> None:
     """Remove what a job was given, by what its description says; only where that is ours."""
-    told = account.call("sagemaker", "describe_training_job", TrainingJobName=name)
-    for channel in told.get("InputDataConfig", ()):
+    job = account.call("sagemaker", "describe_training_job", TrainingJobName=name)
+    for channel in job.get("InputDataConfig", ()):
         uri = str(channel["DataSource"].get("S3DataSource", {}).get("S3Uri", "")).rstrip("/")
         if uri.endswith(f"/{FOLDER}/{name}"):
-            remove(account, Place.parse(uri))
+            remove(account, S3Location.parse(uri))
 
 
 def _ours(account: Account, each: replies.Entry) -> Resource | None:

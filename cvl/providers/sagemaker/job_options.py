@@ -13,7 +13,8 @@ from cvl.core.request_template import Template
 from cvl.core.spec import JobSpec, Limits
 from cvl.core.tags import Marks, listed, name_of
 from cvl.providers.sagemaker import inputs
-from cvl.providers.sagemaker.s3_location import Place
+from cvl.providers.sagemaker.image import ENTRY
+from cvl.providers.sagemaker.s3_location import S3Location
 
 DAY = 86400
 NO_LIMIT, MOST = DAY, 28 * DAY
@@ -26,7 +27,6 @@ PENDING = 7200.0
 """Seconds from the request to the start, when the deadline in the tags is reckoned."""
 SHOWN = 90
 """Variables whose names are shown; AWS takes 100 in all."""
-ENTRY = "/opt/cvl/entry.sh"
 SENT_ENTRY = "/opt/ml/input/data/cvl/entry.sh"
 ARM64 = re.compile(r"ml\.([a-z]+\d+g[a-z]*|[a-z0-9]+-g[bh]\d+)\.")
 """Instance types whose processor is AWS's Graviton or NVIDIA's Grace."""
@@ -35,7 +35,7 @@ INSTANCE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class JobOptions:
     """What the user asks of SageMaker, checked as far as that needs nobody else.
 
     `image` is a URI that is taken as it is; "" builds one. `max_wait` is in seconds.
@@ -43,7 +43,7 @@ class Order:
 
     role_arn: str
     instance_type: str
-    output: Place
+    output: S3Location
     spot: bool = False
     max_wait: float | None = None
     image: str = ""
@@ -89,9 +89,9 @@ class Order:
         return self._role("path").rpartition("/")[2]
 
     def _role(self, part: str) -> str:
-        found = ROLE.match(self.role_arn)
-        assert found
-        return found[part]
+        match = ROLE.match(self.role_arn)
+        assert match
+        return match[part]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,73 +108,73 @@ def runtime(limits: Limits, price: Decimal | None, currency: str = "USD") -> Run
     `price` is that of all nodes, an hour, in `currency`; so is the limit on it. Raises
     `UsageError`.
     """
-    found = Runtime(seconds=NO_LIMIT, why="no --timeout was given")
+    run = Runtime(seconds=NO_LIMIT, why="no --timeout was given")
     if limits.timeout is not None:
-        found = Runtime(seconds=math.ceil(limits.timeout), why="the timeout")
+        run = Runtime(seconds=math.ceil(limits.timeout), why="the timeout")
     if limits.max_cost is not None:
         if price is None:
             raise UsageError(
                 "--max-cost needs a price, and the AWS Price List gives none",
                 "leave it out and give --timeout, or allow pricing:GetProducts",
             )
-        bought = math.floor(limits.max_cost / price * HOUR) - STOP if price > 0 else found.seconds
-        if bought < found.seconds:
+        bought = math.floor(limits.max_cost / price * HOUR) - STOP if price > 0 else run.seconds
+        if bought < run.seconds:
             counted = "" if currency == "USD" else f", counted in {currency}"
-            found = Runtime(seconds=bought, why=f"--max-cost {limits.max_cost}{counted}")
-    if not 1 <= found.seconds <= MOST:
+            run = Runtime(seconds=bought, why=f"--max-cost {limits.max_cost}{counted}")
+    if not 1 <= run.seconds <= MOST:
         raise UsageError(
-            f"a training job cannot run for {found.seconds} s ({found.why})",
+            f"a training job cannot run for {run.seconds} s ({run.why})",
             "SageMaker takes 1 second to 28 days",
         )
-    return found
+    return run
 
 
-def max_wait(order: Order, run: Runtime) -> int:
+def max_wait(options: JobOptions, run: Runtime) -> int:
     """Return MaxWaitTimeInSeconds of a spot job: waiting and running. Raises `UsageError`."""
-    if order.max_wait is None:
+    if options.max_wait is None:
         return min(run.seconds + round(max(run.seconds, WAIT)), MOST)
-    if order.max_wait < run.seconds:
+    if options.max_wait < run.seconds:
         raise UsageError(
             f"--max-wait-minutes is less than the {run.seconds} s that the job may run",
             "it counts waiting and running together; or give a shorter --timeout",
         )
-    return min(math.ceil(order.max_wait), MOST)
+    return min(math.ceil(options.max_wait), MOST)
 
 
-def deadline(order: Order, run: Runtime, now: float) -> float:
+def deadline(options: JobOptions, run: Runtime, now: float) -> float:
     """Return the UTC epoch second by which such a job is over in any case."""
-    spent = max_wait(order, run) if order.spot else PENDING + run.seconds
+    spent = max_wait(options, run) if options.spot else PENDING + run.seconds
     return now + spent + STOP + PENDING
 
 
 def request(
-    order: Order, spec: JobSpec, run: Runtime, *, image: str, marks: Marks
+    options: JobOptions, spec: JobSpec, run: Runtime, *, image: str, marks: Marks
 ) -> dict[str, object]:
     """Return exactly what CreateTrainingJob is sent. Secrets are in none of it."""
     name = name_of(spec.run_id)
     stopping = {"MaxRuntimeInSeconds": run.seconds}
     more: dict[str, object] = {}
-    if order.spot:
-        stopping["MaxWaitTimeInSeconds"] = max_wait(order, run)
+    if options.spot:
+        stopping["MaxWaitTimeInSeconds"] = max_wait(options, run)
         more["EnableManagedSpotTraining"] = True
         more["CheckpointConfig"] = {
-            "S3Uri": str(order.output / name / "checkpoints"),
+            "S3Uri": str(options.output / name / "checkpoints"),
             "LocalPath": "/opt/ml/checkpoints",
         }
     return {
         "TrainingJobName": name,
-        "RoleArn": order.role_arn,
+        "RoleArn": options.role_arn,
         "AlgorithmSpecification": {
             "TrainingImage": image,
             "TrainingInputMode": "File",
-            "ContainerEntrypoint": ["/bin/sh", SENT_ENTRY if order.image else ENTRY],
+            "ContainerEntrypoint": ["/bin/sh", SENT_ENTRY if options.image else ENTRY],
         },
-        "InputDataConfig": [_channel(inputs.place_of(order.output, name))],
-        "OutputDataConfig": {"S3OutputPath": str(order.output)},
+        "InputDataConfig": [_channel(inputs.location_of(options.output, name))],
+        "OutputDataConfig": {"S3OutputPath": str(options.output)},
         "ResourceConfig": {
-            "InstanceType": order.instance_type,
+            "InstanceType": options.instance_type,
             "InstanceCount": spec.nodes,
-            "VolumeSizeInGB": order.volume_gb,
+            "VolumeSizeInGB": options.volume_gb,
         },
         "StoppingCondition": stopping,
         "Environment": environment(spec),
@@ -193,14 +193,10 @@ def environment(spec: JobSpec) -> dict[str, str]:
     return {**shown, "CVL_RUN_ID": spec.run_id, "CVL_GRACE": f"{round(spec.limits.grace)}"}
 
 
-def _channel(place: Place) -> dict[str, object]:
+def _channel(location: S3Location) -> dict[str, object]:
     source = {
         "S3DataType": "S3Prefix",
-        "S3Uri": f"{place}/",
+        "S3Uri": f"{location}/",
         "S3DataDistributionType": "FullyReplicated",
     }
-    return {
-        "ChannelName": "cvl",
-        "DataSource": {"S3DataSource": source},
-        "InputMode": "File",
-    }
+    return {"ChannelName": "cvl", "DataSource": {"S3DataSource": source}, "InputMode": "File"}
