@@ -50,9 +50,9 @@ class Docker:
         except subprocess.TimeoutExpired:
             done = None
         if done is None or done.returncode:
-            said = done.stderr.decode(errors="replace").strip() if done else "no answer"
+            why = done.stderr.decode(errors="replace").strip() if done else "no answer"
             raise CvlError(
-                f"the Docker engine does not answer: {said}",
+                f"the Docker engine does not answer: {why}",
                 "start it, or set DOCKER_HOST, or give --image-uri",
             )
         return self

@@ -133,10 +133,10 @@ class TrainingJob:
         """As the seam says, but SageMaker's own 120 s stand for `grace`."""
         del grace
         try:
-            found = self._described()
-            if found["TrainingJobStatus"] in OVER:
+            job = self._described()
+            if job["TrainingJobStatus"] in OVER:
                 return
-            self._note_cause(str(found["TrainingJobArn"]), cause)
+            self._note_cause(str(job["TrainingJobArn"]), cause)
             stop(self._account, self._job)
         except Missing:
             return
@@ -149,14 +149,16 @@ class TrainingJob:
 
         with suppress(Unreachable, AuthError):  # then whoever is asked for them says so
             identity.confirm(self._account, noted(self._handle))
-        output = S3Location.parse(self._handle["output"])
-        fetch(self._account, output / self._job / "output", into, scope)
+        fetch(self._account, self._output() / self._job / "output", into, scope)
 
     def discard(self) -> None:
         """The outputs stay where the user wanted them; the input goes with its lease."""
 
     def close(self) -> None:
         self._scope.cancel(Cause.STOPPED)
+
+    def _output(self) -> S3Location:
+        return S3Location.parse(self._handle["output"])
 
     def _give_up(self, error: CvlError) -> None:
         """Raise what is wrong with our own login or configuration, unless it was good before.
@@ -170,11 +172,11 @@ class TrainingJob:
     def _over(self) -> bool:
         """Return whether the job has ended; what AWS said then stays."""
         if self._end is None:
-            found = self._described()
-            if found["TrainingJobStatus"] in OVER:
-                self._end = found
+            job = self._described()
+            if job["TrainingJobStatus"] in OVER:
+                self._end = job
             else:
-                self._show(found)
+                self._show(job)
         return self._end is not None
 
     def _described(self) -> Reply:
@@ -183,9 +185,7 @@ class TrainingJob:
         Raises `Elsewhere` where it may be in another account.
         """
         try:
-            found = self._account.call(
-                "sagemaker", "describe_training_job", TrainingJobName=self._job
-            )
+            job = described(self._account, self._job)
         except Missing as error:
             identity.confirm(self._account, noted(self._handle))
             now = self._account.clock.monotonic()
@@ -194,13 +194,13 @@ class TrainingJob:
                 raise Unreachable(f"{self._job} is not to be seen yet: {error}") from error
             raise
         self._missed, self._met = None, True
-        return found
+        return job
 
-    def _show(self, found: Reply) -> None:
-        state = str(found.get("SecondaryStatus", ""))
+    def _show(self, job: Reply) -> None:
+        state = str(job.get("SecondaryStatus", ""))
         if state != self._phase:
             self._phase = state
-            changes = found.get("SecondaryStatusTransitions") or [{}]
+            changes = job.get("SecondaryStatusTransitions") or [{}]
             text = str(changes[-1].get("StatusMessage") or "").strip()
             phase = "waiting" if state in BEFORE else "running"
             self._tell(phase, f"{state}: {text}" if text else state)
@@ -213,7 +213,7 @@ class TrainingJob:
         begun = self._phase == "Training" and self._nodes == 1
         if self._secrets_there and (begun or reader.heard(self._nodes)):
             self._secrets_there = False
-            location = inputs.location_of(S3Location.parse(self._handle["output"]), self._job)
+            location = inputs.location_of(self._output(), self._job)
             with suppress(CvlError):  # they go with the rest, in the end
                 inputs.remove_secrets(self._account, location)
 
@@ -233,19 +233,19 @@ class TrainingJob:
                 f"the job lives on; `cvl attach {self.run_id}` follows it again",
             ) from error
 
-    def _verdict(self, found: Reply) -> ExitStatus:
-        state, reason = found["TrainingJobStatus"], str(found.get("FailureReason") or "")
+    def _verdict(self, job: Reply) -> ExitStatus:
+        state, reason = job["TrainingJobStatus"], str(job.get("FailureReason") or "")
         if state == "Completed":
             return self._exited(0)
-        if found.get("SecondaryStatus") in TIMED_OUT:
-            return ended(Cause.TIMEOUT, run_id=self.run_id, detail=str(found["SecondaryStatus"]))
+        if job.get("SecondaryStatus") in TIMED_OUT:
+            return ended(Cause.TIMEOUT, run_id=self.run_id, detail=str(job["SecondaryStatus"]))
         if state == "Stopped":
-            return ended(self._noted_cause(found), run_id=self.run_id)
+            return ended(self._noted_cause(job), run_id=self.run_id)
         first = first_failed(self._endings)
         code = first.code if first else code_in(reason)
         if code:
             return self._exited(code)
-        cause = Cause.NOT_STARTED if found.get("TrainingStartTime") is None else Cause.LOST
+        cause = Cause.NOT_STARTED if job.get("TrainingStartTime") is None else Cause.LOST
         return ended(cause, run_id=self.run_id, detail=f"SageMaker training job failed: {reason}")
 
     def _exited(self, code: int) -> ExitStatus:
@@ -257,26 +257,29 @@ class TrainingJob:
             tags = listed({CAUSE: cause.value})
             self._account.call("sagemaker", "add_tags", ResourceArn=arn, Tags=tags)
 
-    def _noted_cause(self, found: Reply) -> Cause:
+    def _noted_cause(self, job: Reply) -> Cause:
         try:
-            return Cause(tags_of(self._account, str(found["TrainingJobArn"]))[CAUSE])
+            return Cause(tags_of(self._account, str(job["TrainingJobArn"]))[CAUSE])
         except (Rejected, KeyError, ValueError):
             return Cause.STOPPED
 
-    def _reckon(self, found: Reply) -> None:
+    def _reckon(self, job: Reply) -> None:
         """Tell what was billed: AWS's seconds, on each instance."""
-        seconds, price = found.get("BillableTimeInSeconds"), self._handle.get("price")
+        seconds, price = job.get("BillableTimeInSeconds"), self._handle.get("price")
         if seconds is None:
             return
-        total = int(seconds) * self._nodes
-        words = f"{total} s billed"
+        words = f"{int(seconds) * self._nodes} s billed"
         if price:
             spent = cost(Decimal(price), int(seconds))
             self._billed(self.run_id, spent)
             unit = self._handle.get("currency", "USD")
-            rate = priced(Decimal(price), unit)
-            words = f"{priced(spent, unit)}: {words} at {rate} an hour"
+            words = f"{priced(spent, unit)}: {words} at {priced(Decimal(price), unit)} an hour"
         self._tell("cost", words)
+
+
+def described(account: Account, job: str) -> Reply:
+    """Return AWS's description of a job. Raises `Missing`."""
+    return account.call("sagemaker", "describe_training_job", TrainingJobName=job)
 
 
 def stop(account: Account, job: str) -> None:
@@ -286,24 +289,23 @@ def stop(account: Account, job: str) -> None:
     except Missing:
         return
     except Rejected:
-        found = account.call("sagemaker", "describe_training_job", TrainingJobName=job)
-        if found["TrainingJobStatus"] not in OVER | {"Stopping"}:
+        if described(account, job)["TrainingJobStatus"] not in OVER | {"Stopping"}:
             raise
 
 
 def tags_of(account: Account, arn: str) -> dict[str, str]:
     """Return the tags of a job. Raises also `KeyError`: of one that shows none nothing is known."""
-    found: dict[str, str] = {}
+    tags: dict[str, str] = {}
     more: dict[str, str] = {}
     while True:
         page = account.call("sagemaker", "list_tags", ResourceArn=arn, **more)
-        found |= {str(tag["Key"]): str(tag["Value"]) for tag in dict(page)["Tags"]}
+        tags |= {str(tag["Key"]): str(tag["Value"]) for tag in dict(page)["Tags"]}
         if not page.get("NextToken"):
-            return found
+            return tags
         more = {"NextToken": page["NextToken"]}
 
 
 def code_in(reason: str) -> int:
     """Return the exit code that a FailureReason tells, 0 if it tells none."""
-    found = OWN_CODE.search(reason) or EXIT_CODE.search(reason)
-    return int(found[1]) if found else 0
+    match = OWN_CODE.search(reason) or EXIT_CODE.search(reason)
+    return int(match[1]) if match else 0

@@ -14,7 +14,7 @@ from cvl.core.spec import Resource
 from cvl.core.tags import PREFIX, Marks, run_of
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker.inputs import FOLDER, remove
-from cvl.providers.sagemaker.job import OVER, tags_of
+from cvl.providers.sagemaker.job import OVER, described, tags_of
 from cvl.providers.sagemaker.s3_location import S3Location
 
 KIND = "training-job"
@@ -29,8 +29,7 @@ def create(account: Account, body: Mapping[str, Any]) -> str:
         return str(account.once("sagemaker", "create_training_job", **body)["TrainingJobArn"])
     except Taken:
         name = str(body["TrainingJobName"])
-    job = account.call("sagemaker", "describe_training_job", TrainingJobName=name)
-    return str(job["TrainingJobArn"])
+    return str(described(account, name)["TrainingJobArn"])
 
 
 def jobs(account: Account) -> Iterator[Resource]:
@@ -59,8 +58,7 @@ def jobs(account: Account) -> Iterator[Resource]:
 
 def drop_input(account: Account, name: str) -> None:
     """Remove what a job was given, by what its description says; only where that is ours."""
-    job = account.call("sagemaker", "describe_training_job", TrainingJobName=name)
-    for channel in job.get("InputDataConfig", ()):
+    for channel in described(account, name).get("InputDataConfig", ()):
         uri = str(channel["DataSource"].get("S3DataSource", {}).get("S3Uri", "")).rstrip("/")
         if uri.endswith(f"/{FOLDER}/{name}"):
             remove(account, S3Location.parse(uri))

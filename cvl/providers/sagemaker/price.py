@@ -36,13 +36,12 @@ KEPT = 86400.0
 
 def hourly(account: Account, instance_type: str) -> Decimal:
     """Return the on-demand price of one instance, an hour, in `currency`. Raises `CvlError`."""
-    region = account.region
     key = "\0".join((instance_type, *account.address.values()))
     note = state_dir() / "prices" / blake2b(octets(key), digest_size=8).hexdigest()
     with suppress(OSError, InvalidOperation):
         if time.time() - note.stat().st_mtime < KEPT:
             return Decimal(note.read_text())
-    price = _asked(account, region, instance_type)
+    price = _asked(account, instance_type)
     private(note.parent)
     replace_file(note, str(price).encode())
     return price
@@ -65,17 +64,13 @@ def partition(region: str) -> str:
     return max(begins, key=len, default="")
 
 
-def _asked(account: Account, region: str, instance_type: str) -> Decimal:
+def _asked(account: Account, instance_type: str) -> Decimal:
+    region = account.region
     # An instance has a product for each use of it: without the component, any of them is found.
-    wanted = {"regionCode": region, "instanceName": instance_type, "component": "Training"}
-    filters = [{"Type": "TERM_MATCH", "Field": f, "Value": v} for f, v in wanted.items()]
-    reply = account.answered(
-        "pricing",
-        "get_products",
-        region=list_region(region),
-        ServiceCode=SERVICE,
-        Filters=filters,
-    )
+    terms = {"regionCode": region, "instanceName": instance_type, "component": "Training"}
+    filters = [{"Type": "TERM_MATCH", "Field": f, "Value": v} for f, v in terms.items()]
+    parameters = {"ServiceCode": SERVICE, "Filters": filters}
+    reply = account.answered("pricing", "get_products", region=list_region(region), **parameters)
     unit = currency(region)
     prices = {price for text in reply["PriceList"] for price in _prices(json.loads(text), unit)}
     if len(prices) != 1:

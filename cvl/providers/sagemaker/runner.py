@@ -124,10 +124,9 @@ class SageMakerRunner(Runner):
     def _login_looked_at() -> Check:
         """Look for the credentials as a run would; AWS itself is asked only for a role's."""
         account = Account()
-        there = account.has_credentials()
-        text = f"found, for {account.region}" if there else "none found"
-        remedy = "log in (`aws sso login`), or set AWS_PROFILE"
-        return Check("AWS login", there or None, text, remedy)
+        ok = account.has_credentials()
+        text = f"found, for {account.region}" if ok else "none found"
+        return Check("AWS login", ok or None, text, "log in (`aws sso login`), or set AWS_PROFILE")
 
     @classmethod
     def timer_variables(cls, environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -140,7 +139,7 @@ class SageMakerRunner(Runner):
     @classmethod
     def everywhere(cls, handle: Mapping[str, str] = EMPTY) -> Iterator[Reapable]:
         """Yield each region of the partition."""
-        account = Account(handle.get("region"), handle.get("profile"), handle.get("endpoint"))
+        account = _account(handle)
         for region in account.regions():
             yield SageMaker(account.elsewhere(region))
 
@@ -156,6 +155,9 @@ class SageMakerRunner(Runner):
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
         del secrets
         EXTRA.require()
-        account = Account(handle.get("region"), handle.get("profile"), handle.get("endpoint"))
         output = handle.get("output")
-        return SageMaker(account, output=S3Location.parse(output) if output else None)
+        return SageMaker(_account(handle), output=S3Location.parse(output) if output else None)
+
+
+def _account(handle: Mapping[str, str]) -> Account:
+    return Account(handle.get("region"), handle.get("profile"), handle.get("endpoint"))

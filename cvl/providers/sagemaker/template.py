@@ -49,18 +49,18 @@ RULES = Rules(
 )
 
 
-def under(request: Mapping[str, Any], found: Template | None, account: Account) -> Merged:
+def under(request: Mapping[str, Any], template: Template | None, account: Account) -> Merged:
     """Return our request with the template below it, as AWS's own client would take it.
 
     Raises `UsageError`, and what `Account.client` raises.
     """
-    merged = request_template.merged(request, found, RULES)
-    if found:
-        _check(merged.value, found, account)
+    merged = request_template.merged(request, template, RULES)
+    if template:
+        _check(merged.value, template, account)
     return merged
 
 
-def _check(body: Mapping[str, Any], found: Template, account: Account) -> None:
+def _check(body: Mapping[str, Any], template: Template, account: Account) -> None:
     """Hold a request against the service's own description, without asking anybody."""
     model: Any = account.client("sagemaker")
     shape = model.meta.service_model.operation_model("CreateTrainingJob").input_shape
@@ -68,6 +68,6 @@ def _check(body: Mapping[str, Any], found: Template, account: Account) -> None:
     if report.has_errors():
         words = " ".join(report.generate_report().split())
         raise UsageError(
-            f"{found.origin}: this is no request to SageMaker: {words}",
+            f"{template.origin}: this is no request to SageMaker: {words}",
             "it holds fields of CreateTrainingJob",
         )
