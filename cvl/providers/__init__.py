@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 class Entry(NamedTuple):
     """What is known of a runner before its class is loaded.
 
-    `place` is module:class, the module seen from here. `flag` chooses it for `cvl run`: `--NAME`
+    `target` is module:class, the module seen from here. `flag` chooses it for `cvl run`: `--NAME`
     or `--NAME HOST`; "" is `--remote NAME`, for what rents a machine. `keys` are variables that
     hold its secrets, and of which no program that we start is in need.
     """
 
-    place: str
+    target: str
     flag: str = ""
     help: str = ""
     keys: tuple[str, ...] = ()
@@ -65,10 +65,10 @@ def load(name: str) -> type[Runner]:
     Raises `NotFound`, with the names that there are, and `CvlError` where its own code fails.
     """
     entry = BUILT_IN.get(name)
-    place = entry.place if entry else _third_party().get(name)
-    if place is None:
+    target = entry.target if entry else _third_party().get(name)
+    if target is None:
         raise NotFound(f"there is no runner {name!r}", f"there are: {', '.join(names())}")
-    module, _, attribute = place.partition(":")
+    module, _, attribute = target.partition(":")
     try:
         return _whole(getattr(import_module(module, __name__), attribute))
     except CvlError:
@@ -118,15 +118,15 @@ def reopen(
     return runner.reopen(checked(name, handle, runner.acting, runner.files), secrets)
 
 
-def _whole(made: type) -> type[Runner]:
+def _whole(cls: type) -> type[Runner]:
     """Return a class with all that a runner declares, as it says or as it stands there."""
     from cvl.providers.runner import Runner
 
-    if issubclass(made, Runner):
-        return made
-    if made not in _COMPLETED:
-        _COMPLETED[made] = type(made.__name__, (made, Runner), {})
-    return _COMPLETED[made]
+    if issubclass(cls, Runner):
+        return cls
+    if cls not in _COMPLETED:
+        _COMPLETED[cls] = type(cls.__name__, (cls, Runner), {})
+    return _COMPLETED[cls]
 
 
 _COMPLETED: dict[type, type[Runner]] = {}

@@ -28,14 +28,14 @@ def words(args: Sequence[str] | None, name: str = "args") -> tuple[str, ...]:
 
 def variables(env: Mapping[str, str] | None) -> dict[str, str]:
     """Return the variables for the job. Raises `UsageError`, never with a value in it."""
-    found = dict(env or {})
-    for name, value in found.items():
+    variables = dict(env or {})
+    for name, value in variables.items():
         if not is_name(name):
             raise UsageError(f"not a variable's name: {name!r}", NAMES)
         _text(value, f"the variable {name}", secret=True)
-    free(found)
-    learn_variables(found)
-    return found
+    free(variables)
+    learn_variables(variables)
+    return variables
 
 
 def sensible(common: Mapping[str, Any]) -> None:
@@ -44,15 +44,15 @@ def sensible(common: Mapping[str, Any]) -> None:
         value = common.get(row.name)
         if value is None:
             continue
-        wanted = ""
+        domain = ""
         if row.choices and value not in row.choices:
-            wanted = f"one of {', '.join(row.choices)}"
+            domain = f"one of {', '.join(row.choices)}"
         elif row.kind == "count" and not (isinstance(value, int) and value >= 1):
-            wanted = "a number from 1 on"
+            domain = "a number from 1 on"
         elif row.kind == "money" and not (isinstance(value, Decimal | int) and value >= 0):
-            wanted = "a Decimal from 0 on"
-        if wanted:
-            raise UsageError(f"{row.name} is {wanted}, not {value!r}")
+            domain = "a Decimal from 0 on"
+        if domain:
+            raise UsageError(f"{row.name} is {domain}, not {value!r}")
 
 
 def free(names: Mapping[str, object]) -> None:
@@ -76,35 +76,35 @@ def seconds(value: float, what: str) -> float:
 
 def results(value: str | Path) -> Path:
     """Return where results are to land, if anything can. Raises `UsageError`."""
-    folder = place(value, "output_dir").absolute()
-    there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
-    if not there.is_dir():
-        raise UsageError(f"{there} is no folder: results cannot land there", "name one: -o DIR")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"you may not write to {there}: results cannot land there", "-o DIR")
+    folder = path(value, "output_dir").absolute()
+    parent = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+    if not parent.is_dir():
+        raise UsageError(f"{parent} is no folder: results cannot land there", "name one: -o DIR")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"you may not write to {parent}: results cannot land there", "-o DIR")
     return folder
 
 
-def place(value: str | Path, what: str) -> Path:
+def path(value: str | Path, what: str) -> Path:
     """Return a path as the system has it here, whatever the locale. Raises `UsageError`."""
     return Path(os.fsdecode(octets(_text(os.fspath(value), what))))
 
 
-def only(found: Mapping[str, object], known: Collection[str]) -> None:
-    """Raise `TypeError`, as Python does, for a keyword that is not known."""
-    for name in sorted(set(found) - set(known)):
+def only(keywords: Mapping[str, object], names: Collection[str]) -> None:
+    """Raise `TypeError`, as Python does, for a keyword that is none of `names`."""
+    for name in sorted(set(keywords) - set(names)):
         raise TypeError(f"run() got an unexpected keyword argument {name!r}")
 
 
 def _text(value: object, what: str, *, secret: bool = False) -> str:
-    shown = "" if secret else f": {value!r}"
+    quotation = "" if secret else f": {value!r}"
     if not isinstance(value, str):
         kind = type(value).__name__
-        raise UsageError(f"{what} is no text but {kind}{shown}", "str(...) makes one")
+        raise UsageError(f"{what} is no text but {kind}{quotation}", "str(...) makes one")
     if "\0" in value:
-        raise UsageError(f"{what} holds a NUL byte{shown}", "no program can be given one")
+        raise UsageError(f"{what} holds a NUL byte{quotation}", "no program can be given one")
     try:
         octets(value)
     except UnicodeEncodeError:
-        raise UsageError(f"{what} holds half a character{shown}", "it has no bytes") from None
+        raise UsageError(f"{what} holds half a character{quotation}", "it has no bytes") from None
     return value

@@ -23,7 +23,6 @@ from cvl.core.paths import ledger_file
 from cvl.core.spec import (
     FETCH_LIMIT,
     GRACE,
-    Build,
     ExitStatus,
     JobSpec,
     Limits,
@@ -45,13 +44,13 @@ def run(provider: Provider, spec: JobSpec, common: Common) -> ExitStatus:
 
 
 def job(
-    example: str,
+    query: str,
     preset: str,
     args: Sequence[str],
     common: Common,
-    *,
     timeout_minutes: float | None = None,
     timeout_action: str | None = None,
+    *,
     checked: bool = True,
     sent: bool = True,
 ) -> JobSpec:
@@ -63,35 +62,36 @@ def job(
     arguments.only(common, Common.__annotations__)
     arguments.sensible(common)
     args = arguments.words(args)
-    found = find(example, lookup(common))
-    chosen = find_preset(found, preset)
+    example = find(query, lookup(common))
+    chosen = find_preset(example, preset)
     inputs = find_inputs(chosen, args, Path.cwd())
     files: Mapping[str, Path] = inputs.files
     warnings: tuple[str, ...] = ()
     if sent and inputs.files:
         from cvl.host.upload.inputs import sift
 
-        files, warnings = sift(inputs.files, inputs.folders, found.root)
+        files, warnings = sift(inputs.files, inputs.folders, example.root)
     include = arguments.words(common.get("include"), "include")
-    command = resolve(found, chosen.name, inputs.args, check=checked)
+    command = resolve(example, chosen.name, inputs.args, check=checked)
+    name = example.path or example.name
     bare = JobSpec(
-        run_id=new_run_id(found.path or found.name),
+        run_id=new_run_id(name),
         argv=command.argv,
-        example=found.path or found.name,
+        example=name,
         preset=chosen.name,
         args=args,
         env=command.env,
-        source=Source(root=found.root, folder=found.path, include=include),
+        source=Source(root=example.root, folder=example.path, include=include),
         inputs=files,
         warnings=warnings,
-        image=image_for(found, chosen) or None,
-        build=build_of(found, chosen.name),
-        needs=needs_of(found, chosen),
+        image=image_for(example, chosen) or None,
+        build=build_of(example, chosen.name),
+        needs=needs_of(example, chosen),
     )
     return equipped(bare, common, limits(common, timeout_minutes, timeout_action))
 
 
-def known(example: str, common: Common) -> bool:
+def is_known(example: str, common: Common) -> bool:
     """Return whether the example is known here. Raises `UsageError` for a broken one."""
     try:
         find(example, replace(lookup(common), warn=lambda _said_before: None))
@@ -102,10 +102,10 @@ def known(example: str, common: Common) -> bool:
 
 def lookup(common: Common) -> Lookup:
     """Return what decides where examples are looked for."""
-    named, configured = common.get("root"), common.get("configured_root")
+    root = common.get("root")
     return Lookup(
-        named=arguments.place(named, "root") if named else None,
-        configured=configured,
+        named=arguments.path(root, "root") if root else None,
+        configured=common.get("configured_root"),
         env=os.environ,
         warn=observer_of(common).warn,
     )
@@ -116,25 +116,22 @@ def observer_of(common: Common) -> Observer:
     return common.get("observer") or Callbacks(common)
 
 
-def equipped(job: JobSpec, common: Common, bounds: Limits) -> JobSpec:
+def equipped(bare: JobSpec, common: Common, bounds: Limits) -> JobSpec:
     """Return a job that knows what it runs with all else that the caller wants of it.
 
     Raises `UsageError` for a variable that is not the caller's to set.
     """
-    arguments.free(job.env)
+    arguments.free(bare.env)
+    when = common.get("build", "auto")
     return replace(
-        job,
+        bare,
         secrets=arguments.variables(common.get("env")),
-        build=_build(job.build, common.get("build", "auto")),
+        build=replace(bare.build, when=when) if bare.build and when != "never" else None,
         limits=bounds,
         nodes=common.get("nodes", 1),
         tty=common.get("tty", False),
         detach=common.get("detach", False),
     )
-
-
-def _build(build: Build | None, when: str) -> Build | None:
-    return None if build is None or when == "never" else replace(build, when=when)
 
 
 def limits(
@@ -157,12 +154,12 @@ def limits(
 
 def options_of(common: Common) -> lifecycle.Options:
     """Return what a run needs beside its job. Raises `UsageError`."""
-    named, bounds = common.get("output_dir"), limits(common, None)
-    results = arguments.results(named or RESULTS)
+    output_dir, bounds = common.get("output_dir"), limits(common, None)
+    results = arguments.results(output_dir or RESULTS)
     return lifecycle.Options(
         observer=observer_of(common),
         agree=common.get("agree") or (lambda _plan: None),
-        results=results if named else None,
+        results=results if output_dir else None,
         fetch=common.get("fetch", True),
         keep=common.get("keep", False),
         keep_on_fetch_failure=common.get("keep_rented", False),
@@ -175,8 +172,7 @@ class Callbacks:
     """The `Observer` made of the two callables that a Python caller may give."""
 
     def __init__(self, common: Common) -> None:
-        self._output = common.get("on_output")
-        self._event = common.get("on_event")
+        self._output, self._event = common.get("on_output"), common.get("on_event")
 
     def phase(self, name: str, text: str) -> None:
         if self._event:

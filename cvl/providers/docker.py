@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Unpack
+from collections.abc import Sequence
+from typing import ClassVar, Unpack
 
-from cvl.core.spec import EMPTY, ExitStatus
+from cvl.core.spec import ExitStatus
 from cvl.providers.common import Common
-from cvl.providers.runner import Runner
-from cvl.providers.ssh import ON_A_HOST, provider_at, reached, reopened
-
-if TYPE_CHECKING:
-    from cvl.core.interfaces import Provider
-    from cvl.providers.needs import Check
+from cvl.providers.ssh import ON_A_HOST, HostRunner, provider_at, reached
 
 
-class DockerContextRunner(Runner):
+class DockerContextRunner(HostRunner):
     """Runs examples on a machine with Docker and a shell: no Python, no cvl, no root there."""
 
     name = "docker"
@@ -25,13 +19,6 @@ class DockerContextRunner(Runner):
         "remote_workdir": "the folder for our files there, absolute or ~/x (default: ~/.cvl)",
         "sync_outputs": "bring the results here",
     }
-
-    def __init__(
-        self, ssh_key_path: str | Path | None = None, accept_new_host_key: bool = False
-    ) -> None:
-        """Use this key beside those that the SSH configuration names."""
-        self._key = Path(ssh_key_path) if ssh_key_path else None
-        self._accept_new = accept_new_host_key
 
     def run(
         self,
@@ -58,26 +45,8 @@ class DockerContextRunner(Runner):
             from cvl.host.launch import Setup
             from cvl.providers import base
 
-            spec = base.job(
-                example,
-                preset,
-                args,
-                common,
-                timeout_minutes=timeout_minutes,
-                timeout_action=timeout_action,
-            )
+            spec = base.job(example, preset, args, common, timeout_minutes, timeout_action)
             provider = provider_at(
                 self.name, transport, self._key, Setup(), base=remote_workdir or ""
             )
             return base.run(provider, spec, common)
-
-    @classmethod
-    def needs(cls) -> Iterator[Check]:
-        from cvl.providers import needs
-
-        return needs.ssh()
-
-    @classmethod
-    def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
-        del secrets
-        return reopened(cls.name, handle)

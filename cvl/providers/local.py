@@ -40,13 +40,7 @@ class LocalRunner(Runner):
         One that came with cvl runs in a copy: where Python keeps packages nothing is to be written.
         """
         spec = frontdoor.job(
-            example,
-            preset,
-            args,
-            common,
-            timeout_minutes=timeout_minutes,
-            timeout_action=timeout_action,
-            sent=False,
+            example, preset, args, common, timeout_minutes, timeout_action, sent=False
         )
         return frontdoor.run(_provider(in_place=not installed(spec)), spec, common)
 

@@ -32,14 +32,8 @@ ON_A_HOST = {
 """What the options of every runner on a machine of the user's mean."""
 
 
-class SSHRunner(Runner):
-    """Runs examples on a machine of yours; who is logged in there sees, follows, stops them."""
-
-    name = "ssh"
-    options_help: ClassVar = {
-        **ON_A_HOST,
-        "setup_cvl": "put this very cvl there first if it is not there",
-    }
+class HostRunner(Runner):
+    """What the runners on a machine of the user's share."""
 
     def __init__(
         self, ssh_key_path: str | Path | None = None, accept_new_host_key: bool = False
@@ -47,6 +41,34 @@ class SSHRunner(Runner):
         """Use this key beside those that the SSH configuration names."""
         self._key = Path(ssh_key_path) if ssh_key_path else None
         self._accept_new = accept_new_host_key
+
+    @classmethod
+    def needs(cls) -> Iterator[Check]:
+        from cvl.providers import needs
+
+        return needs.ssh()
+
+    @classmethod
+    def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
+        del secrets
+        from cvl.host.provider import HostProvider
+        from cvl.transports.ssh.openssh import OpenSSH
+
+        key, config = handle.get("key"), handle.get("config")
+        transport = OpenSSH(
+            handle["host"], key=Path(key) if key else None, config=Path(config) if config else None
+        )
+        return HostProvider(cls.name, transport, base=handle["base"])
+
+
+class SSHRunner(HostRunner):
+    """Runs examples on a machine of yours; who is logged in there sees, follows, stops them."""
+
+    name = "ssh"
+    options_help: ClassVar = {
+        **ON_A_HOST,
+        "setup_cvl": "put this very cvl there first if it is not there",
+    }
 
     def run_remote(
         self,
@@ -74,16 +96,9 @@ class SSHRunner(Runner):
 
             setup = Setup(bundle="install" if setup_cvl else "require")
             try:
-                spec = frontdoor.job(
-                    example,
-                    preset,
-                    args,
-                    common,
-                    timeout_minutes=timeout_minutes,
-                    timeout_action=timeout_action,
-                )
+                spec = frontdoor.job(example, preset, args, common, timeout_minutes, timeout_action)
             except NotFound as unknown:
-                if frontdoor.known(example, common):
+                if frontdoor.is_known(example, common):
                     raise
                 setup = replace(setup, in_place=True)
                 scope = Scope(tell=frontdoor.observer_of(common).phase)
@@ -114,17 +129,6 @@ class SSHRunner(Runner):
             raise NotFound(
                 f"{unknown}, and {transport.where} says: {error}", unknown.hint
             ) from error
-
-    @classmethod
-    def needs(cls) -> Iterator[Check]:
-        from cvl.providers import needs
-
-        return needs.ssh()
-
-    @classmethod
-    def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:
-        del secrets
-        return reopened(cls.name, handle)
 
 
 @contextmanager
@@ -163,15 +167,3 @@ def provider_at(
         "config": str(absolute(config)) if config else "",
     }
     return HostProvider(name, transport, base=base, setup=setup, address=address)
-
-
-def reopened(name: str, handle: Mapping[str, str]) -> HostProvider:
-    """Return the provider for a machine that the ledger names."""
-    from cvl.host.provider import HostProvider
-    from cvl.transports.ssh.openssh import OpenSSH
-
-    key, config = handle.get("key"), handle.get("config")
-    transport = OpenSSH(
-        handle["host"], key=Path(key) if key else None, config=Path(config) if config else None
-    )
-    return HostProvider(name, transport, base=handle["base"])

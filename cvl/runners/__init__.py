@@ -27,7 +27,7 @@ __all__ = [
     "SageMakerRunner",
 ]
 
-_CLASSES = {each.place.rpartition(":")[2]: name for name, each in BUILT_IN.items()}
+_CLASSES = {each.target.rpartition(":")[2]: name for name, each in BUILT_IN.items()}
 
 
 def __getattr__(name: str) -> object:

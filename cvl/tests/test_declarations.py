@@ -238,5 +238,5 @@ def test_no_other_runner_is_loaded_than_is_needed(desk: Desk, words: list[str]) 
     )
     ours = [each for each in done.stdout.split() if each.startswith("cvl.providers.")]
     loaded = {each.split(".")[2] for each in ours}
-    others = {each.place.split(".")[1].partition(":")[0] for each in BUILT_IN.values()} - {"local"}
+    others = {each.target.split(".")[1].partition(":")[0] for each in BUILT_IN.values()} - {"local"}
     assert others & loaded == set()

@@ -80,14 +80,7 @@ class LambdaLabsRunner(Runner):
         which ours are merged. Returns the script's exit code; raises `CvlError`, and `StillOpen`
         when the machine was not seen gone.
         """
-        spec = base.job(
-            example,
-            preset,
-            args,
-            common,
-            timeout_minutes=timeout_minutes,
-            timeout_action=timeout_action,
-        )
+        spec = base.job(example, preset, args, common, timeout_minutes, timeout_action)
         if spec.detach and not (accept_unguarded or self_terminate or installed(os.environ)):
             raise UsageError(
                 "-d on Lambda leaves only the guardian on this machine to end the rent",

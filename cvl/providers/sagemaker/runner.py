@@ -108,9 +108,7 @@ class SageMakerRunner(Runner):
         if not download_outputs:
             common["fetch"] = False
         common.setdefault("grace", GRACE)
-        spec = base.job(
-            example, preset, args, common, timeout_minutes=max_run_minutes, checked=False
-        )
+        spec = base.job(example, preset, args, common, max_run_minutes, checked=False)
         spec = replace(spec, argv=command(spec, entry_command))
         return base.run(SageMaker(self._account, options), spec, common)
 
