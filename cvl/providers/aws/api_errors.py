@@ -100,10 +100,10 @@ def boundary(service: str, who: str = "") -> Iterator[None]:
     except (CvlError, DeadlineExceeded, Cancelled):
         raise
     except Exception as error:
-        told = understood(error, service)
-        if who and not isinstance(told, Unreachable | AuthError | MissingTool):
-            raise AuthError(f"{who}: {told}", told.hint or LOGIN) from error
-        raise told from error
+        ours = understood(error, service)
+        if who and not isinstance(ours, Unreachable | AuthError | MissingTool):
+            raise AuthError(f"{who}: {ours}", ours.hint or LOGIN) from error
+        raise ours from error
 
 
 def understood(error: Exception, service: str) -> CvlError:
@@ -114,10 +114,10 @@ def understood(error: Exception, service: str) -> CvlError:
     `UsageError`: the configuration here is wrong, and asking again changes nothing.
     """
     boto = boto_errors()
-    place = f"{service}: " if service else ""
+    prefix = f"{service}: " if service else ""
     if isinstance(error, boto.ClientError):
-        return _answered(error, place)
-    text = f"{place}{_words(error)}"
+        return _answered(error, prefix)
+    text = f"{prefix}{_words(error)}"
     if isinstance(error, _named(boto, BROKEN)) or type(error).__name__ in UNREADABLE:
         if UNTRUSTED in text:
             return AuthError(
@@ -134,8 +134,7 @@ def understood(error: Exception, service: str) -> CvlError:
 
 def _named(boto: Any, names: tuple[str, ...]) -> tuple[type[Exception], ...]:
     """Return the exceptions of these names that this botocore has."""
-    found = (getattr(boto, name, None) for name in names)
-    return tuple(each for each in found if each is not None)
+    return tuple(getattr(boto, name) for name in names if getattr(boto, name, None) is not None)
 
 
 def _is_wrong(error: Exception) -> bool:
@@ -158,15 +157,14 @@ def _words(error: Exception) -> str:
     return f"it makes no sense to boto3 ({type(error).__name__}: {text}".rstrip(": ") + ")"
 
 
-def _answered(error: Any, place: str) -> CvlError:
+def _answered(error: Any, prefix: str) -> CvlError:
     details = replies.entry(error.response.get("Error"))
     code, message = str(details.get("Code", "")), str(details.get("Message", "")).strip()[:LONGEST]
     reply = replies.entry(error.response.get("ResponseMetadata"))
-    found, headers = reply.get("HTTPStatusCode", 0), replies.entry(reply.get("HTTPHeaders"))
-    status = found if isinstance(found, int) else 0
-    text = f"{place}{code}: {message}" if message else f"{place}{code}"
+    headers, status = replies.entry(reply.get("HTTPHeaders")), reply.get("HTTPStatusCode")
+    text = f"{prefix}{code}: {message}" if message else f"{prefix}{code}"
     stem = code.removesuffix("Exception")
-    if stem in PASSING or status == BUSY or status >= SERVER:
+    if stem in PASSING or (isinstance(status, int) and (status == BUSY or status >= SERVER)):
         busy = Unreachable(text)
         busy.answered = True
         busy.wait = replies.retry_after(headers.get("retry-after"), headers.get("date"))

@@ -28,7 +28,7 @@ LAST = 300
 HINT = "run the profile's `credential_process` by hand to see what it says"
 
 
-class Asked:
+class CredentialProcess:
     """What botocore uses of a `Popen`. Its answer is a credential, or `AuthError` says why not."""
 
     def __init__(self, argv: Sequence[str], **_: Any) -> None:
@@ -61,15 +61,15 @@ class Asked:
         limit = Scope(seconds=LIMIT)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        places = {self._process.stdout: out, self._process.stderr: words}
-        while places:
+        buffers = {self._process.stdout: out, self._process.stderr: words}
+        while buffers:
             ended = self._process.poll() is not None
-            ready, _, _ = select.select([*places], [], [], 0 if ended else LOOK)
+            ready, _, _ = select.select([*buffers], [], [], 0 if ended else LOOK)
             for pipe in ready:
                 data = os.read(pipe.fileno(), BLOCK)
-                places[pipe].extend(data)
+                buffers[pipe].extend(data)
                 if not data:
-                    del places[pipe]
+                    del buffers[pipe]
             if len(out) + len(words) > MOST:
                 raise self._failed(f"it printed more than {MOST >> 20} MB")
             if ended and not ready:

@@ -29,17 +29,17 @@ def proxies(url: str) -> Mapping[str, str] | None:
     """
     if not any(os.environ.get(each) for name in NAMES for each in (name, name.upper())):
         return None
-    found = proxy_for(url)
-    if found is None:
+    proxy = proxy_for(url)
+    if proxy is None:
         return {}
-    if found.scheme not in {"http", "https"}:
-        if found.name.lower() == "all_proxy":
+    if proxy.scheme not in {"http", "https"}:
+        if proxy.name.lower() == "all_proxy":
             return {}  # so it was asked without us, too
         raise UsageError(
-            f"{found.name} names a {found.scheme} proxy, which AWS's own library does not know",
+            f"{proxy.name} names a {proxy.scheme} proxy, which AWS's own library does not know",
             "give it an http:// one, or name .amazonaws.com in NO_PROXY",
         )
-    return {url.partition("://")[0]: found.url}
+    return {url.partition("://")[0]: proxy.url}
 
 
 def prepare(core: Any) -> None:
@@ -48,9 +48,9 @@ def prepare(core: Any) -> None:
     A proxy that it does not know is told when a service is asked.
     """
     with suppress(UsageError):
-        if (found := proxies(CREDENTIALS)) is not None:
-            made = import_module("botocore.config").Config(proxies=found)
-            core.set_default_client_config(made)
+        if (through := proxies(CREDENTIALS)) is not None:
+            config = import_module("botocore.config").Config(proxies=through)
+            core.set_default_client_config(config)
 
 
 def authorities(session: Any) -> str | None:

@@ -18,7 +18,7 @@ from cvl.core.errors import AuthError
 from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.providers.aws import http
 from cvl.providers.aws.api_errors import boundary
-from cvl.providers.aws.credential_process import Asked
+from cvl.providers.aws.credential_process import CredentialProcess
 
 T = TypeVar("T")
 
@@ -40,46 +40,44 @@ def credentials(session: Any) -> Any:
 
     They are fetched, where that is how they come, so that no request has to wait for it.
     """
-    return _within(lambda: _found(session))
+    return _within(lambda: _fetched(session))
 
 
-def fresh(found: Any) -> None:
+def fresh(login: Any) -> None:
     """See that credentials which expire can be used now. Raises as `credentials`."""
-    if hasattr(found, "refresh_needed") and found.refresh_needed():
-        _within(found.get_frozen_credentials)
+    if hasattr(login, "refresh_needed") and login.refresh_needed():
+        _within(login.get_frozen_credentials)
 
 
-def shown(found: Any) -> object:
+def fingerprint(login: Any) -> object:
     """Return what requests are signed with: equal for two logins that are the same, None for none.
 
     Asks nobody: what has expired stays as it is.
     """
-    if found is None:
+    if login is None:
         return None
-    secret = found.get_frozen_credentials()
+    secret = login.get_frozen_credentials()
     return (secret.access_key, secret.secret_key, secret.token)
 
 
-def _found(session: Any) -> Any:
-    found = session.get_credentials()
-    if found is None:
-        return None
-    if hasattr(found, "refresh_needed"):
-        found.get_frozen_credentials()
-    else:
-        _check(found)
-    return found
+def _fetched(session: Any) -> Any:
+    login = session.get_credentials()
+    if hasattr(login, "refresh_needed"):
+        login.get_frozen_credentials()
+    elif login is not None:
+        _check(login)
+    return login
 
 
-def _check(found: Any) -> None:
+def _check(login: Any) -> None:
     """Check what was written down by hand; what AWS itself gives out is left alone.
 
     Raises `UsageError`: the libraries would show a whole header that cannot be sent.
     """
-    found.access_key = checked(found.access_key, "AWS_ACCESS_KEY_ID")
-    found.secret_key = checked(found.secret_key, "AWS_SECRET_ACCESS_KEY")
-    if found.token:
-        found.token = checked(found.token, "AWS_SESSION_TOKEN")
+    login.access_key = checked(login.access_key, "AWS_ACCESS_KEY_ID")
+    login.secret_key = checked(login.secret_key, "AWS_SECRET_ACCESS_KEY")
+    if login.token:
+        login.token = checked(login.token, "AWS_SESSION_TOKEN")
 
 
 def _within(call: Callable[[], T]) -> T:
@@ -107,21 +105,21 @@ def _code(prompt: str) -> str:
 
 
 def _bind(core: Any) -> None:
-    """Have every `credential_process` run by `program`, also that of a role's source profile.
+    """Have every `credential_process` run by ours, also that of a role's source profile.
 
     botocore lets a caller choose by constructor only, of objects that it makes itself.
     """
     providers = import_module("botocore.credentials")
 
-    def made(profile_name: str) -> Any:
+    def provider(profile_name: str) -> Any:
         return providers.ProcessProvider(
-            profile_name=profile_name, load_config=lambda: core.full_config, popen=Asked
+            profile_name=profile_name, load_config=lambda: core.full_config, popen=CredentialProcess
         )
 
     for each in core.get_component("credential_provider").providers:
         if isinstance(each, providers.ProcessProvider):
-            each._popen = Asked  # noqa: SLF001
+            each._popen = CredentialProcess  # noqa: SLF001
         builder = getattr(each, "_profile_provider_builder", None)
         if builder is not None:
             each._prompter = _code  # noqa: SLF001
-            builder._create_process_provider = made  # noqa: SLF001
+            builder._create_process_provider = provider  # noqa: SLF001

@@ -10,7 +10,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from cvl.cleanup.reap_timer import kept
 from cvl.core.errors import AuthError, CvlError, Unreachable, UsageError
@@ -35,7 +35,7 @@ OWN = (
     *(".adc-e.uk", ".hci.ic.gov"),
 )
 """How the names of AWS's own servers end, in every partition, and of those inside a VPC."""
-GIVEN = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+CHOOSING = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 """Variables that say that AWS is meant."""
 FILES = (
     *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
@@ -74,7 +74,7 @@ class Account:
         clock: Clock | None = None,
     ) -> None:
         """Connects to nothing. `endpoint` stands for all services; None: the environment's."""
-        self._given, self._profile = region, profile or os.environ.get("AWS_PROFILE") or None
+        self._region, self._profile = region, profile or os.environ.get("AWS_PROFILE") or None
         self._endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or None
         self.clock = clock or SystemClock()
         self._lock = threading.Lock()
@@ -87,12 +87,12 @@ class Account:
     @property
     def region(self) -> str:
         """The region: given, else the environment's, else the profile's. Raises `UsageError`."""
-        found = self._given or os.environ.get("AWS_REGION") or self._configured_region()
-        if not found:
+        region = self._region or os.environ.get("AWS_REGION") or self._configured_region()
+        if not region:
             raise UsageError("no AWS region is set", REGION)
-        if not isinstance(found, str) or not NAME.fullmatch(found):
-            raise UsageError(f"{str(found)[:40]!r} is no AWS region", REGION)
-        return found
+        if not isinstance(region, str) or not NAME.fullmatch(region):
+            raise UsageError(f"{str(region)[:40]!r} is no AWS region", REGION)
+        return region
 
     @property
     def address(self) -> Mapping[str, str]:
@@ -127,9 +127,9 @@ class Account:
 
     def elsewhere(self, region: str) -> Account:
         """Return the same account in another region."""
-        found = Account(region, self._profile, self._endpoint, clock=self.clock)
-        found._session, found._lock = self._opened(), self._lock
-        return found
+        other = Account(region, self._profile, self._endpoint, clock=self.clock)
+        other._session, other._lock = self._opened(), self._lock
+        return other
 
     def now(self) -> float:
         """Return UTC epoch seconds by AWS's clock, as its latest answer said (`Date`)."""
@@ -177,7 +177,7 @@ class Account:
         try:
             client = self.client(service, region)
             login.fresh(self._who)
-            before = login.shown(self._who)
+            before = login.fingerprint(self._who)
             return self._sent(client, service, operation, parameters)
         except AuthError:
             self._forget()
@@ -192,27 +192,27 @@ class Account:
     ) -> Reply:
         with boundary(service):
             reply: Reply = Answer(getattr(client, operation)(**readable(parameters, "AWS")))
-        self._heard(reply)
+        self._server.heard(reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
         return reply
 
     def _renewed(self, before: object, service: str, region: str) -> Client | None:
         """Return a client with other credentials than `before`, None where there are none."""
         try:
             client = self.client(service, region)
-            return client if login.shown(self._who) not in {before, None} else None
+            return client if login.fingerprint(self._who) not in {before, None} else None
         except CvlError:
             self._forget()
             return None
 
     def client(self, service: str, region: str = "") -> Client:
         """Return the client of a service. Raises `MissingExtra`, `AuthError`, `UsageError`."""
-        place = (service, region or self.region)
+        key = (service, region or self.region)
         with self._lock:
-            if place not in self._clients:
-                self._clients[place] = self._made(*place)
-            return self._clients[place]
+            if key not in self._clients:
+                self._clients[key] = self._connected(*key)
+            return self._clients[key]
 
-    def _made(self, service: str, region: str) -> Client:
+    def _connected(self, service: str, region: str) -> Client:
         config = EXTRA.needed("botocore.config").Config(
             retries={"total_max_attempts": 1},
             connect_timeout=CONNECT_LIMIT,
@@ -222,22 +222,21 @@ class Account:
         if self._endpoint:
             address(self._endpoint, "AWS_ENDPOINT_URL")
         self._who = login.credentials(self._opened())
-        made: Any = None
+        client: Any = None
         with boundary(service), EXTRA.loading("boto3"):
             more = {"region_name": region, "endpoint_url": self._endpoint}
             more["verify"] = http.authorities(self._opened())
-            made = self._opened().client(service, config=config, **more)
-            proxies = http.proxies(made.meta.endpoint_url)
+            client = self._opened().client(service, config=config, **more)
+            proxies = http.proxies(client.meta.endpoint_url)
             if proxies is not None:  # where it leads is only known once it is made
                 config = config.merge(EXTRA.needed("botocore.config").Config(proxies=proxies))
-                made = self._opened().client(service, config=config, **more)
-        address(str(made.meta.endpoint_url), f"the endpoint of {service}")
-        client: Client = made
-        return client
+                client = self._opened().client(service, config=config, **more)
+        address(str(client.meta.endpoint_url), f"the endpoint of {service}")
+        return cast("Client", client)
 
     def _opened(self) -> Any:
         if self._session is None:
-            self._session = login.opened(loaded(), self._profile)
+            self._session = login.opened(EXTRA.needed("boto3"), self._profile)
         return self._session
 
     def _configured_region(self) -> object:
@@ -252,9 +251,6 @@ class Account:
             self._clients.clear()
             self._number = ""
 
-    def _heard(self, reply: Reply) -> None:
-        self._server.heard(reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
-
 
 def _rewind(parameters: Mapping[str, Any]) -> None:
     """Let a body be sent from its beginning, also the second time."""
@@ -262,25 +258,20 @@ def _rewind(parameters: Mapping[str, Any]) -> None:
         parameters["Body"].seek(0)
 
 
-def loaded() -> Any:
-    """Return boto3. Raises `MissingExtra`."""
-    return EXTRA.needed("boto3")
-
-
 def configured() -> bool:
     """Return whether anything on this machine speaks of AWS; loads nothing."""
-    named = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+    credentials = os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
     config = os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")
-    files = any(os.path.lexists(os.path.expanduser(name)) for name in (named, config))  # noqa: PTH111
-    return files or any(os.environ.get(name) for name in GIVEN)
+    files = any(os.path.lexists(os.path.expanduser(name)) for name in (credentials, config))  # noqa: PTH111
+    return files or any(os.environ.get(name) for name in CHOOSING)
 
 
 def lasting(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables by which a timer logs in: no login that ends within hours."""
     passing = PAIR if environ.get("AWS_SESSION_TOKEN") else frozenset()
-    found = kept(environ, ("AWS_", "BOTO_CONFIG"))
+    variables = kept(environ, ("AWS_", "BOTO_CONFIG"))
     return {
         name: value
-        for name, value in found.items()
+        for name, value in variables.items()
         if name not in passing and not NO_LOGIN.match(name)
     }

@@ -19,7 +19,7 @@ from cvl.core.spec import EMPTY, ExitStatus
 from cvl.core.units import minutes
 from cvl.providers import base, needs
 from cvl.providers.aws.api_errors import EXTRA
-from cvl.providers.aws.session import FILES, GIVEN, Account, configured, lasting
+from cvl.providers.aws.session import CHOOSING, FILES, Account, configured, lasting
 from cvl.providers.common import Common
 from cvl.providers.needs import Check
 from cvl.providers.runner import Runner
@@ -39,7 +39,7 @@ class SageMakerRunner(Runner):
     reapable = True
     regional = True
     reach: ClassVar = ("region", "profile", "endpoint")
-    variables: ClassVar = GIVEN
+    variables: ClassVar = CHOOSING
     places: ClassVar = ("region", "profile", "output_path")
     acting: ClassVar = {"endpoint": "AWS_ENDPOINT_URL"}
     files: ClassVar = ()
