@@ -144,12 +144,7 @@ class Client:
         return self._patient("PATCH", path, {}, body, MERGE)
 
     def delete(
-        self,
-        path: str,
-        uid: str = "",
-        propagation: str = "Foreground",
-        *,
-        grace: int | None = None,
+        self, path: str, uid: str = "", propagation: str = "Foreground", *, grace: int | None = None
     ) -> None:
         """Delete an object, if it is still the one with that uid. Raises `Missing`, `Taken`.
 

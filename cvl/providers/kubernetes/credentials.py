@@ -39,12 +39,8 @@ Headers = Sequence[tuple[str, str]]
 """What goes into a request: a name may come more than once."""
 
 
-def quiet(_words: str) -> None:
-    """Say nothing to anybody."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class ExecCredential:
     """What a program gave, and until when that is good: UTC epoch seconds."""
 
     status: Mapping[str, Any] = field(repr=False)
@@ -57,15 +53,15 @@ class Credentials:
     def __init__(
         self,
         access: Access,
-        hear: Callable[[str], None] = quiet,
-        given: Given | None = None,
+        hear: Callable[[str], None] = lambda _: None,
+        credential: ExecCredential | None = None,
     ) -> None:
         """Asks nobody yet. `hear` gets what a credential program says.
 
-        `given` is what that program gave before, None for nothing.
+        `credential` is what that program gave before, None for nothing.
         """
         self._access, self._hear = access, hear
-        self.given = given
+        self.credential = credential
 
     def headers(self) -> Headers:
         """Return what goes into every request.
@@ -86,7 +82,7 @@ class Credentials:
 
     def stale(self) -> bool:
         """Return whether a program has to be asked again: what it gave has expired."""
-        return self.given is not None and time.time() > self.given.expires - EARLY
+        return self.credential is not None and time.time() > self.credential.expires - EARLY
 
     def tls(self) -> ssl.SSLContext | None:
         """Return how the server is verified and we are, None for plain HTTP."""
@@ -132,7 +128,8 @@ class Credentials:
             pair = Path(folder, "pair.pem")
             replace_file(pair, certificate + b"\n" + key)
             try:
-                context.load_cert_chain(pair, password=no_passphrase)
+                # with no passphrase at all ssl would ask for one on the terminal, and wait
+                context.load_cert_chain(pair, password=lambda: "")
             except (OSError, ValueError) as error:
                 raise AuthError(f"the client certificate is of no use: {error}", LOGIN) from error
 
@@ -152,11 +149,12 @@ class Credentials:
         return str(user.get("token") or "")
 
     def _plugin(self) -> Mapping[str, Any]:
-        if self.given is None:
+        if self.credential is None:
             status = ask(self._access, self._hear)
             learn(str(status.get("token") or ""))
-            self.given = Given(status=status, expires=_epoch(status.get("expirationTimestamp")))
-        return self.given.status
+            due = _epoch(status.get("expirationTimestamp"))
+            self.credential = ExecCredential(status=status, expires=due)
+        return self.credential.status
 
     def _acting(self) -> Headers:
         """Return whom we act as. Raises `UsageError` for what no header can hold."""
@@ -178,11 +176,6 @@ class Credentials:
                 )
             return ()
         return [(name, _plain(value)) for name, value in (("Impersonate-User", user["as"]), *found)]
-
-
-def no_passphrase() -> str:
-    """Return none: without this the library would ask on the terminal, and wait."""
-    return ""
 
 
 def _legacy(provider: object) -> str:

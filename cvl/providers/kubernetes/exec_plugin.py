@@ -69,8 +69,6 @@ def _heard(
     process: subprocess.Popen[bytes], name: str, hear: Callable[[str], None]
 ) -> tuple[bytes, str]:
     """Return what it printed, and the last line that it said. Ends it when it takes too long."""
-    assert process.stdout is not None
-    assert process.stderr is not None
     out, words, count = bytearray(), _Words(hear), 0
     try:
         for source, data in _read(process, words):
@@ -162,13 +160,13 @@ def _terminal(plugin: Mapping[str, Any], name: str) -> bool:
 def _command(access: Access) -> list[str]:
     plugin = access.user["exec"]
     name = str(plugin.get("command", ""))
-    place = str(access.folder / name) if "/" in name else shutil.which(name)
-    if place is None:
+    path = str(access.folder / name) if "/" in name else shutil.which(name)
+    if path is None:
         raise MissingTool(
             f"{name} not installed, which your kubeconfig needs",
             str(plugin.get("installHint") or "install it, or take another context"),
         )
-    return [place, *map(str, plugin.get("args") or ())]
+    return [path, *map(str, plugin.get("args") or ())]
 
 
 def _environment(access: Access, version: str, *, interactive: bool) -> Mapping[str, str]:

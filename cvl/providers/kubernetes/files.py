@@ -78,7 +78,8 @@ def packed(contents: Contents, spec: JobSpec) -> Packed:
         return Packed(keys=scripts, archive=tar, size=length)
     with tar:
         tar.seek(0)
-        return Packed(keys={**scripts, **pieces(tar.read())})
+        pieces = enumerate(iter(lambda: tar.read(MOST_SECRET), b""))
+        return Packed(keys={**scripts, **{f"{CODE}{number:02}": piece for number, piece in pieces}})
 
 
 def send(
@@ -140,21 +141,11 @@ def _blocks(archive: IO[bytes], length: int, scope: Scope) -> Iterator[bytes]:
 
 
 def _too_much(contents: Contents, length: int) -> UsageError:
+    sizes = sorted(((entry.size, name) for name, _, entry in contents.placed()), reverse=True)
+    largest = ", ".join(f"{name} ({size(count)})" for count, name in sizes[:3])
     return UsageError(
         f"the example's files are {size(length)} packed, more than the {size(MOST_SENT)} "
         "that travel to a cluster",
         "put the large ones into the image, on a volume (--volume CLAIM:/PATH) or into S3, "
-        f"and name them in .cvlignore; the largest: {', '.join(largest(contents))}",
+        f"and name them in .cvlignore; the largest: {largest}",
     )
-
-
-def pieces(data: bytes) -> Mapping[str, bytes]:
-    """Return `data` in pieces, each for a Secret of its own, by keys that sort in order."""
-    starts = range(0, len(data), MOST_SECRET)
-    return {f"{CODE}{n:02}": data[at : at + MOST_SECRET] for n, at in enumerate(starts)}
-
-
-def largest(contents: Contents) -> list[str]:
-    """Return the names of the largest files."""
-    sizes = sorted(((entry.size, name) for name, _, entry in contents.placed()), reverse=True)
-    return [f"{name} ({size(count)})" for count, name in sizes[:3]]

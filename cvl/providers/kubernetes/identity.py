@@ -24,10 +24,7 @@ def identity_of(client: Client) -> str:
     except (Unreachable, AuthError):
         uid = ""  # what follows asks again, and says so
     return identity.written(
-        uid=uid,
-        server=access.server,
-        authority=fingerprint(access),
-        context=access.context,
+        uid=uid, server=access.server, authority=fingerprint(access), context=access.context
     )
 
 

@@ -47,12 +47,7 @@ class KubeJob:
     """The `Execution` of one run on a cluster. `tell` hears what is waited for."""
 
     def __init__(
-        self,
-        client: Client,
-        handle: Mapping[str, str],
-        tell: Tell = silent,
-        *,
-        known: bool = False,
+        self, client: Client, handle: Mapping[str, str], tell: Tell = silent, *, known: bool = False
     ) -> None:
         """`known`: the cluster has just answered us."""
         self._client, self._handle, self._tell = client, handle, tell

@@ -62,13 +62,8 @@ class JobOptions:
             raise UsageError(f"{self.namespace!r} is no namespace", "small letters, digits and -")
         if self.gpu < 0:
             raise UsageError(f"--gpu {self.gpu}: less than none", "give a number of GPUs")
-        for flag, amount in (
-            ("memory", self.memory),
-            ("cpu", self.cpu),
-            ("disk", self.disk),
-            ("shm", self.shm),
-        ):
-            if amount and not QUANTITY.match(amount):
+        for flag in ("memory", "cpu", "disk", "shm"):
+            if (amount := getattr(self, flag)) and not QUANTITY.match(amount):
                 raise UsageError(
                     f"--{flag} {amount}: no quantity of Kubernetes", "write 8Gi, 500Mi, 2 or 500m"
                 )
@@ -110,21 +105,21 @@ def ends(options: JobOptions, spec: JobSpec, now: float) -> float:
 
 def pairs(words: Iterable[str], flag: str) -> dict[str, str]:
     """Return `KEY=VALUE` words as a mapping. Raises `UsageError`."""
-    found = {}
+    values = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not (key and equals):
             raise UsageError(f"{flag} {word!r} is not KEY=VALUE", f"write {flag} KEY=VALUE")
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def mounts(words: Iterable[str]) -> dict[str, str]:
     """Return `CLAIM:/PATH` words as path to claim. Raises `UsageError`."""
-    found = {}
+    claims = {}
     for word in words:
         claim, _, path = word.partition(":")
         if not (claim and path.startswith("/")):
             raise UsageError(f"--volume {word!r} is not CLAIM:/PATH", "write --volume data:/data")
-        found[path] = claim
-    return found
+        claims[path] = claim
+    return claims

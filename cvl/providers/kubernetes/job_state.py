@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from cvl.core.errors import Missing
 from cvl.core.frozen import dataclass
@@ -59,8 +58,8 @@ class JobState:
         """Whether nothing of it runs any more, nor will."""
         if self.gone or len(self.fates) >= self.nodes:
             return True
-        over = self.job is not None and finished(self.job) is not None
-        return over and not self.pods.keys() - self.fates.keys()
+        done = self.job is not None and bool(finished(self.job))
+        return done and not self.pods.keys() - self.fates.keys()
 
 
 class JobTracker:
@@ -84,7 +83,7 @@ class JobTracker:
 
     def look(self, endings: Mapping[int, Ending]) -> JobState:
         """Look once. Raises `CvlError` as the client does."""
-        job = self._found()
+        job = self._job()
         listed = self._listed(job)
         there, twice = self._firsts.own(listed), self._firsts.others(listed)
         self._unseen = 0 if job is not None or listed else self._unseen + 1
@@ -114,8 +113,8 @@ class JobTracker:
 
     def pods(self) -> Mapping[int, Object]:
         """Return the pods of the run's own that are there now, by node, but on silent nodes."""
-        found = self._firsts.own(self._listed(None))
-        return {node: pod for node, pod in found.items() if node not in self._silent}
+        own = self._firsts.own(self._listed(None))
+        return {node: pod for node, pod in own.items() if node not in self._silent}
 
     def fate(self, node: int) -> Fate | None:
         """Return how a node ended, as far as was seen."""
@@ -142,13 +141,13 @@ class JobTracker:
 
         Who deletes a Job deletes it before its pods: where it lives on nobody wanted its end.
         """
-        job = self._found() or self._found()  # a first miss is not believed
+        job = self._job() or self._job()  # a first miss is not believed
         if self._cause:
             return fate
         if job is None or deleted(job):
             return replace(fate, detail="its Job was deleted")
-        over = finished(job) or {}
-        over = over if over.get("type") == "Failed" else {}
+        end = finished(job)
+        over = end if end.get("type") == "Failed" else {}
         if over.get("reason") == "DeadlineExceeded":
             return replace(fate, cause=Cause.TIMEOUT, detail=pods.message(over))
         words = self._losses.words(node, self._firsts.known.get(node, NONE), job)
@@ -165,12 +164,12 @@ class JobTracker:
             return Fate(node=node, code=ending.code, time=ending.time)
         if job is None or deleted(job) or not (self._losses.missed(node) or node in twice):
             return None
-        done = (finished(job) or {}).get("type") == "Complete"
+        done = finished(job).get("type") == "Complete"
         if done and not self._losses.was_ending(node):
             return Fate(node=node, code=0)
         return Fate(node=node, code=pods.KILLED, cause=Cause.STOPPED)
 
-    def _found(self) -> Object | None:
+    def _job(self) -> Object | None:
         try:
             return self._client.get(self._path)
         except Missing:
@@ -178,9 +177,9 @@ class JobTracker:
 
     def _listed(self, job: Object | None) -> list[Object]:
         """Return all pods of the run that are there; learn which are its own."""
-        found = listed(self._client, self.namespace, self.run_id)
-        self._firsts.learn(job, found)
-        return found
+        every = listed(self._client, self.namespace, self.run_id)
+        self._firsts.learn(job, every)
+        return every
 
     def _remember(self, job: Object) -> None:
         self._known = True
@@ -199,7 +198,7 @@ class JobTracker:
                 self._news(self._node_words(pod))
 
     def _wait(self, job: Object, waiting: list[Object]) -> None:
-        words = pods.message(finished(job) or {})
+        words = pods.message(finished(job))
         if words:
             self._words = words
             return
@@ -259,9 +258,7 @@ def deleted(what: Object) -> bool:
     return bool(what["metadata"].get("deletionTimestamp"))
 
 
-def finished(job: Object) -> Mapping[str, Any] | None:
-    """Return the condition by which a Job is over, None while it is not."""
-    for each in job.get("status", {}).get("conditions") or ():
-        if each["type"] in {"Complete", "Failed"} and each["status"] == "True":
-            return dict(each)
-    return None
+def finished(job: Object) -> Object:
+    """Return the condition by which a Job is over, {} while it is not."""
+    ends = (pods.condition(job, kind) for kind in ("Complete", "Failed"))
+    return next((end for end in ends if end.get("status") == "True"), {})

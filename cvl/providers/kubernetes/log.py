@@ -222,9 +222,9 @@ def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
 def instant(time: str) -> int:
     """Return a time of the log in nanoseconds; Python's own has no more than microseconds."""
     whole, _, rest = time.partition(".")
-    digits = re.match(r"\d*", rest)[0] if rest else ""  # type: ignore[index]
-    zone = rest[len(digits) :] if rest else ""
-    moment = datetime.fromisoformat(whole + zone if rest else whole)
+    zone = rest.lstrip("0123456789")
+    digits = rest.removesuffix(zone)
+    moment = datetime.fromisoformat(whole + zone)
     return int(moment.timestamp()) * 10**9 + int(digits.ljust(NANO, "0"))
 
 

@@ -136,7 +136,8 @@ class Doors:
     def _made(self, there: Access, before: Door | None = None, *, keep: bool = False) -> Door:
         stamps = _stamps(there)
         same = before and before.access.user.get("exec") == there.user.get("exec")
-        who = Credentials(there, self._hear, before.who.given if before and same and keep else None)
+        credential = before.who.credential if before and same and keep else None
+        who = Credentials(there, self._hear, credential)
         secured = (there.cluster, there.data(there.cluster, AUTHORITY), *who.pair())
         if before and secured == before.secured:
             kept = (before.tls, before.proxy, before.pool)

@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from enum import Enum
-from typing import Final
 
 from cvl.core.errors import CvlError, Denied, Missing
 from cvl.core.spec import Cause
@@ -38,15 +36,8 @@ TELLING = frozenset(
 )
 """Reasons of a pod's events that say why it was ended."""
 NODE = re.compile(r" to (\S+)$")
-
-
-class Unknown(Enum):
-    """A node that we may not look at."""
-
-    UNKNOWN = "unknown"
-
-
-UNKNOWN: Final = Unknown.UNKNOWN
+UNKNOWN: Object = {}
+"""A node that we may not look at."""
 
 
 class Losses:
@@ -89,8 +80,8 @@ class Losses:
         if cause := told(pod, events) or suspended(job, pod):
             return cause
         name = node_of(pod, events)
-        found = self.node(name) if name else UNKNOWN
-        return "" if found is UNKNOWN else of_node(name, found)
+        node_object = self.node(name) if name else UNKNOWN
+        return "" if node_object is UNKNOWN else of_node(name, node_object)
 
     def lost(self, node: int, words: str, *, again: bool) -> Fate:
         """Return the fate of a node whose pod was ended; `again`: a second one was started."""
@@ -119,8 +110,8 @@ class Losses:
         uid, name = named
         if not name:
             return self.events(uid)
-        found = self._events(f"involvedObject.kind=Pod,involvedObject.name={name}")
-        return [each for each in found if each["involvedObject"].get("uid") in {None, "", uid}]
+        events = self._events(f"involvedObject.kind=Pod,involvedObject.name={name}")
+        return [each for each in events if each["involvedObject"].get("uid") in {None, "", uid}]
 
     def _events(self, query: str) -> list[Object]:
         try:
@@ -128,7 +119,7 @@ class Losses:
         except (Denied, Missing):
             return []  # only the reasons are less clear then
 
-    def node(self, name: str) -> Object | Unknown | None:
+    def node(self, name: str) -> Object | None:
         """Return a node, None if there is none, `UNKNOWN` where nobody tells."""
         try:
             return self._client.get(api_path("nodes", name=name))
@@ -170,11 +161,8 @@ def node_of(pod: Object | None, events: Sequence[Object]) -> str:
     """Return the name of the node that a pod was on, "" if nothing tells."""
     if pod and pod["spec"].get("nodeName"):
         return str(pod["spec"]["nodeName"])
-    for each in events:
-        found = NODE.search(str(each.get("message"))) if each.get("reason") == "Scheduled" else None
-        if found:
-            return found[1]
-    return ""
+    scheduled = [str(each.get("message")) for each in events if each.get("reason") == "Scheduled"]
+    return next((match[1] for match in map(NODE.search, scheduled) if match), "")
 
 
 def of_node(name: str, node: Object | None) -> str:

@@ -102,15 +102,10 @@ def objects(
     `<redacted:NAME>` in place of each secret.
     """
     made = [secret(options, marks, spec, shown=shown)] if spec.secrets else []
-    made += file_secrets(options, marks, files)
-    if spec.nodes > 1:
-        made.append(service(options, marks))
-    named = {each["metadata"]["name"]: tuple(each.get("data", ())) for each in made}
-    holders = {name: keys for name, keys in named.items() if CODE_MARK in name}
-    return [*made, job(options, spec, marks, holders)]
-
-
-CODE_MARK = "-files-"
+    code = file_secrets(options, marks, files)
+    holders = {each["metadata"]["name"]: tuple(each["data"]) for each in code}
+    services = [service(options, marks)] if spec.nodes > 1 else []
+    return [*made, *code, *services, job(options, spec, marks, holders)]
 
 
 def secret(options: JobOptions, marks: Marks, spec: JobSpec, *, shown: bool) -> Made:
@@ -141,7 +136,7 @@ def file_secrets(options: JobOptions, marks: Marks, files: Mapping[str, bytes]) 
 
 def file_secret(run_id: str, number: int = 0) -> str:
     """Return the name of a Secret with files."""
-    return f"{name_of(run_id)}{CODE_MARK}{number:02}"
+    return f"{name_of(run_id)}-files-{number:02}"
 
 
 def service(options: JobOptions, marks: Marks) -> Made:
@@ -285,15 +280,11 @@ def _node(spec: JobSpec) -> dict[str, Made]:
 
 def _resources(options: JobOptions) -> Made:
     """Return what is asked for; a limit on CPU would only slow the job down."""
-    hard: dict[str, str] = {}
-    if options.gpu:
-        hard[options.gpu_resource] = str(options.gpu)
-    if options.memory:
-        hard["memory"] = options.memory
-    if options.disk:
-        hard["ephemeral-storage"] = options.disk
-    asked = {**hard, **({"cpu": options.cpu} if options.cpu else {})}
-    return {"requests": asked, "limits": hard} if asked else {}
+    amounts = {options.gpu_resource: str(options.gpu or "")}
+    amounts |= {"memory": options.memory, "ephemeral-storage": options.disk}
+    limits = {name: amount for name, amount in amounts.items() if amount}
+    requests = {**limits, "cpu": options.cpu} if options.cpu else limits
+    return {"requests": requests, "limits": limits} if requests else {}
 
 
 def _volumes(

@@ -70,10 +70,8 @@ def path(pod: Object) -> str:
 
 def container(pod: Object) -> Object:
     """Return the status of the job's container, {} while there is none."""
-    for each in pod.get("status", {}).get("containerStatuses") or ():
-        if each["name"] == CONTAINER:
-            return dict(each)
-    return {}
+    statuses = pod.get("status", {}).get("containerStatuses") or ()
+    return next((each for each in statuses if each["name"] == CONTAINER), {})
 
 
 def started(pod: Object) -> bool:
@@ -163,10 +161,8 @@ def not_ready(pod: Object) -> bool:
 
 def condition(what: Object, kind: str) -> Mapping[str, Any]:
     """Return a condition of a pod or a node, {} where there is none."""
-    for each in what.get("status", {}).get("conditions") or ():
-        if each["type"] == kind:
-            return dict(each)
-    return {}
+    conditions = what.get("status", {}).get("conditions") or ()
+    return next((each for each in conditions if each["type"] == kind), {})
 
 
 def epoch(text: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -31,7 +32,7 @@ from cvl.providers.kubernetes.job_options import (
     lifetime,
     runtime,
 )
-from cvl.providers.kubernetes.manifest import Made, owned_by
+from cvl.providers.kubernetes.manifest import DEADLINE, Made, owned_by
 from cvl.providers.kubernetes.manifest import objects as manifest
 from cvl.providers.kubernetes.objects import JOB, KINDS, POD, SECRET, SERVICE
 
@@ -152,8 +153,8 @@ class Kubernetes:
 
     def destroy(self, resource: Resource) -> None:
         if resource.kind == JOB:
-            place = resource.id.partition("/")[0] or self._namespace
-            results.let_go(self._client, place, resource.run_id)
+            namespace = resource.id.partition("/")[0] or self._namespace
+            results.let_go(self._client, namespace, resource.run_id)
         objects.destroy(self._client, resource, self._namespace)
         if resource.id:
             self._asked[resource.id] = resource
@@ -184,8 +185,8 @@ class Kubernetes:
     def _gone(self, resource: Resource) -> bool:
         """Return whether the very object is no more, whatever a list says, nor what was its own."""
         _, uid = objects.located(resource, self._namespace)
-        found = objects.there(self._client, resource, self._namespace)
-        if found and found["metadata"]["uid"] == uid:
+        namesake = objects.there(self._client, resource, self._namespace)
+        if namesake and namesake["metadata"]["uid"] == uid:
             return False
         lives = resource.kind == JOB and objects.pods_of(self._client, resource, self._namespace)
         return not lives
@@ -229,32 +230,24 @@ class Kubernetes:
 
     def _warnings(self, spec: JobSpec) -> tuple[str, ...]:
         contents = self._chosen(spec)
-        found = list(contents.warnings) if contents else []
-        if spec.needs.gpus and not self._asks_for_gpus():
-            found.append(f"{spec.example} asks for a GPU: give --gpu {spec.needs.gpus}")
-        if (packed := self._packed(spec)).archive:
-            found.append(SENT.format(size(packed.size), size(files.MOST)))
-        if spec.limits.timeout is None:
-            found.append(f"without --timeout the job ends after {elapsed(NO_LIMIT)}")
-        return tuple(found)
-
-    def _asks_for_gpus(self) -> bool:
+        warnings = list(contents.warnings) if contents else []
         options = self._options
-        return bool(options.gpu or options.gpu_resource in template.limits(options.template))
+        gpus = options.gpu or options.gpu_resource in template.limits(options.template)
+        if spec.needs.gpus and not gpus:
+            warnings.append(f"{spec.example} asks for a GPU: give --gpu {spec.needs.gpus}")
+        if (packed := self._packed(spec)).archive:
+            warnings.append(SENT.format(size(packed.size), size(files.MOST)))
+        if spec.limits.timeout is None:
+            warnings.append(f"without --timeout the job ends after {elapsed(NO_LIMIT)}")
+        return tuple(warnings)
 
     def _acquired(self, body: Object, spec: JobSpec, leases: Leases, scope: Scope) -> Resource:
         scope.checkpoint()
-        kind = body["kind"].lower()
-        due = body["metadata"]["annotations"]["cvl.deadline"]
-        return leases.acquire(
-            Resource(
-                kind=kind,
-                name=str(body["metadata"]["name"]),
-                run_id=spec.run_id,
-                deadline=float(due),
-            ),
-            partial(create, partial(objects.create, self._client, body), scope),
-        )
+        meta, kind = body["metadata"], body["kind"].lower()
+        due = float(meta["annotations"][DEADLINE])
+        planned = Resource(kind=kind, name=str(meta["name"]), run_id=spec.run_id, deadline=due)
+        once = partial(objects.create, self._client, body)
+        return leases.acquire(planned, partial(create, once, scope))
 
     def _give(self, resources: list[Resource]) -> None:
         """Give everything to the Job, so that it goes with it, whoever deletes that."""
@@ -263,15 +256,13 @@ class Kubernetes:
         for each in resources:
             if each.kind in {SECRET, SERVICE}:
                 path, _ = objects.located(each, self._namespace)
-                try:
+                with suppress(Rejected):  # it is in the ledger all the same
                     self._client.patch(path, owned_by(uid, job.name))
-                except Rejected:
-                    continue  # it is in the ledger all the same
 
     def _verify(self, spec: JobSpec, sent: Object) -> None:
         """Raise `Rejected` where the cluster has silently dropped what it does not know."""
-        given = self._options.template
-        if spec.nodes == 1 and given is None:
+        wanted = self._options.template
+        if spec.nodes == 1 and wanted is None:
             return
         job = self._client.get(api_path("jobs", self._namespace, name_of(spec.run_id)))
         if spec.nodes > 1 and job["spec"].get("completionMode") != "Indexed":
@@ -279,9 +270,9 @@ class Kubernetes:
                 "this cluster is too old for many nodes: it knows no Indexed Jobs",
                 "they came with Kubernetes 1.21; leave --nodes out",
             )
-        if given and (lost := template.dropped(given, sent, job)):
+        if wanted and (lost := template.dropped(wanted, sent, job)):
             raise CvlError(
-                f"this cluster does not know what {given.origin} says: {', '.join(lost[:SHOWN])}",
+                f"this cluster does not know what {wanted.origin} says: {', '.join(lost[:SHOWN])}",
                 "look for a misspelling, or a field that came with a later Kubernetes",
             )
 

@@ -37,8 +37,8 @@ HELPED = (Denied, Failed, MissingTool, UsageError, UsedUp)
 """What a person may change while the pod still waits: a right, a program, a limit, a file."""
 AT_ONCE = 8
 AREAS = {
-    f"{folder}/"[1:].encode(): area
-    for folder, area in ((f"{OWN}/work", "w"), (WORKSPACE, "e"), (REPO, "r"))
+    f"{path}/"[1:].encode(): area
+    for path, area in ((f"{OWN}/work", "w"), (WORKSPACE, "e"), (REPO, "r"))
 }
 
 
@@ -212,7 +212,7 @@ def _there(source: bytes) -> bytes:
 
 def _where(name: bytes) -> tuple[str, bytes] | None:
     """Return the area of a run's folder that a member of the archive is of, and its path there."""
-    areas = AREAS.items()
-    return next(
-        ((area, name.removeprefix(head)) for head, area in areas if name.startswith(head)), None
-    )
+    for head, area in AREAS.items():
+        if name.startswith(head):
+            return area, name.removeprefix(head)
+    return None

@@ -97,12 +97,12 @@ RULES = Rules(
 
 def read(path: Path) -> Template:
     """Return the `metadata` and `spec` of a pod. Raises `UsageError`, with the file's path."""
-    found = request_template.read(path)
-    kind = str(found.data.get("kind", ""))
+    document = request_template.read(path)
+    kind = str(document.data.get("kind", ""))
     if kind not in KINDS:
         raise UsageError(f"{path}: kind {kind} is no pod: give what is below spec.template", HINT)
     heads = {"kind", "apiVersion"}
-    data = {key: each for key, each in found.data.items() if key not in heads and each != {}}
+    data = {key: each for key, each in document.data.items() if key not in heads and each != {}}
     if kind == "PodTemplate":
         _only(path, data, (), {"metadata", "template"})
         data = dict(_mapping(path, data, "template"))
@@ -110,39 +110,38 @@ def read(path: Path) -> Template:
     _only(path, _mapping(path, data, "metadata"), ("metadata",), {"labels", "annotations"})
     for words in template_shapes.wrong(data):
         raise UsageError(f"{path}: {words}")
-    for each in _containers(_mapping(path, data, "spec")):
+    for each in _mapping(path, data, "spec").get("containers") or ():
         _runnable(path, each)
-    return replace(found, data=data)
+    return replace(document, data=data)
 
 
-def service_account(found: Template | None) -> str:
+def service_account(template: Template | None) -> str:
     """Return what the pod runs as, "" where the template does not say; one name of it is old."""
-    spec = found.data.get("spec", {}) if found else {}
+    spec = template.data.get("spec", {}) if template else {}
     return str(spec.get("serviceAccountName") or spec.get("serviceAccount") or "")
 
 
-def of_container(found: Template | None, field: str) -> str:
+def of_container(template: Template | None, field: str) -> str:
     """Return one field of our own container, "" where the template does not say."""
-    return str(_own(found).get(field, ""))
+    return str(_own(template).get(field, ""))
 
 
-def limits(found: Template | None) -> Mapping[str, Any]:
+def limits(template: Template | None) -> Mapping[str, Any]:
     """Return the resources that the template gives our container."""
-    resources = _own(found).get("resources", {})
-    limits = resources.get("limits", {}) if isinstance(resources, Mapping) else {}
-    return limits if isinstance(limits, Mapping) else {}
+    resources = _own(template).get("resources") or {}
+    return resources.get("limits") or {}
 
 
-def under(job: Made, found: Template | None) -> Merged:
+def under(job: Made, template: Template | None) -> Merged:
     """Return a Job of ours with the template below it. Raises `UsageError`."""
-    pod = request_template.merged(job["spec"]["template"], found, RULES)
+    pod = request_template.merged(job["spec"]["template"], template, RULES)
     return replace(pod, value={**job, "spec": {**job["spec"], "template": pod.value}})
 
 
-def dropped(found: Template, sent: Object, seen: Object) -> list[str]:
+def dropped(template: Template, sent: Object, seen: Object) -> list[str]:
     """Return the fields of the template that were in the Job as sent, and are not in it there."""
     asked, kept = (each["spec"]["template"] for each in (sent, seen))
-    return list(request_template.dropped(found.data, asked, kept, RULES))
+    return list(request_template.dropped(template.data, asked, kept, RULES))
 
 
 def _only(path: Path, data: Mapping[str, Any], where: Where, known: set[str]) -> None:
@@ -153,29 +152,22 @@ def _only(path: Path, data: Mapping[str, Any], where: Where, known: set[str]) ->
             )
 
 
-def _runnable(path: Path, container: object) -> None:
-    known = container if isinstance(container, Mapping) else {}
-    if known.get("name") != CONTAINER and "image" not in known:
+def _runnable(path: Path, container: Mapping[str, Any]) -> None:
+    name = container.get("name", "")
+    if name != CONTAINER and "image" not in container:
         raise UsageError(
-            f"{path}: the container {known.get('name', '')!r} has no image",
+            f"{path}: the container {name!r} has no image",
             f"cvl's own is called {CONTAINER!r}: a template adds to it by that name",
         )
 
 
-def _own(found: Template | None) -> Mapping[str, Any]:
-    for each in _containers(found.data.get("spec", {})) if found else ():
-        if isinstance(each, Mapping) and each.get("name") == CONTAINER:
-            return each
-    return {}
-
-
-def _containers(spec: Mapping[str, Any]) -> list[Any]:
-    found = spec.get("containers", [])
-    return found if isinstance(found, list) else []
+def _own(template: Template | None) -> Mapping[str, Any]:
+    containers = template.data.get("spec", {}).get("containers") or () if template else ()
+    return next((each for each in containers if each.get("name") == CONTAINER), {})
 
 
 def _mapping(path: Path, data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = data.get(name, {})
-    if not isinstance(found, Mapping):
+    value = data.get(name, {})
+    if not isinstance(value, Mapping):
         raise UsageError(f"{path}: {name} must be key: value pairs", HINT)
-    return found
+    return value

@@ -12,16 +12,10 @@ from types import MappingProxyType
 
 from cvl.core.request_template import Where, shown
 
-PAIRS, TEXTS, ITEMS, WORDS, TEXT = "key: value pairs", "pairs of texts", "a list", "texts", "text"
-SPOKEN: Mapping[str, str] = MappingProxyType(
-    {
-        PAIRS: "key: value pairs",
-        TEXTS: 'key: value pairs of text: put "true" and numbers in quotes',
-        ITEMS: "a list of key: value pairs, each after a `-`",
-        WORDS: 'a list of texts: put "true" and numbers in quotes',
-        TEXT: 'text: put "true" and numbers in quotes',
-    }
-)
+PAIRS, ITEMS = "key: value pairs", "a list of key: value pairs, each after a `-`"
+TEXT = 'text: put "true" and numbers in quotes'
+TEXTS = f"key: value pairs of {TEXT}"
+WORDS = 'a list of texts: put "true" and numbers in quotes'
 FORMS: Mapping[Where, str] = MappingProxyType(
     {
         ("metadata", "labels"): TEXTS,
@@ -64,27 +58,27 @@ def wrong(pod: Mapping[str, object]) -> Iterator[str]:
     for kind in ("containers", "initContainers"):
         for where, each in _items(pod, ("spec", kind)):
             yield from _wrong(each, OF_CONTAINERS, where)
-            for place, variable in _items(each, ("env",)):
-                yield from _wrong(variable, OF_VARIABLES, (*where, *place))
+            for path, variable in _items(each, ("env",)):
+                yield from _wrong(variable, OF_VARIABLES, (*where, *path))
 
 
 def _wrong(value: object, forms: Mapping[Where, str], where: Where) -> Iterator[str]:
-    for place, form in forms.items():
-        found = _at(value, place)
-        if found is not None and not _fits(found, form):
-            yield f"{shown((*where, *place))} must be {SPOKEN[form]}"
+    for path, form in forms.items():
+        part = _at(value, path)
+        if part is not None and not _fits(part, form):
+            yield f"{shown((*where, *path))} must be {form}"
 
 
-def _items(value: object, place: Where) -> Iterator[tuple[Where, object]]:
-    """Yield the items of a list, each with its place in words."""
-    found = _at(value, place)
-    for number, each in enumerate(found if isinstance(found, list) else ()):
+def _items(value: object, path: Where) -> Iterator[tuple[Where, object]]:
+    """Yield the items of a list, each with its path in words."""
+    items = _at(value, path)
+    for number, each in enumerate(items if isinstance(items, list) else ()):
         name = _at(each, ("name",))
-        yield (*place, f"[{name if isinstance(name, str) else number}]"), each
+        yield (*path, f"[{name if isinstance(name, str) else number}]"), each
 
 
-def _at(value: object, place: Where) -> object:
-    for key in place:
+def _at(value: object, path: Where) -> object:
+    for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
