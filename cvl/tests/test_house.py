@@ -39,8 +39,6 @@ LONG = {
     "host/upload/hashes.py": "the index, and the reading that it saves",
     "host/upload/selection.py": "the rules of what travels, side by side",
     "providers/kubernetes/manifest.py": "the objects of one run, field by field",
-    "providers/kubernetes/pods.py": "what each status of a pod means: a table in code",
-    "providers/kubernetes/provider.py": "every verb of a provider",
     "providers/lambda_cloud/api.py": "every request, and what each failure lets one conclude",
     "providers/lambda_cloud/cloud.py": "every verb of a cloud, and what its API lists, read",
     "providers/sagemaker/job.py": "every verb of an execution",

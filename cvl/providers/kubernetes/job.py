@@ -26,7 +26,7 @@ from cvl.core.identity import noted
 from cvl.core.scope import Cancelled, Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
 from cvl.core.units import variable
-from cvl.providers.kubernetes import identity, pods, results, sidecars
+from cvl.providers.kubernetes import identity, objects, pods, results
 from cvl.providers.kubernetes.client import Client, Object, api_path
 from cvl.providers.kubernetes.job_state import JobState, JobTracker
 from cvl.providers.kubernetes.log_reader import Logs
@@ -201,7 +201,7 @@ class KubeJob:
         with suppress(CvlError):
             own = list(self._tracker.pods().values())
             alive = [each for each in own if pods.started(each) and not pods.over(each)]
-            if self._handle.get("wrapped") and alive and all(map(sidecars.there, own)):
+            if self._handle.get("wrapped") and alive and all(map(objects.has_sidecars, own)):
                 self._note(self._job(), cause)
                 return results.ask_to_end(self._client, alive)
         return False

@@ -1,4 +1,4 @@
-"""Looks at a run's Job and pods, says what they wait for, and remembers how they ended."""
+"""What is known of a run: of its Job, of what its pods wait for, and of how they ended."""
 
 from __future__ import annotations
 
@@ -198,8 +198,7 @@ class JobTracker:
                 self._news(self._node_words(pod))
 
     def _wait(self, job: Object, waiting: list[Object]) -> None:
-        words = pods.message(finished(job))
-        if words:
+        if words := pods.message(finished(job)):
             self._words = words
             return
         now = self._client.clock.monotonic()

@@ -2,6 +2,10 @@
 
 A name is taken once in a namespace, so it is the token: `AlreadyExists` (409) after a lost reply
 means that an earlier request made it, if it bears our label.
+
+Sidecars run for ever, or ignore TERM, where their job is over. A pod's grace is as long as a job's
+results may have to wait; nobody waits so long for a sidecar. It can be shortened for a pod only. So
+its Job, which would make another, lets go of it first.
 """
 
 from __future__ import annotations
@@ -15,16 +19,20 @@ from cvl.core import replies
 from cvl.core.errors import Denied, Missing, Rejected, Taken, Unreachable
 from cvl.core.scope import Scope
 from cvl.core.spec import Resource
-from cvl.providers.kubernetes import pods, sidecars
+from cvl.providers.kubernetes import check, pods
 from cvl.providers.kubernetes.client import Client, Object, api_path
 from cvl.providers.kubernetes.first_pods import listed
-from cvl.providers.kubernetes.manifest import RUN_LABEL, marks_of
+from cvl.providers.kubernetes.manifest import CONTAINER, RUN_LABEL, marks_of
 
 JOB, SECRET, SERVICE, POD = "job", "secret", "service", "pod"
 KINDS: Mapping[str, str] = MappingProxyType({JOB: "Job", SECRET: "Secret", SERVICE: "Service"})
 """What is acquired, and its kind over there. An orphaned pod is only found and ended."""
 OVER_LIMIT = 3.0
 """Seconds that a job beside sidecars may take for its end once its results are collected."""
+SIDECAR_GRACE = 1
+"""Seconds that sidecars have to end."""
+FORCED = 5.0
+"""Seconds after the end of that in which a node may say that they have; old ones are deaf."""
 USUAL, LOOK = 15.0, 0.25
 """Seconds that an ended Job's pods mostly take to go, and between two looks at that."""
 
@@ -139,16 +147,50 @@ def _only_sidecars(client: Client, resource: Resource, namespace: str) -> bool:
     if resource.kind != JOB:
         return False
     for _ in Scope(client.clock).attempts((LOOK,), limit=OVER_LIMIT):
-        found = pods_of(client, resource, namespace)
-        if not any(map(sidecars.there, found)):
+        every = pods_of(client, resource, namespace)
+        if not any(map(has_sidecars, every)):
             return False
-        path, uid = located(resource, namespace)
-        if sidecars.end(client, path, uid, found):
+        if _end_sidecars(client, *located(resource, namespace), every):
             _await(client, lambda: not pods_of(client, resource, namespace))
             return True
-        if all(map(pods.over, found)):
+        if all(map(pods.over, every)):
             return False
     return False
+
+
+def has_sidecars(pod: Object) -> bool:
+    """Return whether a pod has containers that go on beside its job."""
+    spec = pod["spec"]
+    beside = [each for each in spec["containers"] if each["name"] != CONTAINER]
+    inits = spec.get("initContainers") or ()
+    return bool(beside) or any(each.get("restartPolicy") == "Always" for each in inits)
+
+
+def _end_sidecars(client: Client, job: str, uid: str, every: Sequence[Object]) -> bool:
+    """End pods of a Job that only have sidecars left; return whether they are all it has.
+
+    Where we may not delete pods, their grace is waited for.
+    """
+    done = [pod for pod in every if has_sidecars(pod) and pods.over(pod) and _runs(pod)]
+    alive = [pod for pod in every if not pods.over(pod)]
+    namespace = str(every[0]["metadata"]["namespace"]) if every else ""
+    if not done or alive or not check.may(client, namespace, ("", "pods", "delete")):
+        return False
+    with suppress(Missing, Taken):
+        if not client.get(job)["metadata"].get("deletionTimestamp"):
+            client.delete(job, uid, "Orphan")
+    for pod in done:
+        uid, due = str(pod["metadata"]["uid"]), pod["metadata"].get("deletionTimestamp")
+        forced = due and pods.epoch(str(due)) + FORCED < client.now()
+        with suppress(Missing, Taken):
+            client.delete(pods.path(pod), uid, grace=0 if forced else SIDECAR_GRACE)
+    return True
+
+
+def _runs(pod: Object) -> bool:
+    status = pod.get("status", {})
+    every = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
+    return any("running" in (each.get("state") or {}) for each in every)
 
 
 def _await(client: Client, gone: Callable[[], bool]) -> None:

@@ -113,8 +113,7 @@ def fate(pod: Object, ending: Ending | None, now: float) -> Fate | None:
     if ending and ending.why != "stopped":
         cause = Cause.OUT_OF_MEMORY if ending.why else Cause.EXITED
         return Fate(node=node_of(pod), code=ending.code, cause=cause, time=ending.time)
-    by_status = _by_status(pod)
-    if by_status:
+    if by_status := _by_status(pod):
         return by_status
     if ending:
         return _stopped(pod, ending, now)

@@ -134,9 +134,11 @@ def _gone(run_id: str) -> FetchError:
 
 
 def _node(client: Client, pod: Object, into: Path, scope: Scope) -> Landed:
-    path, meta = pods.path(pod), pod["metadata"]
+    meta, bring = pod["metadata"], partial(_collected, client, pods.path(pod), scope)
+    layout = Layout(where=_where, source=_there, place=WORKSPACE.encode())
+    fetch_once = partial(fetch_archive, "results.tar", bring, layout, into, scope)
     with _judged(f"`kubectl cp -n {meta['namespace']} {meta['name']}:{WORKSPACE} DIR`"):
-        return steadily(scope, lambda: _once(client, path, into, scope), passing=MAY_PASS)
+        return steadily(scope, fetch_once, passing=MAY_PASS)
 
 
 @contextmanager
@@ -152,12 +154,6 @@ def _judged(by_hand: str) -> Iterator[None]:
             hint = f"{by_hand} copies them by hand"
             raise Blocked(text, f"{error.hint}; {hint}" if error.hint else hint) from error
         raise FetchError(text, error.hint) from error
-
-
-def _once(client: Client, pod: str, into: Path, scope: Scope) -> Landed:
-    bring = partial(_collected, client, pod, scope)
-    layout = Layout(where=_where, source=_there, place=WORKSPACE.encode())
-    return fetch_archive("results.tar", bring, layout, into, scope)
 
 
 def _collected(client: Client, pod: str, scope: Scope, out: IO[bytes]) -> Failed | None:
