@@ -19,6 +19,7 @@ from cvl.core.octets import octets
 PROC = Path("/proc")
 MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 MOST_PID = 2**31 - 1
+BOOT_ID = "kern.bootsessionuuid"
 
 
 class Life(StrEnum):
@@ -31,7 +32,7 @@ class Life(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
+class ProcessIdentity:
     """One process. A field that this system does not tell is "".
 
     `machine` is a digest of the machine id and the host name: images are cloned together with
@@ -60,16 +61,17 @@ def owner_of(pid: int) -> str:
     if start is None:
         raise ProcessLookupError(pid)
     host = re.sub(r"[^A-Za-z0-9._-]", "-", os.uname().nodename)
-    return str(
-        Owner(host=host, machine=_machine(), boot=_boot(), space=_space(), pid=pid, start=start)
+    identity = ProcessIdentity(
+        host=host, machine=_machine(), boot=boot_id(), space=_space(), pid=pid, start=start
     )
+    return str(identity)
 
 
-def parse(owner: str) -> Owner | None:
+def parse(owner: str) -> ProcessIdentity | None:
     """Return the parts of an owner, or None if it is not one that this version writes."""
     match owner.split(":"):
         case [host, machine, boot, space, pid, start] if _is_pid(pid):
-            return Owner(
+            return ProcessIdentity(
                 host=host, machine=machine, boot=boot, space=space, pid=int(pid), start=start
             )
     return None
@@ -85,9 +87,9 @@ def life(owner: str) -> Life:
     it = parse(owner)
     if it is None or not it.boot or not it.start:
         return Life.ELSEWHERE
-    if it.boot != _boot():
+    if it.boot != boot_id():
         earlier = it.machine != "" and it.machine == _machine()
-        return Life.DEAD if earlier and _boot() else Life.ELSEWHERE
+        return Life.DEAD if earlier and boot_id() else Life.ELSEWHERE
     if it.space != _space():
         return Life.ELSEWHERE
     return Life.ALIVE if _start(it.pid) in {it.start, ""} else Life.DEAD
@@ -95,7 +97,7 @@ def life(owner: str) -> Life:
 
 def boot_id() -> str:
     """Return what names this boot of this machine, "" where nothing does."""
-    return _boot()
+    return _text(PROC / "sys/kernel/random/boot_id") or _output("sysctl", "-n", BOOT_ID)
 
 
 def describe(owner: str) -> str:
@@ -107,14 +109,10 @@ def describe(owner: str) -> str:
 def _machine() -> str:
     """Return a digest: machine-id(5) asks that the id itself is not shown around."""
     for path in MACHINE_IDS:
-        if known := _text(path):
-            return blake2b(octets(f"cvl {known} {os.uname().nodename}"), digest_size=8).hexdigest()
+        if machine_id := _text(path):
+            text = f"cvl {machine_id} {os.uname().nodename}"
+            return blake2b(octets(text), digest_size=8).hexdigest()
     return ""
-
-
-def _boot() -> str:
-    known = _text(PROC / "sys/kernel/random/boot_id")
-    return known or _asked("sysctl", "-n", "kern.bootsessionuuid")
 
 
 def _space() -> str:
@@ -141,7 +139,7 @@ def _start(pid: int) -> str | None:
 
 def _start_by_ps(pid: int) -> str:
     """The way of systems without /proc, to the second."""
-    return _asked("ps", "-p", str(pid), "-o", "lstart=").replace(":", ".").replace(" ", "")
+    return _output("ps", "-p", str(pid), "-o", "lstart=").replace(":", ".").replace(" ", "")
 
 
 def _exists(pid: int) -> bool:
@@ -162,15 +160,15 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _asked(*argv: str) -> str:
+def _output(*argv: str) -> str:
     """Return what a small program prints, "" if it cannot be had."""
     import subprocess
 
     env = {**os.environ, "LC_ALL": "C", "TZ": "UTC0"}
     try:
-        done = subprocess.run(
+        program = subprocess.run(
             argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.decode("ascii", "replace").strip() if done.returncode == 0 else ""
+    return program.stdout.decode("ascii", "replace").strip() if program.returncode == 0 else ""

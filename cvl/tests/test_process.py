@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.core import process
-from cvl.core.process import Life, Owner, describe, life, me, owner_of, parse
+from cvl.core.process import Life, ProcessIdentity, describe, life, me, owner_of, parse
 
 ROOT = Path(process.__file__).parent.parent
 
@@ -165,7 +165,7 @@ WORD = st.text("abc-.0", max_size=9)
 
 
 OWNERS = st.builds(
-    Owner,
+    ProcessIdentity,
     host=WORD,
     machine=WORD,
     boot=WORD,
@@ -176,5 +176,5 @@ OWNERS = st.builds(
 
 
 @given(OWNERS)
-def test_an_owner_survives_being_written(owner: Owner) -> None:
+def test_an_owner_survives_being_written(owner: ProcessIdentity) -> None:
     assert parse(str(owner)) == owner
