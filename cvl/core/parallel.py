@@ -1,4 +1,4 @@
-"""Does several things side by side, so that one that hangs or fails is in nobody's way."""
+"""Does things in threads of their own, so that one that hangs or fails is in nobody's way."""
 
 from __future__ import annotations
 
@@ -7,12 +7,35 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from cvl.core.scope import Scope
+from cvl.core.scope import Bell, Scope, limits
 
 T = TypeVar("T")
 
 MOST = 16
 """Calls that are made at once."""
+
+
+def bounded(call: Callable[[], T], scope: Scope) -> T:
+    """Return what `call` returns, but wait no longer than `scope`: it may hang in a dead pipe.
+
+    It goes on in a thread of its own when the scope ends first. Raises as `call` and `scope`.
+    """
+    bell, results, errors = Bell(), list[T](), list[BaseException]()
+
+    def work() -> None:
+        try:
+            with limits(scope):
+                results.append(call())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            errors.append(error)
+        finally:
+            bell.ring()
+
+    threading.Thread(target=work, name="cvl-bounded", daemon=True).start()
+    scope.wait(lambda: bool(results or errors), bell)
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def together(calls: Sequence[Callable[[], T]], seconds: float) -> list[T | Exception]:

@@ -6,7 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from cvl.core.attempts import Attempts
-from cvl.core.errors import BrokenOff, CvlError, Silent, Unreachable
+from cvl.core.errors import (
+    Ambiguity,
+    AuthError,
+    BrokenOff,
+    CvlError,
+    Denied,
+    NoCapacity,
+    Rejected,
+    Silent,
+    Unreachable,
+)
 from cvl.core.replies import LONGEST_WAIT
 from cvl.core.scope import Clock, Scope, nap
 
@@ -14,6 +24,9 @@ T = TypeVar("T")
 
 PAUSES = (0.0, 0.3, 1.0, 3.0, 5.0, 10.0)
 """Seconds between attempts; the last one repeats."""
+CREATE_PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds behind each attempt to create something whose reply was lost."""
+CREATE_LIMIT = 60.0
 CONTACT = 5.0
 """Seconds after which a connection that broke had been a good one."""
 MOST_WAIT = 1.0 * LONGEST_WAIT
@@ -83,3 +96,26 @@ def steadily(
             between()
             attempt.asked(error.wait)
     raise failure
+
+
+def create(ask: Callable[[], str], scope: Scope) -> str:
+    """Return the id of what `ask` makes, or has made when it was asked before.
+
+    After a lost reply a refusal proves nothing: the first request may have been the reason. That
+    we may not do it proves nothing either. Raises `Unreachable` or `Ambiguity` when nobody can
+    say.
+    """
+    doubt: CvlError | None = None
+    for attempt in scope.shielded(CREATE_LIMIT).attempts(CREATE_PAUSES, most=len(CREATE_PAUSES)):
+        try:
+            return ask()
+        except Unreachable as error:
+            doubt = error
+        except (Denied, AuthError) as error:
+            raise doubt or Ambiguity(str(error), error.hint) from error
+        except (Rejected, NoCapacity) as error:
+            raise doubt or error from error
+        scope.tell("waiting", f"{doubt}{AGAIN}")
+        attempt.asked(doubt.wait)
+    assert doubt is not None
+    raise doubt

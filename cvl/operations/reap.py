@@ -10,7 +10,6 @@ from threading import Thread
 from cvl.cleanup import until_gone
 from cvl.cleanup.release import same
 from cvl.core import identity
-from cvl.core.bounded import bounded
 from cvl.core.errors import (
     AuthError,
     Blocked,
@@ -24,7 +23,7 @@ from cvl.core.errors import (
     explained,
 )
 from cvl.core.interfaces import Observer, Provider
-from cvl.core.parallel import together
+from cvl.core.parallel import bounded, together
 from cvl.core.scope import DeadlineExceeded, Scope, limits
 from cvl.core.spec import Cause, Resource, ended
 from cvl.ledger import Ledger, Orphan, RunState

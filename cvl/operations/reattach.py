@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Timer
 
-from cvl.core.bounded import bounded
 from cvl.core.errors import AuthError, CvlError, MissingTool, UsageError
 from cvl.core.interfaces import Execution, Observer
+from cvl.core.parallel import bounded
 from cvl.core.process import Life, describe, life
 from cvl.core.scope import DeadlineExceeded, Scope, Tell, silent
 from cvl.core.spec import ExitStatus, LogChunk

@@ -9,7 +9,6 @@ from functools import partial
 from signal import SIGTERM
 
 from cvl.cleanup.until_gone import end
-from cvl.core.bounded import bounded
 from cvl.core.errors import (
     AuthError,
     CvlError,
@@ -23,7 +22,7 @@ from cvl.core.errors import (
     said,
 )
 from cvl.core.interfaces import Execution, Observer
-from cvl.core.parallel import together
+from cvl.core.parallel import bounded, together
 from cvl.core.paths import ledger_file
 from cvl.core.process import Life, describe, life, parse
 from cvl.core.scope import DeadlineExceeded, Scope

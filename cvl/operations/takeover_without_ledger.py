@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from cvl.cleanup.leases import Leases
-from cvl.core.bounded import bounded
 from cvl.core.errors import LedgerError, Unreachable, Unreadable, said
 from cvl.core.interfaces import Execution, Observer, Provider
+from cvl.core.parallel import bounded
 from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.core.spec import FETCH_LIMIT, GRACE, Cause
 from cvl.ledger import Ledger, Run

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from cvl.core.bounded import bounded
 from cvl.core.errors import CvlError, LostContact, Unreachable, Unreadable, said
 from cvl.core.interfaces import Execution
+from cvl.core.parallel import bounded
 from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope
 from cvl.core.spec import Cause, ExitStatus
 from cvl.run.context import QUIET, Context

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
-from cvl.core.bounded import bounded
 from cvl.core.errors import Blocked, CvlError, FetchError, StillOpen, said
+from cvl.core.parallel import bounded
 from cvl.core.retry import AGAIN
 from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope
 from cvl.core.spec import EXIT_CODES, Cause, ExitStatus

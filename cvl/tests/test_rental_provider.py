@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from cvl.core.bounded import bounded
 from cvl.core.errors import (
     AuthError,
     CvlError,
@@ -20,6 +19,7 @@ from cvl.core.errors import (
     Unreachable,
 )
 from cvl.core.interfaces import Machine, Offer, Process
+from cvl.core.parallel import bounded
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.core.spec import Cause, ExitStatus, Limits, LogChunk, Resource
 from cvl.host.rpc import FarSide

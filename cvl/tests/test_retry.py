@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.cleanup.until_gone import answered
-from cvl.core.bounded import bounded
 from cvl.core.errors import (
     AuthError,
     Blocked,
@@ -25,6 +24,7 @@ from cvl.core.errors import (
     Unreachable,
     used_up,
 )
+from cvl.core.parallel import bounded
 from cvl.core.replies import LONGEST_WAIT, retry_after
 from cvl.core.retry import MOST_WAIT, repeated, steadily
 from cvl.core.scope import Cancelled, DeadlineExceeded, Hushed, Scope, limits, nap

@@ -13,8 +13,8 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from cvl.core.api_key import checked
-from cvl.core.bounded import bounded
 from cvl.core.errors import AuthError
+from cvl.core.parallel import bounded
 from cvl.core.scope import DeadlineExceeded, Scope
 from cvl.providers.aws import http
 from cvl.providers.aws.api_errors import boundary

@@ -10,10 +10,10 @@ from dataclasses import replace
 from functools import partial
 
 from cvl.container.contents import Contents, contents_of
-from cvl.core.create import create
 from cvl.core.errors import CvlError, Denied, Elsewhere, Rejected, UsageError
 from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
+from cvl.core.retry import create
 from cvl.core.scope import WARNING, Scope, Tell, silent
 from cvl.core.spec import EMPTY, STOP_LIMIT, JobSpec, Plan, Quote, Resource
 from cvl.core.tags import Marks, name_of

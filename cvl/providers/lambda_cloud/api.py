@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, cast
 
 from cvl.core import replies
 from cvl.core.api_key import checked
-from cvl.core.bounded import bounded
 from cvl.core.digest import blake2b
 from cvl.core.errors import (
     Ambiguity,
@@ -29,6 +28,7 @@ from cvl.core.extras import Extra
 from cvl.core.http.errors import Trouble, beneath, reason, trouble
 from cvl.core.http.secure_url import address
 from cvl.core.octets import octets, to_send
+from cvl.core.parallel import bounded
 from cvl.core.retry import briefly
 from cvl.core.scope import Clock, DeadlineExceeded, Scope, SystemClock
 from cvl.core.server_clock import ServerClock

@@ -11,11 +11,11 @@ from typing import IO
 
 from cvl.cleanup.leases import HOUR, cost
 from cvl.container.contents import Contents, contents_of, write_tar
-from cvl.core.create import create
 from cvl.core.errors import CvlError, explained
 from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
 from cvl.core.request_template import Merged
+from cvl.core.retry import create
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import EMPTY, STOP_LIMIT, JobSpec, Plan, Quote, Resource
 from cvl.core.tags import Marks, name_of
