@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from cvl.catalog.preset import Preset, Say, is_false, read_presets, texts
+from cvl.catalog.preset import Preset, Say, is_false, read_presets, stripped, texts
 from cvl.catalog.root import TYPES
 from cvl.core.frozen import dataclass
 from cvl.core.spec import Needs
@@ -72,20 +72,20 @@ def read_example(root: Path, path: str, data: Mapping[str, object], say: Say) ->
     presets = read_presets(data.get("presets"), folder, say)
     readme = next((name for name in READMES if _has(folder, name)), None)
     return Example(
-        name=_text(data.get("name")) or path.rpartition("/")[2] or root.name,
+        name=stripped(data.get("name")) or path.rpartition("/")[2] or root.name,
         path=path,
         root=root,
         type=TYPES.get(path.partition("/")[0], "example"),
-        capability=_text(data.get("capability")),
-        stability=_text(data.get("stability")),
+        capability=stripped(data.get("capability")),
+        stability=stripped(data.get("stability")),
         tags=texts(data.get("tags")),
-        description=_text(data.get("description")),
+        description=stripped(data.get("description")),
         presets=presets,
-        image=_text(data.get("image")) or _docker_image(data.get("docker")),
+        image=stripped(data.get("image")) or _docker_image(data.get("docker")),
         needs=_needs(data, docker=_wants_docker(data.get("docker"), presets, folder)),
         resources=MappingProxyType(_mapping(data.get("resources"))),
         readme=root / path / readme if readme else None,
-        archived=_text(data.get("archived")).lower() in {"true", "yes", "on"},
+        archived=stripped(data.get("archived")).lower() in {"true", "yes", "on"},
     )
 
 
@@ -103,8 +103,8 @@ def _wants_docker(key: object, presets: Mapping[str, Preset], folder: str) -> bo
 
 def _docker_image(docker: object) -> str:
     if isinstance(docker, dict):
-        return _text(docker.get("image"))
-    return "" if is_false(docker) or _text(docker).lower() == "true" else _text(docker)
+        return stripped(docker.get("image"))
+    return "" if is_false(docker) or stripped(docker).lower() == "true" else stripped(docker)
 
 
 def _needs(data: Mapping[str, object], *, docker: bool) -> Needs:
@@ -170,7 +170,3 @@ def _has(folder: str, name: str) -> bool:
 
 def _mapping(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
-
-
-def _text(value: object) -> str:
-    return value.strip() if isinstance(value, str) else ""

@@ -21,7 +21,7 @@ from cvl.core.paths import private, replace_file
 _FORMAT = 1
 LIMIT = 1 << 20
 """Bytes that an example.yaml may have; the largest in use has a few thousand."""
-_SETTLED = 2 * 10**9
+_STABLE = 2 * 10**9
 """Nanoseconds: a younger file may change again without a change of its time or size."""
 
 
@@ -93,7 +93,7 @@ def _read(
         except OSError as error:
             text = f"cannot be read: {error.strerror}"
             return None, (Problem(path=cache.root / path / FILE, line=1, text=text),)
-        if time.time_ns() - entry.mtime > _SETTLED:
+        if time.time_ns() - entry.mtime > _STABLE:
             cache.entries[path] = entry
             cache.stale = True
     problems = tuple(
@@ -137,21 +137,20 @@ def _bytes(file: Path, status: os.stat_result) -> bytes:
 
 def _open(root: Path, env: Mapping[str, str]) -> _Cache:
     """Read the cache of `root`. A broken one, or one that others can write, counts as empty."""
-    file = _place(root, env)
-    if file is None:
-        return _Cache(root=root, file=None)
+    cache = _Cache(root=root, file=_place(root, env))
+    if cache.file is None:
+        return cache
     try:
-        with file.open("rb") as opened:
+        with cache.file.open("rb") as opened:
             status = os.fstat(opened.fileno())
-            if status.st_uid != os.getuid() or status.st_mode & 0o022:
-                return _Cache(root=root, file=file)
-            stored = json.load(opened)
-        if (stored["format"], stored["root"]) != (_format(), str(root)):
-            return _Cache(root=root, file=file)
-        entries = {path: _entry(*fields) for path, fields in stored["files"].items()}
+            if status.st_uid == os.getuid() and not status.st_mode & 0o022:
+                stored = json.load(opened)
+                if (stored["format"], stored["root"]) == (_format(), str(root)):
+                    entries = stored["files"].items()
+                    cache.entries = {path: _entry(*fields) for path, fields in entries}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return _Cache(root=root, file=file)
-    return _Cache(root=root, file=file, entries=entries)
+        pass
+    return cache
 
 
 def _format() -> object:

@@ -131,7 +131,7 @@ def _preset(name: str, entry: object, folder: str, say: Say) -> Preset:
         command=line.command or _as_line(fields.get("command")) or None,
         args=line.args + _args(fields.get("args"), (*keys, "args"), say),
         env=MappingProxyType({**line.env, **_env(fields.get("env"), (*keys, "env"), say)}),
-        description=_text(fields.get("description")),
+        description=stripped(fields.get("description")),
         path_args=tuple(_path_args(fields.get("path_args"))),
         docker=not is_false(fields.get("docker")),
     )
@@ -163,7 +163,7 @@ def _as_line(value: object) -> str:
     """Return a line as it is, and a list of words as the line that means it."""
     words = texts(value)
     if not isinstance(value, list) or not words:
-        return _text(value)
+        return stripped(value)
     import shlex
 
     return shlex.join(words)
@@ -244,5 +244,6 @@ def is_false(value: object) -> bool:
     return isinstance(value, str) and value.lower() in FALSE
 
 
-def _text(value: object) -> str:
+def stripped(value: object) -> str:
+    """Return a text without the space around it, "" for anything else."""
     return value.strip() if isinstance(value, str) else ""

@@ -91,28 +91,17 @@ def _repr(self: Any) -> str:
     return f"{type(self).__qualname__}({', '.join(shown)})"
 
 
-def _set(self: object, name: str, value: object) -> None:
+def _set(_self: object, name: str, *value: object) -> None:
+    """Refuse to assign, and without a value to delete."""
     from dataclasses import FrozenInstanceError
 
-    del self, value
-    raise FrozenInstanceError(f"cannot assign to field {name!r}")
-
-
-def _delete(self: object, name: str) -> None:
-    from dataclasses import FrozenInstanceError
-
-    del self
-    raise FrozenInstanceError(f"cannot delete field {name!r}")
-
-
-def _getstate(self: object) -> tuple[object, ...]:
-    return _contents(self)
+    raise FrozenInstanceError(f"cannot {'assign to' if value else 'delete'} field {name!r}")
 
 
 def _setstate(self: Any, state: tuple[object, ...]) -> None:
     """What copies and pickles come back by."""
-    for field, value in zip(self._cvl_fields, state, strict=True):
-        object.__setattr__(self, field.name, value)
+    for (_, put), value in zip(self._cvl_setters, state, strict=True):
+        put(self, value)
 
 
 METHODS = {
@@ -121,7 +110,7 @@ METHODS = {
     "__hash__": _hash,
     "__repr__": _repr,
     "__setattr__": _set,
-    "__delattr__": _delete,
-    "__getstate__": _getstate,
+    "__delattr__": _set,
+    "__getstate__": _contents,
     "__setstate__": _setstate,
 }

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 AS_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 ASIDES = 1000
+Enter = Callable[[int, bytes, bytes], int]
+"""Opens the folder that has a name in an open one, whose path ends in `/`, or is "" at the top."""
 
 
-class Shelf:
+class SafeDir:
     """A folder, held open. Paths are relative to it, plain, and bytes.
 
     `moved` names what had to make way, by its old and its new path: a file or link where a folder
@@ -26,38 +29,26 @@ class Shelf:
         """The folder itself may be reached through links: the user chose it."""
         self.moved: list[tuple[bytes, bytes]] = []
         self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._near: tuple[bytes, int] | None = None
+        self._below = Subfolders(self._root, self._enter)
 
     def close(self) -> None:
         """Let go of the folder."""
-        self._leave()
+        self._below.close()
         os.close(self._root)
 
     def put(self, name: bytes, folder: int, path: bytes) -> None:
         """Rename `name` in the open `folder` to `path`, over an older file or link. `OSError`."""
-        above, _, last = path.rpartition(b"/")
+        above, slash, last = path.rpartition(b"/")
         parent = self.folder(above)
         try:
             os.rename(name, last, src_dir_fd=folder, dst_dir_fd=parent)
         except IsADirectoryError:
-            self._make_way(parent, above, last)
+            self._make_way(parent, above + slash, last)
             os.rename(name, last, src_dir_fd=folder, dst_dir_fd=parent)
 
     def folder(self, path: bytes) -> int:
         """Open the folder `path`, made if it is missing; it stays open until the next call."""
-        if self._near and self._near[0] == path:
-            return self._near[1]
-        self._leave()
-        fd = os.dup(self._root)
-        above = b""
-        for name in path.split(b"/") if path else ():
-            try:
-                deeper = self._enter(fd, above, name)
-            finally:
-                os.close(fd)
-            fd, above = deeper, (above + b"/" + name if above else name)
-        self._near = (path, fd)
-        return fd
+        return self._below.folder(path)
 
     def around(self, path: bytes) -> int:
         """Open the folder that holds `path`, if it is there; the caller closes it. `OSError`."""
@@ -65,7 +56,7 @@ class Shelf:
 
     def _enter(self, fd: int, above: bytes, name: bytes) -> int:
         try:
-            return os.open(name, AS_FOLDER, dir_fd=fd)
+            return _open(fd, above, name)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -74,33 +65,30 @@ class Shelf:
             self._make_way(fd, above, name)
         with suppress(FileExistsError):  # another fetch into the same folder was faster
             os.mkdir(name, dir_fd=fd)
-        return os.open(name, AS_FOLDER, dir_fd=fd)
+        return _open(fd, above, name)
 
     def _make_way(self, parent: int, above: bytes, name: bytes) -> None:
-        """Rename what stands in the way; nothing of the user's is removed."""
         for number in range(1, ASIDES):
             aside = name + b".old%d" % number
             try:
                 os.lstat(aside, dir_fd=parent)
             except FileNotFoundError:
                 os.rename(name, aside, src_dir_fd=parent, dst_dir_fd=parent)
-                prefix = above + b"/" if above else b""
-                self.moved.append((prefix + name, prefix + aside))
+                self.moved.append((above + name, above + aside))
                 return
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
-    def _leave(self) -> None:
-        if self._near:
-            os.close(self._near[1])
-            self._near = None
+
+def _open(fd: int, _above: bytes, name: bytes) -> int:
+    return os.open(name, AS_FOLDER, dir_fd=fd)
 
 
-class Near:
+class Subfolders:
     """The folders below an open one, through no link; of paths in order each is opened once."""
 
-    def __init__(self, root: int) -> None:
-        """`root` stays the caller's."""
-        self._root = root
+    def __init__(self, root: int, enter: Enter = _open) -> None:
+        """`root` stays the caller's. `enter` opens one folder in another."""
+        self._root, self._enter = root, enter
         self._last: tuple[bytes, int] | None = None
 
     def folder(self, path: bytes) -> int:
@@ -108,7 +96,7 @@ class Near:
         if self._last and self._last[0] == path:
             return self._last[1]
         self.close()
-        fd = descend(self._root, path)
+        fd = descend(self._root, path, self._enter)
         self._last = (path, fd)
         return fd
 
@@ -119,13 +107,13 @@ class Near:
             self._last = None
 
 
-def descend(fd: int, folder: bytes) -> int:
+def descend(fd: int, folder: bytes, enter: Enter = _open) -> int:
     """Open `folder` below `fd`, through no link."""
-    fd = os.dup(fd)
+    fd, above = os.dup(fd), b""
     for name in folder.split(b"/") if folder else ():
         try:
-            deeper = os.open(name, AS_FOLDER, dir_fd=fd)
+            deeper = enter(fd, above, name)
         finally:
             os.close(fd)
-        fd = deeper
+        fd, above = deeper, above + name + b"/"
     return fd

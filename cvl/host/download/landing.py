@@ -1,7 +1,7 @@
 """Lands results in a folder, and nowhere else.
 
 Files arrive in a private folder first and are renamed into place: whoever looks sees the old one
-or the new one, whole. `Shelf` sees to it that this place is in the folder.
+or the new one, whole. `SafeDir` sees to it that this place is in the folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Self
 from cvl.core.errors import FetchError
 from cvl.core.frozen import dataclass
 from cvl.core.paths import write_all
-from cvl.core.safe_dir import AS_FOLDER, Near, Shelf
+from cvl.core.safe_dir import AS_FOLDER, SafeDir, Subfolders
 from cvl.core.staging import EVERYWHERE, incoming, landing_in, refused
 from cvl.host.download.inert import HEAD_LIMIT, SUFFIX, renamed
 from cvl.host.download.repositories import Repositories
@@ -115,10 +115,10 @@ class _Landing:
 
     def __init__(self, into: Path, staging: Path) -> None:
         self._into = into
-        self._shelf = Shelf(into)
+        self._shelf = SafeDir(into)
         self._repositories = Repositories(self._shelf)
         self._staging = os.open(staging, AS_FOLDER)
-        self._near = Near(self._staging)
+        self._near = Subfolders(self._staging)
         self._count = 0
         self._files = self._size = 0
         self._skipped: list[Skipped] = []

@@ -9,7 +9,7 @@ from contextlib import suppress
 from enum import Enum
 from errno import EPERM
 
-from cvl.core.safe_dir import Shelf
+from cvl.core.safe_dir import SafeDir
 from cvl.host.download.inert import HEAD_LIMIT, SUFFIX, is_head, is_head_name, is_part_name
 
 AS_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -26,7 +26,7 @@ class Shape(Enum):
 class Repositories:
     """Says where results land on a shelf; looks at each folder once, for they change no shape."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: SafeDir) -> None:
         self._shelf = shelf
         self._known: dict[bytes, Shape] = {}
         self._plain: set[bytes] = set()
