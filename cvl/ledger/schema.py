@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import fields, replace
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cvl.core.octets import dumped, shared, utf8
 from cvl.core.spec import Cause
@@ -51,6 +52,7 @@ PRAGMA user_version = {FORMAT};
 """
 """As `formats` makes it of older ones. Rows are not NOT NULL: damage is read all the same."""
 
+Reader = Callable[[Columns, str], object]
 Sql = str | bytes | int | float | None
 
 
@@ -74,56 +76,14 @@ def update(db: Connection, table: str, key: int, columns: Mapping[str, object]) 
 def run_of(row: Row) -> Run:
     """Return the run in a row of `runs`; `damage` says what of it cannot be read."""
     it = Columns(row)
-    run = Run(
-        id=it.text("id"),
-        example=it.text("example"),
-        preset=it.text("preset"),
-        args=it.words("args"),
-        runner=it.text("runner"),
-        where=it.text("where"),
-        handle=it.texts("handle"),
-        room=it.moment("room"),
-        state=it.state("state", RunState, RunState.RUNNING),
-        exit_code=it.code("exit_code"),
-        cause=_cause(it),
-        detail=it.text("detail"),
-        started=it.moment("started"),
-        ended=it.moment("ended"),
-        deadline=it.moment("deadline"),
-        price_per_hour=it.money("price_per_hour"),
-        cost=it.money("cost"),
-        currency=it.text("currency"),
-        results=it.text("results"),
-        fetched=it.flag("fetched"),
-        detached=it.flag("detached"),
-        owner=it.text("owner"),
-        guardian=it.text("guardian"),
-        seq=it.key("seq"),
-    )
+    run = Run(**_values(it, Run, _run_state))
     return replace(run, damage=tuple(it.damage)) if it.damage else run
 
 
 def lease_of(row: Row) -> Lease:
     """Return the lease in a row of `leases`. In a state that is not known it may cost money."""
     it = Columns(row)
-    resource_id = it.text("id")
-    unknown = LeaseState.LIVE if resource_id else LeaseState.INTENDED
-    intended = it.moment("intended")
-    lease = Lease(
-        key=it.key("key"),
-        run_id=it.text("run_id"),
-        provider=it.text("provider"),
-        kind=it.text("kind"),
-        name=it.text("name"),
-        id=resource_id,
-        state=it.state("state", LeaseState, unknown),
-        deadline=it.moment("deadline"),
-        price_per_hour=it.money("price_per_hour"),
-        note=it.text("note"),
-        intended=0.0 if intended is None else intended,
-        created=it.moment("created"),
-        released=it.moment("released"),
-    )
+    lease = Lease(**_values(it, Lease, _lease_state))
     return replace(lease, damage=tuple(it.damage)) if it.damage else lease
 
 
@@ -147,19 +107,48 @@ def _sql(value: object) -> Sql:
             return dumped(value)
 
 
-def _cause(it: Columns) -> Cause | None:
-    """A cause that only a newer version knows must not hide the run."""
-    if it.empty("cause"):
-        return None
-    try:
-        return Cause(it.text("cause"))
-    except ValueError:
-        return None
-
-
 def _stored(text: str) -> str | bytes:
     try:
         text.encode()
     except UnicodeEncodeError:
         return utf8(text, "surrogatepass")
     return text
+
+
+def _values(it: Columns, table: type[Run | Lease], state: Reader) -> dict[str, Any]:
+    readers = {**READERS, "state": state}
+    return {name: readers.get(name, Columns.text)(it, name) for name in NAMES[table]}
+
+
+def _cause(it: Columns, name: str) -> Cause | None:
+    """A cause that only a newer version knows must not hide the run."""
+    with suppress(ValueError):
+        return None if it.empty(name) else Cause(it.text(name))
+    return None
+
+
+def _run_state(it: Columns, name: str) -> RunState:
+    return it.state(name, RunState, RunState.RUNNING)
+
+
+def _lease_state(it: Columns, name: str) -> LeaseState:
+    return it.state(name, LeaseState, LeaseState.LIVE if it.text("id") else LeaseState.INTENDED)
+
+
+NAMES: Mapping[type[Run | Lease], list[str]] = {
+    table: [column.name for column in fields(table) if column.name != "damage"]
+    for table in (Run, Lease)
+}
+MOMENTS = ("room", "started", "ended", "deadline", "created", "released")
+READERS: Mapping[str, Reader] = {
+    **dict.fromkeys(MOMENTS, Columns.moment),
+    **dict.fromkeys(("price_per_hour", "cost"), Columns.money),
+    **dict.fromkeys(("fetched", "detached"), Columns.flag),
+    **dict.fromkeys(("seq", "key"), Columns.key),
+    "args": Columns.words,
+    "handle": Columns.texts,
+    "exit_code": Columns.code,
+    "cause": _cause,
+    "intended": lambda it, name: it.moment(name) or 0.0,
+}
+"""How a column is read that is not text."""
