@@ -30,8 +30,8 @@ MARGIN = 60.0
 """Seconds beyond the limit that it leaves to us, to end the run; of a short room, less."""
 GONE, RELEASE, LATE = "gone", "release", "late"
 """What it hears beside our words: our end, SIGTERM, the limit."""
-DONE, FOLLOW, KEEP, LIMIT = "done", "follow", "keep", "limit"
-"""What we say to it, a line each; `limit` with the seconds to two moments: when it takes over from
+LIMIT = "limit"
+"""What we say to it before our last word, with the seconds to two moments: when it takes over from
 us, and when nothing but the release counts any more."""
 
 
@@ -81,23 +81,10 @@ class Guardian:
         takes_over = seconds + min(MARGIN, room / 4)
         say(self._process, f"{LIMIT} {takes_over:.3f} {seconds + room - tail(room, TAIL):.3f}")
 
-    def done(self) -> None:
-        """Nothing is open any more: let it go."""
-        say(self._process, DONE)
-        self.hang_up()
-
-    def follow(self) -> None:
-        """Leave the run to it: it follows to the end."""
-        say(self._process, FOLLOW)
-        self.hang_up()
-
-    def keep(self) -> None:
-        """Let everything be until the limit."""
-        say(self._process, KEEP)
-        self.hang_up()
-
-    def hang_up(self) -> None:
-        """Close the pipe. Without another word before, it stops the job and ends the run."""
+    def hang_up(self, last_word: str = "") -> None:
+        """Close the pipe, behind a last word if there is one."""
+        if last_word:
+            say(self._process, last_word)
         close(self._process)
         # a caller that lives on must not keep a zombie of it
         threading.Thread(target=self._process.wait, daemon=True).start()
@@ -150,11 +137,15 @@ def own_scope() -> list[str]:
     """Return the words that put a command into a systemd scope of its own, where there is one."""
     from shutil import which
 
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    manager = runtime and Path(runtime, "systemd/private").exists()
-    if not manager or which("systemd-run") is None:
+    if not has_systemd(os.environ) or which("systemd-run") is None:
         return []
     return ["systemd-run", "--user", "--scope", "--quiet", "--collect", "--"]
+
+
+def has_systemd(environ: Mapping[str, str]) -> bool:
+    """Return whether the user has a systemd manager that runs."""
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    return bool(runtime) and Path(runtime, "systemd/private").exists()
 
 
 def say(process: Popen[bytes], line: str) -> None:

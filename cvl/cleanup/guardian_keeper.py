@@ -8,6 +8,9 @@ from typing import Protocol
 
 from cvl.core.errors import CvlError
 
+DONE, FOLLOW, KEEP = "done", "follow", "keep"
+"""Last words to a guardian: let all be, nothing is open; follow the run to its end; let everything
+be until the limit. Without one it stops the job and ends the run."""
 MOST = 10
 """Guardians that are started for one run: something that kills ten will kill the next."""
 TAIL = 10.0
@@ -25,10 +28,7 @@ class Guard(Protocol):
     def alive(self) -> bool: ...
     def wait(self) -> None: ...
     def limit(self, seconds: float, room: float) -> None: ...
-    def done(self) -> None: ...
-    def follow(self) -> None: ...
-    def keep(self) -> None: ...
-    def hang_up(self) -> None: ...
+    def hang_up(self, last_word: str = "") -> None: ...
 
 
 def tail(room: float, seconds: float) -> float:
@@ -36,7 +36,7 @@ def tail(room: float, seconds: float) -> float:
     return min(seconds, room / 2)
 
 
-class Duty:
+class GuardianKeeper:
     """The guardian of one run. One that dies is replaced at once. Safe in any thread."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Duty:
             if (left := self._left()) is not None:
                 guardian.limit(*left)
             minding = threading.Thread(
-                target=self._mind, args=(guardian,), name="cvl-duty", daemon=True
+                target=self._mind, args=(guardian,), name="cvl-keeper", daemon=True
             )
             minding.start()
 

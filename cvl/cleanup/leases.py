@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal
 
-from cvl.cleanup.guardian_keeper import TAIL, Duty, Guard, tail
+from cvl.cleanup.guardian_keeper import DONE, FOLLOW, KEEP, TAIL, Guard, GuardianKeeper, tail
 from cvl.cleanup.release import RELEASE_LIMIT, Release, shown
 from cvl.cleanup.until_gone import sweep
 from cvl.core.errors import (
@@ -52,7 +52,7 @@ class Leases:
         self._ends: float | None = None
         self._room = 0.0
         self._made: dict[int, float] = {}
-        self._duty = Duty(guard, left=self._limit, wanted=self._drives, warn=scope.warn)
+        self._keeper = GuardianKeeper(guard, left=self._limit, wanted=self._drives, warn=scope.warn)
         self._release = Release(ledger, run_id, owner, scope)
 
     def until(self, seconds: float, room: float = 0.0, where: str = "") -> None:
@@ -68,7 +68,7 @@ class Leases:
             facts["where"] = where
         self._ledger.note(self._run_id, **facts)
         self.expect(seconds, room)
-        self._duty.limit(seconds, room)
+        self._keeper.limit(seconds, room)
 
     def shorten(self, seconds: float) -> None:
         """Let the run last no more than so many seconds from now.
@@ -173,35 +173,33 @@ class Leases:
 
     def guarded(self) -> None:
         """Start the guardian unless it is on duty. Raises `CvlError` if it does not start."""
-        self._duty.begin()
+        self._keeper.begin()
 
     def hand_over(self, *, stop: bool = False) -> None:
         """Leave the run to the guardian: it brings it to its end, or to a `stop` first."""
-        if guardian := self._given_up(to_guardian=True):
-            guardian.hang_up() if stop else guardian.follow()
+        self._give_up("" if stop else FOLLOW, to_guardian=True)
 
     def keep(self) -> None:
         """Let everything stay until its deadline; the guardian sees to that."""
-        if guardian := self._given_up():
-            guardian.keep()
+        self._give_up(KEEP)
 
     def let_be(self) -> None:
         """Let everything stay until its provider ends it; nobody of ours looks after it."""
-        if guardian := self._given_up():
-            guardian.done()
+        self._give_up(DONE)
 
-    def _given_up(self, *, to_guardian: bool = False) -> Guard | None:
-        """Note who drives the run now; return the guardian, if there is one, for a last word.
+    def _give_up(self, last_word: str, *, to_guardian: bool = False) -> None:
+        """Note who drives the run now, then hang up on the guardian, if there is one.
 
         Who is to go on does so even where that cannot be noted.
         """
-        guardian = self._duty.end()
+        guardian = self._keeper.end()
         owner = guardian.owner if guardian and to_guardian else ""
         try:
             self._ledger.take(self._run_id, owner, me())
         except LedgerError as error:
             self._scope.warn(str(error))
-        return guardian
+        if guardian:
+            guardian.hang_up(last_word)
 
     def cost(self) -> Decimal | None:
         """Return what this run's resources have cost, None if none has a price or nobody can say.
@@ -233,12 +231,12 @@ class Leases:
         """Let the guardian go; what is still open it goes on with."""
         over = not self.any_open()
         try:
-            guardian = self._duty.end(alive=not over)
+            guardian = self._keeper.end(alive=not over)
         except CvlError as error:  # what has ended the run says more
             self._scope.warn(f"nobody looks after what may be left: {error}; `cvl reap` does")
             return
         if guardian and over:
-            guardian.done()
+            guardian.hang_up(DONE)
         elif guardian:
             with suppress(LedgerError):  # what it does then it can do without
                 self._ledger.take(self._run_id, guardian.owner, me())

@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import run
 from textwrap import dedent
 
-from cvl.cleanup.guardian_client import environment
+from cvl.cleanup.guardian_client import environment, has_systemd
 from cvl.core.errors import CvlError, UsageError
 from cvl.core.octets import octets
 from cvl.core.paths import anchored, config_dir, private, replace_file
@@ -40,30 +40,23 @@ def install(environ: Mapping[str, str], asked: Mapping[str, str]) -> str:
     """
     if doubt := trouble():  # the timer runs what stands there
         raise CvlError(f"no timer was installed: {doubt}", doubt.hint)
-    text, file = environment_text(environ, asked), _folder() / "reap.env"
+    text = environment_text(environ, asked)
+    try:
+        file = private(config_dir()) / "reap.env"
+    except OSError as error:
+        reason = f"no timer was installed: {config_dir()}: {error.strerror}"
+        raise CvlError(reason, "CVL_CONFIG_DIR names another folder") from error
     words = [sys.executable, "-P", "-m", "cvl", "reap", "-y"]
     if has_systemd(environ):
         return by_systemd(words, file, text, environ)
     return by_cron(words, file, text)
 
 
-def _folder() -> Path:
-    """Return our configuration folder, which is there then. Raises `CvlError`."""
-    try:
-        return private(config_dir())
-    except OSError as error:
-        text = f"no timer was installed: {config_dir()}: {error.strerror}"
-        raise CvlError(text, "CVL_CONFIG_DIR names another folder") from error
-
-
 def installed(environ: Mapping[str, str]) -> bool:
     """Return whether a timer of ours is there, and what it has to know: that comes last."""
     if not (config_dir() / "reap.env").exists():
         return False
-    if (units(environ) / "cvl-reap.timer").exists():
-        return True
-    done = crontab("-l")
-    return MARK in done
+    return (units(environ) / "cvl-reap.timer").exists() or MARK in crontab()
 
 
 def environment_text(environ: Mapping[str, str], asked: Mapping[str, str]) -> str:
@@ -71,7 +64,9 @@ def environment_text(environ: Mapping[str, str], asked: Mapping[str, str]) -> st
     known = anchored(dict(sorted({**kept(environ, KEPT), **asked}.items())))
     ours = environment({})  # the same cvl, wherever it came from
     known |= {name: ours[name] for name in ("CVL_STATE_DIR", "PYTHONPATH")}
-    known["PATH"] = sayable(anchored({"PATH": environ.get("PATH") or os.defpath})["PATH"])
+    path = anchored({"PATH": environ.get("PATH") or os.defpath})["PATH"].split(os.pathsep)
+    # without the folders that no timer could be given: a login may need others
+    known["PATH"] = os.pathsep.join(folder for folder in path if not unsayable(folder))
     return "".join(f"{name}={literally(value, name)}\n" for name, value in known.items())
 
 
@@ -86,11 +81,6 @@ def kept(environ: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
         for name, value in sorted(environ.items())
         if value and not PASSING.search(name) and (name in names or name.startswith(begin))
     }
-
-
-def sayable(path: str) -> str:
-    """Return a `PATH` without the folders that no timer could be given: a login may need others."""
-    return os.pathsep.join(each for each in path.split(os.pathsep) if not unsayable(each))
 
 
 def unsayable(value: str) -> bool:
@@ -136,12 +126,6 @@ def write_privately(file: Path, data: bytes) -> None:
         raise CvlError(f"{file} cannot be written: {error.strerror}") from error
 
 
-def has_systemd(environ: Mapping[str, str]) -> bool:
-    """Return whether the user has a systemd manager that runs."""
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    return bool(runtime) and Path(runtime, "systemd/private").exists()
-
-
 def units(environ: Mapping[str, str]) -> Path:
     """Return where the user's own systemd units lie."""
     base = environ.get("XDG_CONFIG_HOME") or str(Path("~/.config").expanduser())
@@ -158,7 +142,8 @@ def by_systemd(words: list[str], env_file: Path, text: str, environ: Mapping[str
 
     def undo() -> None:
         with suppress(CvlError):
-            systemctl(*(() if before else ("disable", "--now", timer.name)))
+            if not before:
+                systemctl("disable", "--now", timer.name)
         for file in (service, timer):
             file.unlink(missing_ok=True)
             if file in before:
@@ -200,9 +185,7 @@ def service_unit(words: list[str], env_file: Path) -> str:
 
 
 def systemctl(*words: str) -> None:
-    """Speak to the user's manager; nothing to say is nothing done. Raises `CvlError`."""
-    if not words:
-        return
+    """Speak to the user's manager. Raises `CvlError`."""
     try:
         done = run(["systemctl", "--user", *words], capture_output=True, text=True, check=False)
     except OSError as error:
@@ -220,12 +203,12 @@ def by_cron(words: list[str], env_file: Path, text: str) -> str:
     """Add a line to the user's crontab, once. Raises `CvlError` where there is no cron either."""
     command = f"set -a; . {shlex.quote(str(env_file))}; {shlex.join(words)}"
     line = f"*/10 * * * * {command.replace('%', chr(92) + '%')} {MARK}"
-    before = crontab("-l")
+    before = crontab()
     kept = [each for each in before.splitlines() if not each.endswith(MARK)]
 
     def undo() -> None:
         with suppress(CvlError):
-            if crontab("-l") != before:
+            if crontab() != before:
                 set_crontab(before, words)
 
     with whole(env_file, undo):
@@ -247,9 +230,9 @@ def set_crontab(table: str, words: list[str]) -> None:
         raise CvlError(f"crontab: {done.stderr.strip()}")
 
 
-def crontab(option: str) -> str:
-    """Return what `crontab OPTION` prints, "" without cron or without a table."""
+def crontab() -> str:
+    """Return the user's crontab, "" without cron or without a table."""
     try:
-        return run(["crontab", option], capture_output=True, text=True, check=False).stdout
+        return run(["crontab", "-l"], capture_output=True, text=True, check=False).stdout
     except OSError:
         return ""

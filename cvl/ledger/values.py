@@ -198,23 +198,20 @@ AFTER_THE_END = frozenset({"results", "fetched", "cost"})
 """The facts that may still be noted about an ended run: a later `fetch`, a late bill."""
 
 
+RUN_JSON = (
+    *("id", "example", "preset", "args", "runner", "where", "state", "exit_code", "cause"),
+    *("started", "ended", "price_per_hour", "cost"),
+)
+LEASE_JSON = ("provider", "kind", "name", "id", "state", "deadline", "price_per_hour")
+
+
 def ps_json(run: Run, leases: Iterable[Lease] = ()) -> dict[str, object]:
     """Return what `cvl ps --json` shows of a run. Money is in decimal strings, times in seconds."""
     return {
-        "id": run.id,
-        "example": run.example,
-        "preset": run.preset,
-        "args": list(run.args),
-        "runner": run.runner,
-        "where": run.where,
-        "state": run.state.value,
-        "exit_code": run.exit_code,
-        "cause": run.cause and run.cause.value,
-        "started": run.started,
-        "ended": run.ended,
-        "price_per_hour": money(run.price_per_hour),
-        "cost": money(run.cost),
-        "resources": [_resource_json(lease) for lease in leases],
+        **{name: _plain(getattr(run, name)) for name in RUN_JSON},
+        "resources": [
+            {name: _plain(getattr(lease, name)) for name in LEASE_JSON} for lease in leases
+        ],
     }
 
 
@@ -223,13 +220,13 @@ def money(amount: Decimal | None) -> str | None:
     return None if amount is None else format(amount, "f")
 
 
-def _resource_json(lease: Lease) -> dict[str, object]:
-    return {
-        "provider": lease.provider,
-        "kind": lease.kind,
-        "name": lease.name,
-        "id": lease.id,
-        "state": lease.state.value,
-        "deadline": lease.deadline,
-        "price_per_hour": money(lease.price_per_hour),
-    }
+def _plain(value: object) -> object:
+    match value:
+        case Decimal():
+            return money(value)
+        case StrEnum():
+            return value.value
+        case tuple():
+            return list(value)
+        case _:
+            return value

@@ -13,7 +13,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from cvl.cleanup.guardian_client import DONE, KEEP, LATE, RELEASE
+from cvl.cleanup.guardian_client import LATE, RELEASE
+from cvl.cleanup.guardian_keeper import DONE, KEEP
 from cvl.core.secrets import leave_no_core
 from cvl.operations.guardian_listener import LOOK, Listener
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Thread
 
-from cvl.cleanup.guardian_client import FOLLOW, GONE, LATE, RELEASE
+from cvl.cleanup.guardian_client import GONE, LATE, RELEASE
+from cvl.cleanup.guardian_keeper import FOLLOW
 from cvl.cleanup.leases import room_of
 from cvl.core.attempts import Attempts
 from cvl.core.errors import FetchError, LedgerError, said

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cvl.cleanup.guardian_client import Guardian, environment
+from cvl.cleanup.guardian_keeper import DONE, KEEP
 from cvl.cleanup.leases import Leases
 from cvl.core.paths import ledger_file
 from cvl.core.process import me, owner_of
@@ -118,7 +119,7 @@ def test_it_weighs_little_and_stands_alone(fake: FakeCloud, guard: Guardian) -> 
 
 
 def test_done_ends_it_and_touches_nothing(fake: FakeCloud, guard: Guardian) -> None:
-    guard.done()
+    guard.hang_up(DONE)
     wait_for(lambda: ended(guard), 10)
     assert len(fake.alive()) == 1
 
@@ -162,7 +163,7 @@ def test_past_the_limit_it_takes_over_from_a_client_that_lives(
 def test_told_to_keep_it_waits_for_the_limit(fake: FakeCloud, guard: Guardian) -> None:
     guard.limit(1.5, 0.0)
     Ledger(ledger_file()).take(only().id, "", me())
-    guard.keep()
+    guard.hang_up(KEEP)
     time.sleep(0.5)
     assert len(fake.alive()) == 1
     wait_for(lambda: nothing_left(fake), 20)
@@ -171,7 +172,7 @@ def test_told_to_keep_it_waits_for_the_limit(fake: FakeCloud, guard: Guardian) -
 def test_told_to_keep_it_ends_when_somebody_else_has_ended_the_run(
     fake: FakeCloud, guard: Guardian
 ) -> None:
-    guard.keep()
+    guard.hang_up(KEEP)
     ledger = Ledger(ledger_file())
     Leases(ledger, only().id, LambdaCloud(api()), Scope()).release()
     assert ledger.finish(only().id, ExitStatus(0))

@@ -74,7 +74,7 @@ class Shop:
             self.things[resource.id] = replace(resource, alive=False)
 
 
-class Duty:
+class FakeGuard:
     """A guardian that only writes down what it is told."""
 
     owner = "guardian"
@@ -93,17 +93,8 @@ class Duty:
         del room
         self.heard.append(f"limit {seconds:g}")
 
-    def done(self) -> None:
-        self.heard.append("done")
-
-    def follow(self) -> None:
-        self.heard.append("follow")
-
-    def keep(self) -> None:
-        self.heard.append("keep")
-
-    def hang_up(self) -> None:
-        self.heard.append("hang up")
+    def hang_up(self, last_word: str = "") -> None:
+        self.heard.append(last_word or "hang up")
 
 
 @pytest.fixture
@@ -125,7 +116,7 @@ def ledger(tmp_path: Path, clock: FakeClock) -> Ledger:
 
 
 def leases_of(
-    ledger: Ledger, shop: Shop, clock: FakeClock, guard: Callable[[], Duty] | None = None
+    ledger: Ledger, shop: Shop, clock: FakeClock, guard: Callable[[], FakeGuard] | None = None
 ) -> Leases:
     return Leases(ledger, RUN, shop, Scope(clock), guard=guard)
 
@@ -144,10 +135,10 @@ def fails(error: Exception) -> Callable[[], str]:
 def test_it_is_noted_and_guarded_before_it_is_made(
     ledger: Ledger, shop: Shop, clock: FakeClock
 ) -> None:
-    duty = Duty()
+    duty = FakeGuard()
     seen: list[object] = []
 
-    def guard() -> Duty:
+    def guard() -> FakeGuard:
         assert states(ledger) == []
         seen.append("guarded")
         return duty
@@ -416,7 +407,7 @@ def test_a_name_that_was_refused_is_used_again(
 
 
 def test_the_guardian_learns_the_limit(ledger: Ledger, shop: Shop, clock: FakeClock) -> None:
-    duty = Duty()
+    duty = FakeGuard()
     leases = leases_of(ledger, shop, clock, lambda: duty)
     leases.until(600)
     leases.acquire(WANTED, shop.make)
@@ -428,7 +419,7 @@ def test_the_guardian_learns_the_limit(ledger: Ledger, shop: Shop, clock: FakeCl
 
 
 def test_a_guardian_that_died_is_replaced(ledger: Ledger, shop: Shop, clock: FakeClock) -> None:
-    duties = [Duty(), Duty()]
+    duties = [FakeGuard(), FakeGuard()]
     supply = iter(duties)
     leases = leases_of(ledger, shop, clock, lambda: next(supply))
     leases.until(600)
@@ -444,7 +435,7 @@ def test_who_hands_over_makes_sure_that_there_is_somebody(
     ledger: Ledger, shop: Shop, clock: FakeClock
 ) -> None:
     """It dies in that very moment: before anybody could replace it."""
-    duties = [Duty(), Duty()]
+    duties = [FakeGuard(), FakeGuard()]
     duties[0].wait = threading.Event().wait  # type: ignore[assignment]
     supply = iter(duties)
     leases = leases_of(ledger, shop, clock, lambda: next(supply))
@@ -458,11 +449,11 @@ def test_a_guardian_that_has_ended_the_run_itself_is_not_replaced(
     ledger: Ledger, shop: Shop, clock: FakeClock
 ) -> None:
     """Told by SIGTERM to release at once, it took the run."""
-    started: list[Duty] = []
+    started: list[FakeGuard] = []
     others = set(threading.enumerate())
 
-    def start() -> Duty:
-        started.append(Duty())
+    def start() -> FakeGuard:
+        started.append(FakeGuard())
         return started[-1]
 
     leases = leases_of(ledger, shop, clock, start)
@@ -476,11 +467,11 @@ def test_a_guardian_that_has_ended_the_run_itself_is_not_replaced(
 def test_one_that_is_killed_again_and_again_is_not_replaced_for_ever(
     ledger: Ledger, shop: Shop, clock: FakeClock
 ) -> None:
-    started: list[Duty] = []
+    started: list[FakeGuard] = []
     others = set(threading.enumerate())
 
-    def start() -> Duty:
-        started.append(Duty())
+    def start() -> FakeGuard:
+        started.append(FakeGuard())
         started[-1].dead.set()
         return started[-1]
 
@@ -494,11 +485,11 @@ def test_that_no_guardian_starts_in_the_end_hides_no_error(
     ledger: Ledger, shop: Shop, clock: FakeClock
 ) -> None:
     """A full disk: nothing can be noted, the guardian has done its part, another cannot start."""
-    duty = Duty()
+    duty = FakeGuard()
     duty.wait = threading.Event().wait  # type: ignore[assignment]
     supply = iter([duty])
 
-    def start() -> Duty:
+    def start() -> FakeGuard:
         for each in supply:
             return each
         raise CvlError("it did not start")
@@ -525,7 +516,7 @@ def test_without_its_ledger_a_run_may_hold_something(
 def test_what_is_open_in_the_end_goes_to_the_guardian(
     ledger: Ledger, shop: Shop, clock: FakeClock, left_open: bool, told: str
 ) -> None:
-    duty = Duty()
+    duty = FakeGuard()
     leases = leases_of(ledger, shop, clock, lambda: duty)
     leases.acquire(WANTED, shop.make)
     if not left_open:

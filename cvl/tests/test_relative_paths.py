@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.cleanup.guardian_client import Guardian, environment
+from cvl.cleanup.guardian_keeper import DONE
 from cvl.cleanup.reap_timer import environment_text
 from cvl.cli import config
 from cvl.cli.options import FilePath, parameters
@@ -82,7 +83,7 @@ def test_a_real_guardian_finds_what_was_named_from_here(
         seen = dict(line.split("=", 1) for line in read if "=" in line)
         cwd = Path(f"/proc/{guardian.pid}/cwd").readlink()
     finally:
-        guardian.done()
+        guardian.hang_up(DONE)
         guardian.wait()
     assert cwd == Path("/")
     assert seen["KUBECONFIG"] == f"{folder}/kube/one:{folder}/two"
