@@ -16,7 +16,7 @@ SHELL = frozenset({"bash", "sh"})
 ARGUMENTS = re.compile(r"\"\$(?:@|\{@\})\"|\$(?:@|\{@\})")
 LONGEST = 1 << 14
 """Characters of a line of a script that is taken apart."""
-PLACE = "\0"
+HOLE = "\0"
 """Stands for the arguments while a line is taken apart."""
 
 
@@ -38,10 +38,9 @@ def command(spec: JobSpec, entry_command: str | None) -> tuple[str, ...]:
     if text is not None and not (spec.needs.docker and starts_docker(text)):
         return spec.argv
     names = [f"{spec.preset}.py", *(["train.py"] if "train" in spec.preset else [])]
-    there = [("python", name, *spec.argv[2:]) for name in names if (folder / name).is_file()]
-    said = docker_runs(own(text or ""), spec.argv[2:], folder)
-    if found := said or next(iter(there), None):
-        return found
+    files = (("python", name, *spec.argv[2:]) for name in names if (folder / name).is_file())
+    if words := docker_runs(own(text or ""), spec.argv[2:], folder) or next(files, None):
+        return words
     why = "starts Docker itself, which no job in a container can"
     if text is None:
         why = f"needs {spec.argv[1]}, which is not there"
@@ -67,8 +66,8 @@ def docker_runs(script: str, args: Sequence[str], folder: Path) -> tuple[str, ..
     for line in re.sub(r"\\\n\s*", " ", script).splitlines():
         if len(line) > LONGEST:
             continue
-        found = re.search(r"^(?>[^#]*\bdocker\s+run\b).*?\s(python3?\s.*)$", line)
-        words = _words(found[1]) if found else []
+        match = re.search(r"^(?>[^#]*\bdocker\s+run\b).*?\s(python3?\s.*)$", line)
+        words = _words(match[1]) if match else []
         file = next((word for word in words[1:] if not re.match(r"-[a-ln-zA-Z]", word)), "")
         name = file.removeprefix("/workspace/")
         if name.endswith(".py") and (folder / name).is_file():
@@ -79,7 +78,7 @@ def docker_runs(script: str, args: Sequence[str], folder: Path) -> tuple[str, ..
 
 def _words(line: str) -> list[str]:
     """Return the words of a line that says all there is to say, none of any other."""
-    plain = ARGUMENTS.sub(PLACE, line)
+    plain = ARGUMENTS.sub(HOLE, line)
     try:
         return [] if re.search(r"[$`|;&<>()*?~]", plain) else shlex.split(plain)
     except ValueError:  # a quote that is not closed here
@@ -87,7 +86,7 @@ def _words(line: str) -> list[str]:
 
 
 def _filled(words: Sequence[str], args: Sequence[str]) -> tuple[str, ...]:
-    if PLACE not in words:
+    if HOLE not in words:
         return (*words, *args)
-    at = words.index(PLACE)
+    at = words.index(HOLE)
     return (*words[:at], *args, *words[at + 1 :])

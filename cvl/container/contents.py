@@ -52,9 +52,9 @@ class Contents:
 
 def contents_of(source: Source) -> Contents:
     """Choose and read what travels. Raises `UsageError` and `CvlError` as `select` does."""
-    found = select(source, private(state_dir() / "trees"))
+    selection = select(source, private(state_dir() / "trees"))
     return Contents(
-        folder=source.folder.strip("/"), tree=found.tree, warnings=tuple(found.warnings)
+        folder=source.folder.strip("/"), tree=selection.tree, warnings=tuple(selection.warnings)
     )
 
 

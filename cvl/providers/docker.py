@@ -7,7 +7,7 @@ from typing import ClassVar, Unpack
 
 from cvl.core.spec import ExitStatus
 from cvl.providers.common import Common
-from cvl.providers.ssh import ON_A_HOST, HostRunner, provider_at, reached
+from cvl.providers.ssh import ON_A_HOST, HostRunner, provider_at
 
 
 class DockerContextRunner(HostRunner):
@@ -41,7 +41,7 @@ class DockerContextRunner(HostRunner):
         """
         if not sync_outputs:
             common["fetch"] = False
-        with reached(host, self._key, common, accept_new=self._accept_new) as transport:
+        with self._reached(host, common) as transport:
             from cvl.host.launch import Setup
             from cvl.providers import base
 

@@ -42,6 +42,26 @@ class HostRunner(Runner):
         self._key = Path(ssh_key_path) if ssh_key_path else None
         self._accept_new = accept_new_host_key
 
+    @contextmanager
+    def _reached(self, host: str, common: Common) -> Iterator[OpenSSH]:
+        """Give the way to a machine that the user names.
+
+        With `ahead` it connects already, while everything else is still to be loaded and read:
+        that takes half as long as the handshake. Raises `MissingTool` and `UsageError`, before
+        anything is noted or started.
+        """
+        from cvl.host.request import REQUEST
+        from cvl.transports.ssh.openssh import OpenSSH
+
+        transport = OpenSSH(host, key=self._key, accept_new=self._accept_new)
+        try:
+            if common.get("ahead"):
+                transport.get_ready(REQUEST)
+            transport.check()
+            yield transport
+        finally:
+            transport.unready()
+
     @classmethod
     def needs(cls) -> Iterator[Check]:
         from cvl.providers import needs
@@ -87,7 +107,7 @@ class SSHRunner(HostRunner):
         this very version of cvl there first, if it is not there yet. Returns the script's exit
         code; raises `CvlError`.
         """
-        with reached(host, self._key, common, accept_new=self._accept_new) as transport:
+        with self._reached(host, common) as transport:
             from dataclasses import replace
 
             from cvl.core.scope import Scope
@@ -129,29 +149,6 @@ class SSHRunner(HostRunner):
             raise NotFound(
                 f"{unknown}, and {transport.where} says: {error}", unknown.hint
             ) from error
-
-
-@contextmanager
-def reached(
-    host: str, key: Path | None, common: Common, *, accept_new: bool = False
-) -> Iterator[OpenSSH]:
-    """Give the way to a machine that the user names.
-
-    With `ahead` it connects already, while everything else is still to be loaded and read: that
-    takes half as long as the handshake. Raises `MissingTool` and `UsageError`, before anything is
-    noted or started.
-    """
-    from cvl.host.request import REQUEST
-    from cvl.transports.ssh.openssh import OpenSSH
-
-    transport = OpenSSH(host, key=key, accept_new=accept_new)
-    try:
-        if common.get("ahead"):
-            transport.get_ready(REQUEST)
-        transport.check()
-        yield transport
-    finally:
-        transport.unready()
 
 
 def provider_at(

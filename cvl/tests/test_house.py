@@ -41,7 +41,6 @@ LONG = {
     "providers/kubernetes/manifest.py": "the objects of one run, field by field",
     "providers/lambda_cloud/api.py": "every request, and what each failure lets one conclude",
     "providers/lambda_cloud/cloud.py": "every verb of a cloud, and what its API lists, read",
-    "providers/sagemaker/job.py": "every verb of an execution",
 }
 """Files that are longer, and why. The list only shrinks."""
 

@@ -82,11 +82,6 @@ WRONG = re.compile(r"TLS CA certificate bundle|Failed to parse|\[X509|\[Errno (?
 """What some of them pass on that the next request would meet too."""
 
 
-def boto_errors() -> Any:
-    """Return botocore's exceptions. Raises `MissingExtra`."""
-    return EXTRA.needed("botocore.exceptions")
-
-
 @contextmanager
 def boundary(service: str, who: str = "") -> Iterator[None]:
     """Have whatever boto3 and what it stands on raise say what follows from it, as `understood`.
@@ -113,7 +108,7 @@ def understood(error: Exception, service: str) -> CvlError:
     `Missing`, `Taken`, `Denied` and other `Rejected`: refused, and nothing has changed;
     `UsageError`: the configuration here is wrong, and asking again changes nothing.
     """
-    boto = boto_errors()
+    boto = EXTRA.needed("botocore.exceptions")
     prefix = f"{service}: " if service else ""
     if isinstance(error, boto.ClientError):
         return _answered(error, prefix)

@@ -52,7 +52,11 @@ class CredentialProcess:
             child_process.dismissed(self._process)
         if self._process.returncode:
             raise self._failed(_last(words) or f"it ended with {self._process.returncode}")
-        if not _is_object(bytes(out)):
+        try:
+            is_object = isinstance(replies.parsed(bytes(out)), dict)
+        except ValueError:
+            is_object = False
+        if not is_object:
             raise self._failed("it printed no JSON object")
         return bytes(out), bytes(words)
 
@@ -83,13 +87,6 @@ class CredentialProcess:
 
     def _failed(self, why: str) -> AuthError:
         return AuthError(f"{self._name}, which gives the AWS credentials, failed: {why}", HINT)
-
-
-def _is_object(out: bytes) -> bool:
-    try:
-        return isinstance(replies.parsed(out), dict)
-    except ValueError:
-        return False
 
 
 def _last(words: bytearray) -> str:

@@ -58,5 +58,5 @@ def authorities(session: Any) -> str | None:
     chosen = session._session.get_config_variable("ca_bundle")  # noqa: SLF001 - boto3 hides it
     if chosen or any(os.environ.get(name) for name in ITS_OWN):
         return None
-    named = (os.environ.get(name) for name in OURS)
-    return next((name for name in named if name and Path(name).is_file()), None)
+    paths = (os.environ.get(name) for name in OURS)
+    return next((path for path in paths if path and Path(path).is_file()), None)

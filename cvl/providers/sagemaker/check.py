@@ -60,10 +60,14 @@ def bucket(account: Account, options: JobOptions) -> None:
     except Rejected as error:
         if "301" not in str(error) and "400" not in str(error):
             raise
-        raise _elsewhere(name, "another region", account.region) from None
-    region = head.get("BucketRegion") or account.region
+        region = "another region"
+    else:
+        region = str(head.get("BucketRegion") or account.region)
     if region != account.region:
-        raise _elsewhere(name, str(region), account.region)
+        raise UsageError(
+            f"S3 bucket {name} is in {region}, and the job would run in {account.region}",
+            "name a bucket of the same region, or give --region",
+        )
 
 
 def role(account: Account, options: JobOptions) -> None:
@@ -115,10 +119,3 @@ def quota(account: Account, options: JobOptions, nodes: int, scope: Scope) -> No
             f"the job needs {nodes} {name}, and your quota is {values[0]:g}",
             "ask for more under Service Quotas, SageMaker, in the AWS console",
         )
-
-
-def _elsewhere(bucket: str, region: str, ours: str) -> UsageError:
-    return UsageError(
-        f"S3 bucket {bucket} is in {region}, and the job would run in {ours}",
-        "name a bucket of the same region, or give --region",
-    )

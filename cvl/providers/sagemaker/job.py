@@ -27,12 +27,11 @@ from cvl.core.units import priced, variable
 from cvl.providers.aws import identity
 from cvl.providers.aws.session import Account, Reply
 from cvl.providers.sagemaker import inputs
+from cvl.providers.sagemaker.job_requests import OVER, described, stop, tags_of
 from cvl.providers.sagemaker.logs import Ending, LogReader
 from cvl.providers.sagemaker.s3_location import S3Location
 from cvl.run.nodes import first_failed
 
-OVER = frozenset({"Completed", "Failed", "Stopped", "Deleted"})
-"""The states after which nothing is billed; one that is not here is going on."""
 TIMED_OUT = frozenset({"MaxRuntimeExceeded", "MaxWaitTimeExceeded"})
 BEFORE = frozenset({"Starting", "Pending", "LaunchingMLInstances", "PreparingTrainingStack"})
 OWN_CODE = re.compile(r"cvl: exit code (\d+) on node")
@@ -275,34 +274,6 @@ class TrainingJob:
             unit = self._handle.get("currency", "USD")
             words = f"{priced(spent, unit)}: {words} at {priced(Decimal(price), unit)} an hour"
         self._tell("cost", words)
-
-
-def described(account: Account, job: str) -> Reply:
-    """Return AWS's description of a job. Raises `Missing`."""
-    return account.call("sagemaker", "describe_training_job", TrainingJobName=job)
-
-
-def stop(account: Account, job: str) -> None:
-    """Ask for a job's end. One that has ended, or is not there, is success."""
-    try:
-        account.call("sagemaker", "stop_training_job", TrainingJobName=job)
-    except Missing:
-        return
-    except Rejected:
-        if described(account, job)["TrainingJobStatus"] not in OVER | {"Stopping"}:
-            raise
-
-
-def tags_of(account: Account, arn: str) -> dict[str, str]:
-    """Return the tags of a job. Raises also `KeyError`: of one that shows none nothing is known."""
-    tags: dict[str, str] = {}
-    more: dict[str, str] = {}
-    while True:
-        page = account.call("sagemaker", "list_tags", ResourceArn=arn, **more)
-        tags |= {str(tag["Key"]): str(tag["Value"]) for tag in dict(page)["Tags"]}
-        if not page.get("NextToken"):
-            return tags
-        more = {"NextToken": page["NextToken"]}
 
 
 def code_in(reason: str) -> int:

@@ -152,6 +152,11 @@ def request(
 ) -> dict[str, object]:
     """Return exactly what CreateTrainingJob is sent. Secrets are in none of it."""
     name = name_of(spec.run_id)
+    source = {
+        "S3DataType": "S3Prefix",
+        "S3Uri": f"{inputs.location_of(options.output, name)}/",
+        "S3DataDistributionType": "FullyReplicated",
+    }
     stopping = {"MaxRuntimeInSeconds": run.seconds}
     more: dict[str, object] = {}
     if options.spot:
@@ -169,7 +174,9 @@ def request(
             "TrainingInputMode": "File",
             "ContainerEntrypoint": ["/bin/sh", SENT_ENTRY if options.image else ENTRY],
         },
-        "InputDataConfig": [_channel(inputs.location_of(options.output, name))],
+        "InputDataConfig": [
+            {"ChannelName": "cvl", "DataSource": {"S3DataSource": source}, "InputMode": "File"}
+        ],
         "OutputDataConfig": {"S3OutputPath": str(options.output)},
         "ResourceConfig": {
             "InstanceType": options.instance_type,
@@ -189,14 +196,5 @@ def environment(spec: JobSpec) -> dict[str, str]:
     Their values come with the input, to the job alone. Under their own names these would mean
     something to the container's runtime and to the entry script: PATH, NVIDIA_VISIBLE_DEVICES.
     """
-    shown = {f"CVL_SECRET_{name}": f"<redacted:{name}>" for name in list(spec.secrets)[:SHOWN]}
-    return {**shown, "CVL_RUN_ID": spec.run_id, "CVL_GRACE": f"{round(spec.limits.grace)}"}
-
-
-def _channel(location: S3Location) -> dict[str, object]:
-    source = {
-        "S3DataType": "S3Prefix",
-        "S3Uri": f"{location}/",
-        "S3DataDistributionType": "FullyReplicated",
-    }
-    return {"ChannelName": "cvl", "DataSource": {"S3DataSource": source}, "InputMode": "File"}
+    names = {f"CVL_SECRET_{name}": f"<redacted:{name}>" for name in list(spec.secrets)[:SHOWN]}
+    return {**names, "CVL_RUN_ID": spec.run_id, "CVL_GRACE": f"{round(spec.limits.grace)}"}

@@ -12,12 +12,13 @@ from cvl.core import replies
 from cvl.core.errors import Missing, Rejected, Taken, Unreachable
 from cvl.core.spec import Resource
 from cvl.core.tags import PREFIX, Marks, run_of
-from cvl.providers.aws.session import Account
+from cvl.providers.aws.session import Account, Reply
 from cvl.providers.sagemaker.inputs import FOLDER, remove
-from cvl.providers.sagemaker.job import OVER, described, tags_of
 from cvl.providers.sagemaker.s3_location import S3Location
 
 KIND = "training-job"
+OVER = frozenset({"Completed", "Failed", "Stopped", "Deleted"})
+"""The states after which nothing is billed; one that is not here is going on."""
 OLDEST = timedelta(days=31)
 """A job is never older: 28 days of running and some of waiting."""
 MOST_PAGES = 1000
@@ -30,6 +31,34 @@ def create(account: Account, body: Mapping[str, Any]) -> str:
     except Taken:
         name = str(body["TrainingJobName"])
     return str(described(account, name)["TrainingJobArn"])
+
+
+def described(account: Account, job: str) -> Reply:
+    """Return AWS's description of a job. Raises `Missing`."""
+    return account.call("sagemaker", "describe_training_job", TrainingJobName=job)
+
+
+def stop(account: Account, job: str) -> None:
+    """Ask for a job's end. One that has ended, or is not there, is success."""
+    try:
+        account.call("sagemaker", "stop_training_job", TrainingJobName=job)
+    except Missing:
+        return
+    except Rejected:
+        if described(account, job)["TrainingJobStatus"] not in OVER | {"Stopping"}:
+            raise
+
+
+def tags_of(account: Account, arn: str) -> dict[str, str]:
+    """Return the tags of a job. Raises also `KeyError`: of one that shows none nothing is known."""
+    tags: dict[str, str] = {}
+    more: dict[str, str] = {}
+    while True:
+        page = account.call("sagemaker", "list_tags", ResourceArn=arn, **more)
+        tags |= {str(tag["Key"]): str(tag["Value"]) for tag in dict(page)["Tags"]}
+        if not page.get("NextToken"):
+            return tags
+        more = {"NextToken": page["NextToken"]}
 
 
 def jobs(account: Account) -> Iterator[Resource]:

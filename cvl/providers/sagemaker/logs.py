@@ -88,11 +88,13 @@ class LogReader:
             more["nextToken"] = page["nextToken"]
 
     def _stream(self, stream: str) -> Iterator[LogChunk]:
+        request = {"logGroupName": GROUP, "logStreamName": stream, "startFromHead": True}
         skip = 0
         mark = self._marks.get(stream, Mark())
         while True:
             try:
-                page = self._page(stream, mark.token)
+                token = {"nextToken": mark.token} if mark.token else {}
+                page = self._account.call("logs", "get_log_events", **request, **token)
             except Missing:
                 return
             except Rejected:
@@ -112,11 +114,6 @@ class LogReader:
                 yield LogChunk(data=data, cursor=self._cursor(), node=node_of(stream))
             if end:
                 return
-
-    def _page(self, stream: str, token: str) -> Any:
-        more: dict[str, Any] = {"nextToken": token} if token else {}
-        more |= {"logGroupName": GROUP, "logStreamName": stream, "startFromHead": True}
-        return self._account.call("logs", "get_log_events", **more)
 
     def _data(self, stream: str, events: Sequence[dict[str, Any]]) -> bytes:
         parts = []

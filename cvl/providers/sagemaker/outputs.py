@@ -88,8 +88,8 @@ def _block(body: Any) -> bytes:
 
 
 def _kept(location: S3Location, error: CvlError) -> FetchError:
-    there = f"they are still in {location}; `cvl fetch RUN` gets them"
+    hint = f"they are still in {location}; `cvl fetch RUN` gets them"
     return FetchError(
         f"the results could not be fetched: {error}",
-        f"{error.hint}; {there}" if error.hint else there,
+        f"{error.hint}; {hint}" if error.hint else hint,
     )

@@ -35,7 +35,7 @@ from cvl.providers.sagemaker import (
     template,
 )
 from cvl.providers.sagemaker.docker import Docker
-from cvl.providers.sagemaker.job import LISTING_LAG, TrainingJob, stop
+from cvl.providers.sagemaker.job import LISTING_LAG, TrainingJob
 from cvl.providers.sagemaker.job_options import STOP, JobOptions, Runtime, deadline, runtime
 from cvl.providers.sagemaker.job_requests import KIND
 from cvl.providers.sagemaker.s3_location import S3Location
@@ -150,7 +150,7 @@ class SageMaker:
 
     def destroy(self, resource: Resource) -> None:
         if resource.kind == KIND:
-            stop(self._account, resource.name)
+            job_requests.stop(self._account, resource.name)
             if self._output is None:  # nobody here knows of its input, which it needs no more
                 job_requests.drop_input(self._account, resource.name)
         else:
