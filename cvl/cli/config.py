@@ -13,15 +13,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cvl.cli.config_file import FILE, Layer, Value, content, layer
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
 from cvl.core.paths import absolute
-
-if TYPE_CHECKING:
-    from cvl.cli.project_config import Own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,18 +124,6 @@ def user_layer(environ: Mapping[str, str]) -> Layer | None:
     return layer(home, content(home)) if home and there else None
 
 
-def own(user: Layer | None, environ: Mapping[str, str]) -> Own:
-    """Return what the user's own files name."""
-    from cvl.cli.project_config import Own
-
-    def aliases() -> frozenset[str]:
-        from cvl.transports.ssh.aliases import aliases as named
-
-        return named(environ)
-
-    return Own(layer=user, aliases=aliases)
-
-
 def user_file(environ: Mapping[str, str]) -> Path | None:
     """Return where the user's file is or would be; None without a home folder."""
     if given := environ.get("CVL_CONFIG_DIR"):
@@ -159,11 +143,11 @@ def _project(
     from cvl.cli import project_config
 
     home = user_file(environ)
-    found = project_config.nearest(cwd, home, passed_over.append)
-    if found is None:
+    project = project_config.nearest(cwd, home, passed_over.append)
+    if project is None:
         return None, None
-    said = layer(found.path, found.data)
-    return said, project_config.admitted(found, said, own(user, environ), home)
+    said, own = layer(project.path, project.data), project_config.Own(layer=user, environ=environ)
+    return said, project_config.admitted(project, said, own, home)
 
 
 def _setting(said: Layer, table: Mapping[str, Value], key: tuple[str, ...]) -> Setting | None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import click
 
+from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
 from cvl.providers.common import OPTIONS
 from cvl.providers.runner import Runner
@@ -34,6 +35,7 @@ class Parameter:
     required: bool
 
 
+T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -56,11 +58,6 @@ def run_options(function: Function) -> Function:
     return function
 
 
-def entry(runner: type[Runner]) -> Callable[..., int]:
-    """Return the method that runs an example."""
-    return runner.run
-
-
 def parameters(runner: type[Runner]) -> tuple[Parameter, ...]:
     """Return the runner's own options, in the order of its signature."""
     return _READ.get(runner) or _READ.setdefault(runner, _read(runner))
@@ -70,15 +67,13 @@ _READ: dict[type[Runner], tuple[Parameter, ...]] = {}
 
 
 def _read(runner: type[Runner]) -> tuple[Parameter, ...]:
-    words = runner.options_help
-    made = [
-        _parameter(parameter, hints, words, to_init=to_init)
-        for function, to_init in ((entry(runner), False), (runner.__init__, True))
+    return tuple(
+        _parameter(parameter, hints, runner.options_help, to_init=to_init)
+        for function, to_init in ((runner.run, False), (runner.__init__, True))
         for hints in (get_type_hints(function),)
         for parameter in inspect.signature(function).parameters.values()
         if _is_option(parameter, hints)
-    ]
-    return tuple(made)
+    )
 
 
 def _is_option(parameter: inspect.Parameter, hints: dict[str, object]) -> bool:
@@ -135,62 +130,62 @@ def _help(words: str, default: object) -> str:
     return "; ".join(part for part in (words, said) if part)
 
 
-class FilePath(click.ParamType[Path]):
+class Parsed(click.ParamType[T]):
+    """A word that `read` makes a value of, or raises `UsageError`."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> T:
+        try:
+            return self.read(value)
+        except UsageError as error:
+            self.fail(f"{error}. {error.hint}" if error.hint else str(error), param, ctx)
+
+    def read(self, value: object) -> T:
+        raise NotImplementedError
+
+
+class FilePath(Parsed[Path]):
     """A path; the empty one, which a variable that is not set leaves behind, is none."""
 
     name = "path"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Path:
+    def read(self, value: object) -> Path:
         if value == "":
-            self.fail("it is empty", param, ctx)
+            raise UsageError("it is empty")
         return Path(str(value))
 
 
-class Duration(click.ParamType[float]):
+class Duration(Parsed[float]):
     """2h, 90m, 45s, 1h30m: seconds."""
 
     name = "duration"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        from cvl.core.errors import UsageError
+    def read(self, value: object) -> float:
         from cvl.core.units import duration
 
-        try:
-            return value if isinstance(value, float) else duration(str(value))
-        except UsageError as error:
-            self.fail(f"{error}. {error.hint}" if error.hint else str(error), param, ctx)
+        return value if isinstance(value, float) else duration(str(value))
 
 
 class Grace(Duration):
     """A duration that may be 0."""
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
+    def read(self, value: object) -> float:
         from cvl.core.units import is_zero
 
-        return 0.0 if is_zero(str(value)) else super().convert(value, param, ctx)
+        return 0.0 if is_zero(str(value)) else super().read(value)
 
 
-class DecimalType(click.ParamType[Decimal]):
+class DecimalType(Parsed[Decimal]):
     """An amount of money or another exact number."""
 
     name = "number"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Decimal:
-        from cvl.core.errors import UsageError
+    def read(self, value: object) -> Decimal:
         from cvl.core.units import money
 
         try:
             return value if isinstance(value, Decimal) else money(str(value))
         except UsageError as error:
-            self.fail(str(error), param, ctx)
+            raise UsageError(str(error)) from error
 
 
 KINDS: Mapping[str, click.ParamType[Any]] = MappingProxyType(

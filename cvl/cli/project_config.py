@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from cvl.cli.config_file import FILE, Layer, Value, content
@@ -45,10 +45,10 @@ class Project:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Own:
-    """What the user's own file says, and `aliases`: the hosts that the user's ssh_config names."""
+    """What the user's own file says; `environ` leads to the ssh_config, which names hosts."""
 
     layer: Layer | None
-    aliases: Callable[[], Collection[str]]
+    environ: Mapping[str, str]
 
     def runs_on(self, name: Value) -> bool:
         """Return whether the user's file names this runner."""
@@ -61,7 +61,11 @@ class Own:
         """Return whether the user's files name this host, in just these words."""
         tables = self.layer.runners if self.layer else {}
         named = {tables[runner].get("host") for runner in HOSTED if runner in tables}
-        return host in named or host in self.aliases()
+        if host in named:
+            return True
+        from cvl.transports.ssh.aliases import aliases
+
+        return host in aliases(self.environ)
 
 
 def nearest(cwd: Path, own: Path | None, warn: Callable[[str], None]) -> Project | None:
@@ -80,9 +84,9 @@ def nearest(cwd: Path, own: Path | None, warn: Callable[[str], None]) -> Project
             warn(trust.unread(path, why))
             continue
         agreed = trust.find(folder)
-        found = read(path, agreed)
-        if found.trusted or agreed is None or agreed.owner is None:
-            return found
+        project = read(path, agreed)
+        if project.trusted or agreed is None or agreed.owner is None:
+            return project
         warn(trust.unread(path, "it has changed since you trusted it"))
     return None
 
@@ -99,16 +103,18 @@ def read(path: Path, agreed: trust.Trust | None) -> Project:
     return Project(path=path, data=data, trusted=same, changed=not same)
 
 
-def admitted(found: Project, said: Layer, own: Own, home: Path | None) -> Layer:
+def admitted(project: Project, said: Layer, own: Own, home: Path | None) -> Layer:
     """Return what counts of what a project's file says, with a warning for what does not.
 
     `home` is the user's own file.
     """
-    refused = {key for key, value in items(said) if not counts(key, value, said, own, found)}
+    refused = {key for key, value in items(said) if not counts(key, value, said, own, project)}
     return Layer(
         path=said.path,
         options={
-            key: _resolved(found.path.parent, value) if key == "output" else value
+            key: os.path.realpath(_expanded(project.path.parent, str(value)))
+            if key == "output"
+            else value
             for key, value in said.options.items()
             if (key,) not in refused
         },
@@ -118,7 +124,7 @@ def admitted(found: Project, said: Layer, own: Own, home: Path | None) -> Layer:
             }
             for name, table in said.runners.items()
         },
-        warnings=(*said.warnings, *([_not_counted(found, refused, home)] if refused else [])),
+        warnings=(*said.warnings, *([_not_counted(project, refused, home)] if refused else [])),
     )
 
 
@@ -131,13 +137,16 @@ def items(said: Layer) -> Iterator[tuple[Key, Value]]:
             yield ("runner", runner, name), value
 
 
-def counts(key: Key, value: Value, said: Layer, own: Own, found: Project) -> bool:
+def counts(key: Key, value: Value, said: Layer, own: Own, project: Project) -> bool:
     """Return whether something that a project says counts."""
-    if found.trusted:
-        return allowed(key, value, found.path.parent)
+    if project.trusted:
+        return allowed(key, value, project.path.parent)
     match key:
         case ("root",):
-            return within(found.path.parent, value) and not _foreign(found.path.parent, value)
+            folder = project.path.parent
+            return within(folder, value) and not trust.doubt(
+                Path(_expanded(folder, str(value))), "examples"
+            )
         case ("runner",):
             host = said.runners.get(str(value), {}).get("host")
             to_own_host = value in HOSTED and host is not None and own.reaches(host)
@@ -170,21 +179,17 @@ def display(key: Key) -> str:
     return ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else repr(part[:60]) for part in key)
 
 
-def _not_counted(found: Project, refused: Collection[Key], home: Path | None) -> str:
+def _not_counted(project: Project, refused: Collection[Key], home: Path | None) -> str:
     names = sorted(map(display, refused))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     what, place = f"{', '.join(names[:SHOWN])}{more}", home or f"your own {FILE}"
-    if found.trusted:
-        return f"{found.path}: in no project's file do these count, trusted or not: {what}"
-    since = "has changed since you trusted it; " if found.changed else ""
+    if project.trusted:
+        return f"{project.path}: in no project's file do these count, trusted or not: {what}"
+    since = "has changed since you trusted it; " if project.changed else ""
     return (
-        f"{found.path}: {since}in a project's file these do not count: {what}; "
-        f"see `cvl trust {trust.quoted(found.path.parent)}`, or put them into {place}"
+        f"{project.path}: {since}in a project's file these do not count: {what}; "
+        f"see `cvl trust {trust.quoted(project.path.parent)}`, or put them into {place}"
     )
-
-
-def _foreign(folder: Path, value: Value) -> bool:
-    return bool(trust.doubt(Path(_expanded(folder, str(value))), "examples"))
 
 
 def _holds_results(folder: Path, value: Value) -> bool:
@@ -194,10 +199,6 @@ def _holds_results(folder: Path, value: Value) -> bool:
 
     below = os.path.relpath(os.path.realpath(_expanded(folder, value)), os.path.realpath(folder))
     return ACTING.keys().isdisjoint(part.casefold() for part in Path(below).parts)
-
-
-def _resolved(folder: Path, value: Value) -> str:
-    return os.path.realpath(_expanded(folder, str(value)))
 
 
 def _expanded(folder: Path, value: str) -> str:

@@ -9,10 +9,9 @@ from typing import Any, cast
 import click
 
 from cvl.cli.console import Console
-from cvl.cli.destination import destination
-from cvl.cli.options import entry, parameters, run_options
+from cvl.cli.options import parameters, run_options
 from cvl.cli.plan_approval import Planned, agreement, show_plan
-from cvl.cli.runner_choice import RunCommand, runner_flags
+from cvl.cli.runner_choice import RunCommand, destination, runner_flags
 from cvl.cli.settings import configured_root, nearly, refuse_unknown, settings, value_of
 from cvl.cli.terminal import say_json, show
 from cvl.cli.variables import environment
@@ -82,8 +81,7 @@ def called(
         console.say(place)
     to_init = {each.name for each in parameters(runner) if each.to_init}
     instance = runner(**{key: value for key, value in own.items() if key in to_init})
-    return entry(runner)(
-        instance,
+    return instance.run(
         example=params["example"],
         preset=params["preset"],
         args=tuple(args[1:] if args[:1] == ("--",) else args),

@@ -1,12 +1,15 @@
-"""Which runner a command line means, and so which options it has."""
+"""Which runner a command line means, so which options it has, and where the run goes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import click
 
+from cvl.cli.config import Config
 from cvl.cli.options import parameters
 from cvl.cli.settings import known, meant, settings
 from cvl.core.errors import UsageError
@@ -68,10 +71,9 @@ class RunCommand(click.Command):
                 for each in parameters(load(name))
                 if not (each.name == "host" and name in HOSTED)
             ]
-            rows = [option.get_help_record(ctx) for option in own]
-            if found := [row for row in rows if row]:
+            if rows := [row for option in own if (row := option.get_help_record(ctx))]:
                 with formatter.section(f"Only with {flag_of(name)}"):
-                    formatter.write_dl(found)
+                    formatter.write_dl(rows)
 
 
 def elsewhere(error: click.NoSuchOption) -> click.UsageError | None:
@@ -116,3 +118,36 @@ def chosen_runner(params: Mapping[str, object]) -> str:
             f"{setting.origin}: there is no runner {name!r}", meant(("runner", name), ())
         )
     return name or "local"
+
+
+def destination(name: str, params: Mapping[str, object], found: Config) -> str:
+    """Return `on gpu-box (docker), by ./cvl.toml`; "" where flags say it, or nobody does."""
+    setting = (
+        None
+        if any(params.get(flag) for flag in (*HOSTED, *PLAIN_FLAGS, "runner", "remote"))
+        else found.find("runner")
+    )
+    origins = [setting.origin] if setting else []
+    said = {}
+    runner = load(name)
+    for each in parameters(runner):
+        typed = params.get(each.name) or (each.name == "host" and params.get(name))
+        if each.name in runner.places and not typed and (own := found.find_own(name, each.name)):
+            said[each.name] = str(own.value)
+            origins.append(own.origin)
+    if not origins:
+        return ""
+    host = said.pop("host", "")
+    where = f"on {host} ({name})" if host else "here" if name == "local" else f"on {name}"
+    more = "".join(f", {key} {value}" for key, value in said.items())
+    return f"{where}{more}, by {' and '.join(map(near, dict.fromkeys(origins)))}"
+
+
+def near(origin: str) -> str:
+    """Return a file's path as a person would write it here; a variable as it is."""
+    path, home = Path(origin), os.environ.get("HOME", "")
+    if path.parent == Path.cwd():
+        return f"./{path.name}"
+    if home and path.is_relative_to(home):
+        return f"~/{path.relative_to(home)}"
+    return origin

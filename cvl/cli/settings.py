@@ -80,12 +80,14 @@ def meant(key: Key, own: Collection[str]) -> str:
             return f"{name} stands at the top of the file" if name in SETTINGS else near(name, own)
     if name in ALONE:
         return f"no file says it: set CVL_{name.upper()}"
-    if tables := [f"[runner.{runner}]" for runner in BUILT_IN if name in names_of(runner)]:
+    from cvl.cli.options import parameters
+
+    own_to = {runner: {each.name for each in parameters(load(runner))} for runner in BUILT_IN}
+    if tables := [f"[runner.{runner}]" for runner, options in own_to.items() if name in options]:
         return f"it stands below {' or '.join(tables)}"
-    flags = [
-        f"only a flag says it: --{name.replace('_', '-')}" for row in OPTIONS if row.name == name
-    ]
-    return near(name, SETTINGS) or "".join(flags)
+    is_flag = any(row.name == name for row in OPTIONS)
+    flag = f"only a flag says it: --{name.replace('_', '-')}" if is_flag else ""
+    return near(name, SETTINGS) or flag
 
 
 def nearly(environ: Iterable[str]) -> Iterator[str]:
@@ -106,13 +108,6 @@ def near(name: str, names: Collection[str]) -> str:
 
     found = get_close_matches(name.replace("-", "_"), names, 1)
     return f"did you mean {found[0]}?" if found else ""
-
-
-def names_of(runner: str) -> Collection[str]:
-    """Return the names of a runner's own options."""
-    from cvl.cli.options import parameters
-
-    return [each.name for each in parameters(load(runner))]
 
 
 def configured_root(found: config.Config) -> Path | None:

@@ -13,7 +13,7 @@ import click
 from cvl.cli import config, project_config
 from cvl.cli.config_file import FILE, content, layer
 from cvl.cli.options import FilePath
-from cvl.cli.project_config import Project, allowed, counts, display, items
+from cvl.cli.project_config import Own, Project, allowed, counts, display, items
 from cvl.cli.terminal import agree, show
 from cvl.core import trust as store
 from cvl.core.errors import CvlError, NotFound, UsageError
@@ -39,7 +39,7 @@ def trust(folder: Path, yes: bool, listing: bool, remove: bool) -> None:
     """
     if listing:
         for each in store.everything():
-            show(line(each))
+            show(f"{each.file or each.folder}  {state(each)}")
     elif remove:
         forget(folder)
     else:
@@ -54,19 +54,21 @@ def agree_to(place: Path, *, yes: bool) -> None:
     names = [name for name in LOOKED_AT if os.path.lexists(place / name)]
     why = store.strange(place, *names)
     owner = owner_of(place, names) if why else None
-    found = read(place / FILE) if FILE in names else None
+    project = read(place / FILE) if FILE in names else None
     news = [f"{place}: {why}; its files and examples would be read"] if why else []
-    news += more(found, foreign=bool(why)) if found else []
-    if found and not news:
-        show(f"{found.path}: nothing to agree to: what may count does already")
+    news += more(project, foreign=bool(why)) if project else []
+    if project and not news:
+        show(f"{project.path}: nothing to agree to: what may count does already")
         return
     for each in news:
         show(each)
     if not yes:
         agree("trust this, as it is now?", "nothing is trusted")
-    with told_if_not_kept():
-        store.keep(agreement(place, found, owner))
-    show(f"trusted: {place}{', as it is now' if found else ''}")
+    file = os.path.realpath(project.path) if project else ""
+    digest = store.fingerprint(project.data) if project else ""
+    with explained_if_unwritable():
+        store.keep(store.Trust(folder=str(place), file=file, digest=digest, owner=owner))
+    show(f"trusted: {place}{', as it is now' if project else ''}")
 
 
 def folder_of(folder: Path) -> Path:
@@ -82,8 +84,8 @@ def folder_of(folder: Path) -> Path:
 
 def owner_of(place: Path, names: Sequence[str]) -> int:
     """Return whose a folder is that is not the user's alone. Raises `UsageError` for several."""
-    found = {os.lstat(path).st_uid for path in (place, *(place / name for name in names))}
-    others = found - believed()
+    owners = {os.lstat(path).st_uid for path in (place, *(place / name for name in names))}
+    others = owners - believed()
     owner = min(others) if others else os.geteuid()
     if why := store.strange(place, *names, also=owner):
         raise UsageError(f"{place}: {why}, and other parts to others", "make it one owner's")
@@ -99,21 +101,20 @@ def read(path: Path) -> Project:
     return Project(path=path, data=content(path, also=owner), trusted=True)
 
 
-def more(found: Project, *, foreign: bool) -> Iterator[str]:
+def more(project: Project, *, foreign: bool) -> Iterator[str]:
     """Yield what trust would let a file say, and what not even that would, for a person."""
-    said = layer(found.path, found.data)
-    user = config.user_layer(os.environ)
-    own = config.own(user, os.environ)
-    as_now = replace(found, trusted=False)
+    said = layer(project.path, project.data)
+    own = Own(layer=config.user_layer(os.environ), environ=os.environ)
+    as_now = replace(project, trusted=False)
     fresh = {
         key: value
         for key, value in items(said)
         if (len(key) > 1 or key[0] in SETTINGS)
         and (foreign or not counts(key, value, said, own, as_now))
     }
-    would = {key: value for key, value in fresh.items() if allowed(key, value, found.path.parent)}
+    would = {key: value for key, value in fresh.items() if allowed(key, value, project.path.parent)}
     if would:
-        yield f"{found.path} would be allowed to say:"
+        yield f"{project.path} would be allowed to say:"
         for key, value in would.items():
             yield from whole(f"  {display(key)} = {value!r}")
     if would and (never := fresh.keys() - would.keys()):
@@ -126,21 +127,9 @@ def whole(text: str) -> Iterator[str]:
         yield text[at : at + PART]
 
 
-def agreement(place: Path, found: Project | None, owner: int | None) -> store.Trust:
-    """Return what is noted."""
-    if found is None:
-        return store.Trust(folder=str(place), owner=owner)
-    return store.Trust(
-        folder=str(place),
-        file=os.path.realpath(found.path),
-        digest=store.fingerprint(found.data),
-        owner=owner,
-    )
-
-
 def forget(folder: Path) -> None:
     """Trust a folder no longer. Raises `NotFound` where it was not trusted."""
-    with told_if_not_kept():
+    with explained_if_unwritable():
         removed = store.remove(folder.parent if folder.name == FILE else folder)
     if not removed:
         raise NotFound(f"{folder} is not trusted", "`cvl trust --list` shows what is")
@@ -148,7 +137,7 @@ def forget(folder: Path) -> None:
 
 
 @contextmanager
-def told_if_not_kept() -> Iterator[None]:
+def explained_if_unwritable() -> Iterator[None]:
     """Make a sentence of what kept a note from being written or removed."""
     try:
         yield
@@ -157,18 +146,13 @@ def told_if_not_kept() -> Iterator[None]:
         raise CvlError(text, "CVL_STATE_DIR names another place") from error
 
 
-def line(agreed: store.Trust) -> str:
-    """Return one agreement for a person: the file or folder, and whether it still holds."""
-    return f"{agreed.file or agreed.folder}  {state(agreed)}"
-
-
 def state(agreed: store.Trust) -> str:
     """Return whether what was agreed to is still the same."""
     if not agreed.file:
         return "as it was" if os.path.isdir(agreed.folder) else "gone"  # noqa: PTH112
     path = Path(agreed.folder, FILE)
     try:
-        found = project_config.read(path, agreed)
+        project = project_config.read(path, agreed)
     except UsageError:
         return "gone, or not to be read"
-    return "as it was" if found.trusted else "changed since: not trusted"
+    return "as it was" if project.trusted else "changed since: not trusted"
