@@ -1,12 +1,12 @@
 """Examples: where they are looked for, what their files say, which one a word means, what runs.
 
-`find` turns a word into an `Example`, `resolve` a preset into a `Command`, `load` lists a root.
+`find` turns a word into an `Example`, `resolve` a preset into what runs, `load` lists a root.
 """
 
-from cvl.catalog.command import Command, build_of, find_preset, resolve
-from cvl.catalog.example import Example, Problem, needs_of
+from cvl.catalog.command import build_of, find_preset, resolve
+from cvl.catalog.example import Example, needs_of
 from cvl.catalog.find import find
-from cvl.catalog.image import image_for, image_of
+from cvl.catalog.image import image_for
 from cvl.catalog.index import Catalog, load
 from cvl.catalog.inputs import Inputs, find_inputs
 from cvl.catalog.match import match, suggest
@@ -16,13 +16,11 @@ from cvl.catalog.view import described, listed, resolved
 
 __all__ = [
     "Catalog",
-    "Command",
     "Example",
     "Inputs",
     "Lookup",
     "PathArg",
     "Preset",
-    "Problem",
     "build_of",
     "described",
     "find",
@@ -30,7 +28,6 @@ __all__ = [
     "find_preset",
     "find_root",
     "image_for",
-    "image_of",
     "listed",
     "load",
     "match",

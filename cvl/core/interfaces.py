@@ -1,7 +1,7 @@
 """The seams: what a provider, a running job, a cloud and a transport have to offer.
 
 Everything above speaks only to these. What runs jobs as a service is a `Provider`
-itself; what rents machines is a `Cloud`, and `machines.Machines` makes a `Provider` of it.
+itself; what rents machines is a `Cloud`, and `rental.provider.Machines` makes a `Provider` of it.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ class Machine:
 
 
 class Cloud(Reapable, Protocol):
-    """Rents machines; `machines.Machines` makes a `Provider` of it."""
+    """Rents machines."""
 
     user: str
     boot_limit: float

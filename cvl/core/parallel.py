@@ -46,13 +46,13 @@ def together(calls: Sequence[Callable[[], T]], seconds: float) -> list[T | Excep
     """
     late = TimeoutError(f"no answer within {seconds:.0f} s")
     found: list[T | Exception] = [late] * len(calls)
-    left = iter(range(len(calls)))
+    places = iter(range(len(calls)))
     lock = threading.Lock()
 
     def work() -> None:
         while True:
             with lock:
-                place = next(left, None)
+                place = next(places, None)
             if place is None:
                 return
             try:

@@ -221,7 +221,8 @@ def _opened(folder: Path, parent: int | None) -> tuple[int, bool]:
     try:
         if parent is None:
             return os.open(folder, FOLDER), False
-        _refuse_link(folder, parent)
+        # a link that neither we nor root have laid
+        refuse_others(os.stat(folder.name, dir_fd=parent, follow_symlinks=False), folder)
         return os.open(folder.name, FOLDER, dir_fd=parent), False
     except FileNotFoundError:
         if parent is not None:
@@ -231,11 +232,6 @@ def _opened(folder: Path, parent: int | None) -> tuple[int, bool]:
         return _made(folder, above)
     finally:
         os.close(above)
-
-
-def _refuse_link(folder: Path, parent: int) -> None:
-    """Raise `PermissionError` for a link that neither we nor root have laid."""
-    refuse_others(os.stat(folder.name, dir_fd=parent, follow_symlinks=False), folder)
 
 
 def _above(folder: Path) -> int:
@@ -297,8 +293,8 @@ def _closed(opened: int, folder: Path, *, fresh: bool) -> None:
 
 def _ours(own: str, shared: str, default: str) -> Path:
     """Our variable is taken as it is; a relative XDG one is ignored, as its standard asks."""
-    if given := os.environ.get(own):
-        return Path(os.path.abspath(os.path.expanduser(given)))  # noqa: PTH100, PTH111 - no I/O
+    if folder := os.environ.get(own):
+        return absolute(folder)
     base = os.environ.get(shared, "")
     if base.startswith("/"):
         return Path(base, "cvl")

@@ -37,10 +37,6 @@ PASSING = (Unreachable, BrokenOff)
 """Failures after which another attempt may succeed."""
 
 
-def nothing() -> None:
-    """Do nothing between two attempts."""
-
-
 def briefly(pauses: Sequence[float], clock: Clock | None = None) -> Attempts:
     """Give attempts to a call that is given no scope: one, and once more behind each of `pauses`.
 
@@ -74,7 +70,7 @@ def steadily(
     step: Callable[[], T],
     *,
     passing: tuple[type[CvlError], ...] = PASSING,
-    between: Callable[[], None] = nothing,
+    between: Callable[[], None] = lambda: None,
 ) -> T:
     """Return what `step` returns; while it raises what is `passing`, do it again.
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from math import inf
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -198,11 +199,10 @@ class Scope:
 
     def within(self, seconds: float | None) -> Scope:
         """Return a scope that ends with this one, or after `seconds` if that is sooner."""
-        child = Scope(self.clock, seconds=seconds, tell=self._tell)
-        child._flag = self._flag
-        child._patience, child._began = self._patience, self._began
-        ends = [end for end in (self.deadline, child.deadline) if end is not None]
-        child.deadline = min(ends, default=None)
+        child = copy(self)
+        if seconds is not None:
+            end = self.clock.monotonic() + seconds
+            child.deadline = end if self.deadline is None else min(self.deadline, end)
         return child
 
     def patient(self, patience: Callable[[], float]) -> Scope:
@@ -210,8 +210,8 @@ class Scope:
 
         They count from now at the earliest. `patience` is asked again at every look.
         """
-        child = Scope(self.clock, tell=self._tell)
-        child._flag, child.deadline, child._patience = self._flag, self.deadline, patience
+        child: Scope = copy(self)
+        child._patience, child._began = patience, self.clock.monotonic()
         return child
 
     def heard(self) -> None:

@@ -108,7 +108,7 @@ class Machines:
             layers=self._cloud.layers,
             warnings=(
                 *self._cloud.warnings,
-                *self._unverified(),
+                *((UNVERIFIED,) if self._accept_new else ()),
                 *self._unfit(spec, choice.offer),
                 *too_little(spec.limits, choice.offer.price_per_hour),
             ),
@@ -161,9 +161,6 @@ class Machines:
             each = f"{offer.vram_gib:g} GB of GPU memory, and {spec.example} asks for"
             words.append(f"{offer.type} has {each} {spec.needs.vram_gb:g} GB")
         return tuple(words)
-
-    def _unverified(self) -> tuple[str, ...]:
-        return (UNVERIFIED,) if self._accept_new else ()
 
     def _rented(self, spec: JobSpec, keys: RunKeys, leases: Leases, scope: Scope) -> Resource:
         """Rent a machine: where there is one, for as long as was asked, at the price agreed to.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
 from cvl.core.http.proxies import Proxy, joined
@@ -45,41 +46,38 @@ def line(host: str, port: int, proxy: Proxy | None, seconds: float) -> socket.so
     if proxy is None:
         return socket.create_connection((host, port), seconds)
     limit = Scope(seconds=seconds)
-    made = _reached(proxy, seconds)
+    with _blaming(proxy, "cannot be reached"):
+        connection = socket.create_connection((proxy.host, proxy.port), seconds)
     try:
-        if proxy.scheme == "https":
-            made = relayed(context().wrap_socket(made, server_hostname=proxy.host), seconds)
-        _HANDSHAKES[proxy.scheme](_Talk(made, proxy, limit), joined(host, port))
-        made.settimeout(seconds)
-    except TimeoutError as error:
-        made.close()
-        raise TimeoutError(errno.ETIMEDOUT, f"{proxy} does not answer") from error
-    except NotDialled:
-        made.close()
-        raise
-    except OSError as error:
-        made.close()
-        raise NotDialled(f"{proxy} broke off: {error.strerror or error}") from error
+        with _blaming(proxy, "broke off"):
+            if proxy.scheme == "https":
+                tls = context().wrap_socket(connection, server_hostname=proxy.host)
+                connection = relayed(tls, seconds)
+            _HANDSHAKES[proxy.scheme](_Talk(connection, proxy, limit), joined(host, port))
+            connection.settimeout(seconds)
     except BaseException:
-        made.close()
+        connection.close()
         raise
-    return made
+    return connection
 
 
-def _reached(proxy: Proxy, seconds: float) -> socket.socket:
+@contextmanager
+def _blaming(proxy: Proxy, words: str) -> Iterator[None]:
     try:
-        return socket.create_connection((proxy.host, proxy.port), seconds)
+        yield
+    except NotDialled:
+        raise
     except TimeoutError as error:
         raise TimeoutError(errno.ETIMEDOUT, f"{proxy} does not answer") from error
     except OSError as error:
-        raise NotDialled(f"{proxy} cannot be reached: {error.strerror or error}") from error
+        raise NotDialled(f"{proxy} {words}: {error.strerror or error}") from error
 
 
 class _Talk:
     """A conversation with a proxy that has an end in time and in size."""
 
-    def __init__(self, made: socket.socket, proxy: Proxy, limit: Scope) -> None:
-        self._line, self.proxy, self._limit = made, proxy, limit
+    def __init__(self, connection: socket.socket, proxy: Proxy, limit: Scope) -> None:
+        self._line, self.proxy, self._limit = connection, proxy, limit
 
     def say(self, data: bytes) -> None:
         self._line.settimeout(self._left())

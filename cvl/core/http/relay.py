@@ -44,19 +44,12 @@ class _Relay:
 
     def _wait(self) -> None:
         """Wait until anything can be done; TLS may have bytes that no socket shows any more."""
-        reads = [] if self._over else [s for s, has in self._ways() if len(has) < BLOCK]
-        writes = [s for s, has in self._ways(back=True) if has]
-        held = self._far.pending() and len(self._in) < BLOCK
-        select(reads, writes, [], 0 if held else None)
-
-    def _ways(self, *, back: bool = False) -> list[tuple[socket.socket, bytearray]]:
-        return list(
-            zip(
-                (self._near, self._far),
-                (self._in, self._out) if back else (self._out, self._in),
-                strict=True,
-            )
-        )
+        sources = () if self._over else ((self._near, self._out), (self._far, self._in))
+        targets = ((self._near, self._in), (self._far, self._out))
+        reads = [source for source, data in sources if len(data) < BLOCK]
+        writes = [target for target, data in targets if data]
+        ready = self._far.pending() and len(self._in) < BLOCK
+        select(reads, writes, [], 0 if ready else None)
 
     def _take(self, source: socket.socket, into: bytearray) -> None:
         if self._over or len(into) >= BLOCK:
@@ -66,7 +59,7 @@ class _Relay:
             into += data
             self._over = not data
 
-    def _give(self, target: socket.socket, left: bytearray) -> None:
+    def _give(self, target: socket.socket, data: bytearray) -> None:
         with suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            if left:
-                del left[: target.send(left)]
+            if data:
+                del data[: target.send(data)]

@@ -24,7 +24,7 @@ from cvl.core.errors import (
     UsageError,
 )
 from cvl.core.frozen import dataclass
-from cvl.core.retry import nothing, steadily
+from cvl.core.retry import steadily
 from cvl.core.scope import Scope
 from cvl.core.staging import incoming
 from cvl.core.units import size
@@ -68,7 +68,7 @@ def fetch(
     handle: Mapping[str, str],
     into: Path,
     scope: Scope,
-    between: Callable[[], None] = nothing,
+    between: Callable[[], None] = lambda: None,
 ) -> Landed:
     """Bring everything new or changed into `into`; what is here already is not moved again.
 
