@@ -7,7 +7,6 @@ left for AWS itself to refuse.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from cvl.core.errors import CvlError, Denied, Missing, Rejected, UsageError
@@ -22,23 +21,19 @@ SERVICE = "sagemaker"
 
 def check(account: Account, options: JobOptions, scope: Scope) -> None:
     """Ask for identity, bucket and role, all at once. Raises `CvlError`."""
-    questions: tuple[Callable[[], None], ...] = (
-        lambda: identity(account, options),
-        lambda: bucket(account, options),
-        lambda: role(account, options),
-    )
-    scope.tell("checking", f"{options.role_name} and {options.output} in {account.region}")
+    questions = (identity, bucket, role)
+    scope.tell("checking", f"{options.role.name} and {options.output} in {account.region}")
     with ThreadPoolExecutor(len(questions)) as pool:
-        answers = [pool.submit(question) for question in questions]
+        answers = [pool.submit(question, account, options) for question in questions]
     for answer in answers:
         answer.result()
 
 
 def identity(account: Account, options: JobOptions) -> None:
     """Raise `AuthError` without credentials, `UsageError` for those of another account."""
-    if account.number() != options.account:
+    if account.number() != options.role.account:
         raise UsageError(
-            f"the role is of account {options.account}, the credentials of {account.number()}",
+            f"the role is of account {options.role.account}, the credentials of {account.number()}",
             "use the credentials or the role of the other account (AWS_PROFILE, --role-arn)",
         )
 
@@ -73,7 +68,7 @@ def bucket(account: Account, options: JobOptions) -> None:
 def role(account: Account, options: JobOptions) -> None:
     """Raise `UsageError` for a role that is not there, or that SageMaker may not take."""
     try:
-        reply = account.call("iam", "get_role", RoleName=options.role_name)
+        reply = account.call("iam", "get_role", RoleName=options.role.name)
     except Missing:
         raise UsageError(
             f"role {options.role_arn} does not exist",

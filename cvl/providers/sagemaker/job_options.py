@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
+from typing import NamedTuple
 
 from cvl.cleanup.leases import HOUR
 from cvl.core.errors import UsageError
@@ -32,6 +33,14 @@ ARM64 = re.compile(r"ml\.([a-z]+\d+g[a-z]*|[a-z0-9]+-g[bh]\d+)\.")
 """Instance types whose processor is AWS's Graviton or NVIDIA's Grace."""
 ROLE = re.compile(r"arn:(?P<partition>aws[a-z-]*):iam::(?P<account>\d{12}):role/(?P<path>.+)\Z")
 INSTANCE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+\Z")
+
+
+class Role(NamedTuple):
+    """`account`: 12 digits. `partition`: `aws`, `aws-cn`, `aws-us-gov`. `name`: without a path."""
+
+    account: str
+    partition: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,24 +83,11 @@ class JobOptions:
             )
 
     @property
-    def account(self) -> str:
-        """The account that the role lies in, 12 digits."""
-        return self._role("account")
-
-    @property
-    def partition(self) -> str:
-        """`aws`, `aws-cn`, `aws-us-gov`."""
-        return self._role("partition")
-
-    @property
-    def role_name(self) -> str:
-        """The role's name, without the path before it."""
-        return self._role("path").rpartition("/")[2]
-
-    def _role(self, part: str) -> str:
+    def role(self) -> Role:
+        """What the role's ARN says."""
         match = ROLE.match(self.role_arn)
         assert match
-        return match[part]
+        return Role(match["account"], match["partition"], match["path"].rpartition("/")[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,7 @@ class SageMaker:
 
     def identity(self) -> str:
         """As the seam says; the role's account, for others' credentials start nothing there."""
-        return whose.identity_of(self._account, self._required().account)
+        return whose.identity_of(self._account, self._required().role.account)
 
     def confirm(self, identity: str) -> None:
         whose.confirm(self._account, identity)
@@ -199,8 +199,8 @@ class SageMaker:
         return self._chosen
 
     def _planned_image(self, spec: JobSpec) -> str:
-        options = self._required()
-        uri = registry.uri(options.account, self._account.region, options.partition)
+        role = self._required().role
+        uri = registry.uri(role.account, self._account.region, role.partition)
         return f"{uri}:{self._tag(spec)}"
 
     def _tag(self, spec: JobSpec) -> str:

@@ -29,11 +29,7 @@ class S3Location:
         return cls(bucket=match["bucket"], prefix=(match["prefix"] or "").strip("/"))
 
     def __str__(self) -> str:
-        return f"s3://{self.key()}"
-
-    def key(self) -> str:
-        """Return bucket and prefix with a slash between them."""
-        return f"{self.bucket}/{self.prefix}" if self.prefix else self.bucket
+        return f"s3://{self.bucket}/{self.prefix}" if self.prefix else f"s3://{self.bucket}"
 
     def __truediv__(self, name: str) -> S3Location:
         return S3Location(

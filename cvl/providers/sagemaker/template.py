@@ -55,19 +55,15 @@ def under(request: Mapping[str, Any], template: Template | None, account: Accoun
     Raises `UsageError`, and what `Account.client` raises.
     """
     merged = request_template.merged(request, template, RULES)
-    if template:
-        _check(merged.value, template, account)
-    return merged
-
-
-def _check(body: Mapping[str, Any], template: Template, account: Account) -> None:
-    """Hold a request against the service's own description, without asking anybody."""
-    model: Any = account.client("sagemaker")
+    if not template:
+        return merged
+    model: Any = account.client("sagemaker")  # the service's own description: nobody is asked
     shape = model.meta.service_model.operation_model("CreateTrainingJob").input_shape
-    report = import_module("botocore.validate").ParamValidator().validate(body, shape)
+    report = import_module("botocore.validate").ParamValidator().validate(merged.value, shape)
     if report.has_errors():
         words = " ".join(report.generate_report().split())
         raise UsageError(
             f"{template.origin}: this is no request to SageMaker: {words}",
             "it holds fields of CreateTrainingJob",
         )
+    return merged
