@@ -1,6 +1,6 @@
 """Acquire and release: clean-up, said once for all providers.
 
-A resource is noted before it is created (write-ahead), an unclear reply is settled by listing
+A resource is noted before it is created (write-ahead), an unclear reply is cleared up by listing
 for our name, and a line is closed only when the provider was seen to list it no more.
 """
 
@@ -115,7 +115,7 @@ class Leases:
         """Note `resource`, then create it; return it with its id.
 
         `create` returns the id, or raises: `NoCapacity` and `Rejected` say that nothing was
-        made, anything else (`AuthError`, too) leaves it open and is settled by listing for the
+        made, anything else (`AuthError`, too) leaves it open until it was listed for under its
         name, after `in_doubt`. What turns up late is taken as if the reply had come. Raises what
         `create` raised when nothing was made, `StillOpen` when nobody can say.
         """
@@ -127,18 +127,18 @@ class Leases:
         if lease is None:
             raise self._ended_elsewhere()
         try:
-            found = create()
+            resource_id = create()
         except (NoCapacity, Rejected, MissingTool):
             self._ledger.refused(lease)
             raise
         except Exception as doubt:  # noqa: BLE001 - whatever it was, it may have been created
             in_doubt()
-            found = self._release.settle(lease, doubt)
+            resource_id = self._release.conclude(lease, doubt)
         self._release.made(lease)
         self._made[lease.key] = self._scope.clock.monotonic()
-        if not self._ledger.confirm(lease, found):
+        if not self._ledger.confirm(lease, resource_id):
             raise self._ended_elsewhere()
-        return replace(resource, id=found)
+        return replace(resource, id=resource_id)
 
     def held(self, kind: str) -> Resource | None:
         """Return what of that kind the run has already, None for nothing that it may use."""
@@ -208,8 +208,8 @@ class Leases:
         """
         clock = self._scope.clock
         lines, now = self._ledger.leases(self._run_id), clock.time()
-        known = [self._by_our_clock(line, clock.monotonic(), now) for line in lines]
-        return spent(known, now, last_of(self._ledger.run(self._run_id)))
+        lines = [self._by_our_clock(line, clock.monotonic(), now) for line in lines]
+        return spent(lines, now, last_of(self._ledger.run(self._run_id)))
 
     def priced(self) -> bool:
         """Return whether anything was made that has a price."""

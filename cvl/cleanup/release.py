@@ -1,4 +1,4 @@
-"""Sees everything gone that the ledger has of one run, and settles what nobody can say.
+"""Sees everything gone that the ledger has of one run, and concludes what nobody can say.
 
 A line of the ledger is closed only when the provider was seen to list the thing no more, as
 often and as late as it takes to be sure.
@@ -15,12 +15,10 @@ from cvl.core.errors import AuthError, CvlError, Elsewhere, LedgerError, StillOp
 from cvl.core.interfaces import Owner
 from cvl.core.scope import Scope
 from cvl.core.spec import Resource
-from cvl.ledger import Lease, LeaseState, Ledger, RunState
+from cvl.ledger import EARLY, Lease, LeaseState, Ledger
 
 LOOK = 1.0
 """Seconds between two looks for what may have been made."""
-UNUSED = frozenset({RunState.PLANNED, RunState.LAUNCHING})
-"""The states of a run in which no job has run on what it holds."""
 RELEASE_LIMIT = 120.0
 """Seconds, beside the listing lag, that a release is tried in the foreground; then the
 guardian, or `reap`, goes on."""
@@ -47,8 +45,8 @@ class Release:
         """Return the lines that are open, the last first."""
         if self._since:  # something was made, and noted
             self._ledger.expect()
-        found = self._ledger.leases(self._run_id, open_only=True)
-        return [line for line in reversed(found) if not kind or line.kind == kind]
+        lines = self._ledger.leases(self._run_id, open_only=True)
+        return [line for line in reversed(lines) if not kind or line.kind == kind]
 
     def until_gone(self, scope: Scope) -> None:
         """Ask and look until nothing is open. Raises `StillOpen` when the scope ends before.
@@ -56,11 +54,11 @@ class Release:
         What carries our tag and has no line of ours ends too: a line may be damaged.
         """
         run = self._ledger.run(self._run_id)
-        self._was_used = run.state not in UNUSED
+        self._was_used = run.state not in EARLY  # else no job has run on what it holds
         self._identity = identity.noted(run.handle)
         until_gone(self._attempt, scope)
 
-    def settle(self, lease: Lease, doubt: Exception) -> str:
+    def conclude(self, lease: Lease, doubt: Exception) -> str:
         """List for the name until the listing lag has passed. Raises `doubt` if it is not.
 
         One that is over by now was made all the same: a short job may have done its work.
@@ -72,7 +70,7 @@ class Release:
         seen_none = 0
         for _ in scope.attempts((LOOK,)):
             if self._due(lease) and seen_none >= UNSEEN:
-                self._conclude(lease)
+                self._close_unlisted(lease)
                 raise doubt
             listed = self._listed({lease.kind})
             for each in listed or ():
@@ -103,9 +101,9 @@ class Release:
         if attempt or not self._at_a_stranger_s():
             self.ask(lines if attempt else urgent(lines))
         self._look(lines)
-        left = self.open()
-        self._refuse_strangers(left)
-        return [*map(shown, left), *map(named, self._strays or ())]
+        remaining = self.open()
+        self._refuse_strangers(remaining)
+        return [*map(shown, remaining), *map(named, self._strays or ())]
 
     def _look(self, lines: Sequence[Lease]) -> None:
         """Close the lines of what is not there any more; destroy what carries their names.
@@ -124,19 +122,19 @@ class Release:
         for line in lines:
             self._judge(line, [each for each in listed if same(each, line)], listed)
 
-    def _judge(self, line: Lease, found: Sequence[Resource], listed: Sequence[Resource]) -> None:
+    def _judge(self, line: Lease, matches: Sequence[Resource], listed: Sequence[Resource]) -> None:
         """Close a line if what it names was seen to be over, or is missing for good."""
-        alive = [each for each in found if each.alive]
+        alive = [each for each in matches if each.alive]
         for each in alive:
             if each.id and each.id != line.id:
                 self._ledger.confirm(line, each.id)
                 answered(self._scope, partial(self._owner.destroy, each))
-        if any(each.id == line.id for each in found):
+        if any(each.id == line.id for each in matches):
             self._seen.add(line.key)
             self._machine_seen = self._machine_seen or line.price_per_hour is not None
         missing = not alive and not any(may_be(each, line) for each in listed)
         self._unseen[line.key] = self._unseen.get(line.key, 0) + 1 if missing else 0
-        over = any(not each.alive and each.id == line.id for each in found)
+        over = any(not each.alive and each.id == line.id for each in matches)
         missed = self._unseen[line.key] >= UNSEEN and self._due(line)
         if not alive and (over or (missed and self._is_here(line))):
             self._ledger.released(line)
@@ -171,17 +169,17 @@ class Release:
             return error
         return None
 
-    def _refuse_strangers(self, left: Sequence[Lease]) -> None:
+    def _refuse_strangers(self, lines: Sequence[Lease]) -> None:
         """Raise `StillOpen` where all that is left is what somebody else may have: no use to wait.
 
         What is seen here under our tag has ended by then.
         """
-        if left and not self._strays and all(line.key in self._strangers for line in left):
-            error = self._strangers[left[0].key]
-            text = ", ".join(map(shown, left))
+        if lines and not self._strays and all(line.key in self._strangers for line in lines):
+            error = self._strangers[lines[0].key]
+            text = ", ".join(map(shown, lines))
             raise StillOpen(f"not seen gone: {text}; {error}", error.hint) from error
 
-    def _conclude(self, lease: Lease) -> None:
+    def _close_unlisted(self, lease: Lease) -> None:
         """Close the line of what was never listed. Raises `StillOpen` if it may be elsewhere."""
         try:
             identity.confirm(self._owner, identity.noted(self._ledger.run(self._run_id).handle))
@@ -212,8 +210,8 @@ class Release:
         """
         now = self._scope.clock.monotonic()
         waited = now - self._since.setdefault(line.key, now)
-        known = line.key in self._seen or (self._was_used and bool(line.id))
-        return known or waited > self._owner.listing_lag
+        proven = line.key in self._seen or (self._was_used and bool(line.id))
+        return proven or waited > self._owner.listing_lag
 
 
 def nobody_knows(line: Lease, why: Exception) -> StillOpen:

@@ -29,13 +29,13 @@ def until_gone(look: Callable[[int], Sequence[str]], scope: Scope) -> None:
     `look(attempt)`, from 0 on, asks for the end of what it knows, looks, and returns what may
     still be there, for a person.
     """
-    left: Sequence[str] = ()
+    remaining: Sequence[str] = ()
     with suppress(Cancelled):
         for attempt in scope.attempts(PAUSES):
-            if not (left := look(attempt.number)):
+            if not (remaining := look(attempt.number)):
                 return
     hint = "it may still cost money; `cvl reap` ends it"
-    raise StillOpen(f"not seen gone: {', '.join(left)}", hint)
+    raise StillOpen(f"not seen gone: {', '.join(remaining)}", hint)
 
 
 def end(owner: Owner, resources: Iterable[Resource], scope: Scope) -> None:
@@ -61,22 +61,24 @@ class Listed:
     ) -> None:
         """A tag may be listed late: it is looked for until the listing lag has passed."""
         self._owner, self._scope, self._run_id = owner, scope, run_id
-        self._left = {key(each): each for each in meant}
-        self._unseen = dict.fromkeys(self._left, 0)
+        self._remaining = {key(each): each for each in meant}
+        self._unseen = dict.fromkeys(self._remaining, 0)
         self._looks = 0
-        self._settled = scope.clock.monotonic() + owner.listing_lag
+        self._lists_all_from = scope.clock.monotonic() + owner.listing_lag
 
     def look(self, _attempt: int) -> list[str]:
         """Ask and look once; return what may still be there."""
-        if not self._left and not self._run_id:
+        if not self._remaining and not self._run_id:
             return []
-        for each in self._left.values():
+        for each in self._remaining.values():
             self._ask(each)
         listed = answered(self._scope, lambda: [each for each in self._owner.owned() if each.alive])
         self._looks = 0 if listed is None else self._looks + 1
         if listed is not None:
             self._judge(listed)
-        return [*map(named, self._left.values())] or ([] if self._is_sure() else [self._run_id])
+        return [*map(named, self._remaining.values())] or (
+            [] if self._is_sure() else [self._run_id]
+        )
 
     def _ask(self, each: Resource) -> None:
         if not each.unclear:
@@ -84,14 +86,14 @@ class Listed:
 
     def _judge(self, listed: Sequence[Resource]) -> None:
         for each in listed:
-            if self._is_tagged(each) and key(each) not in self._left:
-                self._left[key(each)] = each
+            if self._is_tagged(each) and key(each) not in self._remaining:
+                self._remaining[key(each)] = each
                 self._ask(each)
-        for name, each in list(self._left.items()):
+        for name, each in list(self._remaining.items()):
             there = any(is_or_may_be(other, each) for other in listed)
             self._unseen[name] = 0 if there else self._unseen.get(name, 0) + 1
             if self._unseen[name] >= UNSEEN:
-                del self._left[name]
+                del self._remaining[name]
 
     def _is_tagged(self, each: Resource) -> bool:
         """Return whether something carries the tag, or may: an entry that cannot be read."""
@@ -99,8 +101,8 @@ class Listed:
 
     def _is_sure(self) -> bool:
         """Return whether a tag that is not listed would be, if it were there."""
-        settled = self._looks >= UNSEEN and self._scope.clock.monotonic() >= self._settled
-        return settled or not self._run_id
+        due = self._scope.clock.monotonic() >= self._lists_all_from
+        return (self._looks >= UNSEEN and due) or not self._run_id
 
 
 def answered(scope: Scope, call: Callable[[], T]) -> T | None:

@@ -96,18 +96,18 @@ class Columns:
 
     def texts(self, name: str) -> dict[str, str]:
         """Return an object of JSON whose values are text."""
-        found = self._json(name)
-        if not isinstance(found, dict):
+        content = self._json(name)
+        if not isinstance(content, dict):
             return self._lost(name, {})
-        kept = {key: value for key, value in found.items() if isinstance(value, str)}
-        return kept if len(kept) == len(found) else self._lost(name, kept)
+        pairs = {key: value for key, value in content.items() if isinstance(value, str)}
+        return pairs if len(pairs) == len(content) else self._lost(name, pairs)
 
     def words(self, name: str) -> tuple[str, ...]:
         """Return an array of text."""
-        found = self._json(name)
-        if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        content = self._json(name)
+        if not isinstance(content, list) or not all(isinstance(each, str) for each in content):
             return self._lost(name, ())
-        return tuple(found)
+        return tuple(content)
 
     def state(self, name: str, kind: type[Enum], unknown: Enum) -> Enum:
         """Return a state; one that is not known counts as `unknown`."""

@@ -43,7 +43,7 @@ class Damaged(Exception):
 
 def explained(verb: str, path: Path, error: Exception) -> LedgerError:
     """Return the error for a person who wanted to `verb` the ledger."""
-    what, hint = _said(path, error)
+    what, hint = _explanation(path, error)
     return LedgerError(f"cannot {verb} the ledger {path}: {what}", hint)
 
 
@@ -57,9 +57,9 @@ def is_locked(error: BaseException | None) -> bool:
     return _code(error) == BUSY
 
 
-def _said(path: Path, error: Exception) -> tuple[str, str]:
+def _explanation(path: Path, error: Exception) -> tuple[str, str]:
     if isinstance(error, OSError):
-        return _said_by_system(error)
+        return _explanation_of_system(error)
     if isinstance(error, Damaged):
         return str(error), AFRESH
     code = _code(error)
@@ -73,14 +73,12 @@ def _said(path: Path, error: Exception) -> tuple[str, str]:
 def _missing(path: Path) -> bool:
     try:
         path.stat()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        pass
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
     return False
 
 
-def _said_by_system(error: OSError) -> tuple[str, str]:
+def _explanation_of_system(error: OSError) -> tuple[str, str]:
     if error.errno in LOCKLESS:
         return _no_locks(error)
     if isinstance(error, BlockingIOError):

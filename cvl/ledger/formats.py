@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def format_of(db: Connection) -> int:
     """Return the number of a ledger's format."""
-    found: int = db.execute("PRAGMA user_version").fetchone()[0]
-    return found
+    number: int = db.execute("PRAGMA user_version").fetchone()[0]
+    return number
 
 
 def raise_format(db: Connection) -> None:

@@ -50,10 +50,8 @@ def add(
         "note": resource.note,
         "intended": now,
     }
-    query = "SELECT key FROM leases WHERE provider = ? AND kind = ? AND name = ? AND id = ?"
-    bound = (provider, resource.kind, resource.name, resource.id)
-    if row := db.execute(query, bound).fetchone():
-        key: int = row["key"]
+    if line := _noted(db, provider, resource):
+        key = line.key
         update(db, "leases", key, {**columns, "released": None})
     else:
         key = insert(db, "leases", columns)
@@ -123,9 +121,15 @@ def _open(db: Connection, lease: Lease, resource_id: str, now: float) -> None:
 
 
 def _twin(db: Connection, lease: Lease, resource_id: str, now: float) -> Lease:
-    query = "SELECT * FROM leases WHERE provider = ? AND kind = ? AND name = ? AND id = ?"
-    row = db.execute(query, (lease.provider, lease.kind, lease.name, resource_id)).fetchone()
-    if row is not None:
-        return lease_of(row)
     resource = replace(lease.resource, id=resource_id)
+    if line := _noted(db, lease.provider, resource):
+        return line
     return add(db, lease.run_id, resource, provider=lease.provider, now=now)
+
+
+def _noted(db: Connection, provider: str, resource: Resource) -> Lease | None:
+    """Return the line with exactly this name and id."""
+    query = "SELECT * FROM leases WHERE provider = ? AND kind = ? AND name = ? AND id = ?"
+    bound = (provider, resource.kind, resource.name, resource.id)
+    row = db.execute(query, bound).fetchone()
+    return row and lease_of(row)
