@@ -47,9 +47,9 @@ class Guardian:
         log = private_file(private(folder) / "guardian.log", flags)
         try:
             scope = own_scope()
-            process = started(scope, run_id, secrets, log)
+            process = start(scope, run_id, secrets, log)
             if process is None and scope:
-                process = started([], run_id, secrets, log)
+                process = start([], run_id, secrets, log)
         finally:
             os.close(log)
         if process is None:
@@ -90,7 +90,7 @@ class Guardian:
         threading.Thread(target=self._process.wait, daemon=True).start()
 
 
-def started(
+def start(
     scope: list[str], run_id: str, secrets: Mapping[str, str], log: int
 ) -> Popen[bytes] | None:
     """Return a guardian that is on duty, or None."""
@@ -104,7 +104,7 @@ def started(
         env=environment(secrets),
     )
     say(process, json.dumps(dict(secrets)))
-    if ready(process):
+    if is_ready(process):
         return process
     process.kill()
     process.wait()
@@ -119,16 +119,16 @@ def environment(secrets: Mapping[str, str]) -> dict[str, str]:
     wheel, a zipapp. A folder with a colon in its name cannot be said there.
     """
     hidden = set(secrets.values()) - {""}
-    kept = {
+    variables = {
         name: value
         for name, value in os.environ.items()
         if name not in OURS and value not in hidden
     }
     here = Path.cwd() if "" in sys.path else None
-    places = [str(here) if path == "" else os.path.abspath(path) for path in sys.path]  # noqa: PTH100
+    folders = [str(here) if path == "" else os.path.abspath(path) for path in sys.path]  # noqa: PTH100
     return {
-        **anchored(kept),
-        "PYTHONPATH": os.pathsep.join(each for each in places if os.pathsep not in each),
+        **anchored(variables),
+        "PYTHONPATH": os.pathsep.join(each for each in folders if os.pathsep not in each),
         "CVL_STATE_DIR": str(state_dir()),
     }
 
@@ -156,7 +156,7 @@ def say(process: Popen[bytes], line: str) -> None:
         process.stdin.flush()
 
 
-def ready(process: Popen[bytes]) -> bool:
+def is_ready(process: Popen[bytes]) -> bool:
     """Wait until it reports for duty; return whether it did."""
     assert process.stdout is not None
     answered, _, _ = select.select([process.stdout], [], [], READY_LIMIT)

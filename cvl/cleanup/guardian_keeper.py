@@ -43,15 +43,15 @@ class GuardianKeeper:
         self,
         start: Callable[[], Guard] | None,
         *,
-        left: Callable[[], tuple[float, float] | None],
+        limit: Callable[[], tuple[float, float] | None],
         wanted: Callable[[], bool],
         warn: Callable[[str], None],
     ) -> None:
-        """`start` None: there is none. `left`: seconds to the limit, and its room.
+        """`start` None: there is none. `limit`: seconds to the limit, and its room.
 
         `wanted`: by us, still.
         """
-        self._start, self._left, self._wanted, self._warn = start, left, wanted, warn
+        self._start, self._limit, self._wanted, self._warn = start, limit, wanted, warn
         self._lock = threading.RLock()
         self._guardian: Guard | None = None
         self._started = 0
@@ -63,12 +63,10 @@ class GuardianKeeper:
                 return
             self._guardian = guardian = self._start()
             self._started += 1
-            if (left := self._left()) is not None:
-                guardian.limit(*left)
-            minding = threading.Thread(
-                target=self._mind, args=(guardian,), name="cvl-keeper", daemon=True
-            )
-            minding.start()
+            if (limit := self._limit()) is not None:
+                guardian.limit(*limit)
+            mind, name = self._mind, "cvl-keeper"
+            threading.Thread(target=mind, args=(guardian,), name=name, daemon=True).start()
 
     def limit(self, seconds: float, room: float) -> None:
         """Tell it the limit, if there is one on duty."""

@@ -51,8 +51,9 @@ class Leases:
         self._ledger, self._run_id, self._owner, self._scope = ledger, run_id, owner, scope
         self._ends: float | None = None
         self._room = 0.0
-        self._made: dict[int, float] = {}
-        self._keeper = GuardianKeeper(guard, left=self._limit, wanted=self._drives, warn=scope.warn)
+        self._created: dict[int, float] = {}
+        wanted, warn = self._drives, scope.warn
+        self._keeper = GuardianKeeper(guard, limit=self._limit, wanted=wanted, warn=warn)
         self._release = Release(ledger, run_id, owner, scope)
 
     def until(self, seconds: float, room: float = 0.0, where: str = "") -> None:
@@ -134,8 +135,8 @@ class Leases:
         except Exception as doubt:  # noqa: BLE001 - whatever it was, it may have been created
             in_doubt()
             resource_id = self._release.conclude(lease, doubt)
-        self._release.made(lease)
-        self._made[lease.key] = self._scope.clock.monotonic()
+        self._release.note_creation(lease)
+        self._created[lease.key] = self._scope.clock.monotonic()
         if not self._ledger.confirm(lease, resource_id):
             raise self._ended_elsewhere()
         return replace(resource, id=resource_id)
@@ -218,10 +219,10 @@ class Leases:
 
     def _by_our_clock(self, line: Lease, at: float, now: float) -> Lease:
         """Return a line with the times that are true by the monotonic clock, if they differ."""
-        made = self._made.get(line.key)
-        if made is None or line.created is None:
+        created = self._created.get(line.key)
+        if created is None or line.created is None:
             return line
-        lasted = at - made
+        lasted = at - created
         until = now if line.released is None else line.released
         if abs(until - line.created - lasted) <= JUMP:
             return line

@@ -19,7 +19,7 @@ from cvl.core.paths import anchored, config_dir, private, replace_file
 from cvl.core.privacy import trouble
 
 MARK = "# cvl reap"
-KEPT = (
+LASTING = (
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
     *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("https_proxy", "http_proxy", "all_proxy", "no_proxy"),
@@ -61,16 +61,16 @@ def installed(environ: Mapping[str, str]) -> bool:
 
 def environment_text(environ: Mapping[str, str], asked: Mapping[str, str]) -> str:
     """Return what the timer needs to know, as sh and systemd both read it. Raises `UsageError`."""
-    known = anchored(dict(sorted({**kept(environ, KEPT), **asked}.items())))
+    variables = anchored(dict(sorted({**lasting_variables(environ, LASTING), **asked}.items())))
     ours = environment({})  # the same cvl, wherever it came from
-    known |= {name: ours[name] for name in ("CVL_STATE_DIR", "PYTHONPATH")}
+    variables |= {name: ours[name] for name in ("CVL_STATE_DIR", "PYTHONPATH")}
     path = anchored({"PATH": environ.get("PATH") or os.defpath})["PATH"].split(os.pathsep)
     # without the folders that no timer could be given: a login may need others
-    known["PATH"] = os.pathsep.join(folder for folder in path if not unsayable(folder))
-    return "".join(f"{name}={literally(value, name)}\n" for name, value in known.items())
+    variables["PATH"] = os.pathsep.join(folder for folder in path if not unsayable(folder))
+    return "".join(f"{name}={literally(value, name)}\n" for name, value in variables.items())
 
 
-def kept(environ: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+def lasting_variables(environ: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     """Return the variables of these names; of one that ends in `_`, all that begin so.
 
     Logins that will have run out by tomorrow are left out.
@@ -187,11 +187,11 @@ def service_unit(words: list[str], env_file: Path) -> str:
 def systemctl(*words: str) -> None:
     """Speak to the user's manager. Raises `CvlError`."""
     try:
-        done = run(["systemctl", "--user", *words], capture_output=True, text=True, check=False)
+        result = run(["systemctl", "--user", *words], capture_output=True, text=True, check=False)
     except OSError as error:
         raise CvlError(f"systemctl cannot be run: {error.strerror}") from error
-    if done.returncode:
-        raise CvlError(f"systemctl --user {shlex.join(words)}: {done.stderr.strip()}")
+    if result.returncode:
+        raise CvlError(f"systemctl --user {shlex.join(words)}: {result.stderr.strip()}")
 
 
 def literal(text: str) -> str:
@@ -204,7 +204,7 @@ def by_cron(words: list[str], env_file: Path, text: str) -> str:
     command = f"set -a; . {shlex.quote(str(env_file))}; {shlex.join(words)}"
     line = f"*/10 * * * * {command.replace('%', chr(92) + '%')} {MARK}"
     before = crontab()
-    kept = [each for each in before.splitlines() if not each.endswith(MARK)]
+    lines = [each for each in before.splitlines() if not each.endswith(MARK)]
 
     def undo() -> None:
         with suppress(CvlError):
@@ -212,7 +212,7 @@ def by_cron(words: list[str], env_file: Path, text: str) -> str:
                 set_crontab(before, words)
 
     with whole(env_file, undo):
-        set_crontab("\n".join([*kept, line, ""]), words)
+        set_crontab("\n".join([*lines, line, ""]), words)
         write_privately(env_file, octets(text))
     return "a line in your crontab runs `cvl reap -y` every 10 minutes"
 
@@ -220,14 +220,14 @@ def by_cron(words: list[str], env_file: Path, text: str) -> str:
 def set_crontab(table: str, words: list[str]) -> None:
     """Replace the user's crontab. Raises `CvlError`."""
     try:
-        done = run(["crontab", "-"], input=table, capture_output=True, text=True, check=False)
+        result = run(["crontab", "-"], input=table, capture_output=True, text=True, check=False)
     except OSError:
         raise CvlError(
             "there is neither a systemd user manager nor cron on this machine",
             f"run this every 10 minutes by other means: {shlex.join(words)}",
         ) from None
-    if done.returncode:
-        raise CvlError(f"crontab: {done.stderr.strip()}")
+    if result.returncode:
+        raise CvlError(f"crontab: {result.stderr.strip()}")
 
 
 def crontab() -> str:

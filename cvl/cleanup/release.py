@@ -79,7 +79,7 @@ class Release:
             seen_none = 0 if listed is None else seen_none + 1
         raise nobody_knows(lease, doubt)
 
-    def made(self, lease: Lease) -> None:
+    def note_creation(self, lease: Lease) -> None:
         """Hear that it was created just now: lists may lack it for the listing lag."""
         self._since[lease.key] = self._scope.clock.monotonic()
 

@@ -76,12 +76,9 @@ def search(db: Connection | None, prefix: str) -> Run:
 
 def recent(db: Connection, limit: int | None, *, active_only: bool) -> list[Run]:
     """Return runs in the opposite order of their insertion."""
-    bound = (-1 if limit is None else limit,)
-    if active_only:
-        query = "SELECT * FROM runs WHERE state <> 'ended' ORDER BY seq DESC LIMIT ?"
-    else:
-        query = "SELECT * FROM runs ORDER BY seq DESC LIMIT ?"
-    return [run_of(row) for row in db.execute(query, bound)]
+    where = "WHERE state <> 'ended'" if active_only else ""
+    query = f"SELECT * FROM runs {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608
+    return [run_of(row) for row in db.execute(query, (-1 if limit is None else limit,))]
 
 
 def unsettled(db: Connection) -> list[Run]:

@@ -50,14 +50,14 @@ def move_aside(path: Path) -> Path:
     The journal goes first: left behind alone, it would be played into the next file.
     """
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    kept = Path(f"{path}.corrupt-{stamp}-{os.urandom(2).hex()}")
+    aside = Path(f"{path}.corrupt-{stamp}-{os.urandom(2).hex()}")
     for suffix in SIDE_FILES:
         side = Path(f"{path}{suffix}")
         if side.exists() and side.stat().st_size > 0:
-            side.rename(f"{kept}{suffix}")
+            side.rename(f"{aside}{suffix}")
     with suppress(FileNotFoundError):
-        path.rename(kept)
-    return kept
+        path.rename(aside)
+    return aside
 
 
 def _fill(new: Path) -> None:

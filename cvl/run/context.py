@@ -112,9 +112,9 @@ class Context:
         In a thread, and not for long: what the signal interrupts may hold the lock of a stream
         or stand in the middle of a write.
         """
-        told = Thread(target=self._told, args=(count,), daemon=True)
-        told.start()
-        told.join(1.0)
+        answer = Thread(target=self._answer, args=(count,), daemon=True)
+        answer.start()
+        answer.join(1.0)
         if count >= THIRD:
             os._exit(EXIT_CODES[self.scope.cause or Cause.INTERRUPTED])
 
@@ -172,7 +172,7 @@ class Context:
         except CvlError:  # a run of somebody else's is not in it
             return None
 
-    def _told(self, count: int) -> None:
+    def _answer(self, count: int) -> None:
         run_id = self.record.id
         if count == SECOND and (fetching := self.fetching):
             fetching.cancel(Cause.INTERRUPTED)  # the rest of the results stays there

@@ -12,7 +12,7 @@ from cvl.core.spec import Cause, ExitStatus
 from cvl.run.context import QUIET, Context
 from cvl.run.log import RunLog, run_folder
 from cvl.run.pump import Pump, pulling
-from cvl.run.teardown import leave, left, release, settled
+from cvl.run.teardown import leave, leave_running, local_status, release
 
 LOOK_ON = 0.5
 """Seconds between two looks at what the driver of a run has noted, for who only looks on."""
@@ -45,20 +45,20 @@ def follow(ctx: Context, *, stoppable: bool) -> None:
             raise Cancelled(ctx.stop_for)
         ctx.tell("running", ctx.record.id)
         if ctx.watching:
-            ctx.status, ctx.over = _looked_on(ctx, pump), True
+            ctx.status, ctx.over = _look_on(ctx, pump), True
         else:
-            ctx.status = settled(pump.wait(ctx.scope.within(ctx.leases.left())))
+            ctx.status = local_status(pump.wait(ctx.scope.within(ctx.leases.left())))
     except DeadlineExceeded:
-        ctx.status = settled(_stopped(ctx, pump, Cause.TIMEOUT))
+        ctx.status = local_status(_stop(ctx, pump, Cause.TIMEOUT))
     except Cancelled as cancelled:
         if ctx.rushed:
             release(ctx, ctx.decided(cancelled.cause, "released"))
         elif not stoppable or cancelled.cause is Cause.HANGUP:
-            left(ctx, cancelled.cause if stoppable else Cause.DETACHED)
+            leave_running(ctx, cancelled.cause if stoppable else Cause.DETACHED)
         else:
-            ctx.status = settled(_stopped(ctx, pump, cancelled.cause))
+            ctx.status = local_status(_stop(ctx, pump, cancelled.cause))
     except Exception as error:
-        raise _lost(ctx, error) from error
+        raise _lost_contact(ctx, error) from error
 
 
 def ask(ctx: Context) -> ExitStatus | None:
@@ -68,20 +68,20 @@ def ask(ctx: Context) -> ExitStatus | None:
 
 def deliver(execution: Execution, grace: float, cause: Cause, scope: Scope) -> None:
     """Tell the job to stop; a host that cannot be reached is tried until the scope ends."""
-    told = False
+    warned = False
     for _ in scope.attempts(PAUSES):
         try:
             bounded(lambda: execution.stop(grace, cause), scope)
             return scope.heard()
         except (Unreachable, Unreadable) as error:
-            if isinstance(error, Unreadable) and not told:
-                told = True
+            if isinstance(error, Unreadable) and not warned:
+                warned = True
                 scope.warn(f"{error}; asking again")
     scope.checkpoint()
     raise DeadlineExceeded
 
 
-def _looked_on(ctx: Context, pump: Pump) -> ExitStatus:
+def _look_on(ctx: Context, pump: Pump) -> ExitStatus:
     """Return how a run ended that somebody else drives: as the job tells it, or its driver.
 
     What is rented may be gone before the job has told us: then the driver knows how it ended.
@@ -106,18 +106,18 @@ def _looked_on(ctx: Context, pump: Pump) -> ExitStatus:
             ctx.scope.sleep(LOOK_ON)
 
 
-def _stopped(ctx: Context, pump: Pump, cause: Cause) -> ExitStatus:
+def _stop(ctx: Context, pump: Pump, cause: Cause) -> ExitStatus:
     """Stop the job over there and follow it to its end."""
     ctx.tell("stopping", ctx.record.id)
     scope = ctx.within(ctx.stop_limit).patient(lambda: ctx.quiet)
     try:
         deliver(ctx.execution, ctx.options.grace, cause, scope)
-        seen = pump.wait(scope)
-        never = seen.cause is Cause.NOT_STARTED  # our stop was faster than its start
-        return ctx.decided(cause) if never else seen
+        ending = pump.wait(scope)
+        never = ending.cause is Cause.NOT_STARTED  # our stop was faster than its start
+        return ctx.decided(cause) if never else ending
     except Exception as error:
         # whoever reads our output may have stopped reading: the pump is no witness then
-        if (status := _asked(ctx)) is not None:
+        if (status := _answer(ctx)) is not None:
             return status
         if ctx.leases.any_open():
             ctx.hushed, ctx.doubted = isinstance(error, Hushed), True
@@ -137,14 +137,14 @@ def _why(error: Exception) -> str:
     return "" if isinstance(error, (Cancelled, DeadlineExceeded)) else said(error)
 
 
-def _asked(ctx: Context) -> ExitStatus | None:
+def _answer(ctx: Context) -> ExitStatus | None:
     try:
         return ask(ctx)
     except Exception:  # noqa: BLE001 - no answer is no ending
         return None
 
 
-def _lost(ctx: Context, error: Exception) -> LostContact:
+def _lost_contact(ctx: Context, error: Exception) -> LostContact:
     """Give up following: the job lives on, and is always named with what gets it back."""
     run_id = ctx.record.id
     leave(ctx)

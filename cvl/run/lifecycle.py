@@ -32,9 +32,9 @@ from cvl.run.context import Context
 from cvl.run.follow import ask, follow
 from cvl.run.log import RunLog, run_folder
 from cvl.run.options import RESULTS, Options
-from cvl.run.teardown import finish, leave, left, release, undone
+from cvl.run.teardown import finish, leave, leave_running, release, undo_launch
 
-__all__ = ["Context", "Options", "adopt", "attach", "noted", "recover", "run"]
+__all__ = ["Context", "Options", "adopt", "attach", "new_record", "recover", "run"]
 
 LOOK = 0.5
 """Seconds between two looks at what another process is doing."""
@@ -45,11 +45,11 @@ def run(spec: JobSpec, provider: Provider, ledger: Ledger, options: Options) -> 
 
     Returns the script's own exit code, or the code of the cause that we decided.
     """
-    plan = planned(spec, provider, options)
+    plan = make_plan(spec, provider, options)
     options.agree(plan)
     if plan.obstacle:
         raise plan.obstacle
-    ctx = Context(noted(spec, provider, plan, options), provider, ledger, options)
+    ctx = Context(new_record(spec, provider, plan, options), provider, ledger, options)
     with signals(ctx.scope, ctx.again), ctx:
         ledger.begin(ctx.record)
         launch(ctx, spec)
@@ -85,30 +85,30 @@ def recover(ctx: Context, cause: Cause | None, *, at_once: bool = False) -> Exit
     can read, or whatever else is no word about the job) is raised instead: to be tried again.
     """
     ctx.leases.expect_noted(ctx.record)
-    state, known = ctx.record.state, ctx.record.status
+    state, status = ctx.record.state, ctx.record.status
     if state in EARLY:
         detail = "its driver was gone before the job had started"
-        return _over(ctx, known, Cause.NOT_STARTED, detail)
+        return _over(ctx, status, Cause.NOT_STARTED, detail)
     if at_once or state is RunState.RELEASING:
-        return _over(ctx, known, cause or Cause.STOPPED, "released")
+        return _over(ctx, status, cause or Cause.STOPPED, "released")
     try:
         with ctx.stack:
             ctx.execution, ctx.stop_for = ctx.provider.attach(ctx.record.handle, ctx.tell), cause
-            if known is None:
+            if status is None:
                 follow(ctx, stoppable=True)
             else:
-                ctx.status = known
+                ctx.status = status
             return finish(ctx)
     except (StillOpen, LedgerError):
         raise
     except Exception as error:
-        undecided = cause is None and known is None
+        undecided = cause is None and status is None
         if ctx.kept or (may_pass(error) and undecided and ctx.leases.any_open()):
             raise
-        return _over(ctx, known, Cause.LOST, said(error))
+        return _over(ctx, status, Cause.LOST, said(error))
 
 
-def planned(spec: JobSpec, provider: Provider, options: Options) -> Plan:
+def make_plan(spec: JobSpec, provider: Provider, options: Options) -> Plan:
     """Return what would be done, and say what a person should know before. Raises `UsageError`."""
     if spec.nodes > 1 and not provider.many_nodes:
         raise UsageError(f"{provider.name} runs on one node", "leave --nodes out")
@@ -120,7 +120,7 @@ def planned(spec: JobSpec, provider: Provider, options: Options) -> Plan:
     return plan
 
 
-def noted(spec: JobSpec, provider: Provider, plan: Plan, options: Options) -> Run:
+def new_record(spec: JobSpec, provider: Provider, plan: Plan, options: Options) -> Run:
     """Return the ledger's line for a run that is about to begin."""
     results = options.results or RESULTS / spec.run_id
     return Run(
@@ -143,7 +143,7 @@ def noted(spec: JobSpec, provider: Provider, plan: Plan, options: Options) -> Ru
 def launch(ctx: Context, spec: JobSpec) -> None:
     """Start the job."""
     ctx.tell("starting", f"{spec.run_id} on {ctx.record.where}")
-    ctx.advance(RunState.LAUNCHING, handle=_identified(ctx, ctx.record.handle))
+    ctx.advance(RunState.LAUNCHING, handle=_with_identity(ctx, ctx.record.handle))
     try:
         with limits(ctx.scope):
             ctx.execution = ctx.provider.launch(spec, ctx.leases, ctx.scope)
@@ -152,17 +152,17 @@ def launch(ctx: Context, spec: JobSpec) -> None:
         return
     except DeadlineExceeded:
         late = CvlError(f"the time of {spec.run_id} was up before its job had started")
-        raise undone(ctx, late) from None
+        raise undo_launch(ctx, late) from None
     except Exception as error:
         if isinstance(error, LostContact) and not ctx.leases.any_open():
             leave(ctx)
             raise
         text = f"{spec.run_id} could not be started: {said(error)}"  # what is none of ours is mute
-        raise undone(ctx, error if isinstance(error, CvlError) else CvlError(text)) from error
-    ctx.advance(RunState.RUNNING, handle=_identified(ctx, ctx.execution.handle))
+        raise undo_launch(ctx, error if isinstance(error, CvlError) else CvlError(text)) from error
+    ctx.advance(RunState.RUNNING, handle=_with_identity(ctx, ctx.execution.handle))
     if spec.detach and ctx.scope.cause is None:
         ctx.execution.close()
-        left(ctx, Cause.DETACHED)
+        leave_running(ctx, Cause.DETACHED)
 
 
 def reach(ctx: Context) -> None:
@@ -174,17 +174,17 @@ def reach(ctx: Context) -> None:
     if ctx.watching:
         tell_keeper(ctx)
         try:
-            handle = _launched(ctx).handle
+            handle = _wait_for_launch(ctx).handle
         except Cancelled:
-            left(ctx, Cause.DETACHED)
+            leave_running(ctx, Cause.DETACHED)
             return
     try:
         ctx.execution = ctx.provider.attach(handle, ctx.tell)
     except CvlError:
-        known = ctx.noted() if ctx.watching else None
-        if known is None:
+        noted = ctx.noted() if ctx.watching else None
+        if noted is None:
             raise
-        ctx.status, ctx.over = known, True  # whoever kept it has brought it to its end meanwhile
+        ctx.status, ctx.over = noted, True  # whoever kept it has brought it to its end meanwhile
 
 
 def tell_keeper(ctx: Context) -> None:
@@ -200,8 +200,8 @@ def refuse_strangers(record: Run, provider: Provider, ledger: Ledger) -> None:
     So it must not become the one who drives the run: nobody else would try then. Raises
     `UsageError` where our own configuration leads nowhere.
     """
-    held = [lease.resource for lease in ledger.leases(record.id, open_only=True)]
-    doubt = identity.stranger(provider, record.handle, held) if held else None
+    open_resources = [lease.resource for lease in ledger.leases(record.id, open_only=True)]
+    doubt = identity.stranger(provider, record.handle, open_resources) if open_resources else None
     if isinstance(doubt, (Elsewhere, UsageError)):  # the latter: a context that is not there
         raise doubt
 
@@ -241,23 +241,23 @@ def _launch_cancelled(ctx: Context, cause: Cause) -> None:
     _over(ctx, None, cause)
 
 
-def _over(ctx: Context, known: ExitStatus | None, cause: Cause, detail: str = "") -> ExitStatus:
-    return release(ctx, ctx.decided(cause, detail) if known is None else known)
+def _over(ctx: Context, status: ExitStatus | None, cause: Cause, detail: str = "") -> ExitStatus:
+    return release(ctx, ctx.decided(cause, detail) if status is None else status)
 
 
-def _identified(ctx: Context, handle: Mapping[str, str]) -> Mapping[str, str]:
+def _with_identity(ctx: Context, handle: Mapping[str, str]) -> Mapping[str, str]:
     """Return a handle with whom the run is on, as far as that can be told by now.
 
     Where it cannot, the launch itself says what is wrong.
     """
     try:
-        found = identity.of(ctx.provider)
+        who = identity.of(ctx.provider)
     except Exception:  # noqa: BLE001 - a library's word about it says no more
-        found = ""
-    return {**handle, identity.IDENTITY: found} if found else handle
+        who = ""
+    return {**handle, identity.IDENTITY: who} if who else handle
 
 
-def _launched(ctx: Context) -> Run:
+def _wait_for_launch(ctx: Context) -> Run:
     """Return the run once whoever is starting its job has, or has died over it."""
     run = ctx.record
     if run.state in EARLY:

@@ -49,10 +49,10 @@ class RunLog:
     def size(self) -> int:
         """Return how many bytes are here: all of the log, once nobody drives the run any more."""
         try:
-            found = self.path.lstat()
+            status = self.path.lstat()
         except FileNotFoundError:
             return 0
-        return found.st_size if stat.S_ISREG(found.st_mode) else 0
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
     def append(self, chunk: LogChunk) -> None:
         """Write `chunk` at the end. Raises `OSError`; what is there then stays a true prefix."""
@@ -104,5 +104,5 @@ def _marks(path: Path) -> list[tuple[int, str]] | None:
         whole = os.read(file, MOST) if stat.S_ISREG(os.fstat(file).st_mode) else b""
     finally:
         os.close(file)
-    found = map(MARK.fullmatch, whole.decode(errors="replace").split("\n"))
-    return [(int(each[1]), each[2]) for each in found if each]
+    lines = map(MARK.fullmatch, whole.decode(errors="replace").split("\n"))
+    return [(int(each[1]), each[2]) for each in lines if each]

@@ -76,7 +76,7 @@ class Pump:
             for _ in self._scope.attempts(PAUSES):
                 for chunk in self._execution.chunks(self._cursor):
                     self._deliver(chunk)
-                self._status = self._polled()
+                self._status = self._poll()
                 if self._status is not None:
                     return
         except Exception as error:  # noqa: BLE001 - kept for the thread that waits
@@ -102,15 +102,15 @@ class Pump:
                 self._log = None
         self._cursor = chunk.cursor
 
-    def _polled(self) -> ExitStatus | None:
-        told, failure = False, Exception()
+    def _poll(self) -> ExitStatus | None:
+        warned, failure = False, Exception()
         for _ in self._scope.attempts(ASK_AGAIN, limit=PATIENCE):
             try:
                 return self._execution.poll()
             except (Unreachable, Unreadable) as error:
                 failure = error
-                if isinstance(error, Unreadable) and not told:
-                    told = True
+                if isinstance(error, Unreadable) and not warned:
+                    warned = True
                     self._observer.warn(f"{error}; asking again")
         raise LostContact(str(failure), "the job lives on; `cvl attach` asks again") from failure
 

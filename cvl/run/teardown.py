@@ -31,7 +31,7 @@ def finish(ctx: Context) -> ExitStatus:
         ctx.kept = _fetch(ctx)
     except FetchError as error:
         if ctx.status.cause is not Cause.LOST:
-            ctx.kept = _keeps(ctx, error)
+            ctx.kept = _keep(ctx, error)
             raise
         ctx.warn(str(error))  # that it is lost says more
     finally:
@@ -55,7 +55,7 @@ def release(ctx: Context, status: ExitStatus) -> ExitStatus:
     return status
 
 
-def undone(ctx: Context, error: CvlError) -> CvlError:
+def undo_launch(ctx: Context, error: CvlError) -> CvlError:
     """End what a launch that failed has rented; return what to raise."""
     try:
         release(ctx, ctx.decided(Cause.NOT_STARTED, str(error)))
@@ -66,7 +66,7 @@ def undone(ctx: Context, error: CvlError) -> CvlError:
     return error
 
 
-def left(ctx: Context, cause: Cause) -> None:
+def leave_running(ctx: Context, cause: Cause) -> None:
     """Let the run go on without us, and say how to get it back."""
     run_id, where = ctx.record.id, ctx.record.where
     stop = cause is Cause.HANGUP and ctx.options.guarded and ctx.leases.any_open()
@@ -87,7 +87,7 @@ def leave(ctx: Context, *, stop: bool = False) -> None:
         ctx.leases.hand_over(stop=stop)
 
 
-def settled(status: ExitStatus) -> ExitStatus:
+def local_status(status: ExitStatus) -> ExitStatus:
     """Return `status` with the exit code that its cause has on this side."""
     return ExitStatus(
         EXIT_CODES.get(status.cause, int(status)),
@@ -124,7 +124,7 @@ def _fetch(ctx: Context) -> bool:
     try:
         bounded(lambda: ctx.execution.fetch(ctx.results, scope), scope)
     except Cancelled:
-        return False if ctx.rushed else _left_rest(ctx)
+        return False if ctx.rushed else _leave_rest(ctx)
     except DeadlineExceeded as error:
         hushed, waited = isinstance(error, Hushed), elapsed(options.clock.monotonic() - began)
         why = f": {ctx.record.where} gives nothing" if hushed else f" within {waited}"
@@ -154,7 +154,7 @@ def _patience(ctx: Context) -> float:
     return inf if ctx.scope.cause is None else ctx.quiet
 
 
-def _left_rest(ctx: Context) -> bool:
+def _leave_rest(ctx: Context) -> bool:
     """Say where the rest is; return whether the guardian brings it."""
     run_id = ctx.record.id
     if ctx.options.guarded and ctx.leases.any_open():
@@ -175,7 +175,7 @@ def _discard(ctx: Context) -> None:
         ctx.warn(f"the workspace of {ctx.record.id} is still on {ctx.record.where}{text}")
 
 
-def _keeps(ctx: Context, error: FetchError) -> bool:
+def _keep(ctx: Context, error: FetchError) -> bool:
     """Keep what holds the only copy of the results, if it was agreed to or somebody can help.
 
     Return whether it is kept; say so, and for how long.
@@ -201,10 +201,10 @@ def _keeps(ctx: Context, error: FetchError) -> bool:
     seconds = leases.within(ctx.options.fetch_limit)
     if ctx.record.state is RunState.FETCHING:  # then somebody may have waited before us
         seconds = min(seconds, left)
-    return ctx.options.guarded and seconds > 0 and _held(ctx, seconds)
+    return ctx.options.guarded and seconds > 0 and _hold(ctx, seconds)
 
 
-def _held(ctx: Context, seconds: float) -> bool:
+def _hold(ctx: Context, seconds: float) -> bool:
     """Keep what is rented for so long; a guardian ends it then. Return whether there is one."""
     run_id = ctx.record.id
     ctx.leases.shorten(seconds)

@@ -314,7 +314,7 @@ def test_a_guardian_is_there_where_the_provider_wants_one(
     """Also for who only comes back to a run: one that is not wanted would stop the job."""
     monkeypatch.setattr(Context, "_guard", started := Started())
     toy = Toy(guarded=guarded, listing_lag=0.1)
-    record = lifecycle.noted(SPEC, toy, toy.plan(SPEC), options)
+    record = lifecycle.new_record(SPEC, toy, toy.plan(SPEC), options)
     ledger.begin(record)
     ledger.advance(RUN, RunState.LAUNCHING)
     rented = Resource(kind="thing", name="cvl-toy-1", run_id=RUN)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
-from cvl.cleanup.reap_timer import kept
+from cvl.cleanup.reap_timer import lasting_variables
 from cvl.core.errors import AuthError, CvlError, Unreachable, UsageError
 from cvl.core.http.secure_url import address
 from cvl.core.octets import readable
@@ -269,7 +269,7 @@ def configured() -> bool:
 def lasting(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables by which a timer logs in: no login that ends within hours."""
     passing = PAIR if environ.get("AWS_SESSION_TOKEN") else frozenset()
-    variables = kept(environ, ("AWS_", "BOTO_CONFIG"))
+    variables = lasting_variables(environ, ("AWS_", "BOTO_CONFIG"))
     return {
         name: value
         for name, value in variables.items()

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from cvl.cleanup.reap_timer import kept
+from cvl.cleanup.reap_timer import lasting_variables
 from cvl.container.command import command as own_command
 from cvl.core.errors import UsageError
 from cvl.core.identity import noted
@@ -177,7 +177,7 @@ class K8sRunner(Runner):
 
     @classmethod
     def timer_variables(cls, environ: Mapping[str, str]) -> Mapping[str, str]:
-        return kept(environ, KEPT)
+        return lasting_variables(environ, KEPT)
 
     @classmethod
     def login(cls) -> bool:

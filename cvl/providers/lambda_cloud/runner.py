@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Unpack
 
-from cvl.cleanup.reap_timer import installed, kept
+from cvl.cleanup.reap_timer import installed, lasting_variables
 from cvl.core.api_key import checked
 from cvl.core.errors import CvlError, UsageError
 from cvl.core.http.secure_url import address
@@ -125,7 +125,7 @@ class LambdaLabsRunner(Runner):
 
     @classmethod
     def timer_variables(cls, environ: Mapping[str, str]) -> Mapping[str, str]:
-        variables = kept(environ, ("LAMBDA_API_",))
+        variables = lasting_variables(environ, ("LAMBDA_API_",))
         if KEY in variables:
             variables[KEY] = checked(variables[KEY], KEY)
         if BASE in variables:
