@@ -20,10 +20,10 @@ def listed() -> tuple[list[tuple[str, Offer]], list[Exception]]:
     wrong = [each for each in answers if isinstance(each, Exception)]
     if wrong and len(wrong) == len(runners):
         raise wrong[0]
-    found = [
+    offers = [
         (runner.name, offer)
         for runner, answer in zip(runners, answers, strict=True)
         if not isinstance(answer, Exception)
         for offer in answer
     ]
-    return sorted(found, key=lambda each: each[1].price_per_hour), wrong
+    return sorted(offers, key=lambda each: each[1].price_per_hour), wrong

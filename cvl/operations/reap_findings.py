@@ -64,18 +64,16 @@ def left_over(ledger: Ledger, hear: Hear = silent) -> list[Finding]:
 
     `hear` is told of those that are somewhere else than where they were asked for.
     """
-    held = {lease.run_id for lease in ledger.leases(open_only=True)}
-    runs = [run for run in ledger.runs() if run.detached and run.id in held and undriven(run)]
-    judged = latest(runs, ledger)
-    _tell_strangers([run for run in judged if run.state is not RunState.FETCHING], ledger, hear)
-    return [
-        _nobody_s(
-            Orphan(run=run, leases=tuple(ledger.leases(run.id, open_only=True))),
-            "its job has ended",
-        )
-        for run in judged
+    holders = {lease.run_id for lease in ledger.leases(open_only=True)}
+    runs = [run for run in ledger.runs() if run.detached and run.id in holders and undriven(run)]
+    runs = latest(runs, ledger)
+    _tell_strangers([run for run in runs if run.state is not RunState.FETCHING], ledger, hear)
+    orphans = [
+        Orphan(run=run, leases=tuple(ledger.leases(run.id, open_only=True)))
+        for run in runs
         if run.state is RunState.FETCHING
     ]
+    return [_nobody_s(orphan, "its job has ended") for orphan in orphans]
 
 
 def _tell_strangers(runs: Sequence[Run], ledger: Ledger, hear: Hear) -> None:
@@ -116,13 +114,9 @@ def _nobody_s(orphan: Orphan, why: str) -> Finding:
     )
 
 
-def dearest_first(found: Iterable[Finding]) -> list[Finding]:
+def dearest_first(findings: Iterable[Finding]) -> list[Finding]:
     """Return findings in the order in which they are ended: by what they cost an hour."""
-
-    def rate(each: Finding) -> Decimal:
-        return Decimal(0) if each.price_per_hour is None else each.price_per_hour
-
-    return sorted(found, key=rate, reverse=True)
+    return sorted(findings, key=lambda each: each.price_per_hour or Decimal(0), reverse=True)
 
 
 def overdue(
@@ -135,24 +129,23 @@ def overdue(
     listed = [each for each in (owner.owned() if listed is None else listed) if each.alive]
     here, now = ident(ledger), owner.now()
     looked_after = {each.run_id for each in listed if each.price_per_hour is not None}
-    found = []
-    for each in filter(lambda each: each.proven, listed):
-        run = known(ledger, each.run_id)
-        if why := reason(each, run, here, now, alone=each.run_id not in looked_after):
-            found.append(
-                Finding(
-                    provider=owner.name,
-                    kind=each.kind,
-                    name=each.name,
-                    id=each.id,
-                    run_id=each.run_id,
-                    why=why,
-                    price_per_hour=each.price_per_hour,
-                    resource=each,
-                    owner=owner,
-                )
-            )
-    return found
+    return [
+        Finding(
+            provider=owner.name,
+            kind=each.kind,
+            name=each.name,
+            id=each.id,
+            run_id=each.run_id,
+            why=why,
+            price_per_hour=each.price_per_hour,
+            resource=each,
+            owner=owner,
+        )
+        for each in listed
+        if each.proven
+        for run in (run_of(ledger, each.run_id),)
+        if (why := reason(each, run, here, now, alone=each.run_id not in looked_after))
+    ]
 
 
 def reason(each: Resource, run: Run | None, here: str, now: float | None, *, alone: bool) -> str:
@@ -181,22 +174,22 @@ def ident(ledger: Ledger) -> str:
         return ""
 
 
-def known(ledger: Ledger, run_id: str) -> Run | None:
+def run_of(ledger: Ledger, run_id: str) -> Run | None:
     """Return the run of that id if our ledger has it."""
     try:
-        found = ledger.find(run_id) if run_id else None
+        run = ledger.find(run_id) if run_id else None
     except CvlError:
         return None
-    return found if found and found.id == run_id else None
+    return run if run and run.id == run_id else None
 
 
 def stamp(run_id: str, now: float) -> float | None:
     """Return when a run id was made, in UTC epoch seconds: the latest such day before `now`."""
-    found = STAMP.search(run_id)
-    if not found:
+    match = STAMP.search(run_id)
+    if not match:
         return None
     for year in (0, 1):
-        text = f"{datetime.fromtimestamp(now, UTC).year - year}{found[1]}{found[2]}+0000"
+        text = f"{datetime.fromtimestamp(now, UTC).year - year}{match[1]}{match[2]}+0000"
         try:
             made = datetime.strptime(text, "%Y%m%d%H%M%S%z").timestamp()
         except ValueError:
@@ -208,8 +201,8 @@ def stamp(run_id: str, now: float) -> float | None:
 
 def price(prices: Iterable[Decimal | None]) -> Decimal | None:
     """Return the sum of the prices that are known, None if none is."""
-    found = [each for each in prices if each is not None]
-    return sum(found, Decimal(0)) if found else None
+    amounts = [each for each in prices if each is not None]
+    return sum(amounts, Decimal(0)) if amounts else None
 
 
 def moment(seconds: float) -> str:

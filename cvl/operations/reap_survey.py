@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 
@@ -38,13 +38,13 @@ class Survey:
         Raises `NotFound` for an `only` that is no runner.
         """
         self.ledger, self.observer, self.code = Ledger(ledger_file()), observer, 0
-        known = targets(self.ledger, [name for name in configured if name], only, configured)
-        self._targets, self._only = known.targets, only
-        self._words = [f"note: {each}" for each in known.notes]
+        asked = targets(self.ledger, [name for name in configured if name], only, configured)
+        self._targets, self._only = asked.targets, only
+        self._words = [f"note: {each}" for each in asked.notes]
         self._notes: dict[str, str] = {}
         self._owners: dict[str, list[Reapable]] = {}
         self._seen: set[tuple[str, str]] = set()
-        for each in known.trouble:
+        for each in asked.trouble:
             self._blind(explained(each))
 
     def batches(self) -> Iterator[list[Finding]]:
@@ -53,12 +53,11 @@ class Survey:
         What one of them cannot say keeps none of the others back.
         """
         yield reap_findings.dearest_first(self._by_ledger())
-        asked = self._targets
-        calls: list[Callable[[], list[Finding]]] = [partial(self._look, each) for each in asked]
-        limits = [LOOK_LIMIT if matters(each) else BRIEF_LIMIT for each in asked]
+        calls = [partial(self._look, each) for each in self._targets]
+        limits = [LOOK_LIMIT if each.matters else BRIEF_LIMIT for each in self._targets]
         for number, answer in as_they_come(calls, limits):
             if isinstance(answer, Exception):
-                self._unseen(asked[number], answer)
+                self._unseen(self._targets[number], answer)
             else:
                 yield reap_findings.dearest_first(self._new(answer))
 
@@ -72,14 +71,14 @@ class Survey:
         """Say what could not be seen, and what is only worth a note."""
         for each in dict.fromkeys(self._words):
             self.observer.warn(each)
-        known = "\n".join(self._words)
+        words = "\n".join(self._words)
         for target, why in self._notes.items():
-            if why not in known:
+            if why not in words:
                 self.observer.warn(f"note: {target} could not be asked: {why}")
 
     def _by_ledger(self) -> list[Finding]:
         """Return what the ledger knows to be over; where it cannot be read, the tags have to do."""
-        found = list[Finding]()
+        findings = list[Finding]()
         calls = (
             partial(reap_findings.abandoned, self.ledger),
             partial(reap_findings.left_over, self.ledger, self._stray),
@@ -88,9 +87,9 @@ class Survey:
             if isinstance(each, Exception):
                 self._blind(f"{explained(each)}; going by tags alone")
                 continue
-            known = {finding.run_id for finding in found}
-            found += [finding for finding in each if finding.run_id not in known]
-        ours = [each for each in found if self._only in {"", each.provider}]
+            runs = {finding.run_id for finding in findings}
+            findings += [finding for finding in each if finding.run_id not in runs]
+        ours = [each for each in findings if self._only in {"", each.provider}]
         for finding in ours:
             leases = finding.orphan.leases if finding.orphan else ()
             self._seen |= {(lease.kind, lease.name) for lease in leases}
@@ -101,10 +100,10 @@ class Survey:
         if self._only in {"", run.runner}:
             self._blind(f"{run.id}: {explained(error)}")
 
-    def _new(self, found: Iterable[Finding]) -> list[Finding]:
+    def _new(self, findings: Iterable[Finding]) -> list[Finding]:
         """Return what no other look has found: several may lead to the same account."""
         new = []
-        for each in found:
+        for each in findings:
             keys = {(each.kind, each.name), (each.kind, each.id)} - {(each.kind, "")}
             if not keys & self._seen:
                 new.append(each)
@@ -115,55 +114,49 @@ class Survey:
         if target.every:
             return self._look_everywhere(target)
         owner = target.owner()
-        found, sure = overdue(str(target), owner, self.ledger, self.observer)
+        findings, sure = overdue(str(target), owner, self.ledger, self.observer)
         self._owners.setdefault(target.runner, []).append(owner)
         if not sure:
             self.code = 125
-        return found
+        return findings
 
     def _look_everywhere(self, target: Target) -> list[Finding]:
-        """Look in each target that a provider has; that some are closed to us is usual."""
+        """Look in each place that a provider has; that some are closed to us is usual."""
         runner = load(target.runner)
-        owners: list[Reapable] = list(runner.everywhere(target.handle))
         calls = [
-            partial(overdue, target.runner, owner, self.ledger, self.observer) for owner in owners
+            partial(overdue, target.runner, owner, self.ledger, self.observer)
+            for owner in runner.everywhere(target.handle)
         ]
         answers = together(calls, BRIEF_LIMIT)
         good = [each for each in answers if not isinstance(each, Exception)]
         if good:
             looked_everywhere(target.runner)
-        return [finding for found, _ in good for finding in found]
+        return [finding for findings, _ in good for finding in findings]
 
     def _unseen(self, target: Target, error: Exception) -> None:
-        if not matters(target):
-            if not target.every:
-                self._notes[str(target)] = explained(error)
-            return
-        held = f"; it may hold {', '.join(target.holds)}" if target.holds else ""
-        self._blind(f"{target} could not be asked: {explained(error)}{held}")
+        if target.matters:
+            runs = f"; it may hold {', '.join(target.holds)}" if target.holds else ""
+            self._blind(f"{target} could not be asked: {explained(error)}{runs}")
+        elif not target.every:
+            self._notes[str(target)] = explained(error)
 
     def _blind(self, words: str) -> None:
         self.code = 125
         self._words.append(words)
 
 
-def matters(target: Target) -> bool:
-    """Return whether something of ours may go unseen where this target is not."""
-    return bool(target.holds) or target.named
-
-
 def overdue(
     name: str, owner: Reapable, ledger: Ledger, observer: Observer
 ) -> tuple[list[Finding], bool]:
     """Return what should be over there, and whether that is all. Raises what `owned` raises."""
-    listed = list(owner.owned())
-    found = reap_findings.overdue(owner, ledger, listed)
-    unclear = [each for each in listed if each.unclear]
+    resources = list(owner.owned())
+    findings = reap_findings.overdue(owner, ledger, resources)
+    unclear = [each for each in resources if each.unclear]
     sure = owner.now() is not None
     if not sure:
         observer.warn(f"{name} does not say what time it is: no deadline was judged")
     tell_unclear(name, unclear, observer)
-    return found, sure and not unclear
+    return findings, sure and not unclear
 
 
 def tell_unclear(name: str, unclear: Iterable[Resource], observer: Observer) -> None:

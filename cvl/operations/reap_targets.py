@@ -47,10 +47,15 @@ class Target:
         """Return whom to ask. Raises `CvlError`, also where there is no login any more."""
         if self.handle:
             return cast("Reapable", reopen(self.runner, self.handle))
-        found = default_owner(self.runner)
-        if found is None:
+        owner = load(self.runner).owner()
+        if owner is None:
             raise AuthError(f"there is no login for {self.runner} here")
-        return found
+        return owner
+
+    @property
+    def matters(self) -> bool:
+        """Whether something of ours may go unseen where it is not asked."""
+        return bool(self.holds) or self.named
 
     def __str__(self) -> str:
         """Return it for a person."""
@@ -59,7 +64,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class TargetList:
     """What is known of the providers before anybody is asked. `notes` are for the user."""
 
     targets: tuple[Target, ...]
@@ -67,17 +72,12 @@ class Known:
     trouble: tuple[Exception, ...] = ()
 
 
-def default_owner(runner: str) -> Reapable | None:
-    """Return what the environment's login leads to, None for none. Raises `CvlError`."""
-    return load(runner).owner()
-
-
 def targets(
     ledger: Ledger,
     configured: Iterable[str],
     only: str = "",
     own: Mapping[str, Mapping[str, str]] | None = None,
-) -> Known:
+) -> TargetList:
     """Return whom to ask; `configured` are the runners of the configuration, `only` one of all.
 
     `own` are the options that it has for each of them.
@@ -93,8 +93,9 @@ def targets(
     if only:
         load(only)
     named = {*configured, only} - {""}
-    found, notes = list[Target](), list[str]()
-    for name in [only] if only else dict.fromkeys([*BUILT_IN, *sorted(named), *_used(runs)]):
+    all_targets, notes = list[Target](), list[str]()
+    used = sorted({run.runner for run in runs})
+    for name in [only] if only else dict.fromkeys([*BUILT_IN, *sorted(named), *used]):
         ours = [run for run in runs if run.runner == name]
         holds = tuple(run.id for run in ours if run.id in open_runs)
         try:
@@ -105,16 +106,14 @@ def targets(
             continue
         if not runner.reapable:
             continue
-        if not (name in named or ours or not runs or _in_environment(runner)):
-            notes += _unused(runner, name)
-            continue
         meant = name in named or runner.has_key()
-        found += _of(runner, name, ours, holds, (own or {}).get(name, EMPTY), named=meant)
-    return Known(targets=tuple(found), notes=tuple(notes), trouble=tuple(trouble))
-
-
-def _used(runs: Iterable[Run]) -> list[str]:
-    return sorted({run.runner for run in runs})
+        if runs and not (meant or ours or any(map(os.environ.get, runner.variables))):
+            if runner.login():
+                how = f"`cvl reap --remote {name}` asks there too"
+                notes.append(f"there is a login for {name}, which cvl has not used here: {how}")
+            continue
+        all_targets += _of(runner, name, ours, holds, (own or {}).get(name, EMPTY), named=meant)
+    return TargetList(targets=tuple(all_targets), notes=tuple(notes), trouble=tuple(trouble))
 
 
 def _of(
@@ -151,18 +150,6 @@ def _of(
         yield Target(runner=name, handle={}, holds=left, named=named and there and not here)
     if there and runner.regional and _is_due(name):
         yield Target(runner=name, handle=here, every=True)
-
-
-def _unused(runner: type[Runner], name: str) -> list[str]:
-    if not runner.login():
-        return []
-    how = f"`cvl reap --remote {name}` asks there too"
-    return [f"there is a login for {name}, which cvl has not used here: {how}"]
-
-
-def _in_environment(runner: type[Runner]) -> bool:
-    """Return whether a variable of the environment says that this provider is meant."""
-    return any(map(os.environ.get, runner.variables)) or runner.has_key()
 
 
 def _is_due(name: str) -> bool:

@@ -30,9 +30,8 @@ from cvl.core.spec import Cause, ExitStatus
 from cvl.ledger import EARLY, Ledger, Run, RunState
 from cvl.operations.foreign_runs import find, foreign
 from cvl.operations.reap_findings import tagged
-from cvl.operations.reap_targets import default_owner
 from cvl.operations.reattach import WithoutOutput, attached, follow, standing_when_slow
-from cvl.providers import BUILT_IN, reopen
+from cvl.providers import BUILT_IN, load, reopen
 from cvl.run import lifecycle
 from cvl.run.context import Context
 from cvl.run.options import stop_limit
@@ -87,7 +86,7 @@ def _end_tagged(run_id: str, observer: Observer) -> None:
     """End what carries the tag of a run, without the ledger: its job goes with its machine."""
 
     def end_there(name: str) -> None:
-        if owner := default_owner(name):
+        if owner := load(name).owner():
             there = tagged(owner, run_id)
             end(owner, there, Scope(seconds=CALL_OFF_LIMIT, tell=observer.phase))
             for each in there:
