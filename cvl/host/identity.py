@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from cvl.core import identity
 from cvl.core.digest import blake2b
 from cvl.core.octets import octets
-from cvl.host.record import Said
+from cvl.host.channel import Answer
 
 RAN_ON = "ran_on"
 """Under which key a handle has it; runs of an older cvl have none."""
@@ -25,7 +25,7 @@ WHOSE = ("whose", "1")
 """The header that asks for it."""
 
 
-def told(answers: Iterable[Said]) -> dict[str, str]:
+def told(answers: Iterable[Answer]) -> dict[str, str]:
     """Return what goes into a handle, by what the machine has answered; {} if it has not."""
     rests = [answer.rest for answer in answers if answer.word == "on"]
     return whole(rests[0]) if rests else {}

@@ -11,10 +11,13 @@ import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from cvl.core.errors import Unreadable
 from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, ended
+
+if TYPE_CHECKING:
+    from cvl.host.channel import Answer
 
 LIMIT = 200
 """Characters that a record may have; ours have half of it at most."""
@@ -35,15 +38,6 @@ FOLDER = re.compile(r"/[^\x00-\x1f\x7f]*")
 """A folder on a host: absolute, on one line."""
 PATH_LIMIT = 4096
 """Characters of a path: what Linux holds in bytes."""
-
-
-class Said(Protocol):
-    """An answer of the far side: a word and the rest."""
-
-    @property
-    def word(self) -> str: ...
-    @property
-    def rest(self) -> str: ...
 
 
 def ending(text: str, run_id: str) -> ExitStatus:
@@ -70,7 +64,7 @@ def _meaning(flag: str) -> str:
     )
 
 
-def state_of(answers: Iterable[Said], run_id: str) -> ExitStatus | None:
+def state_of(answers: Iterable[Answer], run_id: str) -> ExitStatus | None:
     """Return how a run has ended by the one answer that tells its state, None while it goes on.
 
     Raises `Unreadable` where none tells it, where several do and do not agree, and for a `result`
@@ -85,7 +79,7 @@ def state_of(answers: Iterable[Said], run_id: str) -> ExitStatus | None:
     return ending(rest, run_id) if word == "result" else None
 
 
-def folder_of(answers: Iterable[Said], where: str) -> str:
+def folder_of(answers: Iterable[Answer], where: str) -> str:
     """Return the folder that results are relative to, as a host spells it. Raises `Unreadable`."""
     told = {answer.rest for answer in answers if answer.word == "folder"}
     folder = told.pop() if len(told) == 1 else ""
