@@ -66,20 +66,26 @@ class Folders:
 
     def read(self, path: bytes, most: int) -> bytes:
         """Return a file's content. Raises `OSError`, also for what is no file or too long."""
-        fd = self.open(path)
+        content, fd = bytearray(), self.open(path)
         try:
-            return read_file(fd, most)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "it is no file")
+            while block := os.read(fd, most + 1 - len(content)):
+                content += block
+                if len(content) > most:
+                    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         finally:
             os.close(fd)
+        return bytes(content)
 
     def names(self, folder: bytes) -> list[tuple[bytes, bool]]:
         """Return what lies in a folder, sorted: the name, whether it is a folder. `OSError`."""
         fd = os.open(b".", AS_ROOT, dir_fd=self.at(folder))
         try:
-            with os.scandir(fd) as found:
+            with os.scandir(fd) as entries:
                 return sorted(
                     (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False))
-                    for entry in found
+                    for entry in entries
                 )
         finally:
             os.close(fd)
@@ -113,16 +119,3 @@ class Folders:
         fd = os.open(name, AS_STEP, dir_fd=self._open[-1][1])
         self._path = self._path + b"/" + name if self._path else name
         self._open.append((self._path, fd))
-
-
-def read_file(fd: int, most: int) -> bytes:
-    """Return all of an open file. Raises `OSError` for what is no file, or has more bytes."""
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is no file")
-    content = bytearray()
-    while block := os.read(fd, most + 1 - len(content)):
-        content += block
-        if len(content) > most:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    return bytes(content)

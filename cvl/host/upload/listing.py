@@ -79,7 +79,8 @@ class Listing:
                 f"{complaint}"
             )
         if not output:  # no checkout, or one that ignores all of the root
-            return _permitted(_plain_files(self.root))
+            with Folders(self.root) as folders:
+                return _permitted(name for name, deeper in folders.names(b"") if not deeper)
         self._walked.add(b"")
         return _permitted({name.rstrip(b"/") for name in output.split(b"\0")} - {b""})
 
@@ -106,13 +107,13 @@ def walk(root: bytes, folder: bytes, *, everything: bool = False) -> Iterator[by
         while todo:
             here = todo.pop()
             try:
-                found = folders.names(here)
+                entries = folders.names(here)
             except OSError:
                 yield here
                 continue
-            if not found and here:
+            if not entries and here:
                 yield here
-            for name, deeper in found:
+            for name, deeper in entries:
                 path = here + b"/" + name if here else name
                 if NEVER.search(b"/" + name) or (name in UNTRACKED and not everything):
                     continue
@@ -133,9 +134,3 @@ def _permitted(names: Iterable[bytes]) -> list[bytes]:
         paths = [path for path in paths if not {b"..", b""} & set(path.split(b"/"))]
     homes = tuple(p[: -len(b"pyvenv.cfg")] for p in paths if p.endswith(b"/pyvenv.cfg"))
     return [path for path in paths if not path.startswith(homes)] if homes else paths
-
-
-def _plain_files(root: bytes) -> list[bytes]:
-    """Return what lies directly in the root and is no folder."""
-    with Folders(root) as folders:
-        return [name for name, deeper in folders.names(b"") if not deeper]

@@ -63,7 +63,11 @@ def tree_pieces(
                 yield _whole(member, entry, held.content, _mtime(held.mtime, mtime))
             elif entry.kind == "f":
                 stamp = tree.hashes.stamp(path) if tree.hashes else b""
-                yield from _opened(folders, member, path, entry, stamp, mtime)
+                try:
+                    fd = folders.open(path)
+                except OSError as error:
+                    raise _changed(path, error.strerror) from error
+                yield from _file(member, path, fd, entry, stamp, mtime)
             else:
                 yield _bare(member, entry, mtime)
 
@@ -103,17 +107,16 @@ def _local(member: bytes, path: Path) -> Iterator[bytes]:
         return
     with closing(Hashes(path)) as reader:
         inners = walk(place, b"", everything=True)
-        found = ((inner, reader.entry(inner)) for inner in inners)
-        files = ((member + b"/" + active(inner), inner, entry) for inner, entry in found if entry)
+        entries = ((inner, reader.entry(inner)) for inner in inners)
+        files = ((member + b"/" + active(inner), inner, entry) for inner, entry in entries if entry)
         yield from tree_pieces(Tree({}, path, reader), files)
 
 
 def _bare(member: bytes, entry: Entry, mtime: int | None) -> bytes:
     """Return the header of a link or a folder."""
     if entry.kind == "l":
-        link = entry.content
-        when = 0 if mtime is None else mtime
-        return header(Member(name=member, kind=LINK, mode=0o777, mtime=when, link=link))
+        moment = mtime or 0
+        return header(Member(name=member, kind=LINK, mode=0o777, mtime=moment, link=entry.content))
     made = int(time.time()) if mtime is None else mtime
     return header(Member(name=member + b"/", kind=FOLDER, mode=0o755, mtime=made))
 
@@ -123,16 +126,6 @@ def _whole(member: bytes, entry: Entry, content: bytes, mtime: int) -> bytes:
     mode = 0o755 if entry.executable else 0o644
     head = header(Member(name=member, size=entry.size, mode=mode, mtime=mtime))
     return head + content + padding(entry.size)
-
-
-def _opened(
-    folders: Folders, member: bytes, path: bytes, entry: Entry, stamp: bytes, mtime: int | None
-) -> Iterator[bytes]:
-    try:
-        fd = folders.open(path)
-    except OSError as error:
-        raise _changed(path, error.strerror) from error
-    yield from _file(member, path, fd, entry, stamp, mtime)
 
 
 def _file(
@@ -148,12 +141,12 @@ def _file(
     That it still holds them is told by its `stamp`, before and after, or else by hashing it.
     """
     try:
-        found = os.fstat(fd)
-        size = entry.size if entry else found.st_size
-        mode = 0o755 if (entry.executable if entry else found.st_mode & 0o100) else 0o644
-        time_ = _mtime(found.st_mtime, mtime)
-        head = header(Member(name=member, size=size, mode=mode, mtime=time_))
-        digest, known = blake2b(digest_size=16), stamp_of(found) == stamp
+        status = os.fstat(fd)
+        size = entry.size if entry else status.st_size
+        mode = 0o755 if (entry.executable if entry else status.st_mode & 0o100) else 0o644
+        moment = _mtime(status.st_mtime, mtime)
+        head = header(Member(name=member, size=size, mode=mode, mtime=moment))
+        digest, known = blake2b(digest_size=16), stamp_of(status) == stamp
         sent = 0
         for block in blocks(fd, size):
             if not known:
@@ -163,16 +156,15 @@ def _file(
                 break
             yield head + block
             head = b""
-        same = stamp_of(os.fstat(fd)) == stamp if known else _names(entry, digest.hexdigest())
+        if known:
+            same = stamp_of(os.fstat(fd)) == stamp
+        else:
+            same = entry is None or entry.content == digest.hexdigest().encode()
         if sent != size or not same:
             raise _changed(place, "its content is new")
         yield head + padding(size)
     finally:
         os.close(fd)
-
-
-def _names(entry: Entry | None, digest: str) -> bool:
-    return entry is None or entry.content == digest.encode()
 
 
 def _mtime(found: float, fixed: int | None = None) -> int:

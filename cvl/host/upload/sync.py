@@ -38,7 +38,9 @@ class TreeSync:
 
     def spare(self) -> Headers:
         """Return what asks for a spare copy, where it is worth it."""
-        return [("spare", str(self.tree.size >> 10))] if _heavy(self.tree) else []
+        tree = self.tree  # is copying it worth not waiting for, and a second copy no burden?
+        heavy = tree.size <= SPARE_LIMIT and (len(tree.entries) > MANY or tree.size > MUCH)
+        return [("spare", str(tree.size >> 10))] if heavy else []
 
     def delta(self) -> Delta:
         """Return what has to be sent."""
@@ -56,11 +58,6 @@ class TreeSync:
         self._known.keep(self.tree)
         if _text(self._note) != self.tree.id:
             replace_file(self._note, self.tree.id.encode())
-
-
-def _heavy(tree: Tree) -> bool:
-    """Return whether copying it is worth not waiting for, and a second copy no burden."""
-    return tree.size <= SPARE_LIMIT and (len(tree.entries) > MANY or tree.size > MUCH)
 
 
 def _digest(*words: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -111,7 +112,7 @@ class KnownTrees:
 
     def load(self, tree_id: str) -> Tree | None:
         """Return the tree of that id, or None if it is unknown or its file is damaged."""
-        if not _is_id(tree_id):
+        if not re.fullmatch(r"[0-9a-f]{32}", tree_id):
             return None
         try:
             record = self._file(tree_id).read_bytes()
@@ -146,10 +147,6 @@ def _age(file: Path) -> float:
         return -file.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _is_id(text: str) -> bool:
-    return len(text) == 32 and not set(text) - set("0123456789abcdef")  # noqa: PLR2004
 
 
 def _entry(record: bytes) -> Entry:
