@@ -83,15 +83,15 @@ def install(far: FarSide, scope: Scope | None = None) -> None:
     raise NotReady(f"cannot put cvl on {far.transport.where}: {stream.words()}", HINT)
 
 
-def _refused(where: str, answer: str, said: str) -> NotReady:
+def _refused(where: str, answer: str, words: str) -> NotReady:
     word, _, text = answer.partition(" ")
-    if word == "python-old":
-        return NotReady(f"cvl needs Python {MINIMUM} or newer on {where}, but {text}", HINT)
-    if word == "python-missing":
-        return NotReady(f"cvl needs Python {MINIMUM} or newer on {where}: {text}", HINT)
-    if word == "python-broken":
-        return NotReady(f"cvl does not start on {where}: {text}", HINT)
-    return NotReady(f"cannot put cvl on {where}: {text}: {said}".removesuffix(": "), HINT)
+    reasons = {
+        "python-old": f"cvl needs Python {MINIMUM} or newer on {where}, but {text}",
+        "python-missing": f"cvl needs Python {MINIMUM} or newer on {where}: {text}",
+        "python-broken": f"cvl does not start on {where}: {text}",
+    }
+    other = f"cannot put cvl on {where}: {text}: {words}".removesuffix(": ")
+    return NotReady(reasons.get(word, other), HINT)
 
 
 def _folder(name: str) -> Path:
@@ -125,8 +125,8 @@ def _cached(cache: Path, key: str) -> Bundle | None:
         paths = list(cache.iterdir())
     except OSError:
         return None
-    found = (path for path in paths if path.name.startswith(f"{key}-") and path.suffix == ".pyz")
-    return next((Bundle(hash=path.stem.partition("-")[2], path=path) for path in found), None)
+    bundles = (path for path in paths if path.name.startswith(f"{key}-") and path.suffix == ".pyz")
+    return next((Bundle(hash=path.stem.partition("-")[2], path=path) for path in bundles), None)
 
 
 def _build(cache: Path, key: str, folders: list[Path]) -> Bundle:

@@ -155,7 +155,8 @@ class RemoteJob:
             raise NotReady(
                 f"{files} could not be brought here; `cvl fetch {self.run_id}` tries again"
             )
-        answers = self._ask("clean", [*self._id(), *self._image()])
+        image = self._handle.get("image", "")
+        answers = self._ask("clean", [*self._id(), *([("image", image)] if image else [])])
         if left := [answer.rest for answer in answers if answer.word == "warn"]:
             raise NotReady("; ".join(left), "remove it as root")
 
@@ -248,7 +249,9 @@ class RemoteJob:
             self._far.check(stream, answers, failure)
         status = self._told(answers)
         if status is None:
-            raise failure or self._unheard(stream)
+            where = self._far.transport.where
+            why = str(self._far.unanswered(stream)) if stream.mute else f"{where} closed the stream"
+            raise failure or Unreachable(why)
         if status.log_bytes is not None and offset < status.log_bytes:
             self._short += [] if failure else [offset]
             if self._short.count(offset) < SHORT_LIMIT:
@@ -276,12 +279,6 @@ class RemoteJob:
             self._senseless = True
             self._scope.warn(f"{gone}; asking again for up to {elapsed(self._patience)}")
 
-    def _unheard(self, stream: Stream) -> Unreachable:
-        """Return why there is no result: that the stream broke off, or all that came instead."""
-        if stream.mute:
-            return Unreachable(str(self._far.unanswered(stream)))
-        return Unreachable(f"{self._far.transport.where} closed the stream")
-
     def _lost(self, gone: Exception) -> LostContact:
         return LostContact(
             f"lost contact with {self._far.transport.where}: {gone}",
@@ -291,10 +288,6 @@ class RemoteJob:
     def _id(self) -> list[tuple[str, str]]:
         seal = self._handle.get("seal", "")  # of runs that an older cvl started there is none
         return [("id", self.run_id), *([("seal", seal)] if seal else []), WHOSE]
-
-    def _image(self) -> list[tuple[str, str]]:
-        image = self._handle.get("image", "")
-        return [("image", image)] if image else []
 
 
 def _cut(status: ExitStatus, size: int, half: str) -> ExitStatus:

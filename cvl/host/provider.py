@@ -75,15 +75,18 @@ class HostProvider:
             "seal": launch.seal(self._key, spec.run_id),
             "base": self.far.base,
             "folder": f"{self.far.shown}/jobs/{spec.run_id}",
-            "place": launch.place(spec, self._setup),
+            "place": launch.example_folder(spec, self._setup),
             "image": spec.image or "",
             **self._address,
         }
 
     def launch(self, spec: JobSpec, leases: Leases, scope: Scope) -> RemoteJob:
         del leases  # nothing here costs money
-        if self._setup.bundle == "require":
-            self._require_cvl(scope)
+        if self._setup.bundle == "require" and self.far.output(LOOKING, scope=scope) != b"yes\n":
+            raise NotReady(
+                f"cvl is not installed on {self.far.transport.where}",
+                "leave setup_cvl on (--setup-cvl), and it is put there without pip or sudo",
+            )
         return launch.start(self.far, spec, self.handle(spec), self._setup, scope)
 
     def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> RemoteJob:
@@ -95,10 +98,3 @@ class HostProvider:
 
     def destroy(self, resource: Resource) -> None:
         raise UsageError(f"{self.name} rents nothing: {resource.name} is not ours to end")
-
-    def _require_cvl(self, scope: Scope | None = None) -> None:
-        if self.far.output(LOOKING, scope=scope) != b"yes\n":
-            raise NotReady(
-                f"cvl is not installed on {self.far.transport.where}",
-                "leave setup_cvl on (--setup-cvl), and it is put there without pip or sudo",
-            )

@@ -142,10 +142,6 @@ class Stream:
         with self._news:
             return any(answer.word == word for answer in self._all())
 
-    def warnings(self) -> list[str]:
-        """Return what the far side thinks that the user should know."""
-        return [answer.rest for answer in self.answers() if answer.word == "warn"]
-
     def finish(self, limit: float, scope: Scope | None = None) -> Exception | None:
         """Wait for the end; return what broke the connection, or None if nothing did.
 

@@ -15,8 +15,7 @@ from cvl.core.spec import Cause
 from cvl.host import job, resolve_there, rpc, stream
 from cvl.host.channel import ANSWERS, KEPT, LINE, NOISE, Hearing
 from cvl.host.job import RemoteJob
-from cvl.host.launch import Setup
-from cvl.host.provider import HostProvider
+from cvl.host.provider import LOOKING
 from cvl.host.rpc import FarSide
 from cvl.ledger import Ledger, RunState
 from cvl.testing import hostile
@@ -79,11 +78,10 @@ def test_every_question_to_every_host_ends(host: HostileHost, name: str) -> None
 def test_so_does_every_command_that_is_no_request(host: HostileHost, name: str) -> None:
     host.login.turn(name)
     side = reach(host)
-    provider = HostProvider("ssh", side.transport, setup=Setup(bundle="require"))
     questions: dict[str, Callable[[], object]] = {
         "exists": side.exists,
         "install": lambda: side.install("0123", b"x" * 10_000_000),
-        "require": provider._require_cvl,
+        "require": lambda: side.output(LOOKING),
         "resolve": lambda: resolve_there.job(side, "example", "", (), install=False),
     }
     for what, call in questions.items():
