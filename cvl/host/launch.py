@@ -191,7 +191,8 @@ class Cargo:
     def arrived(self, stream: Stream, scope: Scope) -> None:
         """Remember what the machine's cache holds now; pass on what there is to know."""
         where = self._far.transport.where
-        warnings = [f"{where}: {text}" for text in stream.warnings()]
+        answers = stream.answers()
+        warnings = [f"{where}: {answer.rest}" for answer in answers if answer.word == "warn"]
         if self._sync:
             self._sync.arrived()
             warnings += self._sync.warnings
@@ -217,7 +218,7 @@ def run_files(spec: JobSpec, setup: Setup) -> dict[str, bytes | Path]:
     files: dict[str, bytes | Path] = {
         "run/job.sh": octets(f"exec {shlex.join(spec.argv)}\n"),
         "run/env.sh": octets(exports({**spec.env, **spec.secrets})),
-        "run/place": octets(place(spec, setup)),
+        "run/place": octets(example_folder(spec, setup)),
         "run/meta.json": dumped(about(spec)).encode(),
     }
     if setup.in_place:
@@ -230,7 +231,7 @@ def run_files(spec: JobSpec, setup: Setup) -> dict[str, bytes | Path]:
     return files
 
 
-def place(spec: JobSpec, setup: Setup) -> str:
+def example_folder(spec: JobSpec, setup: Setup) -> str:
     """Return the folder that the job works in: absolute, or relative to the workspace."""
     assert spec.source is not None
     source = spec.source

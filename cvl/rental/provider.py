@@ -120,7 +120,7 @@ class Machines:
             "run": spec.run_id,
             "seal": launch.seal(self._key, spec.run_id),
             "base": "",
-            "place": launch.place(spec, self._setup),
+            "place": launch.example_folder(spec, self._setup),
             "image": spec.image or "",
             "machine": name_of(spec.run_id),
         }

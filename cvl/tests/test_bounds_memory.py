@@ -17,7 +17,7 @@ from cvl.core.errors import FetchError
 from cvl.host.download import spool as heaps
 from cvl.host.download.landing import STRANGE, land_tar
 from cvl.host.download.notes import Notes
-from cvl.host.download.results import PART, Piece, Places, Results, arrange, parts
+from cvl.host.download.results import PART, Piece, Results, TakenPaths, arrange, parts
 from cvl.host.download.spool import DiskSet, Heap
 from cvl.host.tarstream import META_COUNT, META_LIMIT, ZEROS, TarReader
 from cvl.testing import hostile
@@ -174,7 +174,7 @@ def test_a_list_that_breaks_off_or_never_ends_is_refused(
 def test_places_are_the_same_in_parts_and_at_once() -> None:
     every = listed(rows(50) + rows(70, "e") + rows(90, "r"))
     at_once = arrange(every, b"ex")
-    places, pieces = Places(DiskSet), list[Piece]()
+    places, pieces = TakenPaths(DiskSet), list[Piece]()
     for at in range(0, len(every), 7):
         pieces += arrange(every[at : at + 7], b"ex", places).pieces
     assert sorted(p.target for p in pieces) == sorted(p.target for p in at_once.pieces)

@@ -20,7 +20,7 @@ from cvl.core.scope import Scope
 from cvl.core.staging import incoming, landing_in, not_taken
 from cvl.host.download.inert import told
 from cvl.host.download.landing import NOTHING, Landed, land_tar
-from cvl.host.download.results import Changed, Places, Results, arrange, batches
+from cvl.host.download.results import Changed, Results, TakenPaths, arrange, batches
 from cvl.host.download.spool import DiskSet
 from cvl.host.tarstream import FILE, FOLDER, HARD, LINK, Member, TarReader
 
@@ -35,12 +35,12 @@ class Layout:
     """Where in a tar the results are; `gzipped` if it is packed so.
 
     `where` tells the area and the path of a member by its name, None for nothing of ours;
-    `source` turns what `arrange` takes for a run's file, in the workspace `place`, into that name.
+    `source` turns what `arrange` takes for a run's file, in the `example`'s folder, into that name.
     """
 
     where: Callable[[bytes], tuple[str, bytes] | None]
     source: Callable[[bytes], bytes]
-    place: bytes = b""
+    example: bytes = b""
     gzipped: bool = False
 
 
@@ -84,9 +84,9 @@ def _landed(archive: Path, layout: Layout, into: Path) -> Landed:
     found = (each for member in TarReader(read()).members() if (each := _changed(member, layout)))
     parts = batches(found)
     first, second = next(parts, []), next(parts, None)
-    places, total = Places(set if second is None else DiskSet), NOTHING
+    taken, total = TakenPaths(set if second is None else DiskSet), NOTHING
     for part in chain([first], [second] if second else [], parts):
-        results = arrange(part, layout.place, places)
+        results = arrange(part, layout.example, taken)
         pieces = tuple(replace(each, source=layout.source(each.source)) for each in results.pieces)
         chosen = Results(pieces=pieces, skipped=results.skipped)
         total = total.joined(land_tar(read(), chosen, into, others=True))

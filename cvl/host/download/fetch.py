@@ -31,7 +31,7 @@ from cvl.core.units import size
 from cvl.host.download.inert import told
 from cvl.host.download.landing import NOTHING, Landed, land_staged, land_tar
 from cvl.host.download.report import report
-from cvl.host.download.results import Places, Results, arrange, fresh, parts, produced
+from cvl.host.download.results import Results, TakenPaths, arrange, fresh, parts, produced
 from cvl.host.download.spool import DiskSet, Heap
 from cvl.host.record import folder_of
 from cvl.host.rpc import FarSide, Headers
@@ -78,7 +78,7 @@ def fetch(
     """
     run_id, where = handle["run"], far.transport.where
     headers = [("id", run_id), *([("image", handle["image"])] if handle.get("image") else [])]
-    place = os.fsencode(handle.get("place", ""))
+    example = os.fsencode(handle.get("place", ""))
     here = os.fsencode(into) if "host" not in handle else b""
     with Heap(run_folder(run_id), where) as heap:
         broken: set[bytes] = set()
@@ -90,11 +90,11 @@ def fetch(
             return NOTHING
         from cvl.host.download.notes import Notes
 
-        folder, places = folder_of(answers, where), Places(set if heap.small else DiskSet)
+        folder, taken = folder_of(answers, where), TakenPaths(set if heap.small else DiskSet)
         with closing(Notes(run_folder(run_id) / "fetched.db", os.fsencode(into))) as notes:
             total, arrived = NOTHING, partial(_arrived, scope, notes)
             for part in parts(heap.fields()):
-                results = arrange(produced(part, place, here), place, places)
+                results = arrange(produced(part, example, here), example, taken)
                 new = fresh(results, into, notes.marks(piece.target for piece in results.files))
                 scope.tell("fetching", f"{len(new.files)} files, {size(new.size)}")
                 load = _Load(new=new, folder=folder, into=into, arrived=arrived, between=between)

@@ -41,24 +41,22 @@ class Notes:
 
     def marks(self, places: Iterable[bytes]) -> dict[bytes, bytes]:
         """Return what is noted of these places."""
-        found = {}
+        marks = {}
         with suppress(sqlite3.Error):
             if self._base.execute("SELECT 1 FROM seen LIMIT 1").fetchone():
                 for place in places:
                     row = self._base.execute("SELECT mark FROM seen WHERE place = ?", (place,))
                     if (value := row.fetchone()) and isinstance(value[0], bytes):
-                        found[place] = value[0]
-        return found
+                        marks[place] = value[0]
+        return marks
 
     def add(self, seen: Iterable[tuple[bytes, bytes]], inert: Iterable[bytes]) -> list[bytes]:
         """Note what has landed; return the inert names that are new."""
         with suppress(sqlite3.Error), self._base:
             self._base.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?)", seen)
-            return [name for name in inert if self._new(name)]
+            insert = "INSERT OR IGNORE INTO inert VALUES (?)"
+            return [name for name in inert if self._base.execute(insert, (name,)).rowcount > 0]
         return list(inert)
-
-    def _new(self, name: bytes) -> bool:
-        return self._base.execute("INSERT OR IGNORE INTO inert VALUES (?)", (name,)).rowcount > 0
 
 
 def _opened(file: Path | None, into: bytes) -> sqlite3.Connection:

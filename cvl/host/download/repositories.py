@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from errno import EPERM
+from functools import cache
 
 from cvl.core.safe_dir import SafeDir
 from cvl.host.download.inert import HEAD_LIMIT, SUFFIX, is_head, is_head_name, is_part_name
@@ -28,7 +29,7 @@ class Repositories:
 
     def __init__(self, shelf: SafeDir) -> None:
         self._shelf = shelf
-        self._known: dict[bytes, Shape] = {}
+        self._look = cache(self._shape)
         self._plain: set[bytes] = set()
 
     def place(self, target: bytes, content: Callable[[], bytes], *, link: bool = False) -> bytes:
@@ -55,11 +56,6 @@ class Repositories:
         if plain:
             self._plain.add(above)
         return place
-
-    def _look(self, folder: bytes) -> Shape:
-        if folder not in self._known:
-            self._known[folder] = self._shape(folder)
-        return self._known[folder]
 
     def _shape(self, folder: bytes) -> Shape:
         try:

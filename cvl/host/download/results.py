@@ -11,12 +11,15 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from cvl.core.errors import FetchError
 from cvl.core.frozen import dataclass
 from cvl.core.paths import parents
 from cvl.host.download.inert import inert
+
+if TYPE_CHECKING:
+    from cvl.host.download.spool import DiskSet
 
 REPO = b"_repo"
 """Where results land that lie neither in the work folder nor in the example's."""
@@ -132,37 +135,37 @@ def batches(records: Iterable[Changed]) -> Iterator[list[Changed]]:
         yield part
 
 
-def arrange(changed: Sequence[Changed], place: bytes, places: Places | None = None) -> Results:
+def arrange(changed: Sequence[Changed], example: bytes, taken: TakenPaths | None = None) -> Results:
     """Decide what is brought back from where to where.
 
-    `place` is the content of the run's file of that name: the example's folder, absolute or
+    `example` is the content of the run's file `place`: the example's folder, absolute or
     relative to ws/. Files of the work folder and of the example's land at the top, the work
-    folder's first; the rest below `_repo`, and there too what finds its place taken. `places`
-    are those that earlier parts have taken.
+    folder's first; the rest below `_repo`, and there too what finds its place taken. `taken`
+    has the paths of earlier parts.
     """
-    places = places or Places()
+    taken = taken or TakenPaths()
     pieces: list[Piece] = []
     skipped: list[Skipped] = []
     for item in sorted(changed, key=lambda item: (AREAS.index(item.area), item.path)):
         why = REASONS.get(item.kind) or fault(item.path)
-        target = None if why else places.take(_candidates(item, place), item.kind)
+        target = None if why else taken.take(_candidates(item, example), item.kind)
         if target is None:
             why = why or "another result has its place"
             skipped.append(Skipped(path=item.path, why=why, stays=item.kind in HOLDING))
         else:
-            pieces.append(_piece(item, place, target))
+            pieces.append(_piece(item, example, target))
     return Results(pieces=tuple(pieces), skipped=tuple(skipped))
 
 
-def produced(changed: Sequence[Changed], place: bytes, into: bytes = b"") -> list[Changed]:
+def produced(changed: Sequence[Changed], example: bytes, into: bytes = b"") -> list[Changed]:
     """Return `changed` without what a fetch, of this or another run, has put there.
 
     That happens where a job works in place: results land in `cvl-runs` wherever the user is, so
     perhaps in the example's own folder. `into` is where they land now, if on that machine.
     """
-    if not place.startswith(b"/"):
+    if not example.startswith(b"/"):
         return list(changed)
-    inner = into.removeprefix(place.rstrip(b"/") + b"/") + b"/"
+    inner = into.removeprefix(example.rstrip(b"/") + b"/") + b"/"
     return [
         item
         for item in changed
@@ -206,19 +209,10 @@ def fault(path: bytes) -> str:
     return ""
 
 
-class Paths(Protocol):
-    """A set of paths."""
+class TakenPaths:
+    """The paths taken so far: of files and links, and of the folders that they need."""
 
-    def __contains__(self, path: object) -> bool: ...
-    def add(self, path: bytes) -> None: ...
-    def update(self, paths: Iterable[bytes]) -> None: ...
-    def isdisjoint(self, paths: Iterable[bytes]) -> bool: ...
-
-
-class Places:
-    """The places taken so far: of files and links, and of the folders that they need."""
-
-    def __init__(self, new: Callable[[], Paths] = set) -> None:
+    def __init__(self, new: Callable[[], set[bytes] | DiskSet] = set) -> None:
         """`new` makes an empty set."""
         self._taken, self._folders = new(), new()
 
@@ -242,16 +236,17 @@ def _record(field: bytes, following: Iterator[bytes]) -> Changed:
     kind, sizes, area, path = parts
     size, _, stamp = sizes.partition(b":")
     link = next(following, None) if kind == b"l" else b""
-    known = kind in KINDS and area in AREAS_BYTES
-    if not known or link is None or not size.isdigit() or len(size) > DIGITS:
+    sound = kind in KINDS and area in AREAS_BYTES
+    if not sound or link is None or not size.isdigit() or len(size) > DIGITS:
         raise FetchError("the host's list of results makes no sense")
     return Changed(
         kind=kind.decode(), size=int(size), area=area.decode(), path=path, link=link, stamp=stamp
     )
 
 
-def _piece(item: Changed, place: bytes, target: bytes) -> Piece:
-    folder = {"w": b"work", "e": _below(b"ws", place), "r": b"ws"}[item.area]
+def _piece(item: Changed, example: bytes, target: bytes) -> Piece:
+    inner = os.path.join(b"ws", example.rstrip(b"/")).rstrip(b"/")  # noqa: PTH118 - or absolute
+    folder = {"w": b"work", "e": inner, "r": b"ws"}[item.area]
     return Piece(
         source=folder + b"/" + item.path,
         target=target,
@@ -262,31 +257,23 @@ def _piece(item: Changed, place: bytes, target: bytes) -> Piece:
     )
 
 
-def _below(folder: bytes, place: bytes) -> bytes:
-    """Return `place` seen from the run's folder; an absolute one stays what it is."""
-    place = place.rstrip(b"/")
-    if place.startswith(b"/") or not place:
-        return place or folder
-    return folder + b"/" + place
-
-
-def _candidates(item: Changed, place: bytes) -> Iterator[bytes]:
+def _candidates(item: Changed, example: bytes) -> Iterator[bytes]:
     path = inert(item.path)
     if item.area == "r":
         yield REPO + b"/" + path
         return
     yield path
     if item.area == "e":
-        inner = b"" if place.startswith(b"/") else place.strip(b"/")
+        inner = b"" if example.startswith(b"/") else example.strip(b"/")
         yield b"/".join(part for part in (REPO, inert(inner), path) if part)
 
 
 def _is_here(piece: Piece, folder: bytes, seen: Mapping[bytes, bytes]) -> bool:
-    noted, _, place = seen.get(piece.target, b"").partition(b"\0")
-    if piece.kind != "f" or not mark(piece) or noted != mark(piece):
+    state, _, place = seen.get(piece.target, b"").partition(b"\0")
+    if piece.kind != "f" or not mark(piece) or state != mark(piece):
         return False
     try:
-        found = os.lstat(folder + (place or piece.target))
+        status = os.lstat(folder + (place or piece.target))
     except OSError:
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == piece.size
+    return stat.S_ISREG(status.st_mode) and status.st_size == piece.size

@@ -87,10 +87,10 @@ class Heap:
 
     def mark(self) -> bytes:
         """Return what tells one list from another: a digest of 16 bytes."""
-        found = blake2b(digest_size=16)
+        digest = blake2b(digest_size=16)
         for block in self._blocks():
-            found.update(block)
-        return found.digest()
+            digest.update(block)
+        return digest.digest()
 
     def _blocks(self) -> Iterator[bytes]:
         for at in range(0, len(self._head), BLOCK):
@@ -109,7 +109,7 @@ class Heap:
 
 
 class DiskSet:
-    """A set of paths that may be large: as `set`, as far as `results.Places` goes."""
+    """A set of paths that may be large: as `set`, as far as `results.TakenPaths` goes."""
 
     def __init__(self) -> None:
         import sqlite3
@@ -119,9 +119,8 @@ class DiskSet:
         self._base.execute("CREATE TABLE held (path BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def __contains__(self, path: object) -> bool:
-        found = self._base.execute("SELECT 1 FROM held WHERE path = ?", (path,))
-        with closing(found):
-            return found.fetchone() is not None
+        with closing(self._base.execute("SELECT 1 FROM held WHERE path = ?", (path,))) as rows:
+            return rows.fetchone() is not None
 
     def add(self, path: bytes) -> None:
         self._base.execute("INSERT OR IGNORE INTO held VALUES (?)", (path,))

@@ -135,7 +135,7 @@ def _gone(run_id: str) -> FetchError:
 
 def _node(client: Client, pod: Object, into: Path, scope: Scope) -> Landed:
     meta, bring = pod["metadata"], partial(_collected, client, pods.path(pod), scope)
-    layout = Layout(where=_where, source=_there, place=WORKSPACE.encode())
+    layout = Layout(where=_where, source=_there, example=WORKSPACE.encode())
     fetch_once = partial(fetch_archive, "results.tar", bring, layout, into, scope)
     with _judged(f"`kubectl cp -n {meta['namespace']} {meta['name']}:{WORKSPACE} DIR`"):
         return steadily(scope, fetch_once, passing=MAY_PASS)
