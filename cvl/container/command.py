@@ -72,7 +72,7 @@ def docker_runs(script: str, args: Sequence[str], folder: Path) -> tuple[str, ..
         name = file.removeprefix("/workspace/")
         if name.endswith(".py") and (folder / name).is_file():
             words[words.index(file)] = name
-            return _filled(words, args)
+            return _fill_in(words, args)
     return None
 
 
@@ -85,7 +85,7 @@ def _words(line: str) -> list[str]:
         return []
 
 
-def _filled(words: Sequence[str], args: Sequence[str]) -> tuple[str, ...]:
+def _fill_in(words: Sequence[str], args: Sequence[str]) -> tuple[str, ...]:
     if HOLE not in words:
         return (*words, *args)
     at = words.index(HOLE)

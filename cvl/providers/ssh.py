@@ -123,7 +123,7 @@ class SSHRunner(HostRunner):
                 setup = replace(setup, in_place=True)
                 scope = Scope(tell=frontdoor.observer_of(common).phase)
                 words = (example, preset, args)
-                bare = self._known_there(transport, setup, unknown, words, scope)
+                bare = self._resolve_there(transport, setup, unknown, words, scope)
                 bounds = frontdoor.limits(common, timeout_minutes, timeout_action)
                 spec = frontdoor.equipped(bare, common, bounds)
             provider = provider_at(self.name, transport, self._key, setup)
@@ -131,7 +131,7 @@ class SSHRunner(HostRunner):
 
     run = run_remote
 
-    def _known_there(
+    def _resolve_there(
         self,
         transport: OpenSSH,
         setup: Setup,

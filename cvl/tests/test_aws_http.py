@@ -140,7 +140,7 @@ class Service:
                 raise AuthError("ExpiredToken")
             return {}
 
-        monkeypatch.setattr(Account, "_sent", sent)
+        monkeypatch.setattr(Account, "_send", sent)
 
 
 def test_a_login_that_was_renewed_is_taken_at_once(

@@ -281,7 +281,7 @@ class Wire(Account):
         self._says, self._at = number, at
         self.asked: list[str] = []
 
-    def place(self, service: str) -> str:
+    def endpoint(self, service: str) -> str:
         del service
         return self._at
 

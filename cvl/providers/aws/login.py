@@ -26,7 +26,7 @@ LIMIT = 75.0
 """Seconds in which credentials are there: a program has 60 of them, or AWS is asked for a role."""
 
 
-def opened(boto3: Any, profile: str | None) -> Any:
+def open_session(boto3: Any, profile: str | None) -> Any:
     """Return a session. Raises `AuthError`."""
     with boundary("", "AWS credentials"):
         core = import_module("botocore.session").Session(profile=profile)
@@ -40,10 +40,10 @@ def credentials(session: Any) -> Any:
 
     They are fetched, where that is how they come, so that no request has to wait for it.
     """
-    return _within(lambda: _fetched(session))
+    return _within(lambda: _fetch(session))
 
 
-def fresh(login: Any) -> None:
+def refresh(login: Any) -> None:
     """See that credentials which expire can be used now. Raises as `credentials`."""
     if hasattr(login, "refresh_needed") and login.refresh_needed():
         _within(login.get_frozen_credentials)
@@ -60,7 +60,7 @@ def fingerprint(login: Any) -> object:
     return (secret.access_key, secret.secret_key, secret.token)
 
 
-def _fetched(session: Any) -> Any:
+def _fetch(session: Any) -> Any:
     login = session.get_credentials()
     if hasattr(login, "refresh_needed"):
         login.get_frozen_credentials()

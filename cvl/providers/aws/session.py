@@ -176,18 +176,18 @@ class Account:
         before: object = None
         try:
             client = self.client(service, region)
-            login.fresh(self._who)
+            login.refresh(self._who)
             before = login.fingerprint(self._who)
-            return self._sent(client, service, operation, parameters)
+            return self._send(client, service, operation, parameters)
         except AuthError:
             self._forget()
-            again = self._renewed(before, service, region)
+            again = self._renew(before, service, region)
             if again is None:
                 raise
         _rewind(parameters)
-        return self._sent(again, service, operation, parameters)
+        return self._send(again, service, operation, parameters)
 
-    def _sent(
+    def _send(
         self, client: Client, service: str, operation: str, parameters: Mapping[str, Any]
     ) -> Reply:
         with boundary(service):
@@ -195,7 +195,7 @@ class Account:
         self._server.heard(reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
         return reply
 
-    def _renewed(self, before: object, service: str, region: str) -> Client | None:
+    def _renew(self, before: object, service: str, region: str) -> Client | None:
         """Return a client with other credentials than `before`, None where there are none."""
         try:
             client = self.client(service, region)
@@ -209,10 +209,10 @@ class Account:
         key = (service, region or self.region)
         with self._lock:
             if key not in self._clients:
-                self._clients[key] = self._connected(*key)
+                self._clients[key] = self._connect(*key)
             return self._clients[key]
 
-    def _connected(self, service: str, region: str) -> Client:
+    def _connect(self, service: str, region: str) -> Client:
         config = EXTRA.needed("botocore.config").Config(
             retries={"total_max_attempts": 1},
             connect_timeout=CONNECT_LIMIT,
@@ -236,7 +236,7 @@ class Account:
 
     def _opened(self) -> Any:
         if self._session is None:
-            self._session = login.opened(EXTRA.needed("boto3"), self._profile)
+            self._session = login.open_session(EXTRA.needed("boto3"), self._profile)
         return self._session
 
     def _configured_region(self) -> object:

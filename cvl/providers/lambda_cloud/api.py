@@ -178,7 +178,7 @@ class LambdaAPI:
         try:
             return self._send("POST", path, body)
         except AuthError as error:
-            self._renewed()
+            self._renew()
             raise Ambiguity(str(error), error.hint) from error
         finally:
             if path == LAUNCH:
@@ -191,7 +191,7 @@ class LambdaAPI:
             try:
                 return self._send(method, path, body, unless=unless)
             except AuthError as error:
-                if not self._renewed():
+                if not self._renew():
                     raise
                 failure: CvlError = error
                 attempt.at_once()
@@ -201,7 +201,7 @@ class LambdaAPI:
                 attempt.asked(error.wait)
         raise failure
 
-    def _renewed(self) -> bool:
+    def _renew(self) -> bool:
         """Take the key that has replaced a refused one; return whether there is one."""
         if key := self._another(self.key):
             self.key = key
@@ -225,7 +225,7 @@ class LambdaAPI:
             raise used_up(error) or _unanswered(error) from error
         self._server.heard(headers)
         try:
-            return _judged(status, answer)
+            return _judge(status, answer)
         except Ambiguity as error:
             error.wait = replies.asked_to_wait(headers)
             raise
@@ -289,7 +289,7 @@ def _unanswered(error: Exception) -> CvlError:
     return Ambiguity(f"the Lambda API did not answer ({type(beneath(error)).__name__})")
 
 
-def _judged(status: int, answer: bytes) -> object:
+def _judge(status: int, answer: bytes) -> object:
     """Return the reply's `data`, or raise what the caller may conclude from it."""
     if status == TOO_MANY:
         raise Throttled(

@@ -27,7 +27,7 @@ from cvl.core.units import priced, variable
 from cvl.providers.aws import identity
 from cvl.providers.aws.session import Account, Reply
 from cvl.providers.sagemaker import inputs
-from cvl.providers.sagemaker.job_requests import OVER, described, stop, tags_of
+from cvl.providers.sagemaker.job_requests import OVER, describe, stop, tags_of
 from cvl.providers.sagemaker.logs import Ending, LogReader
 from cvl.providers.sagemaker.s3_location import S3Location
 from cvl.run.nodes import first_failed
@@ -59,9 +59,9 @@ class TrainingJob:
         tell: Tell = silent,
         billed: Callable[[str, Decimal], None] = lambda _run_id, _cost: None,
         *,
-        known: bool = False,
+        answered: bool = False,
     ) -> None:
-        """`billed` hears, once, what the job has cost. `known`: AWS has just answered us."""
+        """`billed` hears, once, what the job has cost. `answered`: AWS has just answered us."""
         self._account, self._handle = account, handle
         self._tell, self._billed = tell, billed
         self._job, self.run_id = handle["job"], handle["run"]
@@ -73,7 +73,7 @@ class TrainingJob:
         self._phase = ""
         self._secrets_there = bool(handle.get("secrets"))
         self._missed: float | None = None
-        self._met = known
+        self._answered = answered
 
     @property
     def handle(self) -> Mapping[str, str]:
@@ -81,9 +81,9 @@ class TrainingJob:
 
     def chunks(self, after: str = "") -> Iterator[LogChunk]:
         with suppress(Cancelled):  # closed
-            yield from self._followed(LogReader(self._account, self._job, self.run_id, after))
+            yield from self._follow(LogReader(self._account, self._job, self.run_id, after))
 
-    def _followed(self, reader: LogReader) -> Iterator[LogChunk]:
+    def _follow(self, reader: LogReader) -> Iterator[LogChunk]:
         now = self._account.clock.monotonic
         since = news = now()
         for attempt in self._scope.attempts(PAUSES):
@@ -96,7 +96,7 @@ class TrainingJob:
                 self._endings = reader.endings
                 self._forget_secrets(reader)
                 since = now()
-                if over and (reader.complete(self._nodes) or self._drained(now() - news)):
+                if over and (reader.complete(self._nodes) or self._is_drained(now() - news)):
                     return
             except Missing:
                 return  # there is no such job: `poll` says so
@@ -132,7 +132,7 @@ class TrainingJob:
         """As the seam says, but SageMaker's own 120 s stand for `grace`."""
         del grace
         try:
-            job = self._described()
+            job = self._describe()
             if job["TrainingJobStatus"] in OVER:
                 return
             self._note_cause(str(job["TrainingJobArn"]), cause)
@@ -165,26 +165,26 @@ class TrainingJob:
         Whoever follows a job for days may have to log in again: that is waited for. A command that
         begins with it has nothing to wait for.
         """
-        if not self._met and not isinstance(error, Unreachable | Rejected):
+        if not self._answered and not isinstance(error, Unreachable | Rejected):
             raise error
 
     def _over(self) -> bool:
         """Return whether the job has ended; what AWS said then stays."""
         if self._end is None:
-            job = self._described()
+            job = self._describe()
             if job["TrainingJobStatus"] in OVER:
                 self._end = job
             else:
                 self._show(job)
         return self._end is not None
 
-    def _described(self) -> Reply:
+    def _describe(self) -> Reply:
         """Ask for the job. One that is not there is missed for a while before it is `Missing`.
 
         Raises `Elsewhere` where it may be in another account.
         """
         try:
-            job = described(self._account, self._job)
+            job = describe(self._account, self._job)
         except Missing as error:
             identity.confirm(self._account, noted(self._handle))
             now = self._account.clock.monotonic()
@@ -192,7 +192,7 @@ class TrainingJob:
             if now - self._missed < LISTING_LAG:
                 raise Unreachable(f"{self._job} is not to be seen yet: {error}") from error
             raise
-        self._missed, self._met = None, True
+        self._missed, self._answered = None, True
         return job
 
     def _show(self, job: Reply) -> None:
@@ -216,7 +216,7 @@ class TrainingJob:
             with suppress(CvlError):  # they go with the rest, in the end
                 inputs.remove_secrets(self._account, location)
 
-    def _drained(self, quiet: float) -> bool:
+    def _is_drained(self, quiet: float) -> bool:
         """Return whether nothing more will come of a job that has ended."""
         assert self._end is not None
         changes = self._end.get("SecondaryStatusTransitions", ())

@@ -30,10 +30,10 @@ def create(account: Account, body: Mapping[str, Any]) -> str:
         return str(account.once("sagemaker", "create_training_job", **body)["TrainingJobArn"])
     except Taken:
         name = str(body["TrainingJobName"])
-    return str(described(account, name)["TrainingJobArn"])
+    return str(describe(account, name)["TrainingJobArn"])
 
 
-def described(account: Account, job: str) -> Reply:
+def describe(account: Account, job: str) -> Reply:
     """Return AWS's description of a job. Raises `Missing`."""
     return account.call("sagemaker", "describe_training_job", TrainingJobName=job)
 
@@ -45,7 +45,7 @@ def stop(account: Account, job: str) -> None:
     except Missing:
         return
     except Rejected:
-        if described(account, job)["TrainingJobStatus"] not in OVER | {"Stopping"}:
+        if describe(account, job)["TrainingJobStatus"] not in OVER | {"Stopping"}:
             raise
 
 
@@ -87,7 +87,7 @@ def jobs(account: Account) -> Iterator[Resource]:
 
 def drop_input(account: Account, name: str) -> None:
     """Remove what a job was given, by what its description says; only where that is ours."""
-    for channel in described(account, name).get("InputDataConfig", ()):
+    for channel in describe(account, name).get("InputDataConfig", ()):
         uri = str(channel["DataSource"].get("S3DataSource", {}).get("S3Uri", "")).rstrip("/")
         if uri.endswith(f"/{FOLDER}/{name}"):
             remove(account, S3Location.parse(uri))

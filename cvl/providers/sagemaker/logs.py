@@ -55,7 +55,7 @@ class LogReader:
 
     def look(self) -> Iterator[LogChunk]:
         """Yield all that is there now and was not read. Raises `Unreachable` and the like."""
-        self._streams = self._listed()
+        self._streams = self._list_streams()
         for stream in self._streams:
             yield from self._stream(stream)
 
@@ -73,7 +73,7 @@ class LogReader:
         """Return whether every node's latest stream was read to its last line."""
         return len(self.endings) >= max(nodes, len({*map(node_of, self._streams)}))
 
-    def _listed(self) -> list[str]:
+    def _list_streams(self) -> list[str]:
         """Return the job's streams, those of a node in the order in which they began."""
         streams: list[str] = []
         more = {"logGroupName": GROUP, "logStreamNamePrefix": f"{self._job}/"}

@@ -41,7 +41,7 @@ def hourly(account: Account, instance_type: str) -> Decimal:
     with suppress(OSError, InvalidOperation):
         if time.time() - note.stat().st_mtime < KEPT:
             return Decimal(note.read_text())
-    price = _asked(account, instance_type)
+    price = _ask(account, instance_type)
     private(note.parent)
     replace_file(note, str(price).encode())
     return price
@@ -64,7 +64,7 @@ def partition(region: str) -> str:
     return max(begins, key=len, default="")
 
 
-def _asked(account: Account, instance_type: str) -> Decimal:
+def _ask(account: Account, instance_type: str) -> Decimal:
     region = account.region
     # An instance has a product for each use of it: without the component, any of them is found.
     terms = {"regionCode": region, "instanceName": instance_type, "component": "Training"}

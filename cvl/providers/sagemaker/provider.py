@@ -137,7 +137,7 @@ class SageMaker:
             ),
             partial(create, partial(job_requests.create, self._account, body), scope),
         )
-        return TrainingJob(self._account, self.handle(spec), scope.tell, _note_cost, known=True)
+        return TrainingJob(self._account, self.handle(spec), scope.tell, _note_cost, answered=True)
 
     def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> TrainingJob:
         return TrainingJob(self._account, handle, tell, _note_cost)

@@ -116,10 +116,10 @@ class SageMakerRunner(Runner):
     def needs(cls) -> Iterator[Check]:
         yield needs.program("docker", needed=False)
         yield needs.packages(EXTRA)
-        yield from needs.login("AWS login", configured(), cls._login_looked_at)
+        yield from needs.login("AWS login", configured(), cls._check_login)
 
     @staticmethod
-    def _login_looked_at() -> Check:
+    def _check_login() -> Check:
         """Look for the credentials as a run would; AWS itself is asked only for a role's."""
         account = Account()
         ok = account.has_credentials()
