@@ -755,7 +755,7 @@ DELETED = {"deletionTimestamp": "2026-11-25T00:00:40Z", "deletionGracePeriodSeco
 )
 def test_events_tell_why_a_pod_was_ended(event: dict[str, str], said: str) -> None:
     told = {**event, "type": "Normal", "lastTimestamp": "2026-11-25T00:00:01Z"}
-    assert lost_pods.told(pod(meta=DELETED), [told]) == said
+    assert lost_pods.cause(pod(meta=DELETED), [told]) == said
     assert lost_pods.node_of(None, [told]) == ("n1" if event["reason"] == "Scheduled" else "")
 
 
@@ -763,7 +763,7 @@ def test_conditions_and_nodes_tell_it_too() -> None:
     reason = {"reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
     disrupted = {"type": "DisruptionTarget", "status": "True", **reason}
     said = "EvictionByEvictionAPI: Eviction API: evicting"
-    assert lost_pods.told(pod(conditions=[disrupted]), []) == said
+    assert lost_pods.cause(pod(conditions=[disrupted]), []) == said
     ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}, "spec": {}}
     assert lost_pods.of_node("n1", ready) == ""
     assert lost_pods.of_node("n1", None) == "node n1 is gone"

@@ -43,10 +43,6 @@ SHOWN = 300
 """Characters of an answer that is no Status."""
 
 
-class Gone(Rejected):
-    """The version that was asked for is too old (410)."""
-
-
 class NotYet(Rejected):
     """It makes no sense now and may later: the log of a container that has not started (400)."""
 
@@ -54,7 +50,6 @@ class NotYet(Rejected):
 KINDS: Mapping[int, type[CvlError]] = {
     HTTPStatus.NOT_FOUND: Missing,
     HTTPStatus.CONFLICT: Taken,
-    HTTPStatus.GONE: Gone,
     HTTPStatus.BAD_REQUEST: NotYet,
 }
 
@@ -114,12 +109,12 @@ def permission(message: str) -> str:
     """Return what to ask for, by the words of a refusal."""
     if QUOTA in message:
         return "ask for less, wait until others have ended, or ask for a larger quota"
-    found = FORBIDDEN.search(message)
-    if not found:
+    match = FORBIDDEN.search(message)
+    if not match:
         return "ask for that permission, or take another context"
-    kind = "Role" if found["where"] else "ClusterRole"
-    rule = f'apiGroups: ["{found["group"] or ""}"], resources: ["{found["what"]}"]'
-    return f'ask for a {kind} with {rule}, verbs: ["{found["verb"]}"]'
+    kind = "Role" if match["where"] else "ClusterRole"
+    rule = f'apiGroups: ["{match["group"] or ""}"], resources: ["{match["what"]}"]'
+    return f'ask for a {kind} with {rule}, verbs: ["{match["verb"]}"]'
 
 
 def _message(body: bytes) -> str:

@@ -28,9 +28,9 @@ def check(client: Client, options: JobOptions, spec: JobSpec, scope: Scope) -> N
     if spec.source:
         installed()  # before anything is made, not when its results are to be collected
     try:
-        status = _asked(client, "SelfSubjectRulesReview", {"namespace": options.namespace})
-        given = status.get("resourceRules") or ()
-        doubtful = [each for each in needed(spec) if not allowed(given, each)]
+        status = _review(client, "SelfSubjectRulesReview", {"namespace": options.namespace})
+        granted = status.get("resourceRules") or ()
+        doubtful = [each for each in needed(spec) if not allowed(granted, each)]
         missing = [each for each in doubtful if not may(client, options.namespace, each)]
     except (Denied, Missing, Rejected) as error:
         scope.tell("checking", f"nobody says what we may do: {error}")
@@ -59,7 +59,7 @@ def needed(spec: JobSpec) -> Iterator[Right]:
             yield ("", "services", verb)
 
 
-def allowed(given: Iterable[Object], right: Right) -> bool:
+def allowed(granted: Iterable[Object], right: Right) -> bool:
     """Return whether a rule gives that right."""
     group, resource, verb = right
     head, slash, below = resource.partition("/")
@@ -68,7 +68,7 @@ def allowed(given: Iterable[Object], right: Right) -> bool:
         and _has(rule, "apiGroups", group)
         and _has(rule, "resources", resource, f"*/{below}" if slash else head)
         and not rule.get("resourceNames")
-        for rule in given
+        for rule in granted
     )
 
 
@@ -88,15 +88,15 @@ def may(client: Client, namespace: str, right: Right) -> bool:
     group, resource, verb = right
     plain, _, below = resource.partition("/")
     wish = {"namespace": namespace, "group": group, "resource": plain, "verb": verb}
-    asked = {"resourceAttributes": {**wish, "subresource": below}}
-    return bool(_asked(client, "SelfSubjectAccessReview", asked).get("allowed"))
+    access = {"resourceAttributes": {**wish, "subresource": below}}
+    return bool(_review(client, "SelfSubjectAccessReview", access).get("allowed"))
 
 
-def _asked(client: Client, kind: str, spec: Object) -> Object:
+def _review(client: Client, kind: str, spec: Object) -> Object:
     """Return the status of a review."""
     body = {"apiVersion": API, "kind": kind, "spec": spec}
-    found: Object = client.review(f"/apis/{API}/{kind.lower()}s", body).get("status") or {}
-    return found
+    answer: Object = client.review(f"/apis/{API}/{kind.lower()}s", body).get("status") or {}
+    return answer
 
 
 def _has(rule: Any, part: str, *values: str) -> bool:

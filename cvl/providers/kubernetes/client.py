@@ -45,8 +45,6 @@ LONGEST = 1 << 25
 VALUES = 1_000_000
 """Values in one answer: a pod has some 500."""
 MOST_PAGES = 1000
-DEFAULT = "default"
-"""The namespace that every cluster has."""
 
 
 def api_path(kind: str, namespace: str = "", name: str = "") -> str:
@@ -91,7 +89,7 @@ class Client:
         Raises `UsageError`, but not where nothing on this machine speaks of a cluster.
         """
         chosen = self._context or self._file
-        return (self.access.namespace if chosen or configured() else "") or DEFAULT
+        return (self.access.namespace if chosen or configured() else "") or "default"
 
     def now(self) -> float:
         """Return UTC epoch seconds by the API server's clock, as it last answered (`Date`)."""
@@ -122,10 +120,10 @@ class Client:
         more: Query = {"limit": "500"}
         for _ in range(MOST_PAGES):
             page = self.get(path, **query, **more)
-            listed = page.get("items") or []
-            if not isinstance(listed, list):
+            objects = page.get("items") or []
+            if not isinstance(objects, list):
                 raise Unreachable("the API server's list makes no sense")
-            yield from listed
+            yield from objects
             if not (token := replies.text(replies.entry(page.get("metadata")).get("continue"))):
                 return
             more = {"limit": "500", "continue": token}
@@ -266,9 +264,9 @@ def _read(response: BaseHTTPResponse) -> bytes:
 
 def _json(body: bytes) -> Object:
     try:
-        found = replies.parsed(body, VALUES)
+        answer = replies.parsed(body, VALUES)
     except ValueError as error:
         raise Unreachable("the API server's answer makes no sense") from error
-    if not isinstance(found, dict):
+    if not isinstance(answer, dict):
         raise Unreachable("the API server's answer is no object")
-    return found
+    return answer

@@ -111,9 +111,9 @@ class Credentials:
         certificate = access.data(access.user, "client-certificate")
         key = access.data(access.user, "client-key")
         if access.user.get("exec") and not certificate:
-            given = self._plugin()
-            certificate = (given.get("clientCertificateData") or "").encode()
-            key = (given.get("clientKeyData") or "").encode()
+            credential = self._plugin()
+            certificate = (credential.get("clientCertificateData") or "").encode()
+            key = (credential.get("clientKeyData") or "").encode()
         return certificate or b"", key or b""
 
     def _look_at_the_way(self) -> None:
@@ -160,34 +160,35 @@ class Credentials:
         """Return whom we act as. Raises `UsageError` for what no header can hold."""
         user = self._access.user
         groups, more = user.get("as-groups") or (), user.get("as-user-extra") or {}
-        found = [("Impersonate-Uid", user.get("as-uid"))]
-        found += [("Impersonate-Group", group) for group in groups]
-        found += [
+        headers = [("Impersonate-Uid", user.get("as-uid"))]
+        headers += [("Impersonate-Group", group) for group in groups]
+        headers += [
             (f"Impersonate-Extra-{_escaped(name)}", value)
             for name, values in more.items()
             for value in values or ()
         ]
-        found = [(name, value) for name, value in found if value]
+        headers = [(name, value) for name, value in headers if value]
         if not user.get("as"):
-            if found:
+            if headers:
                 raise UsageError(
                     "the kubeconfig names groups to act as, and no user",
                     "give its user an `as:`, or take `as-groups`, `as-uid`, `as-user-extra` out",
                 )
             return ()
-        return [(name, _plain(value)) for name, value in (("Impersonate-User", user["as"]), *found)]
+        headers.insert(0, ("Impersonate-User", user["as"]))
+        return [(name, _plain(value)) for name, value in headers]
 
 
 def _legacy(provider: object) -> str:
     """Return the token that an auth-provider keeps in the kubeconfig, while it is good."""
-    kept = replies.entry(replies.entry(provider).get("config"))
-    token = next((str(kept[name]) for name in LEGACY if kept.get(name)), "")
+    config = replies.entry(replies.entry(provider).get("config"))
+    token = next((str(config[name]) for name in LEGACY if config.get(name)), "")
     if not token:
         raise UsageError(
             "the kubeconfig uses an auth-provider, which Kubernetes has given up",
             "let your cluster's tool write it anew, with an exec plugin",
         )
-    if time.time() > _epoch(kept.get("expiry")):
+    if time.time() > _epoch(config.get("expiry")):
         raise AuthError("the token that the kubeconfig's auth-provider keeps has expired", LOGIN)
     return token
 
@@ -197,8 +198,8 @@ def _epoch(text: object) -> float:
     if not text:
         return inf
     try:
-        found = text if isinstance(text, datetime) else datetime.fromisoformat(str(text).strip())
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        due = text if isinstance(text, datetime) else datetime.fromisoformat(str(text).strip())
+        return (due if due.tzinfo else due.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         words = str(text)[:80]
         raise AuthError(f"the credential's expiry is no date: {words!r}", LOGIN) from None

@@ -57,15 +57,15 @@ def ask(access: Access, hear: Callable[[str], None]) -> Mapping[str, Any]:
         raise _failed(words[0], getattr(error, "strerror", None) or str(error)) from error
     name = PurePath(words[0]).name
     try:
-        out, said = _heard(process, words[0], lambda line: hear(f"{name}: {line}"))
+        out, last_words = _output(process, words[0], lambda line: hear(f"{name}: {line}"))
     finally:
         child_process.dismissed(process)
     if process.returncode:
-        raise _failed(words[0], said or f"it ended with {process.returncode}")
+        raise _failed(words[0], last_words or f"it ended with {process.returncode}")
     return _status(out, version, words[0])
 
 
-def _heard(
+def _output(
     process: subprocess.Popen[bytes], name: str, hear: Callable[[str], None]
 ) -> tuple[bytes, str]:
     """Return what it printed, and the last line that it said. Ends it when it takes too long."""
@@ -181,14 +181,14 @@ def _environment(access: Access, version: str, *, interactive: bool) -> Mapping[
 
 def _cluster(access: Access) -> Mapping[str, Any]:
     """Return what the protocol tells of a cluster, with what the kubeconfig keeps for it."""
-    known = access.cluster
+    cluster = access.cluster
     names = ("tls-server-name", "insecure-skip-tls-verify", "proxy-url", "disable-compression")
-    told = {name: known[name] for name in names if known.get(name)}
-    if authority := access.data(known, "certificate-authority"):
-        told["certificate-authority-data"] = base64.b64encode(authority).decode()
-    extensions = {str(each.get("name")): each for each in known.get("extensions") or ()}
+    values = {name: cluster[name] for name in names if cluster.get(name)}
+    if authority := access.data(cluster, "certificate-authority"):
+        values["certificate-authority-data"] = base64.b64encode(authority).decode()
+    extensions = {str(each.get("name")): each for each in cluster.get("extensions") or ()}
     own = extensions.get(f"{GROUP}/exec", {}).get("extension")
-    return {"server": access.server, **told, "config": own}
+    return {"server": access.server, **values, "config": own}
 
 
 def _status(out: bytes, version: str, name: str) -> Mapping[str, Any]:

@@ -40,26 +40,26 @@ class LastLine:
         self.ending: Ending | None = None
         self._head = f"[cvl] {run_id}: exit code ".encode()
         self._whole = re.compile(re.escape(self._head) + rb"(\d{1,3})(?: \(([a-z ]+)\))?\r?\n")
-        self._kept: list[Piece] = []
+        self._pending: list[Piece] = []
 
     def feed(self, piece: Piece) -> Iterator[Piece]:
         """Yield what is surely output."""
-        self._kept.append(piece)
-        data = b"".join(each.data for each in self._kept)
-        if found := self._whole.search(data):
+        self._pending.append(piece)
+        data = b"".join(each.data for each in self._pending)
+        if match := self._whole.search(data):
             self.ending = Ending(
-                code=int(found[1]), why=(found[2] or b"").decode(), time=piece.after.time
+                code=int(match[1]), why=(match[2] or b"").decode(), time=piece.after.time
             )
-            yield from self._release(found.start())
-            rest = data[found.end() :]
-            self._kept = [replace(piece, data=rest)] if rest else []
+            yield from self._release(match.start())
+            rest = data[match.end() :]
+            self._pending = [replace(piece, data=rest)] if rest else []
             return
         yield from self._release(len(data) - self._suspect(data))
 
     def end(self) -> Iterator[Piece]:
         """Yield what was kept back, when nothing more comes."""
-        kept, self._kept = self._kept, []
-        yield from kept
+        pieces, self._pending = self._pending, []
+        yield from pieces
 
     def _suspect(self, data: bytes) -> int:
         """Return how many of the last bytes may be the beginning of the last line."""
@@ -73,11 +73,11 @@ class LastLine:
 
     def _release(self, size: int) -> Iterator[Piece]:
         """Yield the first bytes of what is kept; keep the rest."""
-        while size > 0 and self._kept:
-            piece = self._kept.pop(0)
+        while size > 0 and self._pending:
+            piece = self._pending.pop(0)
             if len(piece.data) > size:
                 rest = len(piece.data) - size
-                self._kept.insert(0, replace(piece, data=piece.data[size:]))
+                self._pending.insert(0, replace(piece, data=piece.data[size:]))
                 piece = Piece(data=piece.data[:size], after=_earlier(piece.after, rest))
             size -= len(piece.data)
             yield piece
@@ -87,23 +87,23 @@ class Lines:
     """Lets whole lines pass: where several nodes write, none breaks into another's line."""
 
     def __init__(self) -> None:
-        self._kept: list[Piece] = []
+        self._pending: list[Piece] = []
 
     def feed(self, piece: Piece) -> Iterator[Piece]:
         """Yield what ends in a newline, or is longer than anybody waits for."""
         end = piece.data.rfind(b"\n") + 1
-        if end or sum(len(each.data) for each in self._kept) > LONG:
+        if end or sum(len(each.data) for each in self._pending) > LONG:
             yield from self.end()
         if end:
             rest = len(piece.data) - end
             yield Piece(data=piece.data[:end], after=_earlier(piece.after, rest))
         if end < len(piece.data):
-            self._kept.append(replace(piece, data=piece.data[end:]))
+            self._pending.append(replace(piece, data=piece.data[end:]))
 
     def end(self) -> Iterator[Piece]:
         """Yield what was kept back."""
-        kept, self._kept = self._kept, []
-        yield from kept
+        pieces, self._pending = self._pending, []
+        yield from pieces
 
 
 def _earlier(mark: Mark, size: int) -> Mark:

@@ -37,7 +37,7 @@ class Firsts:
         self._secret = secret and api_path("secrets", handle["namespace"], secret)
         self._nodes = int(handle.get("nodes") or 1)
         self._known: dict[int, Named] = {}
-        self._said: Mapping[int, Named] = {}
+        self._in_secret: Mapping[int, Named] = {}
         self._noted = False
 
     @property
@@ -57,19 +57,19 @@ class Firsts:
         """
         noted = _read(job) if job else {}
         self._noted = bool(noted) and not self._known.keys() - noted.keys()
-        seen: dict[int, Named] = {}
+        oldest: dict[int, Named] = {}
         for pod in listed:
             meta = pod["metadata"]
-            seen.setdefault(pods.node_of(pod), (str(meta["uid"]), str(meta["name"])))
-        self._known = {**seen, **self._known, **noted}
-        unsaid = self._known != noted or bool(self._said and self._said != self._known)
+            oldest.setdefault(pods.node_of(pod), (str(meta["uid"]), str(meta["name"])))
+        self._known = {**oldest, **self._known, **noted}
+        unsaid = self._known != noted or bool(self._in_secret and self._in_secret != self._known)
         if job and unsaid and not job["metadata"].get("deletionTimestamp"):
             self._note(job)
 
     def own(self, listed: Iterable[Object]) -> dict[int, Object]:
         """Return the first pods that are there, by node."""
-        found = {pods.node_of(pod): pod for pod in listed if self._is_first(pod)}
-        return dict(sorted(found.items()))
+        own = {pods.node_of(pod): pod for pod in listed if self._is_first(pod)}
+        return dict(sorted(own.items()))
 
     def others(self, listed: Iterable[Object]) -> frozenset[int]:
         """Return the nodes that have another pod than their first."""
@@ -82,10 +82,10 @@ class Firsts:
         """Write down what is known: for pods first, for what the Job says has been said there."""
         text = _written(self._known)
         with suppress(Rejected):
-            if self._secret and self._said != self._known:
+            if self._secret and self._in_secret != self._known:
                 data = {FIRST_KEY: base64.b64encode(text.encode()).decode()}
                 self._client.patch(self._secret, {"data": data})
-                self._said = dict(self._known)
+                self._in_secret = dict(self._known)
             meta = {"resourceVersion": job["metadata"]["resourceVersion"]}
             try:
                 self._client.patch(self.job, {"metadata": {**meta, "annotations": {FIRSTS: text}}})
@@ -113,8 +113,8 @@ def note(client: Client, handle: Mapping[str, str], scope: Scope) -> bool:
 def listed(client: Client, namespace: str, run_id: str) -> list[Object]:
     """Return all pods of a run that are there, in the order of their creation."""
     label = f"{RUN_LABEL}={run_id}"
-    found = client.items(api_path("pods", namespace), labelSelector=label)
-    return sorted(found, key=_age)
+    every = client.items(api_path("pods", namespace), labelSelector=label)
+    return sorted(every, key=_age)
 
 
 def _age(pod: Object) -> tuple[str, bool]:
@@ -125,13 +125,13 @@ def _age(pod: Object) -> tuple[str, bool]:
 
 def _read(job: Object) -> dict[int, Named]:
     text = str((job["metadata"].get("annotations") or {}).get(FIRSTS) or "")
-    found = {}
+    firsts = {}
     for line in text.splitlines():
-        node, _, named = line.partition(" ")
-        uid, _, name = named.partition(" ")
+        node, _, rest = line.partition(" ")
+        uid, _, name = rest.partition(" ")
         if node.isdigit() and uid:
-            found[int(node)] = (uid, name)
-    return found
+            firsts[int(node)] = (uid, name)
+    return firsts
 
 
 def _written(known: Mapping[int, Named]) -> str:

@@ -73,36 +73,37 @@ class JobTracker:
         self._start_limit = float(handle.get("start_limit") or 0)
         self._firsts = Firsts(client, handle)
         self._losses = Losses(client, handle["namespace"])
-        self._fates: dict[int, Fate] = {}
+        self.fates: dict[int, Fate] = {}
+        """How nodes ended, as far as was seen."""
         self._silent: set[int] = set()
         self._known = self._late = self._ran = False
         self._cause: Cause | None = None
-        self._words = self._told = ""
+        self._words = self._last_news = ""
         self._unseen = 0
         self._asked = 0.0
 
     def look(self, endings: Mapping[int, Ending]) -> JobState:
         """Look once. Raises `CvlError` as the client does."""
         job = self._job()
-        listed = self._listed(job)
-        there, twice = self._firsts.own(listed), self._firsts.others(listed)
-        self._unseen = 0 if job is not None or listed else self._unseen + 1
-        self._ran = self._ran or any(map(pods.started, there.values()))
+        every = self._pods(job)
+        own, twice = self._firsts.own(every), self._firsts.others(every)
+        self._unseen = 0 if job is not None or every else self._unseen + 1
+        self._ran = self._ran or any(map(pods.started, own.values()))
         if job is not None:
             self._remember(job)
-        for node, pod in there.items():
+        for node, pod in own.items():
             if self._losses.see(node, pod):
                 self._record(node, pods.started_twice(node), twice)
             self._record(node, pods.fate(pod, endings.get(node), self._client.now()), twice)
-        for node in self._firsts.known.keys() - there.keys():
+        for node in self._firsts.known.keys() - own.keys():
             self._record(node, self._vanished(node, job, endings.get(node), twice), twice)
         if job is not None:
-            self._explain(job, there)
+            self._explain(job, own)
         return JobState(
             nodes=self._nodes,
             job=job,
-            pods=there,
-            fates=dict(self._fates),
+            pods=own,
+            fates=dict(self.fates),
             known=self._known,
             gone=self._unseen >= UNSEEN,
             ran=self._ran,
@@ -113,20 +114,12 @@ class JobTracker:
 
     def pods(self) -> Mapping[int, Object]:
         """Return the pods of the run's own that are there now, by node, but on silent nodes."""
-        own = self._firsts.own(self._listed(None))
+        own = self._firsts.own(self._pods(None))
         return {node: pod for node, pod in own.items() if node not in self._silent}
-
-    def fate(self, node: int) -> Fate | None:
-        """Return how a node ended, as far as was seen."""
-        return self._fates.get(node)
-
-    def lost(self) -> frozenset[int]:
-        """Return the nodes that were lost, as far as was seen."""
-        return frozenset(n for n, fate in self._fates.items() if fate.cause is Cause.LOST)
 
     def _record(self, node: int, fate: Fate | None, twice: Container[int]) -> None:
         """Remember how a node ended; what only says that its pod was deleted is looked into."""
-        old = self._fates.get(node)
+        old = self.fates.get(node)
         if fate is None or (old and old.cause is not Cause.STOPPED):
             return
         if fate.cause is Cause.STOPPED:
@@ -134,7 +127,7 @@ class JobTracker:
         elif fate.cause is Cause.NOT_STARTED:
             fate = self._losses.explained(node, fate)
         if fate:
-            self._fates[node] = fate
+            self.fates[node] = fate
 
     def _why_stopped(self, node: int, fate: Fate, *, again: bool) -> Fate | None:
         """Return the fate of a node whose pod was deleted; None while that may become clearer.
@@ -175,7 +168,7 @@ class JobTracker:
         except Missing:
             return None
 
-    def _listed(self, job: Object | None) -> list[Object]:
+    def _pods(self, job: Object | None) -> list[Object]:
         """Return all pods of the run that are there; learn which are its own."""
         every = listed(self._client, self.namespace, self.run_id)
         self._firsts.learn(job, every)
@@ -187,13 +180,13 @@ class JobTracker:
         if noted and noted in {each.value for each in Cause}:
             self._cause = Cause(noted)
 
-    def _explain(self, job: Object, there: Mapping[int, Object]) -> None:
+    def _explain(self, job: Object, own: Mapping[int, Object]) -> None:
         """Say what is waited for, when that is news, and whether it takes too long."""
-        waiting = [pod for node, pod in there.items() if node not in self._fates]
+        waiting = [pod for node, pod in own.items() if node not in self.fates]
         waiting = [pod for pod in waiting if not pods.started(pod)]
-        if len(there.keys() | self._fates.keys()) < self._nodes or waiting:
+        if len(own.keys() | self.fates.keys()) < self._nodes or waiting:
             self._wait(job, waiting)
-        for pod in there.values():
+        for pod in own.values():
             if pods.not_ready(pod):
                 self._news(self._node_words(pod))
 
@@ -207,9 +200,9 @@ class JobTracker:
             self._news(self._reason(job, waiting))
         began = job["metadata"].get("creationTimestamp")
         waited = self._client.now() - pods.epoch(str(began)) if began else 0.0
-        if 0 < self._start_limit < waited and not self._fates:
+        if 0 < self._start_limit < waited and not self.fates:
             self._late = True
-            self._words = f"it did not start within {elapsed(self._start_limit)}: {self._told}"
+            self._words = f"it did not start within {elapsed(self._start_limit)}: {self._last_news}"
 
     def _reason(self, job: Object, waiting: list[Object]) -> str:
         if waiting:
@@ -227,9 +220,9 @@ class JobTracker:
         name, leaving = str(pod["spec"].get("nodeName") or ""), deleted(pod)
         node = self._losses.node(name)
         if node is UNKNOWN:
-            told = lost_pods.told(pod, self._events(pod))
-            words = f"node {name} is not ready" + (f" ({told})" if told else "")
-            sure = bool(told) and leaving
+            cause = lost_pods.cause(pod, self._events(pod))
+            words = f"node {name} is not ready" + (f" ({cause})" if cause else "")
+            sure = bool(cause) and leaving
         else:
             words = lost_pods.of_node(name, node)
             sure = node is None or leaving
@@ -244,11 +237,11 @@ class JobTracker:
         node = pods.node_of(pod)
         self._silent.add(node)
         lost = Fate(node=node, code=pods.KILLED, cause=Cause.LOST, detail=words)
-        self._fates.setdefault(node, lost)
+        self.fates.setdefault(node, lost)
 
     def _news(self, words: str) -> None:
-        if words and words != self._told:
-            self._told = words
+        if words and words != self._last_news:
+            self._last_news = words
             self._tell("waiting", words)
 
 

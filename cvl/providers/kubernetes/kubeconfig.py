@@ -78,8 +78,8 @@ def inside() -> bool:
 
 def files(named: str | None = None) -> list[Path]:
     """Return the files that are read: those named, else `KUBECONFIG`'s, else the usual one."""
-    found = named or os.environ.get("KUBECONFIG") or DEFAULT_FILE
-    return [absolute(name) for name in found.split(os.pathsep) if name]
+    names = named or os.environ.get("KUBECONFIG") or DEFAULT_FILE
+    return [absolute(name) for name in names.split(os.pathsep) if name]
 
 
 def access(context: str | None = None, named: str | None = None) -> Access:
@@ -87,8 +87,8 @@ def access(context: str | None = None, named: str | None = None) -> Access:
 
     A pod's own cluster is taken only where no file is there and no context was asked for.
     """
-    there = [file for file in files(named) if kubeconfig_file.there_is(file)]
-    if not there:
+    existing = [file for file in files(named) if kubeconfig_file.there_is(file)]
+    if not existing:
         if inside() and context in {None, IN_CLUSTER} and not named:
             return _own_cluster()
         looked = ", ".join(map(str, files(named)))
@@ -96,16 +96,16 @@ def access(context: str | None = None, named: str | None = None) -> Access:
             f"no kubeconfig found: {looked} is not there",
             "set KUBECONFIG, give --kubeconfig FILE, or log in with your cluster's own tool",
         )
-    merged = _merged(there)
+    merged = _merged(existing)
     chosen = context or str(merged["current-context"])
     if not chosen:
         raise UsageError("the kubeconfig has no current context", _contexts(merged))
     if chosen not in merged["contexts"]:
         raise UsageError(f"the kubeconfig has no context {chosen!r}", _contexts(merged))
-    found = kubeconfig_file.checked(
+    entry = kubeconfig_file.checked(
         merged["contexts"][chosen], kubeconfig_file.CONTEXT, f"context {chosen!r}"
     )
-    cluster, user = _entry(merged, found, "cluster"), _entry(merged, found, "user")
+    cluster, user = _entry(merged, entry, "cluster"), _entry(merged, entry, "user")
     if not cluster.get("server"):
         raise UsageError(f"the kubeconfig's context {chosen!r} names no cluster that is there")
     return Access(
@@ -113,9 +113,9 @@ def access(context: str | None = None, named: str | None = None) -> Access:
         server=_plain(cluster["server"], f"the server of context {chosen!r} in the kubeconfig"),
         cluster=cluster,
         user=user,
-        folder=there[0].parent,
-        sources=tuple(there),
-        namespace=found.get("namespace", ""),
+        folder=existing[0].parent,
+        sources=tuple(existing),
+        namespace=entry.get("namespace", ""),
     )
 
 
@@ -158,10 +158,10 @@ def _own_namespace() -> str:
         return ""
 
 
-def _merged(there: Iterable[Path]) -> dict[str, Any]:
+def _merged(sources: Iterable[Path]) -> dict[str, Any]:
     """Return all files as one, lists as mappings by name."""
     whole: dict[str, Any] = {"current-context": "", "clusters": {}, "users": {}, "contexts": {}}
-    for file in there:
+    for file in sources:
         read = kubeconfig_file.read(file)
         whole["current-context"] = whole["current-context"] or read["current-context"]
         for kind in kubeconfig_file.KINDS:
@@ -171,9 +171,9 @@ def _merged(there: Iterable[Path]) -> dict[str, Any]:
 
 
 def _anchored(entry: Entry, kind: str, folder: Path) -> Entry:
-    named = [name for name in PATHS.get(kind, ()) if entry.get(name)]
+    names = [name for name in PATHS.get(kind, ()) if entry.get(name)]
     paths: Entry = {
-        each: str(folder / entry[each]) for each in named if isinstance(entry[each], str)
+        each: str(folder / entry[each]) for each in names if isinstance(entry[each], str)
     }
     plugin = replies.entry(entry.get("exec")) if kind == "users" else {}
     if "/" in (command := replies.text(plugin.get("command"))):

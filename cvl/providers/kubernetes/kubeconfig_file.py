@@ -76,18 +76,18 @@ def read(path: Path) -> Mapping[str, Any]:
     """
     from cvl.core.yaml_document import EMPTY, parse
 
-    found = parse(content(path), values=VALUES, text=LIMIT)
-    if found.data is None:
-        line, why = found.notes[0]
+    document = parse(content(path), values=VALUES, text=LIMIT)
+    if document.data is None:
+        line, why = document.notes[0]
         if why == EMPTY:
             return {"current-context": "", **{kind: {} for kind in KINDS}}
         raise UsageError(f"{path}, line {line}: no kubeconfig: {why}")
-    at = _Place(path, found.lines)
-    current = found.data.get("current-context")
+    at = _Place(path, document.lines)
+    current = document.data.get("current-context")
     if not isinstance(current, str | None) or len(current or "") > LONGEST_NAME:
         raise at.wrong("current-context", ("current-context",), "a name", current)
-    listed = {kind: dict(_entries(at, kind, found.data.get(kind))) for kind in KINDS}
-    return {"current-context": current or "", **listed}
+    entries = {kind: dict(_entries(at, kind, document.data.get(kind))) for kind in KINDS}
+    return {"current-context": current or "", **entries}
 
 
 class _Place:
@@ -136,17 +136,17 @@ def checked(entry: Entry, forms: Mapping[str, Reader], whose: str) -> Entry:
 
     What is null is left out; what `forms` does not name stays as it is.
     """
-    found = {}
+    values = {}
     for name, value in entry.items():
         if value is None:
             continue
         try:
-            found[name] = forms[name](value) if name in forms else value
+            values[name] = forms[name](value) if name in forms else value
         except TypeError as error:
             raise UsageError(
                 f"`{name}` of {whose} in the kubeconfig must be {error}, not {shape(value)}", NAMED
             ) from None
-    return found
+    return values
 
 
 def text(value: object) -> str:

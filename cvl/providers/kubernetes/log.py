@@ -87,12 +87,12 @@ class Entries:
 
     def _begin(self) -> bool:
         """Read the time at the start of an entry; return False until it is there whole."""
-        found = TIME.match(self._buffer, self._at)
-        if found and _nodes_own(found[0], 0):
-            time = found[0][:-1].decode()
+        match = TIME.match(self._buffer, self._at)
+        if match and _nodes_own(match[0], 0):
+            time = match[0][:-1].decode()
             self._count = self._count + 1 if time == self._time else 1
             self._time, self._size, self.began = time, 0, True
-            self._at, self._stray = found.end(), False
+            self._at, self._stray = match.end(), False
         elif len(self._buffer) - self._at < STAMP and self._buffer.find(b"\n", self._at) < 0:
             return False
         else:
@@ -129,9 +129,9 @@ class Entries:
         start = self._at + max(PIECE - self._size, 0)
         if self._stray or start >= reach:
             return None
-        for found in TIME.finditer(self._buffer, start, reach):
-            if _nodes_own(found[0], instant(self._time)):
-                return found.start()
+        for match in TIME.finditer(self._buffer, start, reach):
+            if _nodes_own(match[0], instant(self._time)):
+                return match.start()
         return None
 
 

@@ -142,7 +142,7 @@ class Reader:
         self._over, self._done = threading.Event(), threading.Event()
         self._scope = Scope(client.clock)
         self._stream: Stream | None = None
-        self._told, self._stalled, self._late = "", False, False
+        self._complaint, self._stalled, self._late = "", False, False
         self._near, self._slack = 1, SPARE
         self._thread = threading.Thread(target=self._read, name=f"cvl-log-{node}", daemon=True)
         self._thread.start()
@@ -229,8 +229,8 @@ class Reader:
         """Return the time of the first of so many last entries, "" where there is none."""
         query = {"container": CONTAINER, "timestamps": "true", "limitBytes": str(STAMP)}
         with self._client.stream(f"{self.pod}/log", SILENCE, tailLines=str(lines), **query) as head:
-            found = TIME.match(b"".join(head.blocks()))
-        return found[0][:-1].decode() if found else ""
+            match = TIME.match(b"".join(head.blocks()))
+        return match[0][:-1].decode() if match else ""
 
     def _carry(self, pieces: Iterator[Piece], last: LastLine, lines: Lines) -> bool:
         """Hand on what is new; return whether more is to come."""
@@ -264,8 +264,8 @@ class Reader:
             self._complain(CvlError(f"the node says: {line.decode(errors='replace').strip()}"))
 
     def _complain(self, error: CvlError) -> None:
-        if str(error) != self._told and not self._scope.cause:
-            self._told = str(error)
+        if str(error) != self._complaint and not self._scope.cause:
+            self._complaint = str(error)
             self._tell("waiting", f"the output cannot be read now: {error}")
 
 

@@ -62,11 +62,6 @@ class Door:
     shown: tuple[object, ...] = field(repr=False)
     stamps: tuple[object, ...]
 
-    @property
-    def server_name(self) -> str:
-        """The name that the server's certificate is for, "" for its own."""
-        return str(self.access.cluster.get("tls-server-name") or "")
-
 
 class Doors:
     """Finds the way in, and keeps it. May be shared by threads."""
@@ -77,7 +72,7 @@ class Doors:
         self._access: Access | None = None
         self._door: Door | None = None
         self._looked = self._asked = float("-inf")
-        self.hear: Callable[[str], None] = _told
+        self.hear: Callable[[str], None] = _on_stderr
 
     @property
     def access(self) -> Access:
@@ -92,7 +87,7 @@ class Doors:
         with self._lock:
             if self._door is None:
                 self._access = self._reread() if self._access else self.access
-                self._door = self._made(self._access)
+                self._door = self._new_door(self._access)
             elif self._changed(self._door):
                 self._replace(self._reread(), keep=True)
             elif self._door.who.stale():
@@ -129,21 +124,21 @@ class Doors:
         """
         before = self._door
         assert before is not None
-        made = self._made(there, before, keep=keep)
-        self._access, self._door = there, made
-        return (made.secured, made.shown) != (before.secured, before.shown)
+        door = self._new_door(there, before, keep=keep)
+        self._access, self._door = there, door
+        return (door.secured, door.shown) != (before.secured, before.shown)
 
-    def _made(self, there: Access, before: Door | None = None, *, keep: bool = False) -> Door:
+    def _new_door(self, there: Access, before: Door | None = None, *, keep: bool = False) -> Door:
         stamps = _stamps(there)
         same = before and before.access.user.get("exec") == there.user.get("exec")
         credential = before.who.credential if before and same and keep else None
         who = Credentials(there, self._hear, credential)
         secured = (there.cluster, there.data(there.cluster, AUTHORITY), *who.pair())
         if before and secured == before.secured:
-            kept = (before.tls, before.proxy, before.pool)
+            connection = (before.tls, before.proxy, before.pool)
         else:
-            kept = _opened(there, who, self._hear if before is None else lambda _: None)
-        tls, proxy, connections = kept
+            connection = _opened(there, who, self._hear if before is None else lambda _: None)
+        tls, proxy, connections = connection
         return Door(
             access=there,
             who=who,
@@ -171,12 +166,12 @@ class Doors:
         One that is just being written, or names another cluster, is not taken: who we are there
         is nobody's business here.
         """
-        known = self.access
+        current = self.access
         with suppress(CvlError):
-            found = access(self._context or known.context, self._file)
-            if found.server == known.server:
-                return found
-        return known
+            reread = access(self._context or current.context, self._file)
+            if reread.server == current.server:
+                return reread
+        return current
 
 
 def _opened(
@@ -193,7 +188,7 @@ def _opened(
     return tls, proxy, pool(EXTRA, tls, proxy, num_pools=2, maxsize=STREAMS, **options)
 
 
-def _told(words: str) -> None:
+def _on_stderr(words: str) -> None:
     """Say it on stderr, where nobody else has said that he hears it."""
     with suppress(OSError):
         sys.stderr.write(one_line(clean(f"cvl: {words}")) + "\n")
@@ -206,7 +201,7 @@ def _stamps(there: Access) -> tuple[object, ...]:
 
 def _stamp(file: Path) -> object:
     try:
-        found = file.stat()
+        stat = file.stat()
     except (OSError, ValueError) as error:
         return str(error)
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino)

@@ -56,7 +56,7 @@ class Losses:
         A node that has forgotten the container of a pod starts another.
         """
         self._pods[node], self._misses[node] = pod, 0
-        ident = pods.ident(pod)
+        ident = str(pods.container(pod).get("containerID") or "")
         return bool(ident) and self._idents.setdefault(node, ident) != ident
 
     def missed(self, node: int) -> bool:
@@ -77,8 +77,8 @@ class Losses:
     def words(self, node: int, named: Named, job: Object) -> str:
         """Return why a node's pod was ended while its Job lives, "" while nothing tells."""
         pod, events = self._pods.get(node), self._of_pod(named)
-        if cause := told(pod, events) or suspended(job, pod):
-            return cause
+        if reason := cause(pod, events) or suspended(job, pod):
+            return reason
         name = node_of(pod, events)
         node_object = self.node(name) if name else UNKNOWN
         return "" if node_object is UNKNOWN else of_node(name, node_object)
@@ -98,8 +98,8 @@ class Losses:
         """Add the last words of the init container that has failed."""
         pod = self._pods.get(node)
         failed = pods.failed_init(pod) if pod else {}
-        said = self._last_words(pod, failed["name"]) if pod and failed else ""
-        return replace(fate, detail=f"{fate.detail}: {said}") if said else fate
+        words = self._last_words(pod, failed["name"]) if pod and failed else ""
+        return replace(fate, detail=f"{fate.detail}: {words}") if words else fate
 
     def events(self, uid: str) -> list[Object]:
         """Return an object's events, none where we may not see them."""
@@ -138,7 +138,7 @@ class Losses:
         return ""
 
 
-def told(pod: Object | None, events: Iterable[Object]) -> str:
+def cause(pod: Object | None, events: Iterable[Object]) -> str:
     """Return what a pod's condition says, or the newest event that tells; "" for neither."""
     disrupted = pods.condition(pod, "DisruptionTarget") if pod else {}
     if disrupted.get("status") == "True":
@@ -152,8 +152,8 @@ def suspended(job: Object, pod: Object | None) -> str:
         return "its Job was suspended"
     resumed = pods.condition(job, "Suspended").get("lastTransitionTime")
     if pod and resumed:
-        made = pods.epoch(str(pod["metadata"]["creationTimestamp"]))
-        return "its Job was suspended and resumed" if made < pods.epoch(str(resumed)) else ""
+        created = pods.epoch(str(pod["metadata"]["creationTimestamp"]))
+        return "its Job was suspended and resumed" if created < pods.epoch(str(resumed)) else ""
     return ""
 
 

@@ -101,20 +101,20 @@ def objects(
     `files` are the keys of the Secrets that hold the example, entry script included; `shown` puts
     `<redacted:NAME>` in place of each secret.
     """
-    made = [secret(options, marks, spec, shown=shown)] if spec.secrets else []
+    forwarded = [secret(options, marks, spec, shown=shown)] if spec.secrets else []
     code = file_secrets(options, marks, files)
     holders = {each["metadata"]["name"]: tuple(each["data"]) for each in code}
     services = [service(options, marks)] if spec.nodes > 1 else []
-    return [*made, *code, *services, job(options, spec, marks, holders)]
+    return [*forwarded, *code, *services, job(options, spec, marks, holders)]
 
 
 def secret(options: JobOptions, marks: Marks, spec: JobSpec, *, shown: bool) -> Made:
     """Return the Secret with what the user forwards."""
-    known = {name: _text(value, f"the value of {name}") for name, value in spec.secrets.items()}
+    texts = {name: _text(value, f"the value of {name}") for name, value in spec.secrets.items()}
     if shown:
         values = {"stringData": {name: f"<redacted:{name}>" for name in spec.secrets}}
     else:
-        values = {"data": {name: _base64(utf8(value)) for name, value in known.items()}}
+        values = {"data": {name: _base64(utf8(value)) for name, value in texts.items()}}
     return {**_head("v1", "Secret", _env_secret(marks.run_id), options, marks), **values}
 
 
@@ -250,12 +250,12 @@ def _variables(spec: JobSpec, *, sent: bool) -> list[Made]:
         own["CVL_RUNTIME"] = {"value": str(runtime(spec.limits))}
         if sent:
             own["CVL_AWAIT"] = {"value": str(AWAIT * spec.nodes)}
-    given = {name: {"value": escaped(_text(v, name))} for name, v in spec.env.items()}
+    users = {name: {"value": escaped(_text(v, name))} for name, v in spec.env.items()}
     hidden = {
         name: {"valueFrom": {"secretKeyRef": {"name": _env_secret(spec.run_id), "key": name}}}
         for name in spec.secrets
     }
-    every = {**own, **given, **hidden, **(_identity(spec) if spec.source else {})}
+    every = {**own, **users, **hidden, **(_identity(spec) if spec.source else {})}
     return [{"name": name, **value} for name, value in every.items()]
 
 

@@ -44,18 +44,18 @@ def create(client: Client, body: Object) -> str:
         return ident(client.create(api_path(f"{kind}s", meta["namespace"]), body))
     except Taken:
         ours = meta["labels"][RUN_LABEL]
-    named = Resource(kind=kind, name=str(meta["name"]), run_id=ours)
-    found = there(client, named, str(meta["namespace"]))
-    if found is None:
-        raise Unreachable(f"{named.name} is there and is not")
-    if marks_of(found["metadata"]).run_id != ours:
-        raise Rejected(f"{named.name} is taken, by something that is not ours")
-    return ident(found)
+    resource = Resource(kind=kind, name=str(meta["name"]), run_id=ours)
+    earlier = there(client, resource, str(meta["namespace"]))
+    if earlier is None:
+        raise Unreachable(f"{resource.name} is there and is not")
+    if marks_of(earlier["metadata"]).run_id != ours:
+        raise Rejected(f"{resource.name} is taken, by something that is not ours")
+    return ident(earlier)
 
 
-def ident(found: Object) -> str:
+def ident(each: Object) -> str:
     """Return what names an object for ever: namespace, name, uid."""
-    meta = found["metadata"]
+    meta = each["metadata"]
     return f"{meta['namespace']}/{meta['name']}/{meta['uid']}"
 
 

@@ -63,7 +63,7 @@ def output(
     `feed` is what it reads, all of it before its output is heard: it has to know where that ends.
     Raises `Failed`, `Unreachable` when it breaks off, and what `api_errors.understood` says.
     """
-    said = b""
+    stderr = b""
     connect = partial(_opened, pod=pod, argv=argv, reads=feed is not None)
     with client.doors.through(connect) as connection:
         _fed(connection, feed or ())
@@ -73,9 +73,9 @@ def output(
                 if data:
                     yield data
             elif channel == ERR:
-                said = (said + data)[-KEPT:]
+                stderr = (stderr + data)[-KEPT:]
             elif channel == STATUS:
-                _judge(data, said.decode(errors="replace").strip())
+                _judge(data, stderr.decode(errors="replace").strip())
                 return
     raise Unreachable("the command's connection broke off before its end")
 
@@ -128,8 +128,8 @@ def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str], *, read
     query += [("command", word) for word in argv]
     server = door.access.server
     more: dict[str, Any] = {"ssl": door.tls} if door.tls else {}
-    if door.server_name:
-        more["server_hostname"] = door.server_name
+    if name := door.access.cluster.get("tls-server-name"):
+        more["server_hostname"] = name
     try:
         line = dialled(server, door.proxy, CONNECT_LIMIT)
         line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, STUCK)

@@ -85,11 +85,6 @@ def _state(pod: Object) -> Object:
     return container(pod).get("state") or {}
 
 
-def ident(pod: Object) -> str:
-    """Return its node's name for the job's container, "" while there is none."""
-    return str(container(pod).get("containerID") or "")
-
-
 def started_twice(node: int) -> Fate:
     """Return the fate of a node whose job was started before."""
     return Fate(node=node, code=KILLED, cause=Cause.LOST, detail=TWICE)
@@ -140,8 +135,8 @@ def latest(events: Iterable[Object], *, any_kind: bool = False) -> str:
     telling = [each for each in events if each.get("reason") not in NO_MATTER]
     if not any_kind:
         telling = [e for e in telling if e.get("type") == "Warning" or e["reason"] in WORTH_A_WORD]
-    found = sorted(telling, key=_moment)
-    return message(found[-1]) if found else ""
+    by_time = sorted(telling, key=_moment)
+    return message(by_time[-1]) if by_time else ""
 
 
 def message(what: Mapping[str, Any], otherwise: str = "") -> str:

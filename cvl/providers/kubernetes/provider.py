@@ -53,7 +53,10 @@ UNNOTED = (
 )
 SHOWN = 12
 """Fields of a template that are named in one sentence."""
-PRICE = "a cluster has no price list; its nodes cost what they cost"
+QUOTE = (
+    "a cluster has no price list; its nodes cost what they cost; Kubernetes ends it {} after it "
+    "has a node, or {} after it was asked for"
+)
 
 
 class Kubernetes:
@@ -96,11 +99,12 @@ class Kubernetes:
         options = self._options
         count = f"{spec.nodes} x " if spec.nodes > 1 else ""
         made, warnings = self._objects(spec, shown=True)
+        limits = elapsed(runtime(spec.limits)), elapsed(lifetime(options, spec.limits))
         return Plan(
             runner=self.name,
             where=f"{count}{options.image or 'a pod'} in namespace {options.namespace}",
             request=made,
-            quote=Quote(note=f"{PRICE}; {_limits(options, spec)}", rented=False),
+            quote=Quote(note=QUOTE.format(*limits), rented=False),
             layers=LAYERS,
             warnings=(*self._warnings(spec), *warnings),
             format="yaml",
@@ -275,10 +279,3 @@ class Kubernetes:
                 f"this cluster does not know what {wanted.origin} says: {', '.join(lost[:SHOWN])}",
                 "look for a misspelling, or a field that came with a later Kubernetes",
             )
-
-
-def _limits(options: JobOptions, spec: JobSpec) -> str:
-    return (
-        f"Kubernetes ends it {elapsed(runtime(spec.limits))} after it has a node, "
-        f"or {elapsed(lifetime(options, spec.limits))} after it was asked for"
-    )

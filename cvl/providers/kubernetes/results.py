@@ -51,22 +51,23 @@ def fetch(
     copy. `status` is how the run ended, None where nobody has looked.
     """
     with _judged("`kubectl cp`"):
-        found = steadily(scope, tracker.pods, passing=MAY_PASS)
-    there = {node: pod for node, pod in found.items() if pods.started(pod)}
+        every = steadily(scope, tracker.pods, passing=MAY_PASS)
+    there = {node: pod for node, pod in every.items() if pods.started(pod)}
     alive = {node: pod for node, pod in there.items() if not pods.over(pod)}
     if not there and (status is None or status.cause is Cause.EXITED):
         raise _gone(tracker.run_id)
     for node in there.keys() - alive.keys():
         _missed(tracker, node, scope)
-    for node in sorted(tracker.lost() - found.keys()):
+    lost = {node for node, fate in tracker.fates.items() if fate.cause is Cause.LOST}
+    for node in sorted(lost - every.keys()):
         scope.warn(f"the results of node {node} are lost with its pod")
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        asked = [
+        downloads = [
             pool.submit(_node, client, pod, into / folder(node), scope)
             for node, pod in sorted(alive.items())
         ]
-    brought = [each.result() for each in asked]
-    report(scope, reduce(Landed.joined, brought, NOTHING), into, lasts=False)
+    landed = [each.result() for each in downloads]
+    report(scope, reduce(Landed.joined, landed, NOTHING), into, lasts=False)
 
 
 def let_go(client: Client, namespace: str, run_id: str) -> None:
@@ -87,14 +88,14 @@ def _mark(client: Client, namespace: str, run_id: str, mark: str) -> None:
     """Put a mark of ours into each pod of a run that has its job, or its results, in it."""
     words = ("/bin/sh", "-c", f": >{OWN}/{mark}")
 
-    def told(pod: Object) -> None:
+    def put(pod: Object) -> None:
         with suppress(CvlError):
             deque(output(client, pods.path(pod), words), maxlen=0)
 
     every = listed(client, namespace, run_id)
     waiting = [each for each in every if pods.started(each) and not pods.over(each)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        deque(pool.map(told, filter(_ours, waiting)), maxlen=0)
+        deque(pool.map(put, filter(_ours, waiting)), maxlen=0)
 
 
 def ask_to_end(client: Client, there: Iterable[Object]) -> bool:
@@ -119,7 +120,7 @@ def _ours(pod: Object) -> bool:
 
 def _missed(tracker: JobTracker, node: int, scope: Scope) -> None:
     """Say that a node's container has ended with its results in it."""
-    fate = tracker.fate(node)
+    fate = tracker.fates.get(node)
     if not fate or fate.cause is Cause.EXITED:
         raise _gone(tracker.run_id)
     scope.warn(f"the results of node {node} are lost: its container was ended ({fate.cause})")

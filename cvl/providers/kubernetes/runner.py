@@ -125,10 +125,10 @@ class K8sRunner(Runner):
         raises `CvlError`.
         """
         self._client.doors.hear = base.observer_of(common).warn
-        given = template.read(Path(pod_template)) if pod_template else None
+        pod = template.read(Path(pod_template)) if pod_template else None
         options = JobOptions(
             namespace=self._namespace or self._client.namespace,
-            image=image or template.of_container(given, "image"),
+            image=image or template.of_container(pod, "image"),
             gpu=gpu,
             gpu_resource=gpu_resource,
             memory=memory or "",
@@ -137,15 +137,15 @@ class K8sRunner(Runner):
             shm=shm or "",
             node_selector=pairs(node_selector, "--node-selector"),
             volumes=mounts(volume),
-            service_account=service_account or template.service_account(given),
+            service_account=service_account or template.service_account(pod),
             pull_secrets=tuple(pull_secrets),
             pull_policy=(
-                pull_policy or template.of_container(given, "imagePullPolicy") or PULL_POLICY
+                pull_policy or template.of_container(pod, "imagePullPolicy") or PULL_POLICY
             ),
             labels=pairs(label, "--label"),
             annotations=pairs(annotation, "--annotation"),
             start_limit=duration(start_timeout),
-            template=given,
+            template=pod,
         )
         if (most := common.pop("configured_max_cost", None)) is not None:
             text = f"max_cost = {most} cannot be kept here: a cluster has no price"
@@ -172,8 +172,8 @@ class K8sRunner(Runner):
 
     @staticmethod
     def _kubeconfig_read() -> Check:
-        found = access()
-        return Check("kubeconfig", True, f"context {found.context}, {found.server}")
+        login = access()
+        return Check("kubeconfig", True, f"context {login.context}, {login.server}")
 
     @classmethod
     def timer_variables(cls, environ: Mapping[str, str]) -> Mapping[str, str]:
