@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from cvl.core.errors import CvlError
 from cvl.core.interfaces import Transport
@@ -36,7 +37,7 @@ KillUserProcesses 2>/dev/null)"
 say linger "$(test -e "/var/lib/systemd/linger/$(id -un)" && echo yes)"
 """
 LIMIT = 60.0
-SAID, MOST = 5.0, 4096
+VERSION_LIMIT, MOST = 5.0, 4096
 """Seconds and bytes that a program here may take to say its version."""
 FACTS = (
     "home",
@@ -78,13 +79,14 @@ def here() -> Iterator[Check]:
         (vulnerabilities.SSH, ("ssh", "-V")),
     ):
         yield from known_holes(program, f"{program} version", said_by(words))
-    found, whose = dict[str, Check](), dict[str, list[str]]()
+    checks, flags = dict[str, Check](), dict[str, list[str]]()
     for name in names():
-        for each in needed_by(name):
-            found.setdefault(each.what, each)
-            whose.setdefault(each.what, []).append(flag_of(name).removesuffix(" HOST"))
-    for what, each in found.items():
-        yield each if each.ok else for_whom(each, whose[what])
+        for check in needed_by(name):
+            checks.setdefault(check.what, check)
+            flags.setdefault(check.what, []).append(flag_of(name).removesuffix(" HOST"))
+    for what, check in checks.items():
+        owners = f"needed by {', '.join(flags[what])}" + (f": {check.text}" if check.text else "")
+        yield check if check.ok else check._replace(text=owners)
 
 
 def needed_by(name: str) -> Iterator[Check]:
@@ -95,85 +97,65 @@ def needed_by(name: str) -> Iterator[Check]:
         yield Check(name, None, str(error), error.hint)
 
 
-def for_whom(check: Check, flags: Sequence[str]) -> Check:
-    """Return what is not as it should be with who needs it."""
-    text = f"needed by {', '.join(flags)}" + (f": {check.text}" if check.text else "")
-    return check._replace(text=text)
-
-
 def there(host: str, tell: Tell) -> Iterator[Check]:
     """Look at a host through the connection that the runners use; `tell` hears of long waits."""
     from cvl.transports.ssh.openssh import OpenSSH
 
     try:
-        facts = asked(OpenSSH(host), tell)
+        facts = facts_from(OpenSSH(host), tell)
     except CvlError as error:
         yield Check(host, False, str(error), error.hint)
         return
     yield Check(host, True, "reached")
-    yield Check(
-        "home there",
-        bool(facts["home"]),
-        facts["home"] or "not writable",
-        "choose a folder with --remote-workdir",
-    )
-    free = int(facts["free-mb"] or 0)
+    home, free = facts["home"], int(facts["free-mb"] or 0)
+    folder = "choose a folder with --remote-workdir"
+    yield Check("home there", bool(home), home or "not writable", folder)
     yield Check("disk there", free > ROOM_MB, f"{free} MB free", "free some space")
-    yield Check(
-        "rsync there",
-        bool(facts["rsync"]) or None,
-        facts["rsync"] or "absent: results come by tar, slower and without resuming",
-        "apt install rsync",
-    )
+    absent = "absent: results come by tar, slower and without resuming"
+    yield optional("rsync", facts["rsync"], absent, "apt install rsync")
     yield from known_holes(vulnerabilities.RSYNC, "rsync version there", facts["rsync-version"])
     yield from known_holes(vulnerabilities.SSHD, "ssh version there", facts["sshd-version"])
-    yield Check(
-        "bash there",
-        bool(facts["bash"]) or None,
-        facts["bash"] or "most examples' scripts need it",
-        "apt install bash",
-    )
+    absent = "most examples' scripts need it"
+    yield optional("bash", facts["bash"], absent, "apt install bash")
     yield python_there(facts["python-version"])
     yield docker_there(facts)
-    yield Check(
-        "GPU there",
-        bool(facts["gpu"]) or None,
-        facts["gpu"] or "no NVIDIA driver answers",
-        "install the NVIDIA driver, if it has a GPU",
-    )
+    driver = "install the NVIDIA driver, if it has a GPU"
+    yield optional("GPU", facts["gpu"], "no NVIDIA driver answers", driver)
     if facts["kill-user-processes"].endswith("true") and not facts["linger"]:
-        yield Check(
-            "logind there",
-            False,
-            "KillUserProcesses=yes ends jobs at logout",
-            "sudo loginctl enable-linger YOUR_USER",
-        )
+        ends, linger = "KillUserProcesses=yes ends jobs at logout", "sudo loginctl enable-linger"
+        yield Check("logind there", False, ends, f"{linger} YOUR_USER")
 
 
-def asked(transport: Transport, tell: Tell = silent) -> dict[str, str]:
+def optional(what: str, fact: str, absent: str, remedy: str) -> Check:
+    """Judge something that not everybody needs there."""
+    return Check(f"{what} there", bool(fact) or None, fact or absent, remedy)
+
+
+def facts_from(transport: Transport, tell: Tell = silent) -> dict[str, str]:
     """Return what the host says of itself; `tell` hears when that takes long. `HostError`."""
     from cvl.core.errors import Silent, Unreachable
     from cvl.host.rpc import FarSide
 
     far = FarSide(transport)
+    search = partial(far.script, SEARCH, b"", LIMIT, Scope(tell=tell))
     try:
-        stream, said = far.script(SEARCH, b"", LIMIT, Scope(tell=tell))
-    except Unreachable as error:
-        if isinstance(error, Silent):
-            raise
-        stream, said = far.script(SEARCH, b"", LIMIT, Scope(tell=tell))  # ssh now says more
+        stream, answer = search()
+    except Silent:
+        raise
+    except Unreachable:
+        stream, answer = search()  # ssh now says more
     if not stream.complete:
         raise far.unanswered(stream)
-    return facts_of(said, transport.where)
+    return facts_of(answer, transport.where)
 
 
-def facts_of(said: bytes, where: str) -> dict[str, str]:
+def facts_of(answer: bytes, where: str) -> dict[str, str]:
     """Return the facts that SEARCH has found, "" for one that is not told. Raises `Unreadable`."""
     from cvl.core.errors import Unreadable
     from cvl.host.record import shown
 
     facts = dict.fromkeys(FACTS, "")
-    for row in said.decode("utf-8", "replace").split("\n"):
+    for row in answer.decode("utf-8", "replace").split("\n"):
         key, _, value = row.partition("\t")
         if key in facts:
             facts[key] = value.strip()
@@ -196,21 +178,19 @@ def said_by(words: Sequence[str]) -> str:
     from subprocess import DEVNULL, PIPE, STDOUT, SubprocessError, run
 
     try:
-        done = run(words, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, timeout=SAID, check=False)
+        program = run(
+            words, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, timeout=VERSION_LIMIT, check=False
+        )
     except (OSError, SubprocessError):
         return ""
-    return done.stdout[:MOST].decode(errors="replace")
+    return program.stdout[:MOST].decode(errors="replace")
 
 
 def python_there(version: str) -> Check:
     """Judge the host's Python: `--ssh` needs 3.11."""
-    numbers = tuple(int(part) for part in version.split(".")) if version else ()
-    return Check(
-        "python there",
-        (numbers >= (3, 11)) or None,
-        version or "absent",
-        "--ssh needs Python 3.11 there; --docker needs none",
-    )
+    new_enough = version != "" and tuple(map(int, version.split("."))) >= (3, 11)
+    remedy = "--ssh needs Python 3.11 there; --docker needs none"
+    return Check("python there", new_enough or None, version or "absent", remedy)
 
 
 def docker_there(facts: dict[str, str]) -> Check:
@@ -219,10 +199,7 @@ def docker_there(facts: dict[str, str]) -> Check:
         return Check("docker there", None, "not installed", "needed by examples with an image")
     if facts["docker-works"]:
         return Check("docker there", True, facts["docker-says"])
-    denied = "permission denied" in facts["docker-says"].lower()
-    remedy = (
-        "sudo usermod -aG docker YOUR_USER, then log in again; or set DOCKER_HOST there"
-        if denied
-        else "sudo systemctl start docker; or set DOCKER_HOST there, if its socket is another"
-    )
+    remedy = "sudo systemctl start docker; or set DOCKER_HOST there, if its socket is another"
+    if "permission denied" in facts["docker-says"].lower():
+        remedy = "sudo usermod -aG docker YOUR_USER, then log in again; or set DOCKER_HOST there"
     return Check("docker there", False, facts["docker-says"], remedy)

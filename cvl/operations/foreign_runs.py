@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,14 +61,13 @@ def find(prefix: str, ledger: Ledger) -> Run:
     raise Ambiguous(f"more than one run begins with {prefix!r}", hint)
 
 
-def visitors(known: Callable[[], Collection[str]]) -> list[Run]:
-    """Return the runs from elsewhere: those that are not known here."""
+def visitors(ids: Callable[[], Collection[str]]) -> list[Run]:
+    """Return the runs from elsewhere: those that are not among the `ids` of our own."""
     names = _names()
-    ours = known() if names else ()
-    found = [_run(name) for name in names if name not in ours]
-    living = [run for run in found if run.exit_code is None]
-    ends = _ends(living) if living else {}
-    return [_ended(run, ends.get(run.id)) for run in found]
+    own = ids() if names else ()
+    runs = [_run(name) for name in names if name not in own]
+    ends = _ends() if any(run.exit_code is None for run in runs) else {}
+    return [_ended(run, ends.get(run.id) if run.exit_code is None else None) for run in runs]
 
 
 def foreign(run: Run) -> bool:
@@ -86,11 +85,12 @@ def _names() -> list[str]:
 def _run(name: str) -> Run:
     folder = base() / "runs" / name
     about = _about(folder / "meta.json")
+    args = about.get("args")
     run = Run(
         id=name,
         example=_text(about.get("example")),
         preset=_text(about.get("preset")),
-        args=tuple(_text(word) for word in _list(about.get("args"))),
+        args=tuple(map(_text, args if isinstance(args, list) else ())),
         runner="local",
         where=WHERE,
         handle={"run": name, "base": str(base()), "place": os.fsdecode(_small(folder / "place"))},
@@ -111,7 +111,7 @@ def _ended(run: Run, end: ExitStatus | Unreadable | None) -> Run:
     return replace(run, state=RunState.ENDED, exit_code=int(end), cause=end.cause, ended=when)
 
 
-def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus | Unreadable]:
+def _ends() -> dict[str, ExitStatus | Unreadable]:
     """Ask the shell files, which also settle what a crash has left unsettled."""
     from cvl.host.rpc import FarSide
     from cvl.transports.local import Local
@@ -120,8 +120,7 @@ def _ends(runs: Iterable[Run]) -> dict[str, ExitStatus | Unreadable]:
         _, listing = FarSide(Local(), str(base())).ask("runs", [])
     except CvlError:
         return {}
-    found = dict(filter(None, map(_line, listing.decode("ascii", "replace").split("\n"))))
-    return {run.id: found[run.id] for run in runs if run.id in found}
+    return dict(filter(None, map(_line, listing.decode("ascii", "replace").split("\n"))))
 
 
 def _line(line: str) -> tuple[str, ExitStatus | Unreadable] | None:
@@ -168,10 +167,6 @@ def _small(file: Path) -> bytes:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
 
 
 def _began(folder: Path) -> float | None:

@@ -64,10 +64,10 @@ class Ends:
         return max([self._survey.code, *self._codes, *late])
 
 
-def _end_all(found: Sequence[Finding], survey: Survey) -> int:
-    """End everything that was found, side by side; return 125 if anything was not seen gone."""
-    results = together([partial(_end, each, survey) for each in found], END_LIMIT)
-    for each, result in zip(found, results, strict=True):
+def _end_all(findings: Sequence[Finding], survey: Survey) -> int:
+    """End all, side by side; return 125 if anything was not seen gone."""
+    results = together([partial(_end, each, survey) for each in findings], END_LIMIT)
+    for each, result in zip(findings, results, strict=True):
         if isinstance(result, Exception):
             survey.observer.warn(f"still open: {each.kind} {each.name}: {explained(result)}")
     return 125 if any(isinstance(each, Exception) for each in results) else 0

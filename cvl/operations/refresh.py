@@ -36,7 +36,7 @@ def latest(
     """
     unknown = [run for run in runs if run.state in OPEN and run.exit_code is None]
     unheard = [run for run in unknown if undriven(run)][:MOST]
-    ends = _asked(unheard, ask or asked, hear) if unheard else {}
+    ends = _ends(unheard, ask or poll, hear) if unheard else {}
     return [_noted(ledger, run, ends[run.id]) if run.id in ends else run for run in runs]
 
 
@@ -45,7 +45,7 @@ def undriven(run: Run) -> bool:
     return all(keeper == "" or life(keeper) is Life.DEAD for keeper in (run.owner, run.guardian))
 
 
-def asked(run: Run) -> ExitStatus | None:
+def poll(run: Run) -> ExitStatus | None:
     """Return how a run has ended, asking the machine that it is on."""
     from cvl.operations.reattach import attached
 
@@ -53,16 +53,15 @@ def asked(run: Run) -> ExitStatus | None:
         return execution.poll()
 
 
-def _asked(runs: Sequence[Run], ask: Ask, hear: Hear) -> dict[str, ExitStatus]:
+def _ends(runs: Sequence[Run], ask: Ask, hear: Hear) -> dict[str, ExitStatus]:
+    ends = dict[str, ExitStatus]()
     answers = together([partial(ask, run) for run in runs], LIMIT)
     for run, answer in zip(runs, answers, strict=True):
         if isinstance(answer, Elsewhere):
             hear(run, answer)
-    return {
-        run.id: answer
-        for run, answer in zip(runs, answers, strict=True)
-        if isinstance(answer, ExitStatus)  # whatever else it is, it is no news
-    }
+        elif isinstance(answer, ExitStatus):  # whatever else it is, it is no news
+            ends[run.id] = answer
+    return ends
 
 
 def _noted(ledger: Ledger, run: Run, status: ExitStatus) -> Run:

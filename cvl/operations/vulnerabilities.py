@@ -45,8 +45,8 @@ HOLES: dict[str, tuple[Hole, ...]] = {
 
 def version(said: str) -> str:
     """Return the version in what a program says of itself, "" for none: `3.2.7`, `9.2p1`."""
-    found = VERSION.search(said)
-    return found[1] if found else ""
+    match = VERSION.search(said)
+    return match[1] if match else ""
 
 
 def holes(program: str, number: str) -> str:

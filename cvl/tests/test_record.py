@@ -268,7 +268,7 @@ def test_a_bad_file_of_one_run_from_elsewhere_hides_no_other(
     name: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(foreign_runs, "base", lambda: tmp_path)
-    monkeypatch.setattr(foreign_runs, "_ends", lambda _: {})
+    monkeypatch.setattr(foreign_runs, "_ends", dict)
     for run in ("bad", "good"):
         (tmp_path / "runs" / run).mkdir(parents=True)
         if run == "good" or name != "result":
