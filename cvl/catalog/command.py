@@ -44,15 +44,15 @@ def resolve(
     `check` is for those who run it from this very folder: UsageError if its script is not there.
     Raises NotFound without such a preset.
     """
-    found = find_preset(example, preset)
-    if found.script is None:
-        argv = _shell(found, (*found.args, *args))
+    chosen = find_preset(example, preset)
+    if chosen.script is None:
+        argv = _shell(chosen, (*chosen.args, *args))
     else:
         if check:
-            _check(example, found.script, found.name)
-        script = f"./{found.script}" if found.script.startswith("-") else found.script
-        argv = ("python3" if script.endswith(".py") else "bash", script, *found.args, *args)
-    return Command(argv=argv, env=found.env)
+            _check(example, chosen.script, chosen.name)
+        script = f"./{chosen.script}" if chosen.script.startswith("-") else chosen.script
+        argv = ("python3" if script.endswith(".py") else "bash", script, *chosen.args, *args)
+    return Command(argv=argv, env=chosen.env)
 
 
 def build_of(example: Example, preset: str) -> Build | None:
@@ -60,13 +60,13 @@ def build_of(example: Example, preset: str) -> Build | None:
 
     The image is "" where neither the file nor the script says what it will be called.
     """
-    wanted = find_preset(example, preset)
-    if "build" not in example.presets or not wanted.docker or fold(wanted.name).startswith("build"):
+    chosen = find_preset(example, preset)
+    if "build" not in example.presets or not chosen.docker or fold(chosen.name).startswith("build"):
         return None
     command = resolve(example, "build")
     assignments = tuple(f"{name}={value}" for name, value in command.env.items())
     argv = ("env", *assignments, *command.argv) if assignments else command.argv
-    return Build(argv=argv, image=image_for(example, wanted))
+    return Build(argv=argv, image=image_for(example, chosen))
 
 
 def _shell(preset: Preset, args: tuple[str, ...]) -> tuple[str, ...]:

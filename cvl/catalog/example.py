@@ -130,8 +130,8 @@ def _needs(data: Mapping[str, object], *, docker: bool) -> Needs:
 
 def _archs(*values: object) -> tuple[str, ...]:
     """Return the processors that a file names, as Docker calls them: one, or a list of several."""
-    said = [word for value in values for word in texts(value)]
-    names = {part.strip().lower() for word in said for part in word.split("/")}
+    words = [word for value in values for word in texts(value)]
+    names = {part.strip().lower() for word in words for part in word.split("/")}
     return tuple(sorted({ARCHS[name] for name in names & ARCHS.keys()}))
 
 
@@ -143,8 +143,8 @@ def _gpus(
     vram: float,
 ) -> int:
     """Count GPUs. An outright number counts, 0 too; else one if anything says that it is needed."""
-    for said in (resources.get("gpu"), gpu.get("count"), resources.get("gpu_count")):
-        if (count := _amount(said)) is not None:
+    for amount in (resources.get("gpu"), gpu.get("count"), resources.get("gpu_count")):
+        if (count := _amount(amount)) is not None:
             return math.ceil(count)
     flags = (resources.get("gpu"), container.get("gpu"), hardware.get("gpu_required"))
     return int(vram > 0 or any(str(flag).lower() in {"required", "true"} for flag in flags))

@@ -57,8 +57,8 @@ def _exact(root: Path, wanted: str) -> str:
     if not wanted or ".." in wanted.split("/"):
         return ""
     isfile = os.path.isfile  # unlike Path's, it never raises
-    found = [path for path in paths if isfile(f"{root}/{path}/{FILE}")]
-    return found[0] if len(found) == 1 else ""
+    existing = [path for path in paths if isfile(f"{root}/{path}/{FILE}")]
+    return existing[0] if len(existing) == 1 else ""
 
 
 def _folder(query: str, lookup: Lookup) -> Path:
@@ -100,10 +100,10 @@ def _one(root: Path, path: str, lookup: Lookup) -> Example:
 
 def _refuse_broken(query: str, catalog: Catalog) -> None:
     """Say what is wrong with the folder that was meant, rather than take its nearest neighbour."""
-    wanted, usable = fold(f"/{tidy(query)}"), {example.folder for example in catalog.examples}
+    suffix, usable = fold(f"/{tidy(query)}"), {example.folder for example in catalog.examples}
     for problem in catalog.problems:
         folder = problem.path.parent
-        if folder not in usable and fold(folder.as_posix()).endswith(wanted):
+        if folder not in usable and fold(folder.as_posix()).endswith(suffix):
             raise UsageError(str(problem), "mend that file, then try again")
 
 
@@ -115,5 +115,5 @@ def _not_found(query: str, catalog: Catalog) -> NotFound:
 
 def _shown(example: Example) -> str:
     folder = example.path.rpartition("/")[2]
-    known = fold(folder) == fold(example.name)
-    return example.path if known else f"{example.path} ({example.name})"
+    same = fold(folder) == fold(example.name)
+    return example.path if same else f"{example.path} ({example.name})"

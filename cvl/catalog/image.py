@@ -31,8 +31,8 @@ def image_for(example: Example, preset: Preset) -> str:
     """
     text = _text(example, preset)
     values = _values(text)
-    wanted = {_expanded(image, values).strip("\"'") for image in re.findall(_WANTED, text)}
-    return _name(wanted) or image_of(example)
+    images = {_expanded(image, values).strip("\"'") for image in re.findall(_WANTED, text)}
+    return _name(images) or image_of(example)
 
 
 def image_of(example: Example) -> str:
@@ -58,8 +58,8 @@ def _text(example: Example, preset: Preset) -> str:
 
 
 def _values(text: str) -> dict[str, str]:
-    found = re.findall(_VARIABLE, text, re.MULTILINE)
-    return {name: value.strip("\"'") for name, value in found if len(value) <= _LONGEST}
+    assignments = re.findall(_VARIABLE, text, re.MULTILINE)
+    return {name: value.strip("\"'") for name, value in assignments if len(value) <= _LONGEST}
 
 
 def _tags(text: str) -> Iterator[str]:

@@ -59,11 +59,11 @@ def load(root: Path, env: Mapping[str, str] = os.environ) -> Catalog:
 
     The cache lies in $XDG_CACHE_HOME/cvl of `env`; without a place for it, it is done without.
     """
-    found = dict(walk(root))
+    files = dict(walk(root))
     cache = _open(root, env)
-    read = [_read(cache, path, found[path]) for path in sorted(found)]
-    if cache.stale or cache.entries.keys() - found.keys():
-        _save(cache, found)
+    read = [_read(cache, path, files[path]) for path in sorted(files)]
+    if cache.stale or cache.entries.keys() - files.keys():
+        _save(cache, files)
     return Catalog(
         root=root,
         examples=tuple(example for example, _ in read if example),

@@ -41,20 +41,20 @@ def find_inputs(preset: Preset, args: Sequence[str], cwd: Path) -> Inputs:
     cwd = cwd.absolute()
     places: dict[str, Path] = {}
     changed = list(args)
-    for named in _named(preset.path_args, args):
-        local = Path(os.path.abspath(cwd / named.value))  # noqa: PTH100 - links are kept
-        if cwd.is_relative_to(local) or not _is_there(local, folder=named.flag):
+    for argument in _named(preset.path_args, args):
+        local = Path(os.path.abspath(cwd / argument.value))  # noqa: PTH100 - links are kept
+        if cwd.is_relative_to(local) or not _is_there(local, folder=argument.flag):
             continue
         place = _place(local, cwd, places)
         places[place] = local
-        if named.value.startswith("/") or ".." in named.value.split("/"):
-            changed[named.index] = named.prefix + place
+        if argument.value.startswith("/") or ".." in argument.value.split("/"):
+            changed[argument.index] = argument.prefix + place
     files: dict[str, Path] = {}
     folders: dict[str, Path] = {}
     for place, local in places.items():
-        found = dict(_files(place, local))
-        files |= found
-        folders |= dict.fromkeys(found, local)
+        contents = dict(_files(place, local))
+        files |= contents
+        folders |= dict.fromkeys(contents, local)
     for place in places.keys() & files.keys():
         del folders[place]
     return Inputs(files=MappingProxyType(files), args=tuple(changed), folders=folders)

@@ -77,9 +77,9 @@ def _is_end_or_name(wanted: str, path: str, name: str) -> bool:
 
 
 def _is_part(wanted: str, path: str, name: str) -> bool:
-    shown = path if "/" in wanted else path.partition("/")[2]
+    tail = path if "/" in wanted else path.partition("/")[2]
     return any(
-        f"{border}{wanted}" in f"/{text}" for text in (shown, name) for border in ("/", "-", ".")
+        f"{border}{wanted}" in f"/{text}" for text in (tail, name) for border in ("/", "-", ".")
     )
 
 

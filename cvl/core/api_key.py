@@ -16,15 +16,15 @@ def checked(value: object, name: str) -> str:
     White space around it comes from copying, and is left out. Raises `UsageError` for what no
     provider gives out, never with the value in it.
     """
-    found = value.strip() if isinstance(value, str) else None
-    if found is None:
+    key = value.strip() if isinstance(value, str) else None
+    if key is None:
         raise UsageError(f"{name} is no text but {type(value).__name__}", "give the key as text")
-    learn(found)
-    if len(found) > MOST:
-        raise UsageError(f"{name} is no key: it is {len(found)} characters long", AGAIN)
-    if not all("!" <= character <= "~" for character in found):
+    learn(key)
+    if len(key) > MOST:
+        raise UsageError(f"{name} is no key: it is {len(key)} characters long", AGAIN)
+    if not all("!" <= character <= "~" for character in key):
         raise UsageError(
             f"{name} is no key: it holds a space, a line break or a character that is not ASCII",
             AGAIN,
         )
-    return found
+    return key

@@ -51,13 +51,13 @@ class Extra:
         """Return a module of a package that comes with it. Raises `MissingExtra`."""
         package = module.partition(".")[0]
         try:
-            found, whole = import_module(module), import_module(package)
+            loaded_module, whole = import_module(module), import_module(package)
         except Exception as error:  # whatever a package does that is damaged
             raise MissingExtra(_why(package, error), self.install) from error
         version = str(getattr(whole, "__version__", ""))
         if _numbers(version) < OLDEST.get(package, (0, 0)):
             raise MissingExtra(f"{package} {version} is too old", self.install)
-        return found
+        return loaded_module
 
     @contextmanager
     def loading(self, package: str) -> Iterator[None]:

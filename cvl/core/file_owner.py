@@ -18,12 +18,12 @@ def stranger(path: str, *, also: int | None = None) -> str:
     is believed, whatever the mode is. A path where nothing can be seen is nobody's.
     """
     try:
-        found = [os.lstat(path)]
-        if stat.S_ISLNK(found[0].st_mode):
-            found.append(os.stat(path))  # noqa: PTH116 - a text, on every start
+        statuses = [os.lstat(path)]
+        if stat.S_ISLNK(statuses[0].st_mode):
+            statuses.append(os.stat(path))  # noqa: PTH116 - a text, on every start
     except OSError:
         return ""
-    return next((why for each in found if (why := judged(each, also))), "")
+    return next((why for each in statuses if (why := judged(each, also))), "")
 
 
 def judged(status: os.stat_result, also: int | None = None) -> str:

@@ -47,8 +47,8 @@ def _known(fields: Any, what: str) -> dict[str, Any]:
     """Return what the fields have of that, by name."""
     from dataclasses import MISSING
 
-    found = ((field.name, getattr(field, what)) for field in fields)
-    return {name: value for name, value in found if value is not MISSING}
+    values = ((field.name, getattr(field, what)) for field in fields)
+    return {name: value for name, value in values if value is not MISSING}
 
 
 def _init(self: Any, /, **given: object) -> None:
@@ -87,8 +87,8 @@ def _hash(self: object) -> int:
 
 def _repr(self: Any) -> str:
     """Show what may be shown: a field with `repr=False` is a secret."""
-    shown = [f"{f.name}={getattr(self, f.name)!r}" for f in self._cvl_fields if f.repr]
-    return f"{type(self).__qualname__}({', '.join(shown)})"
+    parts = [f"{f.name}={getattr(self, f.name)!r}" for f in self._cvl_fields if f.repr]
+    return f"{type(self).__qualname__}({', '.join(parts)})"
 
 
 def _set(_self: object, name: str, *value: object) -> None:

@@ -68,11 +68,11 @@ def _expected(handle: Mapping[str, str], acting: Mapping[str, str], files: Colle
     if doubt is None:
         return
     for name, variable in acting.items():
-        said, here = handle.get(name, ""), os.environ.get(variable, "")
-        same = said in {here, absolutes(here)}
-        there = name not in files and said.startswith("~/")
-        if said and not same and not there:
+        value, here = handle.get(name, ""), os.environ.get(variable, "")
+        same = value in {here, absolutes(here)}
+        there = name not in files and value.startswith("~/")
+        if value and not same and not there:
             raise CvlError(
-                f"the {name} that the ledger names, {said}, is not used: {doubt}",
+                f"the {name} that the ledger names, {value}, is not used: {doubt}",
                 "mend that first; what is rented is ended all the same",
             )

@@ -59,8 +59,8 @@ def stranger(owner: Owner, handle: Mapping[str, str], held: Sequence[Resource]) 
 
 def written(**parts: str) -> str:
     """Return an identity as one line: `name=value` words, without those that are empty."""
-    kept = {name: "".join(value.split()) for name, value in parts.items()}
-    return " ".join(f"{name}={value}" for name, value in kept.items() if value)
+    words = {name: "".join(value.split()) for name, value in parts.items()}
+    return " ".join(f"{name}={value}" for name, value in words.items() if value)
 
 
 def parts(identity: str) -> dict[str, str]:

@@ -81,7 +81,7 @@ def loaded(data: bytes | str) -> Any:
 
 def seen(text: str) -> str:
     """Return a text of the system for one who reads UTF-8 only, as far as it is text at all."""
-    return next((found for found in (shared(text), text) if not _broken(found)), text)
+    return next((candidate for candidate in (shared(text), text) if not _broken(candidate)), text)
 
 
 def plain(text: str, what: str, reader: str) -> str:
@@ -89,12 +89,12 @@ def plain(text: str, what: str, reader: str) -> str:
 
     Raises `UsageError`, without the text, where its bytes are no text at all.
     """
-    found = seen(text)
-    if _broken(found):
+    readable_text = seen(text)
+    if _broken(readable_text):
         raise UsageError(
             f"{what} is no text: it holds bytes that are not UTF-8", f"{reader} takes text"
         )
-    return found
+    return readable_text
 
 
 def readable(value: Any, reader: str) -> Any:

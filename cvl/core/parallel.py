@@ -45,7 +45,7 @@ def together(calls: Sequence[Callable[[], T]], seconds: float) -> list[T | Excep
     keeps no process alive.
     """
     late = TimeoutError(f"no answer within {seconds:.0f} s")
-    found: list[T | Exception] = [late] * len(calls)
+    results: list[T | Exception] = [late] * len(calls)
     places = iter(range(len(calls)))
     lock = threading.Lock()
 
@@ -56,9 +56,9 @@ def together(calls: Sequence[Callable[[], T]], seconds: float) -> list[T | Excep
             if place is None:
                 return
             try:
-                found[place] = calls[place]()
+                results[place] = calls[place]()
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller judges
-                found[place] = error
+                results[place] = error
 
     count = min(MOST, len(calls))
     threads = [threading.Thread(target=work, daemon=True) for _ in range(count)]
@@ -67,7 +67,7 @@ def together(calls: Sequence[Callable[[], T]], seconds: float) -> list[T | Excep
     limit = Scope(seconds=seconds)
     for thread in threads:
         thread.join(limit.remaining())
-    return list(found)
+    return list(results)
 
 
 def as_they_come(
@@ -86,16 +86,16 @@ def as_they_come(
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller judges
             queue.put((place, error))
 
-    left = {place: Scope(seconds=each) for place, each in enumerate(seconds)}
+    scopes = {place: Scope(seconds=each) for place, each in enumerate(seconds)}
     for place in range(len(calls)):
         threading.Thread(target=work, args=(place,), daemon=True).start()
-    while left:
-        first = min(left, key=lambda place: seconds[place])
+    while scopes:
+        first = min(scopes, key=lambda place: seconds[place])
         try:
-            place, found = queue.get(timeout=left[first].remaining())
+            place, result = queue.get(timeout=scopes[first].remaining())
         except Empty:
-            del left[first]
+            del scopes[first]
             yield first, TimeoutError(f"no answer within {seconds[first]:.0f} s")
             continue
-        if left.pop(place, None) is not None:
-            yield place, found
+        if scopes.pop(place, None) is not None:
+            yield place, result

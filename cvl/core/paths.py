@@ -283,10 +283,10 @@ def _closed(opened: int, folder: Path, *, fresh: bool) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if not fresh and mode & FOR_ALL == FOR_ALL:
         raise PermissionError(errno.EPERM, "it is a folder for everybody", str(folder))
-    wanted = 0o700 if fresh else mode & 0o7700
-    if mode == wanted or (status.st_uid != os.geteuid() and not mode & 0o022):
+    target = 0o700 if fresh else mode & 0o7700
+    if mode == target or (status.st_uid != os.geteuid() and not mode & 0o022):
         return
-    os.fchmod(opened, wanted)
+    os.fchmod(opened, target)
     if stat.S_IMODE(os.fstat(opened).st_mode) & 0o077:
         raise PermissionError(errno.EPERM, "its file system keeps no modes", str(folder))
 

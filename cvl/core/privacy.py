@@ -103,12 +103,12 @@ def _secured(home: Home) -> Iterator[str]:
             raise _refused(home, why)
         if why := shared(home.path):
             raise _refused(home, why)
-        found = home.path.stat()
+        status = home.path.stat()
     except OSError:
         return
-    if not stat.S_IMODE(found.st_mode) & 0o077 or (found.st_uid == 0 != os.geteuid()):
+    if not stat.S_IMODE(status.st_mode) & 0o077 or (status.st_uid == 0 != os.geteuid()):
         return
-    if found.st_mode & 0o022 and (strange := _strange(home.path)):
+    if status.st_mode & 0o022 and (strange := _strange(home.path)):
         raise _refused(home, f"others could write to it, and {strange} is not yours")
     try:
         private(home.path)
@@ -116,7 +116,7 @@ def _secured(home: Home) -> Iterator[str]:
         raise _refused(home, error.strerror or str(error)) from error
     yield (
         f"the {home.what} {home.path} was open to others (mode"
-        f" {stat.S_IMODE(found.st_mode):04o}): now it is yours alone"
+        f" {stat.S_IMODE(status.st_mode):04o}): now it is yours alone"
     )
 
 

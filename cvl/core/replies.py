@@ -42,10 +42,10 @@ def parsed(body: bytes, most: int = VALUES) -> object:
     if sum(map(body.count, (b",", b"[", b"{"))) > most:
         raise TooLong(f"more than {most} values")
     try:
-        found: object = json.loads(body)
+        value: object = json.loads(body)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    return found
+    return value
 
 
 def taken(pieces: Iterable[bytes], most: int = ANSWER) -> bytes:
@@ -75,16 +75,16 @@ def entries(value: object) -> Sequence[object]:
 
 def run_id(value: object) -> str:
     """Return a run id, "" for what is none."""
-    found = text(value)
-    return found if len(found) <= LONGEST_ID and RUN_ID.match(found) else ""
+    name = text(value)
+    return name if len(name) <= LONGEST_ID and RUN_ID.match(name) else ""
 
 
 def deadline(tag: object) -> float | None:
     """Return the UTC epoch seconds that a tag of ours tells, None for what is none."""
-    found = text(tag)
-    if not (found.isascii() and found.isdigit() and len(found) <= NUMBER):
+    digits = text(tag)
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= NUMBER):
         return None
-    return float(found) if float(found) <= LATEST else None
+    return float(digits) if float(digits) <= LATEST else None
 
 
 def price(cents: object) -> Decimal | None:
@@ -100,8 +100,8 @@ def http_date(header: object) -> float | None:
     from email.utils import parsedate_to_datetime
 
     try:
-        found = parsedate_to_datetime(text(header))
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        moment = parsedate_to_datetime(text(header))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, LookupError, ArithmeticError):
         return None
 
@@ -112,10 +112,10 @@ def retry_after(header: object, date: object = None) -> float:
     It tells seconds, or a date: by the clock of who answered (`Date`), where that is told. 0 for
     what is none, negative, or past.
     """
-    found = text(header).strip()
-    if found.isascii() and found.isdigit():
-        return float(min(int(found[:NUMBER]), LONGEST_WAIT))
-    if (until := http_date(found)) is None:
+    delay = text(header).strip()
+    if delay.isascii() and delay.isdigit():
+        return float(min(int(delay[:NUMBER]), LONGEST_WAIT))
+    if (until := http_date(delay)) is None:
         return 0.0
     now = http_date(date)
     return min(max(until - (time.time() if now is None else now), 0.0), float(LONGEST_WAIT))
@@ -139,8 +139,8 @@ def read(
         try:
             if not isinstance(each, Mapping):
                 raise TypeError(each)
-            found = ours(each)
+            resource = ours(each)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
-            found = unreadable(kind)
-        if found:
-            yield found
+            resource = unreadable(kind)
+        if resource:
+            yield resource

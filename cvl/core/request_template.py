@@ -73,10 +73,10 @@ def read(path: Path) -> Template:
         raise UsageError(f"the template {path} cannot be read: {why}") from error
     if len(raw) > LIMIT:
         raise UsageError(f"the template {path} has more than {LIMIT >> 10} KiB")
-    found = parse(raw, scalar=_scalar)
-    for line, text in found.notes:
+    document = parse(raw, scalar=_scalar)
+    for line, text in document.notes:
         raise UsageError(f"{path}:{line}: {text}", "a template is YAML or JSON")
-    return Template(origin=str(path), data=_without_nulls(found.data or {}))
+    return Template(origin=str(path), data=_without_nulls(document.data or {}))
 
 
 def merged(ours: Mapping[str, Any], template: Template | None, rules: Rules) -> Merged:
@@ -103,11 +103,11 @@ def dropped(
                 yield shown((*where, key))
             yield from dropped(value, sent.get(key), seen.get(key), rules, (*where, key))
     elif isinstance(template, list) and where and (key := rules.keys.get(where[-1])):
-        asked, found = (_by_name(each, key) for each in (sent, seen))
+        sent_items, seen_items = (_by_name(each, key) for each in (sent, seen))
         for item in template:
             name = _name(item, key)
             place = (*where, f"[{name}]")
-            yield from dropped(item, asked.get(name), found.get(name), rules, place)
+            yield from dropped(item, sent_items.get(name), seen_items.get(name), rules, place)
 
 
 def shown(where: Where) -> str:
@@ -131,11 +131,11 @@ class _Merge:
         return (f"{self._origin}: cvl sets these itself, they do not count: {names}{more}",)
 
     def maps(self, theirs: Mapping[str, Any], ours: Mapping[str, Any], where: Where) -> Tree:
-        found = dict(theirs)
+        tree = dict(theirs)
         for key, value in ours.items():
             place = (*where, key)
-            found[key] = self._values(theirs[key], value, place) if key in theirs else value
-        return found
+            tree[key] = self._values(theirs[key], value, place) if key in theirs else value
+        return tree
 
     def _values(self, theirs: object, ours: object, where: Where) -> object:
         if isinstance(ours, Mapping):
@@ -159,13 +159,13 @@ class _Merge:
             if (name := self._named(item, key, where)) in by_name:
                 raise self._wrong((*where, f"[{name}]"), "there once, not twice")
             by_name[name] = item
-        found = []
+        items = []
         for item in ours:
             name = _name(item, key)
             place = (*where, f"[{name}]")
             other = by_name.pop(name, None)
-            found.append(item if other is None else self._items(other, item, place))
-        return [*found, *by_name.values()]
+            items.append(item if other is None else self._items(other, item, place))
+        return [*items, *by_name.values()]
 
     def _items(self, theirs: Tree, ours: Tree, where: Where) -> Tree:
         if where[-2] not in self._rules.whole:
@@ -193,9 +193,9 @@ def _forbidden(
         if len(pattern) == len(where) and all(map(_fits, where, pattern)):
             yield where, why
     if isinstance(theirs, Mapping):
-        known = ours if isinstance(ours, Mapping) else {}
+        own = ours if isinstance(ours, Mapping) else {}
         for key, value in theirs.items():
-            yield from _forbidden(value, known.get(key), rules, (*where, key))
+            yield from _forbidden(value, own.get(key), rules, (*where, key))
     elif isinstance(theirs, list) and where and (key := rules.keys.get(where[-1])):
         items = _by_name(ours, key)
         for item in theirs:
@@ -214,10 +214,10 @@ def _by_name(items: object, key: str) -> Mapping[str, object]:
 
 def _name(item: object, key: str) -> str:
     """Return what tells an item of a list from the others, "" for nothing; of a path, its form."""
-    found = item.get(key) if isinstance(item, Mapping) else None
-    if not isinstance(found, str):
+    name = item.get(key) if isinstance(item, Mapping) else None
+    if not isinstance(name, str):
         return ""
-    return posixpath.normpath(f"/{found.lstrip('/')}") if found.startswith("/") else found
+    return posixpath.normpath(f"/{name.lstrip('/')}") if name.startswith("/") else name
 
 
 def _without_nulls(value: Any) -> Any:
@@ -245,7 +245,7 @@ def _scalar(event: ScalarEvent, _where: Where) -> object:
     if kind not in {"null", "bool", "int", "float"}:
         return text
     try:
-        found = loader.construct_object(yaml.ScalarNode(tag, text))
+        number = loader.construct_object(yaml.ScalarNode(tag, text))
     except ValueError:  # a number with thousands of digits
         return text
-    return text if isinstance(found, float) and not isfinite(found) else found  # no JSON
+    return text if isinstance(number, float) and not isfinite(number) else number  # no JSON

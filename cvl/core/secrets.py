@@ -61,9 +61,9 @@ def secret(name: str) -> str:
     if _OURS and name in os.environ:
         _TAKEN[name] = os.environ.pop(name)
         leave_no_core()
-    found = _TAKEN.get(name) or os.environ.get(name, "")
-    learn(found)
-    return found
+    value = _TAKEN.get(name) or os.environ.get(name, "")
+    learn(value)
+    return value
 
 
 def whole() -> Mapping[str, str]:
@@ -101,30 +101,30 @@ def forms(value: str) -> tuple[str, ...]:
 
     As it is, as Python, JSON, a shell or an address shows it, or as a Secret of a cluster holds it.
     """
-    found = [value]
+    texts = [value]
     if not PLAIN.fullmatch(value):
         from json import dumps
         from shlex import quote
 
         shown = [repr(value), ascii(value), dumps(value), dumps(value, ensure_ascii=False)]
-        found += [each[1:-1] for each in shown]
-        found += [quote(value)[1:-1], value.replace("'", "'\\''")]
-        found += [repr(each)[1:-1] for each in found]  # once more, in the text of an exception
+        texts += [each[1:-1] for each in shown]
+        texts += [quote(value)[1:-1], value.replace("'", "'\\''")]
+        texts += [repr(each)[1:-1] for each in texts]  # once more, in the text of an exception
     if encodable(value):
-        found += _of_bytes(os.fsencode(value), plain=len(found) == 1)
-    return tuple(sorted({each for each in found if len(each) >= SHORTEST}, key=len, reverse=True))
+        texts += _of_bytes(os.fsencode(value), plain=len(texts) == 1)
+    return tuple(sorted({each for each in texts if len(each) >= SHORTEST}, key=len, reverse=True))
 
 
 def _of_bytes(value: bytes, *, plain: bool) -> list[str]:
     from binascii import b2a_base64
 
     whole = len(value) // 3 * 3  # what comes after the last three changes with what follows
-    found = [b2a_base64(value[:whole], newline=False).decode()]
+    texts = [b2a_base64(value[:whole], newline=False).decode()]
     if not plain:
         from urllib.parse import quote, quote_plus
 
-        found += [repr(value)[2:-1], quote(value, safe="/"), quote_plus(value)]
-    return found
+        texts += [repr(value)[2:-1], quote(value, safe="/"), quote_plus(value)]
+    return texts
 
 
 def encodable(value: str) -> bool:

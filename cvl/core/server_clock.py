@@ -30,5 +30,5 @@ class ServerClock:
 
     def now(self) -> float:
         """Return UTC epoch seconds, by our own clock while it never has told any."""
-        told = self.told()
-        return self._clock.time() if told is None else told
+        date = self.told()
+        return self._clock.time() if date is None else date

@@ -29,14 +29,14 @@ def name_of(run_id: str) -> str:
 
 def run_of(name: object) -> str:
     """Return the run whose name something bears, "" for none."""
-    found = replies.text(name)
-    return replies.run_id(found.removeprefix(PREFIX)) if found.startswith(PREFIX) else ""
+    label = replies.text(name)
+    return replies.run_id(label.removeprefix(PREFIX)) if label.startswith(PREFIX) else ""
 
 
 def surely_run_of(name: object) -> str:
     """As `run_of`, of run ids that nobody else makes up: where nothing but the name tells."""
-    found = run_of(name)
-    return found if OURS.match(found) else ""
+    run_id = run_of(name)
+    return run_id if OURS.match(run_id) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

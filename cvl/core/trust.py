@@ -78,8 +78,8 @@ def quoted(path: Path) -> str:
 def find(folder: Path) -> Trust | None:
     """Return what was agreed for `folder`, by its real path; None for nothing, or no such note."""
     place = os.path.realpath(folder)
-    found = _read(_note(place))
-    return found if found and found.folder == place else None
+    agreement = _read(_note(place))
+    return agreement if agreement and agreement.folder == place else None
 
 
 def everything() -> list[Trust]:
@@ -141,10 +141,10 @@ def _read(note: Path) -> Trust | None:
                 return None
             data = opened.read(LIMIT)
 
-        said = loaded(data)
+        document = loaded(data)
     except (OSError, ValueError, RecursionError):
         return None
-    return _agreement(said) if isinstance(said, dict) else None
+    return _agreement(document) if isinstance(document, dict) else None
 
 
 def _agreement(said: Mapping[str, object]) -> Trust | None:

@@ -107,8 +107,8 @@ def money(text: str) -> Decimal:
 
     Raises `UsageError`.
     """
-    found = _MONEY.fullmatch(text.strip())
-    amount = Decimal(found[1]) if found else None
+    match = _MONEY.fullmatch(text.strip())
+    amount = Decimal(match[1]) if match else None
     if amount is None or amount > MOST_DOLLARS:
         raise UsageError(f"cannot read the amount {text!r}", "say it in US dollars: 5, $5 or 5.50")
     return amount

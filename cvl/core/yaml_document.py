@@ -143,8 +143,8 @@ def _document(
     if isinstance(more := next(events), DocumentStartEvent):
         raise _Unusable(_line(more), "there is more than one document in this file")
     if isinstance(data, dict):
-        found = Document(data=data, lines=reader.lines, notes=tuple(_some(reader.notes)))
-        return _of_the_system(found)
+        document = Document(data=data, lines=reader.lines, notes=tuple(_some(reader.notes)))
+        return _of_the_system(document)
     what = EMPTY if data is None else "the file holds no `key: value` pairs"
     return _broken(_line(start), what)
 

@@ -66,15 +66,15 @@ class Market:
         none that costs more.
         """
         try:
-            found = self._look(needs, wait=self._patience > 0)
+            choice = self._look(needs, wait=self._patience > 0)
         except (UsageError, NoCapacity):
             raise
         except CvlError as obstacle:
             offer = Offer(type=self._kind or ANY, price_per_hour=Decimal(0), gpus=0)
             return Choice(offer=offer, region=self._region or SOMEWHERE, obstacle=obstacle)
-        self._kind, self._agreed = found.offer.type, found.offer
-        self._first, self._fresh = (found if found.free else None), Scope(seconds=FRESH)
-        return found
+        self._kind, self._agreed = choice.offer.type, choice.offer
+        self._first, self._fresh = (choice if choice.free else None), Scope(seconds=FRESH)
+        return choice
 
     def choices(self, needs: Needs, scope: Scope) -> Iterator[Choice]:
         """Yield one choice after another, for as long as the last one turns out to be taken.
@@ -84,7 +84,7 @@ class Market:
         """
         if self._first is not None and self._fresh.remaining():
             yield self._first
-        told = ""
+        message = ""
         for attempt in scope.attempts((PAUSE,), limit=self._patience):
             try:
                 yield self._as_agreed(self._look(needs))
@@ -92,9 +92,9 @@ class Market:
             except NoCapacity as error:
                 self._taken.clear()
                 refusal, self._refusal = self._refusal or error, None
-                if told != str(refusal):
-                    told = str(refusal)
-                    scope.tell("waiting", told)
+                if message != str(refusal):
+                    message = str(refusal)
+                    scope.tell("waiting", message)
         raise refusal
 
     def taken(self, choice: Choice, refusal: NoCapacity) -> float:
@@ -112,28 +112,28 @@ class Market:
         ):
             return choice
         if now.price_per_hour > agreed.price_per_hour:
-            price, known = dollars(now.price_per_hour), dollars(agreed.price_per_hour)
-            text = f"{now.type} costs {price} an hour now, and {known} was agreed to"
+            price, before = dollars(now.price_per_hour), dollars(agreed.price_per_hour)
+            text = f"{now.type} costs {price} an hour now, and {before} was agreed to"
             raise NoCapacity(text, AGREE_AGAIN)
         raise NoCapacity(f"{now.type} is not what was agreed to any more", AGREE_AGAIN)
 
     def _look(self, needs: Needs, *, wait: bool = False) -> Choice:
-        listed = [self._left_of(each) for each in self._offers()]
+        offers = [self._left_of(each) for each in self._offers()]
         free = True
-        anywhere = [replace(each, regions=(self._region or SOMEWHERE,)) for each in listed]
+        anywhere = [replace(each, regions=(self._region or SOMEWHERE,)) for each in offers]
         offer, region = choose(anywhere, needs, kind=self._kind, region=self._region)
         try:
-            offer, region = choose(listed, needs, kind=self._kind, region=self._region)
+            offer, region = choose(offers, needs, kind=self._kind, region=self._region)
         except (NoCapacity, UsageError) as error:  # that nothing is free in a region may pass too
             if not wait and self._patience > 0:
                 raise NoCapacity(str(error), error.hint) from error
             if not wait:
                 raise
             free = False
-        note = "" if self._named else reading(listed, needs)
+        note = "" if self._named else reading(offers, needs)
         return Choice(offer=offer, region=region, free=free, note=note)
 
     def _left_of(self, offer: Offer) -> Offer:
         """Return an offer without the regions that have just turned out to have none."""
-        left = [each for each in offer.regions if (offer.type, each) not in self._taken]
-        return replace(offer, regions=tuple(left))
+        regions = [each for each in offer.regions if (offer.type, each) not in self._taken]
+        return replace(offer, regions=tuple(regions))

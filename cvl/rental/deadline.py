@@ -36,17 +36,17 @@ def deadline_of(limits: Limits, price: Decimal, boot: float, *, builds: bool) ->
     """Return boot + build + timeout + grace + fetch, or what the money buys if that is less."""
     room = limits.grace + limits.fetch
     if limits.timeout is None:
-        found = Deadline(seconds=NO_LIMIT, room=room, why="no --timeout was given")
+        deadline = Deadline(seconds=NO_LIMIT, room=room, why="no --timeout was given")
     else:
         build = BUILD_LIMIT if builds else 0.0
         total = boot + build + limits.timeout + room
         why = "the timeout, with room to boot, build and fetch"
-        found = Deadline(seconds=total, room=room, why=why)
+        deadline = Deadline(seconds=total, room=room, why=why)
     bought = time_bought(limits, price)
-    if bought is None or (bought >= found.seconds and limits.timeout is not None):
-        return found
-    kept, why = min(room, bought * SHARE), f"--max-cost {limits.max_cost}"
-    return Deadline(seconds=bought, room=kept, why=why)
+    if bought is None or (bought >= deadline.seconds and limits.timeout is not None):
+        return deadline
+    reserve, why = min(room, bought * SHARE), f"--max-cost {limits.max_cost}"
+    return Deadline(seconds=bought, room=reserve, why=why)
 
 
 def time_bought(limits: Limits, price: Decimal) -> float | None:

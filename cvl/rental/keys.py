@@ -93,12 +93,12 @@ def generate(path: Path) -> None:
     path.unlink(missing_ok=True)
     words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "cvl", "-f", str(path)]
     try:
-        done = run(words, capture_output=True, text=True, check=False)
+        process = run(words, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise MissingTool(
             "ssh-keygen is not installed here", "apt install openssh-client"
         ) from None
-    if done.returncode:
-        raise CvlError(f"ssh-keygen failed: {done.stderr.strip()}")
-    for made in (path, path.with_name(f"{path.name}.pub")):
-        made.chmod(0o600)
+    if process.returncode:
+        raise CvlError(f"ssh-keygen failed: {process.stderr.strip()}")
+    for file in (path, path.with_name(f"{path.name}.pub")):
+        file.chmod(0o600)

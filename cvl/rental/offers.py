@@ -63,10 +63,10 @@ def reading(offers: Sequence[Offer], needs: Needs) -> str:
     """Return how the memory of several GPUs was understood, "" if that is no question."""
     if needs.gpus <= 1 or needs.vram_gb == 0:
         return ""
-    asked = f"{needs.vram_gb:g} GB of GPU memory was taken as"
+    phrase = f"{needs.vram_gb:g} GB of GPU memory was taken as"
     if per_gpu(offers, needs) == needs.vram_gb:
-        return f"{asked} what each of {needs.gpus} GPUs has"
-    return f"{asked} what {needs.gpus} GPUs have together: no GPU on offer has so much"
+        return f"{phrase} what each of {needs.gpus} GPUs has"
+    return f"{phrase} what {needs.gpus} GPUs have together: no GPU on offer has so much"
 
 
 def fits(offer: Offer, needs: Needs, most: float | None = None) -> bool:
@@ -122,9 +122,9 @@ def place(offers: Sequence[Offer], region: str | None) -> str:
     """Return "in REGION" for a message. Raises `UsageError` for one that nobody lists."""
     if region is None:
         return "anywhere now"
-    known = sorted({name for each in offers for name in each.regions})
-    if known and region not in known:
+    regions = sorted({name for each in offers for name in each.regions})
+    if regions and region not in regions:
         raise UsageError(
-            f"nothing is free in a region {region!r}", f"there is capacity in {', '.join(known)}"
+            f"nothing is free in a region {region!r}", f"there is capacity in {', '.join(regions)}"
         )
     return f"in {region} now"

@@ -57,11 +57,11 @@ class Pace:
         while self.limited:
             if unless():
                 return None
-            if (left := self._left()) <= 0:
+            if (seconds := self._left()) <= 0:
                 break
             waited = (self._clock.monotonic() - began) / self._interval
             lag = 0.0 if urgent else LEAST_LAG + LAG / (1 + waited)
-            scope.sleep(left + lag * self._interval)
+            scope.sleep(seconds + lag * self._interval)
         return self._clock.monotonic()
 
     def missed(self, taken: float) -> bool:

@@ -26,10 +26,10 @@ class Answers:
     def since(self, moment: float) -> list[object] | None:
         """Return an answer that was asked for later than `moment` (monotonic), None without one."""
         try:
-            kept = json.loads(self._path.read_bytes())
-            if kept["boot"] == boot_id() and kept["asked"] > moment:
-                found: list[object] = kept["data"]
-                return found
+            answer = json.loads(self._path.read_bytes())
+            if answer["boot"] == boot_id() and answer["asked"] > moment:
+                data: list[object] = answer["data"]
+                return data
         except (OSError, ValueError, LookupError, TypeError):
             pass
         return None

@@ -116,15 +116,15 @@ def _tunnel(talk: _Talk, place: str) -> None:
 
 def _judge(proxy: Proxy, place: str, head: bytes) -> None:
     first = head.split(b"\r\n")[0].decode("latin-1")
-    version, _, told = first.partition(" ")
-    code = told[:3]
+    version, _, status = first.partition(" ")
+    code = status[:3]
     if not (version.startswith("HTTP/") and code.isdigit()):
         raise NotDialled(f"{proxy} does not speak HTTP")
     if code == str(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED.value):
         wrong = "does not accept the user and password" if proxy.user else "wants a login"
-        raise NotDialled(f"{proxy} {wrong}: give http://USER:PASSWORD@HOST:PORT ({told[:80]})")
+        raise NotDialled(f"{proxy} {wrong}: give http://USER:PASSWORD@HOST:PORT ({status[:80]})")
     if not code.startswith("2"):
-        raise NotDialled(f"{proxy} does not lead to {place}: {told[:80]}")
+        raise NotDialled(f"{proxy} does not lead to {place}: {status[:80]}")
 
 
 def _socks(talk: _Talk, place: str) -> None:

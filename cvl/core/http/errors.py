@@ -49,8 +49,8 @@ def trouble(error: BaseException) -> Trouble:
 def beneath(error: BaseException) -> BaseException:
     """Return what stands behind an exception that only passes another on."""
     for _ in range(5):
-        kept = vars(error)  # not its properties: one of websockets warns whoever reads it
-        inner = kept.get("original_error") or kept.get("reason")
+        attributes = vars(error)  # not its properties: one of websockets warns whoever reads it
+        inner = attributes.get("original_error") or attributes.get("reason")
         if not isinstance(inner, BaseException):
             break
         error = inner
@@ -68,5 +68,5 @@ def reason(error: BaseException) -> str:
         return "it was cut short"
     text = " ".join(str(inner).split())
     _, mark, rest = text.partition(": ")  # urllib3 puts its connection's name first
-    told = rest if (mark and "object at 0x" in text) or "Connection(host=" in text else text
-    return told[:LONGEST] or type(inner).__name__
+    words = rest if (mark and "object at 0x" in text) or "Connection(host=" in text else text
+    return words[:LONGEST] or type(inner).__name__

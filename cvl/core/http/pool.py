@@ -57,9 +57,9 @@ def pool(
                 conn.connect()
 
     timeout = Timeout(connect=limits[0], read=limits[1])
-    made = PoolManager(ssl_context=tls or context(), timeout=timeout, **options)
-    made.pool_classes_by_scheme = {"http": PlainPool, "https": SecuredPool}
-    return made
+    manager = PoolManager(ssl_context=tls or context(), timeout=timeout, **options)
+    manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecuredPool}
+    return manager
 
 
 def dialled(url: str, proxy: Proxy | None, seconds: float) -> socket.socket:
@@ -71,10 +71,10 @@ def dialled(url: str, proxy: Proxy | None, seconds: float) -> socket.socket:
 
     there = urlsplit(url)
     port = PORTS[there.scheme] if there.port is None else there.port
-    made = line(there.hostname or "", port, proxy or proxy_for(url), seconds)
+    connection = line(there.hostname or "", port, proxy or proxy_for(url), seconds)
     with suppress(OSError):  # a pair of sockets has no such thing
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return made
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def _dialled(connection: Any, scheme: str, proxy: Proxy | None) -> socket.socket:

@@ -56,12 +56,12 @@ def proxy_for(url: str, environment: Mapping[str, str] | None = None) -> Proxy |
 
     Raises `UsageError` for a variable that names no proxy, without what stands in it.
     """
-    known = os.environ if environment is None else environment
+    variables = os.environ if environment is None else environment
     there = urlsplit(url)
     host = there.hostname or ""
     port = PORTS[there.scheme] if there.port is None else there.port
-    name, value = _named(there.scheme, known)
-    if not value or spared(host, port, _value("no_proxy", known)[1]):
+    name, value = _named(there.scheme, variables)
+    if not value or spared(host, port, _value("no_proxy", variables)[1]):
         return None
     proxy = named(value, name)
     if is_here(host) and (there.scheme == "http" or not is_here(proxy.host)):
@@ -73,23 +73,23 @@ def named(value: str, name: str) -> Proxy:
     """Return the proxy that `name` holds. Raises `UsageError`, without it: it may hold a key."""
     address = value if "://" in value else f"http://{value}"
     try:
-        found = urlsplit(address)
-        port = found.port
+        parts = urlsplit(address)
+        port = parts.port
     except ValueError:
         raise _none(name) from None
-    scheme = found.scheme.lower()
+    scheme = parts.scheme.lower()
     if scheme not in PROXY_PORTS:
         raise UsageError(
             f"{name} names a kind of proxy that is not known: {scheme[:20]}",
             f"there are: {', '.join(PROXY_PORTS)}",
         )
-    if not _plain(found):
+    if not _plain(parts):
         raise _none(name)
-    login = [_word(each or "") for each in (found.username, found.password)]
+    login = [_word(each or "") for each in (parts.username, parts.password)]
     learn(login[1])
     return Proxy(
         scheme=scheme,
-        host=found.hostname or "",
+        host=parts.hostname or "",
         port=PROXY_PORTS[scheme] if port is None else port,
         name=name,
         user=login[0],
@@ -120,9 +120,9 @@ def _spares(word: str, host: str, port: int) -> bool:
 
 def _split(word: str) -> tuple[str, int]:
     """Return the name and the port of one word, 0 for none; an IPv6 address has many colons."""
-    found = re.fullmatch(r"\[(?P<six>[^]]+)\](?P<mask>/\d+)?(:(?P<port>\d+))?", word)
-    if found:
-        return found["six"] + (found["mask"] or ""), int(found["port"] or 0)
+    match = re.fullmatch(r"\[(?P<six>[^]]+)\](?P<mask>/\d+)?(:(?P<port>\d+))?", word)
+    if match:
+        return match["six"] + (match["mask"] or ""), int(match["port"] or 0)
     name, colon, port = word.rpartition(":")
     if colon and ":" not in name and port.isdigit():
         return name, int(port)
@@ -131,10 +131,10 @@ def _split(word: str) -> tuple[str, int]:
 
 def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        found = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
-    return getattr(found, "ipv4_mapped", None) or found
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _network(name: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
@@ -148,9 +148,9 @@ def _named(scheme: str, known: Mapping[str, str]) -> tuple[str, str]:
     """Return the variable that names the proxy for a scheme, and what it holds, "" for none."""
     own = "" if scheme == "http" and "REQUEST_METHOD" in known else f"{scheme}_proxy"
     for name in (own, "all_proxy"):  # a CGI script's HTTP_PROXY comes from whoever asks it
-        found = _value(name, known) if name else None
-        if found and found[0] in known:
-            return found
+        variable = _value(name, known) if name else None
+        if variable and variable[0] in known:
+            return variable
     return "", ""
 
 

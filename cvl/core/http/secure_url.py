@@ -18,8 +18,8 @@ MOST_PORT, LONGEST_LABEL = 65535, 63
 
 def address(url: str, name: str) -> str:
     """Return an address that `name` holds. Raises `UsageError`, without it: it may hold a key."""
-    found = server(url, name)
-    if found["scheme"].lower() == "http" and not is_here(found["host"]):
+    parts = server(url, name)
+    if parts["scheme"].lower() == "http" and not is_here(parts["host"]):
         raise UsageError(
             f"{name} is not encrypted: whoever is on the way could read the key",
             "write https://; http:// is for a server on this machine alone (127.0.0.1)",
@@ -32,10 +32,10 @@ def server(url: str, name: str) -> re.Match[str]:
 
     What no library could make sense of ends here, and not in each by another exception.
     """
-    found = ADDRESS.fullmatch(url)
-    if not found or AMBIGUOUS.search(url) or not _callable(found["host"], found["port"]):
+    parts = ADDRESS.fullmatch(url)
+    if not parts or AMBIGUOUS.search(url) or not _callable(parts["host"], parts["port"]):
         raise UsageError(f"{name} is no address of a server", "write it as https://HOST/PATH")
-    return found
+    return parts
 
 
 def _callable(host: str, port: str | None) -> bool:

@@ -19,18 +19,18 @@ def context(authority: str | None = None) -> ssl.SSLContext:
     clusters and companies make for themselves often do, and everybody else takes them. That one
     check is left out. Raises `ssl.SSLError` for an authority that is none, and `UsageError`.
     """
-    made = ssl.create_default_context(cadata=authority)
-    made.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    tls = ssl.create_default_context(cadata=authority)
+    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
     for name in () if authority else BUNDLES:
         if file := os.environ.get(name):
-            _trust(made, name, file)
-    return made
+            _trust(tls, name, file)
+    return tls
 
 
-def _trust(made: ssl.SSLContext, name: str, file: str) -> None:
+def _trust(tls: ssl.SSLContext, name: str, file: str) -> None:
     place = {"capath": file} if os.path.isdir(file) else {"cafile": file}  # noqa: PTH112
     try:
-        made.load_verify_locations(**place)
+        tls.load_verify_locations(**place)
     except (OSError, ssl.SSLError) as error:
         raise UsageError(
             f"{name} names {file}, which holds no authorities: {error.strerror or error}",
