@@ -11,7 +11,7 @@ from cvl.core.paths import state_dir
 from cvl.core.spec import EMPTY, ExitStatus, JobSpec
 from cvl.host.launch import Setup
 from cvl.host.provider import HostProvider
-from cvl.providers import base as frontdoor
+from cvl.providers import base
 from cvl.providers.common import Common
 from cvl.providers.runner import Runner
 from cvl.transports.local import Local
@@ -39,10 +39,8 @@ class LocalRunner(Runner):
 
         One that came with cvl runs in a copy: where Python keeps packages nothing is to be written.
         """
-        spec = frontdoor.job(
-            example, preset, args, common, timeout_minutes, timeout_action, sent=False
-        )
-        return frontdoor.run(_provider(in_place=not installed(spec)), spec, common)
+        spec = base.job(example, preset, args, common, timeout_minutes, timeout_action, sent=False)
+        return base.run(_provider(in_place=not installed(spec)), spec, common)
 
     @classmethod
     def reopen(cls, handle: Mapping[str, str], secrets: Mapping[str, str] = EMPTY) -> Provider:

@@ -112,22 +112,22 @@ class SSHRunner(HostRunner):
 
             from cvl.core.scope import Scope
             from cvl.host.launch import Setup
-            from cvl.providers import base as frontdoor
+            from cvl.providers import base
 
             setup = Setup(bundle="install" if setup_cvl else "require")
             try:
-                spec = frontdoor.job(example, preset, args, common, timeout_minutes, timeout_action)
+                spec = base.job(example, preset, args, common, timeout_minutes, timeout_action)
             except NotFound as unknown:
-                if frontdoor.is_known(example, common):
+                if base.is_known(example, common):
                     raise
                 setup = replace(setup, in_place=True)
-                scope = Scope(tell=frontdoor.observer_of(common).phase)
+                scope = Scope(tell=base.observer_of(common).phase)
                 words = (example, preset, args)
                 bare = self._resolve_there(transport, setup, unknown, words, scope)
-                bounds = frontdoor.limits(common, timeout_minutes, timeout_action)
-                spec = frontdoor.equipped(bare, common, bounds)
+                bounds = base.limits(common, timeout_minutes, timeout_action)
+                spec = base.equipped(bare, common, bounds)
             provider = provider_at(self.name, transport, self._key, setup)
-            return frontdoor.run(provider, spec, common)
+            return base.run(provider, spec, common)
 
     run = run_remote
 
