@@ -86,14 +86,13 @@ def rules(missing: Iterable[Right]) -> str:
 def may(client: Client, namespace: str, right: Right) -> bool:
     """Return whether we have a right. Raises `CvlError` as the client does."""
     group, resource, verb = right
-    plain, _, below = resource.partition("/")
-    wish = {"namespace": namespace, "group": group, "resource": plain, "verb": verb}
-    access = {"resourceAttributes": {**wish, "subresource": below}}
-    return bool(_review(client, "SelfSubjectAccessReview", access).get("allowed"))
+    whole, _, part = resource.partition("/")
+    access = {"group": group, "resource": whole, "subresource": part, "verb": verb}
+    spec = {"resourceAttributes": {"namespace": namespace, **access}}
+    return bool(_review(client, "SelfSubjectAccessReview", spec).get("allowed"))
 
 
 def _review(client: Client, kind: str, spec: Object) -> Object:
-    """Return the status of a review."""
     body = {"apiVersion": API, "kind": kind, "spec": spec}
     answer: Object = client.review(f"/apis/{API}/{kind.lower()}s", body).get("status") or {}
     return answer

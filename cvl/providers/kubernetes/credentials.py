@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from cvl.core import replies
 from cvl.core.api_key import checked
@@ -207,8 +208,6 @@ def _epoch(text: object) -> float:
 
 def _escaped(name: object) -> str:
     """Return a name as a header's name can hold it."""
-    from urllib.parse import quote
-
     return quote(str(name).lower(), safe="!#$&'*+^`|")
 
 

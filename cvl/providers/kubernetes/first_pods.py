@@ -28,7 +28,7 @@ NONE: Named = ("", "")
 
 
 class Firsts:
-    """The first pods of one run, by node, as far as they are known."""
+    """The first pods of one run. `known` has their uids and names by node, as far as known."""
 
     def __init__(self, client: Client, handle: Mapping[str, str]) -> None:
         self._client = client
@@ -36,19 +36,14 @@ class Firsts:
         secret = file_secret(handle["run"]) if handle.get("wrapped") else ""
         self._secret = secret and api_path("secrets", handle["namespace"], secret)
         self._nodes = int(handle.get("nodes") or 1)
-        self._known: dict[int, Named] = {}
+        self.known: dict[int, Named] = {}
         self._in_secret: Mapping[int, Named] = {}
         self._noted = False
 
     @property
     def complete(self) -> bool:
         """Whether every node's is known, and noted."""
-        return len(self._known) >= self._nodes and self._noted
-
-    @property
-    def known(self) -> Mapping[int, Named]:
-        """The first pods' uids and names, by node."""
-        return dict(self._known)
+        return len(self.known) >= self._nodes and self._noted
 
     def learn(self, job: Object | None, listed: Iterable[Object]) -> None:
         """Learn which pods came first, of those `listed` in the order of creation, and note it.
@@ -56,13 +51,13 @@ class Firsts:
         Raises `CvlError` as the client does.
         """
         noted = _read(job) if job else {}
-        self._noted = bool(noted) and not self._known.keys() - noted.keys()
+        self._noted = bool(noted) and not self.known.keys() - noted.keys()
         oldest: dict[int, Named] = {}
         for pod in listed:
             meta = pod["metadata"]
             oldest.setdefault(pods.node_of(pod), (str(meta["uid"]), str(meta["name"])))
-        self._known = {**oldest, **self._known, **noted}
-        unsaid = self._known != noted or bool(self._in_secret and self._in_secret != self._known)
+        self.known = {**oldest, **self.known, **noted}
+        unsaid = self.known != noted or bool(self._in_secret and self._in_secret != self.known)
         if job and unsaid and not job["metadata"].get("deletionTimestamp"):
             self._note(job)
 
@@ -76,16 +71,16 @@ class Firsts:
         return frozenset(pods.node_of(pod) for pod in listed if not self._is_first(pod))
 
     def _is_first(self, pod: Object) -> bool:
-        return self._known.get(pods.node_of(pod), NONE)[0] == str(pod["metadata"]["uid"])
+        return self.known.get(pods.node_of(pod), NONE)[0] == str(pod["metadata"]["uid"])
 
     def _note(self, job: Object) -> None:
         """Write down what is known: for pods first, for what the Job says has been said there."""
-        text = _written(self._known)
+        text = _written(self.known)
         with suppress(Rejected):
-            if self._secret and self._in_secret != self._known:
+            if self._secret and self._in_secret != self.known:
                 data = {FIRST_KEY: base64.b64encode(text.encode()).decode()}
                 self._client.patch(self._secret, {"data": data})
-                self._in_secret = dict(self._known)
+                self._in_secret = dict(self.known)
             meta = {"resourceVersion": job["metadata"]["resourceVersion"]}
             try:
                 self._client.patch(self.job, {"metadata": {**meta, "annotations": {FIRSTS: text}}})

@@ -228,16 +228,12 @@ class JobTracker:
             sure = node is None or leaving
             if not words.startswith(f"node {name} is not ready") and node is not None:
                 return ""
-        if sure:
-            self._lose(pod, words)
+        if sure:  # its node will not tell how it ended
+            index = pods.node_of(pod)
+            self._silent.add(index)
+            lost = Fate(node=index, code=pods.KILLED, cause=Cause.LOST, detail=words)
+            self.fates.setdefault(index, lost)
         return words if node is None else f"{words}; the job may still run there"
-
-    def _lose(self, pod: Object, words: str) -> None:
-        """Take a pod for lost whose node will not tell how it ended."""
-        node = pods.node_of(pod)
-        self._silent.add(node)
-        lost = Fate(node=node, code=pods.KILLED, cause=Cause.LOST, detail=words)
-        self.fates.setdefault(node, lost)
 
     def _news(self, words: str) -> None:
         if words and words != self._last_news:

@@ -151,7 +151,6 @@ def _own_cluster() -> Access:
 
 
 def _own_namespace() -> str:
-    """Return the namespace of the pod that we are in."""
     try:
         return kubeconfig_file.content(INSIDE / "namespace").decode("utf-8", "replace").strip()
     except UsageError:

@@ -244,7 +244,6 @@ class Reader:
         return not (last.ending or self._scope.cause)
 
     def _emit(self, pieces: Sequence[Piece]) -> None:
-        """Hand on pieces as one."""
         if not pieces:
             return
         data, after = b"".join(each.data for each in pieces), pieces[-1].after

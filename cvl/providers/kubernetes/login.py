@@ -129,7 +129,7 @@ class Doors:
         return (door.secured, door.shown) != (before.secured, before.shown)
 
     def _new_door(self, there: Access, before: Door | None = None, *, keep: bool = False) -> Door:
-        stamps = _stamps(there)
+        stamps = tuple(map(_stamp, there.files))
         same = before and before.access.user.get("exec") == there.user.get("exec")
         credential = before.who.credential if before and same and keep else None
         who = Credentials(there, self._hear, credential)
@@ -158,7 +158,7 @@ class Doors:
         if self._clock.monotonic() - self._looked < LOOK:
             return False
         self._looked = self._clock.monotonic()
-        return _stamps(door.access) != door.stamps
+        return tuple(map(_stamp, door.access.files)) != door.stamps
 
     def _reread(self) -> Access:
         """Return the configuration as it stands now, of this very server; else as it was.
@@ -194,12 +194,8 @@ def _on_stderr(words: str) -> None:
         sys.stderr.write(one_line(clean(f"cvl: {words}")) + "\n")
 
 
-def _stamps(there: Access) -> tuple[object, ...]:
-    """Return what changes when one of the files does."""
-    return tuple(map(_stamp, there.files))
-
-
 def _stamp(file: Path) -> object:
+    """Return what changes when a file does."""
     try:
         stat = file.stat()
     except (OSError, ValueError) as error:

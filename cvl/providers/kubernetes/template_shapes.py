@@ -89,7 +89,6 @@ def _fits(value: object, form: str) -> bool:
     if form in {ITEMS, WORDS}:
         kind = Mapping if form == ITEMS else str
         return isinstance(value, list) and all(isinstance(each, kind) for each in value)
-    texts = form == PAIRS or (
-        isinstance(value, Mapping) and all(isinstance(each, str) for each in value.values())
-    )
-    return isinstance(value, Mapping) and texts
+    if not isinstance(value, Mapping):
+        return False
+    return form == PAIRS or all(isinstance(each, str) for each in value.values())
