@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 from cvl.core.octets import loaded, own
+from cvl.core.spec import Cause
 
 if TYPE_CHECKING:
     from sqlite3 import Row
@@ -41,10 +42,6 @@ class Columns:
     def __init__(self, row: Row) -> None:
         self._row = row
         self.damage: list[str] = []
-
-    def empty(self, name: str) -> bool:
-        """Return whether there is no value."""
-        return self._value(name) is None
 
     def text(self, name: str) -> str:
         """Return text, "" if there is none."""
@@ -109,10 +106,15 @@ class Columns:
             return self._lost(name, ())
         return tuple(content)
 
-    def state(self, name: str, kind: type[Enum], unknown: Enum) -> Enum:
+    def cause(self, name: str) -> Cause | None:
+        """Return a cause. One that only a newer version knows must not hide the run."""
+        text = "" if self._value(name) is None else self.text(name)
+        return Cause(text) if text in {*Cause} else None
+
+    def state(self, name: str, unknown: Enum) -> Enum:
         """Return a state; one that is not known counts as `unknown`."""
         try:
-            return kind(str(self._value(name)))
+            return type(unknown)(str(self._value(name)))
         except ValueError:
             return self._lost(name, unknown)
 

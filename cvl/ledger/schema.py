@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import fields, replace
 from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from cvl.core.octets import dumped, shared, utf8
-from cvl.core.spec import Cause
 from cvl.ledger.columns import Columns
 from cvl.ledger.formats import FORMAT
 from cvl.ledger.values import Lease, LeaseState, Run, RunState, money
@@ -76,14 +74,15 @@ def update(db: Connection, table: str, key: int, columns: Mapping[str, object]) 
 def run_of(row: Row) -> Run:
     """Return the run in a row of `runs`; `damage` says what of it cannot be read."""
     it = Columns(row)
-    run = Run(**_values(it, Run, _run_state))
+    run = Run(**_values(it, Run, RunState.RUNNING))
     return replace(run, damage=tuple(it.damage)) if it.damage else run
 
 
 def lease_of(row: Row) -> Lease:
     """Return the lease in a row of `leases`. In a state that is not known it may cost money."""
     it = Columns(row)
-    lease = Lease(**_values(it, Lease, _lease_state))
+    unknown = LeaseState.LIVE if it.text("id") else LeaseState.INTENDED
+    lease = Lease(**_values(it, Lease, unknown))
     return replace(lease, damage=tuple(it.damage)) if it.damage else lease
 
 
@@ -115,24 +114,11 @@ def _stored(text: str) -> str | bytes:
     return text
 
 
-def _values(it: Columns, table: type[Run | Lease], state: Reader) -> dict[str, Any]:
-    readers = {**READERS, "state": state}
+def _values(
+    it: Columns, table: type[Run | Lease], unknown: RunState | LeaseState
+) -> dict[str, Any]:
+    readers: Mapping[str, Reader] = {**READERS, "state": lambda it, name: it.state(name, unknown)}
     return {name: readers.get(name, Columns.text)(it, name) for name in NAMES[table]}
-
-
-def _cause(it: Columns, name: str) -> Cause | None:
-    """A cause that only a newer version knows must not hide the run."""
-    with suppress(ValueError):
-        return None if it.empty(name) else Cause(it.text(name))
-    return None
-
-
-def _run_state(it: Columns, name: str) -> RunState:
-    return it.state(name, RunState, RunState.RUNNING)
-
-
-def _lease_state(it: Columns, name: str) -> LeaseState:
-    return it.state(name, LeaseState, LeaseState.LIVE if it.text("id") else LeaseState.INTENDED)
 
 
 NAMES: Mapping[type[Run | Lease], list[str]] = {
@@ -148,7 +134,7 @@ READERS: Mapping[str, Reader] = {
     "args": Columns.words,
     "handle": Columns.texts,
     "exit_code": Columns.code,
-    "cause": _cause,
+    "cause": Columns.cause,
     "intended": lambda it, name: it.moment(name) or 0.0,
 }
 """How a column is read that is not text."""
