@@ -33,7 +33,6 @@ OURS = (
     r"|catalog-.*|.*\.pyz|\..*\.[0-9a-f]{16}|lost\+found"
 )
 """What lies in a folder that is ours already."""
-
 LISTS = {"PATH", "SSL_CERT_DIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"}
 """Variables that name several files or folders, with `:` between them."""
 PLACES = LISTS | {
@@ -58,8 +57,7 @@ def absolute(path: str | Path) -> Path:
 
 def absolutes(paths: str) -> str:
     """Return a list of paths with `:` between them, each as `absolute`; empty ones are left out."""
-    found = [str(absolute(each)) for each in paths.split(os.pathsep) if each]
-    return os.pathsep.join(found)
+    return os.pathsep.join(str(absolute(each)) for each in paths.split(os.pathsep) if each)
 
 
 def anchored(environ: Mapping[str, str]) -> dict[str, str]:

@@ -32,7 +32,6 @@ LONG = {
     "cleanup/leases.py": "one contract: what acquiring notes, releasing closes",
     "core/interfaces.py": "all seams on one page, half of it their contracts",
     "core/scope.py": "deadline, stop and clock are one thing to whoever waits",
-    "host/download/landing.py": "one walk over a hostile tar, each step of it inside one folder",
     "host/job.py": "every verb of an execution",
     "host/rpc.py": "every verb of the protocol",
     "host/stream.py": "one loop over three pipes, whose state is one",
