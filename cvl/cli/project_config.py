@@ -195,7 +195,7 @@ def _not_counted(project: Project, refused: Collection[Key], home: Path | None) 
 def _holds_results(folder: Path, value: Value) -> bool:
     if not isinstance(value, str) or not within(folder, value):
         return False
-    from cvl.host.download.inert import ACTING  # what tools act on by its mere presence
+    from cvl.host.download.inert_names import ACTING  # what tools act on by its mere presence
 
     below = os.path.relpath(os.path.realpath(_expanded(folder, value)), os.path.realpath(folder))
     return ACTING.keys().isdisjoint(part.casefold() for part in Path(below).parts)

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -145,20 +145,6 @@ def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
         with suppress(OSError):
             draft.unlink()
         raise
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data`, in as many pieces as it takes."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def parents(path: bytes) -> Iterator[bytes]:
-    """Yield the folders around a relative path, from the inside out, without the root."""
-    while b"/" in path:
-        path = path.rpartition(b"/")[0]
-        yield path
 
 
 def no_file(database: Path) -> str:

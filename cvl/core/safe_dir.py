@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -117,3 +117,17 @@ def descend(fd: int, folder: bytes, enter: Enter = _open) -> int:
             os.close(fd)
         fd, above = deeper, above + name + b"/"
     return fd
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, in as many pieces as it takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def parents(path: bytes) -> Iterator[bytes]:
+    """Yield the folders around a relative path, from the inside out, without the root."""
+    while b"/" in path:
+        path = path.rpartition(b"/")[0]
+        yield path

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from cvl.core import identity
 from cvl.core.digest import blake2b
 from cvl.core.octets import octets
-from cvl.host.channel import Answer
+from cvl.host.answers import Answer
 
 RAN_ON = "ran_on"
 """Under which key a handle has it; runs of an older cvl have none."""

@@ -69,7 +69,7 @@ def install(far: FarSide, scope: Scope | None = None) -> None:
     Needs a Python there, nothing else: no pip, no index, no root. Idempotent, and safe for two
     at once. Raises `NotReady` with the host's words, `Unreachable`, `CvlError`.
     """
-    from cvl.host.library import script
+    from cvl.host.shell_files import script
 
     sent = bundle()
     given = f"hash={sent.hash} version={cvl.__version__} minimum={MINIMUM}\n"

@@ -18,7 +18,7 @@ from cvl.host.identity import WHOSE, told
 from cvl.host.job import RemoteJob
 from cvl.host.rpc import FarSide, Feed, Headers, Writable
 from cvl.host.stream import Answer, Stream
-from cvl.host.upload.sync import TreeSync
+from cvl.host.upload.tree_sync import TreeSync
 
 ATTEMPTS = 12
 """Requests that one start may take: install, bundle, tree, and connections that break."""

@@ -17,7 +17,7 @@ from cvl.core.errors import Unreadable
 from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, ended
 
 if TYPE_CHECKING:
-    from cvl.host.channel import Answer
+    from cvl.host.answers import Answer
 
 LIMIT = 200
 """Characters that a record may have; ours have half of it at most."""

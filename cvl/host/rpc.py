@@ -15,8 +15,8 @@ from cvl.core.errors import CvlError, NotReady, Silent, Unknown, Unreachable, Us
 from cvl.core.interfaces import Transport
 from cvl.core.octets import octets
 from cvl.core.scope import DeadlineExceeded, Scope
-from cvl.host.library import library
 from cvl.host.request import PREFACE, REQUEST, SCRIPT
+from cvl.host.shell_files import library
 from cvl.host.silence import Silence
 from cvl.host.stream import Answer, Stream
 

@@ -1,7 +1,7 @@
 """One request to a machine while it is under way: bytes one way, answers and bytes the other.
 
 The other side may be slow, stuck, or mean: every wait here ends with a `Scope`, also one in the
-midst of reading or writing, and of what comes no more is kept than `hearing` and `most` say.
+midst of reading or writing, and of what comes no more is kept than `answers` and `most` say.
 
 A login shell may write before us, after us and beside us, on both channels. So an answer is looked
 for anywhere on either, a payload stands between two marks on stdout, and a request is `complete`
@@ -20,7 +20,7 @@ from cvl.core.errors import Silent, Unreachable, Unreadable
 from cvl.core.interfaces import Process, Transport
 from cvl.core.printable import plain
 from cvl.core.scope import DeadlineExceeded, Scope
-from cvl.host.channel import Answer, Hearing
+from cvl.host.answers import Answer, AnswerReader
 from cvl.host.request import DEAF, OURS, SHELL
 from cvl.host.silence import Silence
 
@@ -64,7 +64,7 @@ class Stream:
         self._transport = transport
         self._silence = silence or Silence(lambda: transport.where)
         self._quiet = quiet
-        self._hearing, self._beside = Hearing(mark), Hearing(mark)
+        self._err, self._out = AnswerReader(mark), AnswerReader(mark)
         self._fault: Unreadable | None = None
         self._news = threading.Condition()
         self.whole = False
@@ -191,7 +191,7 @@ class Stream:
     def unheard(self) -> str:
         """Say what a host did in place of our command, in its own words, of both channels."""
         with self._news:
-            err, out = self._hearing.noise, self._beside.noise
+            err, out = self._err.noise, self._out.noise
         code = self.code
         if self._echo in err or self._echo in out:
             return "it sends back what it is sent"
@@ -251,7 +251,7 @@ class Stream:
         """Pass over what the login shell prints behind us, until it ends or all is said."""
         while True:
             with self._news:
-                self._hear(self._beside, data)
+                self._hear(self._out, data)
             if self.complete or not (data := self._some(descriptor, scope)):
                 return
 
@@ -323,7 +323,7 @@ class Stream:
     def _failure(self, code: int) -> Exception | None:
         """Return what broke the connection; a host that says 255 itself may say why on stdout."""
         failure = self._transport.failure(code, self._noise())
-        words = _quoted(self._beside.noise)
+        words = _quoted(self._out.noise)
         if type(failure) is Unreachable and words and not self._marked:
             return Unreachable(f"{failure}; it says: {words}", failure.hint)
         return failure
@@ -352,14 +352,14 @@ class Stream:
                         ready.unregister(descriptor)
                         del hearers[descriptor]
         with self._news:
-            self._hearing.close()
+            self._err.close()
             self._done = True
             self._hand_over()
 
     def _took(self, data: bytes) -> bool:
         """Hear `data` from stderr; return whether there is more to listen to."""
         with self._news:
-            self._hear(self._hearing, data)
+            self._hear(self._err, data)
         return bool(data) and not self._fault
 
     def _met(self, data: bytes) -> bool:
@@ -367,21 +367,21 @@ class Stream:
         with self._news:
             head = self._rest + data
             before, mark, after = head.partition(self._begin)
-            if self._echo in self._beside.noise[-len(self._echo) :] + before:
+            if self._echo in self._out.noise[-len(self._echo) :] + before:
                 self._refuse("sends back what it is sent")
             if mark or not data:
-                self._hear(self._beside, before)
+                self._hear(self._out, before)
                 self._marked, self._rest = bool(mark), after
                 if mark:
                     self._silence.heard()
                 self._hand_over()
                 return False
             keep = _begun(head, self._begin)
-            self._hear(self._beside, head[: len(head) - keep])
+            self._hear(self._out, head[: len(head) - keep])
             self._rest = head[len(head) - keep :]
         return not self._fault
 
-    def _hear(self, channel: Hearing, data: bytes) -> None:
+    def _hear(self, channel: AnswerReader, data: bytes) -> None:
         """Take `data` in; any sense in it is a sign of life."""
         before = len(self._all())
         fault = channel.take(data)
@@ -408,7 +408,7 @@ class Stream:
         return False
 
     def _all(self) -> list[Answer]:
-        return [*self._hearing.answers, *self._beside.answers]
+        return [*self._err.answers, *self._out.answers]
 
     def _refuse(self, what: str) -> Unreadable:
         """End a request whose answer is none; return why."""
@@ -421,7 +421,7 @@ class Stream:
 
     def _noise(self) -> bytes:
         with self._news:
-            return self._hearing.noise
+            return self._err.noise
 
 
 def _begun(data: bytes, mark: bytes) -> int:

@@ -34,8 +34,8 @@ from cvl.core.errors import CvlError
 from cvl.core.interfaces import Observer, Process
 from cvl.core.paths import ledger_file
 from cvl.core.spec import JobSpec, Limits, LogChunk, Source
-from cvl.host.library import library
 from cvl.host.rpc import FarSide
+from cvl.host.shell_files import library
 from cvl.ledger import Ledger
 from cvl.ledger.store import Store
 from cvl.operations import guardian_main, takeover

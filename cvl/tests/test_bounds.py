@@ -13,7 +13,7 @@ from cvl.core.errors import CvlError, Silent, Unreadable
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.core.spec import Cause
 from cvl.host import job, resolve_there, rpc, stream
-from cvl.host.channel import ANSWERS, KEPT, LINE, NOISE, Hearing
+from cvl.host.answers import ANSWERS, KEPT, LINE, NOISE, AnswerReader
 from cvl.host.job import RemoteJob
 from cvl.host.provider import LOOKING
 from cvl.host.rpc import FarSide
@@ -176,7 +176,7 @@ def test_the_line_that_begins_a_payload_does_come(
 
 
 def test_little_is_kept_of_what_a_host_complains_of() -> None:
-    hearing = Hearing(b"cvl:1")
+    hearing = AnswerReader(b"cvl:1")
     for _ in range(NOISE // LINE // 4 - 1):
         assert hearing.take(b"x" * LINE * 4) == ""
     assert len(hearing.noise) <= KEPT + LINE
@@ -189,7 +189,7 @@ def test_little_is_kept_of_what_a_host_complains_of() -> None:
 def test_an_answer_is_one_wherever_it_was_cut() -> None:
     said = b"noise\ncvl:1 started\nmore\ncvl:1 warn a b\n"
     for at in range(len(said)):
-        hearing = Hearing(b"cvl:1")
+        hearing = AnswerReader(b"cvl:1")
         assert not hearing.take(said[:at]) + hearing.take(said[at:])
         assert [(each.word, each.rest) for each in hearing.answers] == [
             ("started", ""),
@@ -199,9 +199,12 @@ def test_an_answer_is_one_wherever_it_was_cut() -> None:
 
 
 def test_answers_have_an_end_and_so_has_their_number() -> None:
-    assert Hearing(b"cvl:1").take(b"cvl:1 warn " + b"x" * 2 * LINE) == "an answer that does not end"
-    assert Hearing(b"cvl:1").take(b"cvl:1 warn x\n" * (ANSWERS + 2)) == "answers without end"
-    inner = Hearing(b"cvl:1")
+    assert (
+        AnswerReader(b"cvl:1").take(b"cvl:1 warn " + b"x" * 2 * LINE)
+        == "an answer that does not end"
+    )
+    assert AnswerReader(b"cvl:1").take(b"cvl:1 warn x\n" * (ANSWERS + 2)) == "answers without end"
+    inner = AnswerReader(b"cvl:1")
     inner.take(b"x" * 2 * LINE)
     inner.take(b"cvl:1 warn in the midst of a line\n")
     assert [each.rest for each in inner.answers] == ["in the midst of a line"]

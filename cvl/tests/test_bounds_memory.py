@@ -15,10 +15,10 @@ import pytest
 
 from cvl.core.errors import FetchError
 from cvl.host.download import spool as heaps
+from cvl.host.download.fetch_history import FetchHistory
 from cvl.host.download.landing import STRANGE, land_tar
-from cvl.host.download.notes import Notes
 from cvl.host.download.results import PART, Piece, Results, TakenPaths, arrange, parts
-from cvl.host.download.spool import DiskSet, Heap
+from cvl.host.download.spool import DiskSet, Spool
 from cvl.host.tarstream import META_COUNT, META_LIMIT, ZEROS, TarReader
 from cvl.testing import hostile
 from cvl.testing.hostile import HostileHost, tar_header
@@ -141,13 +141,13 @@ def test_a_list_is_the_same_in_memory_and_on_disk(
 ) -> None:
     monkeypatch.setattr(heaps, "SMALL", small)
     data = rows(PART * 2 + 5) + b"l\t0:1\tw\tlink\0to\0"
-    with Heap(tmp_path / "state", "a host") as heap:
+    with Spool(tmp_path / "state", "a host") as spool:
         for _ in range(2):
-            heap.clear()
+            spool.clear()
             for at in range(0, len(data), 9999):
-                heap.take(data[at : at + 9999])
-        assert heap.small == (small > 1000)
-        found = list(parts(heap.fields()))
+                spool.take(data[at : at + 9999])
+        assert spool.small == (small > 1000)
+        found = list(parts(spool.fields()))
     assert [len(part) for part in found] == [PART, PART, 6]
     assert [item for part in found for item in part] == listed(data)
     assert list((tmp_path / "state").iterdir() if (tmp_path / "state").exists() else []) == []
@@ -157,10 +157,10 @@ def test_a_list_that_breaks_off_or_never_ends_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def taken(data: bytes, step: int) -> None:
-        with Heap(tmp_path, "a host") as heap:
+        with Spool(tmp_path, "a host") as spool:
             for at in range(0, len(data), step):
-                heap.take(data[at : at + step])
-            list(parts(heap.fields()))
+                spool.take(data[at : at + step])
+            list(parts(spool.fields()))
 
     with pytest.raises(FetchError, match="broke off"):
         taken(rows(5) + b"f\t1", 100)
@@ -184,19 +184,19 @@ def test_places_are_the_same_in_parts_and_at_once() -> None:
 @pytest.mark.parametrize("damage", [b"", b"garbage" * 1000, None])
 def test_damaged_notes_count_as_empty(tmp_path: Path, damage: bytes | None) -> None:
     file = tmp_path / "run" / "fetched.db"
-    with closing(Notes(file, b"here")) as notes:
-        assert notes.add([(b"a", b"1")], [b"x"]) == [b"x"]
-        assert notes.marks([b"a", b"b"]) == {b"a": b"1"}
-    with closing(Notes(file, b"here")) as notes:
-        assert notes.add([], [b"x", b"y"]) == [b"y"]
-        assert notes.marks([b"a"]) == {b"a": b"1"}
+    with closing(FetchHistory(file, b"here")) as history:
+        assert history.add([(b"a", b"1")], [b"x"]) == [b"x"]
+        assert history.marks([b"a", b"b"]) == {b"a": b"1"}
+    with closing(FetchHistory(file, b"here")) as history:
+        assert history.add([], [b"x", b"y"]) == [b"y"]
+        assert history.marks([b"a"]) == {b"a": b"1"}
     if damage is None:
         data = bytearray(file.read_bytes())
         data[100:] = bytes(len(data) - 100)
         damage = bytes(data)
     file.write_bytes(damage)
-    with closing(Notes(file, b"here")) as notes:
-        assert notes.marks([b"a"]) == {}
-        notes.add([(b"a", b"2")], [])
-    with closing(Notes(file, b"elsewhere")) as notes:
-        assert notes.marks([b"a"]) == {}
+    with closing(FetchHistory(file, b"here")) as history:
+        assert history.marks([b"a"]) == {}
+        history.add([(b"a", b"2")], [])
+    with closing(FetchHistory(file, b"elsewhere")) as history:
+        assert history.marks([b"a"]) == {}

@@ -18,7 +18,7 @@ from cvl.core.spec import Source
 from cvl.host.upload import git as git_module
 from cvl.host.upload.git import Question, program
 from cvl.host.upload.hashes import Hashes
-from cvl.host.upload.listing import Listing
+from cvl.host.upload.repository_files import Listing
 from cvl.host.upload.selection import select
 
 SECRET = "a-key-of-ours"

@@ -112,7 +112,7 @@ DRIVING = re.compile(
 """What drives and ends things: `cli/` leaves that to `operations/`, and each provider as well."""
 HARMLESS = {
     "cvl.cleanup.reap_timer",
-    "cvl.host.download.inert",
+    "cvl.host.download.inert_names",
     "cvl.transports.ssh.aliases",
 }
 """What only reads, or writes a timer."""

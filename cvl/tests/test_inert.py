@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cvl.core.spec import Source
 from cvl.core.staging import incoming
-from cvl.host.download.inert import (
+from cvl.host.download.inert_names import (
     ACTING,
     SHOWN,
     SUFFIX,

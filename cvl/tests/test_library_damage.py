@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.host.library import SHELL_FILES
+from cvl.host.shell_files import SHELL_FILES
 from cvl.testing.cli_harness import Desk
 from cvl.testing.sshd import Sshd
 from cvl.tests import farside

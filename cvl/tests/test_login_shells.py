@@ -16,7 +16,7 @@ import pytest
 
 from cvl.core.errors import NotReady, Unreadable
 from cvl.core.printable import plain
-from cvl.host.channel import Hearing
+from cvl.host.answers import AnswerReader
 from cvl.host.request import PREFACE, REQUEST, SCRIPT
 from cvl.host.rpc import FarSide
 from cvl.testing.cli_harness import Desk, Done
@@ -306,7 +306,7 @@ def test_the_commands_can_be_written_for_every_shell() -> None:
 
 def test_an_answer_is_found_behind_any_noise() -> None:
     for noise in (b"x", b"\x1b]0;t\x07", b"cvl:", b"cvl:1", b"\0" * 99, b"x" * 99999):
-        hearing = Hearing(b"cvl:1")
+        hearing = AnswerReader(b"cvl:1")
         hearing.take(noise + b"cvl:1 started\nmore")
         assert [each.word for each in hearing.answers] == ["started"], noise[:20]
         assert hearing.noise.endswith(b"more")
@@ -314,7 +314,7 @@ def test_an_answer_is_found_behind_any_noise() -> None:
 
 def test_the_end_of_a_payload_is_no_answer_on_the_wrong_channel() -> None:
     for ends in (b"\n", b"\r\n"):
-        hearing = Hearing(b"cvl:0123")
+        hearing = AnswerReader(b"cvl:0123")
         hearing.take(b"cvl:0123" + ends + b"output\0cvl:0123 end" + ends)
         hearing.take(b"\0cvl:0123 state running\ncvl:0123 end\n")
         assert [answer.word for answer in hearing.answers] == ["state", "end"]

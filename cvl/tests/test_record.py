@@ -18,9 +18,9 @@ from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, JobSpec, Source
 from cvl.host import launch
 from cvl.host.job import RemoteJob
 from cvl.host.launch import Setup
-from cvl.host.library import library
 from cvl.host.record import CAUSES, SHOWN, ending, ending_in, folder_of, shown, state_of
 from cvl.host.rpc import FarSide
+from cvl.host.shell_files import library
 from cvl.host.stream import Answer
 from cvl.operations import foreign_runs
 from cvl.transports.local import Local

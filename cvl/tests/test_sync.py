@@ -11,7 +11,7 @@ from cvl.core.spec import JobSpec, Source
 from cvl.host import launch
 from cvl.host.launch import Cargo, Setup
 from cvl.host.rpc import FarSide
-from cvl.host.upload.sync import MANY, MUCH, SPARE_LIMIT, TreeSync
+from cvl.host.upload.tree_sync import MANY, MUCH, SPARE_LIMIT, TreeSync
 from cvl.tests.farside import wait_for
 from cvl.transports.local import Local
 
@@ -71,7 +71,7 @@ def test_a_spare_is_asked_for_where_it_is_worth_it(
     source: Source,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cvl.host.upload.sync.SPARE_LIMIT", MUCH + 100)
+    monkeypatch.setattr("cvl.host.upload.tree_sync.SPARE_LIMIT", MUCH + 100)
     if size > SPARE_LIMIT:
         size = MUCH + 101
     for number in range(files):

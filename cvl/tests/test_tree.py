@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from cvl.core.errors import CvlError
 from cvl.host.tarstream import Member, TarReader, header, padding
 from cvl.host.upload import hashes as hashes_module
-from cvl.host.upload.folders import Folders
 from cvl.host.upload.hashes import BLOCK, Entry, Hashes
-from cvl.host.upload.listing import walk
 from cvl.host.upload.payload import write_payload
+from cvl.host.upload.repository_files import walk
+from cvl.host.upload.safe_folders import Folders
 from cvl.host.upload.tree import KEPT, Delta, KnownTrees, Tree, delta
 
 TARS = [["tar", "-xpof", "-"], ["busybox", "tar", "-xpof", "-"]]

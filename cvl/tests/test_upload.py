@@ -20,9 +20,9 @@ from cvl.container.contents import Contents, contents_of, write_tar
 from cvl.core.errors import CvlError, UsageError
 from cvl.core.spec import Source
 from cvl.host.upload import hashes as hashes_module
-from cvl.host.upload.folders import DEEPEST, Folders
 from cvl.host.upload.hashes import Hashes
 from cvl.host.upload.payload import write_payload
+from cvl.host.upload.safe_folders import DEEPEST, Folders
 from cvl.host.upload.secret_files import inside, named
 from cvl.host.upload.selection import Selection, select
 from cvl.host.upload.tree import delta

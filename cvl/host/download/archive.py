@@ -18,7 +18,7 @@ from cvl.core.frozen import dataclass
 from cvl.core.retry import PASSING
 from cvl.core.scope import Scope
 from cvl.core.staging import incoming, landing_in, not_taken
-from cvl.host.download.inert import told
+from cvl.host.download.inert_names import told
 from cvl.host.download.landing import NOTHING, Landed, land_tar
 from cvl.host.download.results import Changed, Results, TakenPaths, arrange, batches
 from cvl.host.download.spool import DiskSet

@@ -28,18 +28,18 @@ from cvl.core.retry import steadily
 from cvl.core.scope import Scope
 from cvl.core.staging import incoming
 from cvl.core.units import size
-from cvl.host.download.inert import told
+from cvl.host.download.inert_names import told
 from cvl.host.download.landing import NOTHING, Landed, land_staged, land_tar
 from cvl.host.download.report import report
 from cvl.host.download.results import Results, TakenPaths, arrange, fresh, parts, produced
-from cvl.host.download.spool import DiskSet, Heap
+from cvl.host.download.spool import DiskSet, Spool
 from cvl.host.record import folder_of
 from cvl.host.rpc import FarSide, Headers
 from cvl.host.stream import Answer
 from cvl.run.log import run_folder
 
 if TYPE_CHECKING:
-    from cvl.host.download.notes import Notes
+    from cvl.host.download.fetch_history import FetchHistory
 
 SMALL = 16_000_000
 """Bytes up to which one tar stream is used: one round trip, no second program."""
@@ -80,22 +80,22 @@ def fetch(
     headers = [("id", run_id), *([("image", handle["image"])] if handle.get("image") else [])]
     example = os.fsencode(handle.get("place", ""))
     here = os.fsencode(into) if "host" not in handle else b""
-    with Heap(run_folder(run_id), where) as heap:
+    with Spool(run_folder(run_id), where) as spool:
         broken: set[bytes] = set()
         answers = steadily(
-            scope, lambda: _listed(far, headers, heap, scope, broken), between=between
+            scope, lambda: _listed(far, headers, spool, scope, broken), between=between
         )
-        if heap.empty:  # as after many a job: then no notes have to be opened
+        if spool.empty:  # as after many a job: then no history has to be opened
             report(scope, NOTHING, into)
             return NOTHING
-        from cvl.host.download.notes import Notes
+        from cvl.host.download.fetch_history import FetchHistory
 
-        folder, taken = folder_of(answers, where), TakenPaths(set if heap.small else DiskSet)
-        with closing(Notes(run_folder(run_id) / "fetched.db", os.fsencode(into))) as notes:
-            total, arrived = NOTHING, partial(_arrived, scope, notes)
-            for part in parts(heap.fields()):
+        folder, taken = folder_of(answers, where), TakenPaths(set if spool.small else DiskSet)
+        with closing(FetchHistory(run_folder(run_id) / "fetched.db", os.fsencode(into))) as history:
+            total, arrived = NOTHING, partial(_arrived, scope, history)
+            for part in parts(spool.fields()):
                 results = arrange(produced(part, example, here), example, taken)
-                new = fresh(results, into, notes.marks(piece.target for piece in results.files))
+                new = fresh(results, into, history.marks(piece.target for piece in results.files))
                 scope.tell("fetching", f"{len(new.files)} files, {size(new.size)}")
                 load = _Load(new=new, folder=folder, into=into, arrived=arrived, between=between)
                 landed = _carried(load, far, headers, scope)
@@ -106,19 +106,19 @@ def fetch(
 
 
 def _listed(
-    far: FarSide, headers: Headers, heap: Heap, scope: Scope, broken: set[bytes]
+    far: FarSide, headers: Headers, spool: Spool, scope: Scope, broken: set[bytes]
 ) -> list[Answer]:
     """Have the host list what has changed, however long it looks for it.
 
     One that ends in the middle may be whole the next time. Raises `FetchError` for one that was
     in `broken` before: that is no list of ours, but what something over there says instead.
     """
-    heap.clear()
+    spool.clear()
     with far.patient(scope, LISTING_LIMIT) as limit:
-        answers = far.collect("changed", headers, heap.take, limit)
-    if not heap.whole:
+        answers = far.collect("changed", headers, spool.take, limit)
+    if not spool.whole:
         what = f"the list of results from {far.transport.where}"
-        if (mark := heap.mark()) in broken:
+        if (mark := spool.mark()) in broken:
             raise FetchError(f"{what} makes no sense: it ends in the middle each time")
         broken.add(mark)
         raise BrokenOff(f"{what} broke off")
@@ -229,7 +229,7 @@ def held(folder: Path) -> int:
     return sum(path.lstat().st_size for path in inside)
 
 
-def _arrived(scope: Scope, notes: Notes, landed: Landed) -> None:
+def _arrived(scope: Scope, history: FetchHistory, landed: Landed) -> None:
     """Note what has landed, and say what is inert of it for the first time."""
-    if new := notes.add(landed.seen.items(), landed.inert):
+    if new := history.add(landed.seen.items(), landed.inert):
         scope.warn(told(set(new)))

@@ -16,10 +16,9 @@ from typing import Self
 
 from cvl.core.errors import FetchError
 from cvl.core.frozen import dataclass
-from cvl.core.paths import write_all
-from cvl.core.safe_dir import AS_FOLDER, SafeDir, Subfolders
+from cvl.core.safe_dir import AS_FOLDER, SafeDir, Subfolders, write_all
 from cvl.core.staging import EVERYWHERE, incoming, landing_in, refused
-from cvl.host.download.inert import HEAD_LIMIT, SUFFIX, renamed
+from cvl.host.download.inert_names import HEAD_LIMIT, SUFFIX, renamed
 from cvl.host.download.repositories import Repositories
 from cvl.host.download.results import Piece, Results, Skipped, sighting
 from cvl.host.tarstream import FILE, FOLDER, HARD, Member, TarReader

@@ -11,7 +11,7 @@ from errno import EPERM
 from functools import cache
 
 from cvl.core.safe_dir import SafeDir
-from cvl.host.download.inert import HEAD_LIMIT, SUFFIX, is_head, is_head_name, is_part_name
+from cvl.host.download.inert_names import HEAD_LIMIT, SUFFIX, is_head, is_head_name, is_part_name
 
 AS_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from cvl.core.errors import FetchError
 from cvl.core.frozen import dataclass
-from cvl.core.paths import parents
-from cvl.host.download.inert import inert
+from cvl.core.safe_dir import parents
+from cvl.host.download.inert_names import inert
 
 if TYPE_CHECKING:
     from cvl.host.download.spool import DiskSet

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from cvl.core.errors import FetchError
-from cvl.core.paths import private, write_all
+from cvl.core.paths import private
+from cvl.core.safe_dir import write_all
 from cvl.core.staging import landing_in
 
 SMALL = 1 << 22
@@ -22,7 +23,7 @@ WIDEST = 1 << 14
 BLOCK = 1 << 18
 
 
-class Heap:
+class Spool:
     """A list of fields, each ended by a NUL; a context manager."""
 
     def __init__(self, folder: Path, where: str) -> None:

@@ -26,13 +26,13 @@ from posixpath import normpath
 from cvl.core.digest import blake2b
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
-from cvl.core.paths import parents
 from cvl.core.printable import first_of
+from cvl.core.safe_dir import parents
 from cvl.core.spec import Source
-from cvl.host.download.inert import under_own_names
-from cvl.host.upload.folders import Folders
+from cvl.host.download.inert_names import under_own_names
 from cvl.host.upload.hashes import Entry, Hashes
-from cvl.host.upload.listing import Listing, walk
+from cvl.host.upload.repository_files import Listing, walk
+from cvl.host.upload.safe_folders import Folders
 from cvl.host.upload.secret_files import any_named, named
 from cvl.host.upload.tree import Tree, prune
 

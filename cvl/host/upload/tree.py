@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 from cvl.core.digest import blake2b
 from cvl.core.frozen import dataclass
-from cvl.core.paths import parents, private, replace_file
+from cvl.core.paths import private, replace_file
+from cvl.core.safe_dir import parents
 from cvl.host.upload.hashes import Entry, Hashes
 
 AS_IT_LIES: Mapping[bytes, bytes] = MappingProxyType({})

@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-from cvl.core.paths import parents
 from cvl.core.printable import first_of
+from cvl.core.safe_dir import parents
 
 SUFFIX = b".inert"
 SHOWN = 8

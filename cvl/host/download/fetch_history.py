@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS inert (name BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
 
-class Notes:
+class FetchHistory:
     """`Landed.seen` and `Landed.inert` of every fetch into one folder.
 
     A file that is damaged, or cannot be written, counts as empty: then more is fetched again.

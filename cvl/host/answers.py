@@ -27,7 +27,7 @@ class Answer:
     rest: str
 
 
-class Hearing:
+class AnswerReader:
     """Takes a channel in as it comes. `mark` is what an answer of ours begins with."""
 
     def __init__(self, mark: bytes) -> None:
