@@ -34,16 +34,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Name -> (module:function, one line of help). A command's module is imported when it is used."""
-
-
 FULL = frozenset({ENOSPC, EDQUOT, EIO, EFBIG})
 """What the file that our output goes to may answer."""
 HIDDEN: Mapping[str, str] = MappingProxyType({"_resolve": "cvl.cli.resolve:resolve_"})
 """What one cvl asks another, on another machine."""
 LATER = frozenset({"reap", "run"})
 """Commands that say themselves what is left of earlier runs: `run` while it connects already."""
-
-
 REGARDLESS = frozenset({"doctor", "reap", "stop"})
 """Commands that go on whoever may have changed our files: what costs money is to end."""
 
@@ -57,10 +53,10 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        place = HIDDEN.get(cmd_name) or COMMANDS.get(cmd_name, ("",))[0]
-        if not place:
+        target = HIDDEN.get(cmd_name) or COMMANDS.get(cmd_name, ("",))[0]
+        if not target:
             return None
-        module, _, name = place.partition(":")
+        module, _, name = target.partition(":")
         command: click.Command = getattr(import_module(module), name)
         return command
 
@@ -110,11 +106,11 @@ def _alone(command: str | None) -> None:
 
     try:
         for line in secured():
-            _said(line, "", 0)
+            _complained(line, "", 0)
     except NotOurs as error:
         if command not in REGARDLESS:
             raise
-        _said(str(error), error.hint, 0)
+        _complained(str(error), error.hint, 0)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -124,8 +120,7 @@ def main(argv: Sequence[str]) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except BrokenPipeError:
-        # whoever read us has gone: no error of ours, but nothing more can be said
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _give_up_output()  # whoever read us has gone: no error of ours
         return 141
     except (click.Abort, KeyboardInterrupt):
         return 130
@@ -137,19 +132,20 @@ def main(argv: Sequence[str]) -> int:
 def _explained(error: Exception) -> int:
     """Say what went wrong, and what to do now; return the exit code."""
     if isinstance(error, CvlError):
-        return _said(str(error), error.hint, error.exit_code)
+        return _complained(str(error), error.hint, error.exit_code)
     if isinstance(error, click.ClickException):
         return _usage(error)
     if os.environ.get("CVL_DEBUG"):
-        return _shown(error)
+        return _traceback(error)
     try:
         Path.cwd()
     except FileNotFoundError:
-        return _said("the folder that you are in no longer exists", "cd to another one", 125)
+        return _complained("the folder that you are in no longer exists", "cd to another one", 125)
     if isinstance(error, OSError) and error.filename is None and error.errno in FULL:
-        return _unwritable(error)
+        _give_up_output()
+        return _complained(f"cannot write the output here: {error.strerror}", "", 125)
     hint = "this is a defect in cvl; CVL_DEBUG=1 shows where"
-    return _said(f"{type(error).__name__}: {error}", hint, 125)
+    return _complained(f"{type(error).__name__}: {error}", hint, 125)
 
 
 def _package(error: Exception) -> CvlError | None:
@@ -162,7 +158,7 @@ def _package(error: Exception) -> CvlError | None:
     return understood(error, filter(None, (runner.extra for runner in every())))
 
 
-def _shown(error: Exception) -> int:
+def _traceback(error: Exception) -> int:
     """Say where an error came from, for whoever mends it."""
     from traceback import format_exception
 
@@ -173,10 +169,9 @@ def _shown(error: Exception) -> int:
     return 125
 
 
-def _unwritable(error: OSError) -> int:
-    """Say that our own output has no place; what is buffered of it is given up."""
+def _give_up_output() -> None:
+    """Let what is buffered of our output go nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return _said(f"cannot write the output here: {error.strerror}", "", 125)
 
 
 def _usage(error: click.ClickException) -> int:
@@ -186,10 +181,10 @@ def _usage(error: click.ClickException) -> int:
     hint = ""
     if isinstance(error, click.UsageError) and error.ctx:
         hint = f"`{error.ctx.command_path} --help` shows what there is"
-    return _said(error.format_message(), hint, 2)
+    return _complained(error.format_message(), hint, 2)
 
 
-def _said(message: str, hint: str, code: int) -> int:
+def _complained(message: str, hint: str, code: int) -> int:
     from cvl.cli.terminal import complain
 
     complain(message, hint)

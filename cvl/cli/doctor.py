@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from cvl.cli.terminal import show, show_json
-from cvl.providers.needs import Check
+
+MARKS = {True: "ok     ", False: "MISSING", None: "-      "}
 
 
 @click.command()
@@ -16,24 +17,18 @@ def doctor(host: str | None, as_json: bool) -> int:
     from cvl.cli.console import Console
     from cvl.operations.doctor import here, there
 
-    found = list(here())
+    checks = list(here())
     if host is not None:
         console = Console()
         try:
-            found += there(host, console.phase)
+            checks += there(host, console.phase)
         finally:
             console.close()
     if as_json:
-        show_json([each._asdict() for each in found])
+        show_json([each._asdict() for each in checks])
     else:
-        for each in found:
-            for shown in lines(each):
-                show(shown)
-    return 125 if any(each.ok is False for each in found) else 0
-
-
-def lines(check: Check) -> list[str]:
-    """Return one check for a person: what it is and, where something is to be done, what."""
-    mark = {True: "ok     ", False: "MISSING", None: "-      "}[check.ok]
-    remedy = [f"        {check.remedy}"] if check.remedy and not check.ok else []
-    return [f"{mark} {check.what}: {check.text}", *remedy]
+        for each in checks:
+            show(f"{MARKS[each.ok]} {each.what}: {each.text}")
+            if each.remedy and not each.ok:
+                show(f"        {each.remedy}")
+    return 125 if any(each.ok is False for each in checks) else 0

@@ -66,9 +66,8 @@ def show_plan(plan: Plan, *, as_json: bool) -> None:
         return
     before = (f"runner: {plan.runner}", f"where: {plan.where}")
     if plan.format == "yaml":
-        lines = [f"# {line}" for line in (*before, *price_lines(plan))]
-        for line in lines:
-            show(line)
+        for line in (*before, *price_lines(plan)):
+            show(f"# {line}")
         show_exact(yaml(plan.request))
     else:
         for line in before:

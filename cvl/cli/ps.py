@@ -32,15 +32,15 @@ def ps(everything: bool, as_json: bool) -> None:
     """List runs, newest first: where they are, how they ended, what they cost."""
     limit = None if everything else SHOWN
     if as_json:
-        show_json(rows_json(limit, told))
+        show_json(rows_json(limit, complain_of))
         return
-    found = rows(limit, told)
-    show_table([HEAD, *map(cells, found)])
-    for run in [row.run for row in found if row.unfetched]:
+    table = rows(limit, complain_of)
+    show_table([HEAD, *map(cells, table)])
+    for run in [row.run for row in table if row.unfetched]:
         complain(f"{run.id} has ended; `cvl attach {run.id}` brings its results")
 
 
-def told(run: Run, error: Elsewhere) -> None:
+def complain_of(run: Run, error: Elsewhere) -> None:
     """Say that a run is not where it was asked for: what the table has of it may be old."""
     complain(f"{run.id}: {error}", error.hint)
 

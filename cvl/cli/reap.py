@@ -95,13 +95,13 @@ def options_of(runner: str, found: Config) -> Mapping[str, str]:
 
 def at_once(survey: Survey, *, as_json: bool) -> int:
     """End what is found as soon as it is shown. Return the exit code."""
-    found, unseen, ends = list[Finding](), None, Ends(survey)
+    findings, unseen, ends = list[Finding](), None, Ends(survey)
     for batch in survey.batches():
-        found += batch
+        findings += batch
         unseen = unseen or (None if as_json or not batch else not_shown(batch, as_json=False))
         ends.begin(batch)
-    if as_json or not found:
-        unseen = unseen or not_shown(dearest_first(found), as_json=as_json)
+    if as_json or not findings:
+        unseen = unseen or not_shown(dearest_first(findings), as_json=as_json)
     code = ends.wait()
     survey.tell()
     if unseen:
@@ -111,36 +111,33 @@ def at_once(survey: Survey, *, as_json: bool) -> int:
 
 def when_agreed(survey: Survey, *, dry_run: bool, as_json: bool) -> int:
     """List what is found, and end it if somebody agrees. Return the exit code."""
-    found, ends = dearest_first(each for batch in survey.batches() for each in batch), Ends(survey)
-    if unseen := not_shown(found, as_json=as_json):
+    findings = dearest_first(each for batch in survey.batches() for each in batch)
+    if unseen := not_shown(findings, as_json=as_json):
         raise unseen
     survey.tell()  # whoever is asked should know what is not among it
-    if dry_run or not found:
+    if dry_run or not findings:
         return survey.code
-    agree(f"end {'these' if len(found) > 1 else 'this'}?", "nothing was ended")
-    ends.begin(found)
+    agree(f"end {'these' if len(findings) > 1 else 'this'}?", "nothing was ended")
+    ends = Ends(survey)
+    ends.begin(findings)
     return ends.wait()
 
 
-def not_shown(found: Sequence[Finding], *, as_json: bool) -> OSError | None:
+def not_shown(findings: Sequence[Finding], *, as_json: bool) -> OSError | None:
     """Print what was found on stdout; return what kept that from being read, None if nothing did.
 
     A full disk, or a reader that has gone, is no reason not to end what was agreed to.
     """
     try:
-        show_found(found, as_json=as_json)
+        if as_json:
+            show_json([shown(each) for each in findings])
+        elif not findings:
+            show("nothing to reap")
+        else:
+            for each in findings:
+                rate = "" if each.price_per_hour is None else f" at ${each.price_per_hour}/h"
+                what = f"{each.provider} {each.kind} {each.name} {each.id}".rstrip()
+                show(f"{what}{rate}: {each.why}")
     except OSError as error:
         return error
     return None
-
-
-def show_found(found: Sequence[Finding], *, as_json: bool) -> None:
-    """Print what was found on stdout."""
-    if as_json:
-        show_json([shown(each) for each in found])
-        return
-    for each in found:
-        rate = "" if each.price_per_hour is None else f" at ${each.price_per_hour}/h"
-        show(f"{each.provider} {each.kind} {each.name} {each.id}".rstrip() + f"{rate}: {each.why}")
-    if not found:
-        show("nothing to reap")

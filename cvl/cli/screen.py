@@ -54,8 +54,10 @@ class Screen:
                 self._unfinished[OUT] = not ENDED.search(data)
             _write_all(OUT, before.encode() + data + _bytes(self._back(OUT)))
 
-    def line(self, stream: TextIO, text: str) -> None:
+    def line(self, stream: TextIO | None, text: str) -> None:
         """Write a line of ours; while a question stands it waits. Raises `OSError`."""
+        if stream is None:  # it was closed when we began
+            return
         with self._turn():
             if self._held is not None:
                 self._held.append((stream, text))

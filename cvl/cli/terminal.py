@@ -27,7 +27,7 @@ CELL = 256
 def say(line: str) -> None:
     """Write one line to stderr; that nobody can read it, as after a hang-up, does not matter."""
     with suppress(OSError):
-        _write(sys.stderr, one_line(clean(line)))
+        SCREEN.line(sys.stderr, one_line(clean(line)))
 
 
 def complain(message: str, hint: str = "") -> None:
@@ -39,17 +39,17 @@ def complain(message: str, hint: str = "") -> None:
 
 def show(line: str) -> None:
     """Write one line to stdout. Raises `OSError` where that has no place."""
-    _write(sys.stdout, one_line(clean(line)))
+    SCREEN.line(sys.stdout, one_line(clean(line)))
 
 
 def show_text(text: str) -> None:
     """Write a text of several lines to stdout. Raises `OSError` as `show` does."""
-    _write(sys.stdout, many_lines(clean(text)))
+    SCREEN.line(sys.stdout, many_lines(clean(text)))
 
 
 def show_exact(text: str) -> None:
     """Write what a program reads to stdout as it is. Raises `OSError` as `show` does."""
-    _write(sys.stdout, text)
+    SCREEN.line(sys.stdout, text)
 
 
 def show_table(rows: Sequence[Sequence[str]]) -> None:
@@ -59,18 +59,18 @@ def show_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     for row in shown:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        _write(sys.stdout, "  ".join(cells).rstrip())
+        SCREEN.line(sys.stdout, "  ".join(cells).rstrip())
 
 
 def show_json(value: object) -> None:
     """Write a value to stdout as JSON, in ASCII; what JSON does not know as text. `OSError`."""
-    _write(sys.stdout, _json(value, indent=2))
+    SCREEN.line(sys.stdout, _json(value, indent=2))
 
 
 def say_json(value: object) -> None:
     """Write a value to stderr as one line of JSON, as `say` does."""
     with suppress(OSError):
-        _write(sys.stderr, _json(value))
+        SCREEN.line(sys.stderr, _json(value))
 
 
 def agree(question: str, otherwise: str, *, nobody: str = "nobody is there to ask") -> None:
@@ -109,12 +109,6 @@ def _json(value: object, indent: int | None = None) -> str:
     return dumps(value if UTF8 else everywhere(value, seen), indent=indent, default=str).replace(
         "\x7f", "\\u007f"
     )
-
-
-def _write(stream: TextIO | None, text: str) -> None:
-    if stream is None:  # it was closed when we began
-        return
-    SCREEN.line(stream, text)
 
 
 def _terminal(stream: TextIO | None) -> bool:

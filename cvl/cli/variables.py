@@ -16,7 +16,7 @@ EXPORT = re.compile(r"\Aexport[ \t]+")
 
 def environment(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
     """Return the variables to forward. Raises `UsageError`, never with a value in it."""
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for file in files:
         try:
             text = own(file.read_bytes().decode("utf-8-sig"))
@@ -26,10 +26,10 @@ def environment(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
             ) from error
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip() and not line.lstrip().startswith("#"):
-                found.update(variable(unquoted(line.strip()), f"{file}:{number}: "))
+                variables.update(variable(unquoted(line.strip()), f"{file}:{number}: "))
     for word in words:
-        found.update(variable(word, "-e "))
-    return found
+        variables.update(variable(word, "-e "))
+    return variables
 
 
 def unquoted(line: str) -> str:
