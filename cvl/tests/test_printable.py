@@ -26,7 +26,6 @@ HOSTILE = "a\x1b[2J\x07\x9b1m\r\ncvl: all is well\u202eb\u200b\u2028\udcff\x7f\t
 SHOWN = r"a\x1b[2J\x07\x9b1m\r\ncvl: all is well\u202eb\u200b\u2028\xff\x7f\t\U000e0041[red]z"
 TEXTS = st.text(st.characters(exclude_categories=()))
 PACKAGE = Path(cvl.__file__).parent
-WRITERS = ("terminal.py", "console.py")
 
 
 def acting(text: str) -> set[str]:
@@ -143,7 +142,7 @@ def test_lines_are_written_in_one_place() -> None:
     found = [
         f"{path.relative_to(PACKAGE)}:{node.lineno}: {ast.unparse(node)}"
         for path in sorted(PACKAGE.rglob("*.py"))
-        if path.relative_to(PACKAGE).parts[0] not in {"tests", "testing", *WRITERS}
+        if path.relative_to(PACKAGE).parts[0] not in {"tests", "testing"}
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and _writes(ast.unparse(node.func))
     ]
@@ -152,6 +151,8 @@ def test_lines_are_written_in_one_place() -> None:
 
 EXEMPT = (
     "__main__.py:",  # the version, before anything is loaded
+    "operations/takeover.py:",  # a guardian's log
+    "providers/kubernetes/login.py:",  # where nobody has said that he hears it
     "runners/example_usage.py:",  # a program of its own, to be copied
 )
 
