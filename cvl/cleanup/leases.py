@@ -63,8 +63,7 @@ class Leases:
         rented has to be gone. `where` is where the run goes after all: there may be nothing left
         where it was planned.
         """
-        ends = self._scope.clock.time() + seconds
-        facts: Facts = {"deadline": ends, "room": room}
+        facts: Facts = {"deadline": self._scope.clock.time() + seconds, "room": room}
         if where:
             facts["where"] = where
         self._ledger.note(self._run_id, **facts)
@@ -87,8 +86,7 @@ class Leases:
     def expect_noted(self, run: Run) -> None:
         """Count by the limit that the ledger has of this run, unless there is one already."""
         if self._ends is None and run.deadline is not None:
-            left = max(run.deadline - self._scope.clock.time(), 0.0)
-            self.expect(left, room_of(run))
+            self.expect(max(run.deadline - self._scope.clock.time(), 0.0), room_of(run))
 
     def left(self) -> float | None:
         """Return the seconds that the run may still last, None for any number of them."""

@@ -29,7 +29,6 @@ LONGEST = 300
 LINE = 100
 
 LONG = {
-    "cleanup/leases.py": "one contract: what acquiring notes, releasing closes",
     "core/interfaces.py": "all seams on one page, half of it their contracts",
     "core/scope.py": "deadline, stop and clock are one thing to whoever waits",
     "host/job.py": "every verb of an execution",
