@@ -45,15 +45,15 @@ class Firsts:
         """Whether every node's is known, and noted."""
         return len(self.known) >= self._nodes and self._noted
 
-    def learn(self, job: Object | None, listed: Iterable[Object]) -> None:
-        """Learn which pods came first, of those `listed` in the order of creation, and note it.
+    def learn(self, job: Object | None, every: Iterable[Object]) -> None:
+        """Learn which pods came first, of all in the order of their creation, and note it.
 
         Raises `CvlError` as the client does.
         """
         noted = _read(job) if job else {}
         self._noted = bool(noted) and not self.known.keys() - noted.keys()
         oldest: dict[int, Named] = {}
-        for pod in listed:
+        for pod in every:
             meta = pod["metadata"]
             oldest.setdefault(pods.node_of(pod), (str(meta["uid"]), str(meta["name"])))
         self.known = {**oldest, **self.known, **noted}
@@ -61,14 +61,14 @@ class Firsts:
         if job and unsaid and not job["metadata"].get("deletionTimestamp"):
             self._note(job)
 
-    def own(self, listed: Iterable[Object]) -> dict[int, Object]:
+    def own(self, every: Iterable[Object]) -> dict[int, Object]:
         """Return the first pods that are there, by node."""
-        own = {pods.node_of(pod): pod for pod in listed if self._is_first(pod)}
+        own = {pods.node_of(pod): pod for pod in every if self._is_first(pod)}
         return dict(sorted(own.items()))
 
-    def others(self, listed: Iterable[Object]) -> frozenset[int]:
+    def others(self, every: Iterable[Object]) -> frozenset[int]:
         """Return the nodes that have another pod than their first."""
-        return frozenset(pods.node_of(pod) for pod in listed if not self._is_first(pod))
+        return frozenset(pods.node_of(pod) for pod in every if not self._is_first(pod))
 
     def _is_first(self, pod: Object) -> bool:
         return self.known.get(pods.node_of(pod), NONE)[0] == str(pod["metadata"]["uid"])
@@ -99,13 +99,13 @@ def note(client: Client, handle: Mapping[str, str], scope: Scope) -> bool:
     with suppress(CvlError, Cancelled):
         for _ in scope.attempts((LOOK,), limit=NOTE_LIMIT):
             job = client.get(firsts.job)
-            firsts.learn(job, listed(client, handle["namespace"], handle["run"]))
+            firsts.learn(job, pods_of_run(client, handle["namespace"], handle["run"]))
             if firsts.complete or job["spec"].get("suspend"):
                 break
     return firsts.complete
 
 
-def listed(client: Client, namespace: str, run_id: str) -> list[Object]:
+def pods_of_run(client: Client, namespace: str, run_id: str) -> list[Object]:
     """Return all pods of a run that are there, in the order of their creation."""
     label = f"{RUN_LABEL}={run_id}"
     every = client.items(api_path("pods", namespace), labelSelector=label)

@@ -13,7 +13,7 @@ from cvl.core.units import elapsed
 from cvl.providers.kubernetes import lost_pods, pods
 from cvl.providers.kubernetes.client import Client, Object, api_path
 from cvl.providers.kubernetes.exit_line import Ending
-from cvl.providers.kubernetes.first_pods import NONE, Firsts, listed
+from cvl.providers.kubernetes.first_pods import NONE, Firsts, pods_of_run
 from cvl.providers.kubernetes.lost_pods import UNKNOWN, UNSEEN, Losses
 from cvl.providers.kubernetes.manifest import CAUSE
 from cvl.providers.kubernetes.pods import Fate
@@ -170,7 +170,7 @@ class JobTracker:
 
     def _pods(self, job: Object | None) -> list[Object]:
         """Return all pods of the run that are there; learn which are its own."""
-        every = listed(self._client, self.namespace, self.run_id)
+        every = pods_of_run(self._client, self.namespace, self.run_id)
         self._firsts.learn(job, every)
         return every
 

@@ -21,7 +21,7 @@ from cvl.core.scope import Scope
 from cvl.core.spec import Resource
 from cvl.providers.kubernetes import check, pods
 from cvl.providers.kubernetes.client import Client, Object, api_path
-from cvl.providers.kubernetes.first_pods import listed
+from cvl.providers.kubernetes.first_pods import pods_of_run
 from cvl.providers.kubernetes.manifest import CONTAINER, RUN_LABEL, marks_of
 
 JOB, SECRET, SERVICE, POD = "job", "secret", "service", "pod"
@@ -82,7 +82,7 @@ def there(client: Client, resource: Resource, namespace: str) -> Object | None:
         return None
 
 
-def found(client: Client, kind: str, namespaces: tuple[str, ...]) -> Iterator[Resource]:
+def owned(client: Client, kind: str, namespaces: tuple[str, ...]) -> Iterator[Resource]:
     """Yield what bears our label, also what is ending: it is alive until it is no more."""
     for namespace in namespaces:
         uids = set()
@@ -117,7 +117,7 @@ def readable(client: Client, own: Sequence[str]) -> tuple[str, ...]:
         client.get(api_path("jobs"), limit="1")
         return ("",)
     try:
-        names = [str(each["metadata"]["name"]) for each in client.items("/api/v1/namespaces")]
+        names = [str(each["metadata"]["name"]) for each in client.items(api_path("namespaces"))]
     except Denied:
         return _listable(client, own) or tuple(own[:1])
     return _listable(client, [*own, *names])
@@ -199,7 +199,7 @@ def _await(client: Client, gone: Callable[[], bool]) -> None:
 
 def pods_of(client: Client, resource: Resource, namespace: str) -> list[Object]:
     """Return the pods of a run's Job that are still there, whether or not the Job is."""
-    return listed(client, resource.id.partition("/")[0] or namespace, resource.run_id)
+    return pods_of_run(client, resource.id.partition("/")[0] or namespace, resource.run_id)
 
 
 def _end_orphans(client: Client, job: Resource, namespace: str) -> None:

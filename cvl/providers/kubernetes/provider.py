@@ -181,7 +181,7 @@ class Kubernetes:
     ) -> Iterator[Resource]:
         """Yield what is there of a kind; of what we may not list we have made nothing."""
         try:
-            yield from objects.found(self._client, kind, namespaces)
+            yield from objects.owned(self._client, kind, namespaces)
         except Denied:
             if needed or kind not in {SECRET, SERVICE}:
                 raise

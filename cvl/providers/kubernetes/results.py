@@ -24,7 +24,7 @@ from cvl.host.download.landing import NOTHING, Landed
 from cvl.host.download.report import report
 from cvl.providers.kubernetes import pods
 from cvl.providers.kubernetes.client import Client, Object
-from cvl.providers.kubernetes.first_pods import listed
+from cvl.providers.kubernetes.first_pods import pods_of_run
 from cvl.providers.kubernetes.job_state import JobTracker
 from cvl.providers.kubernetes.manifest import COLLECT, CONTAINER, ENTRY, IN, OWN, REPO, WORKSPACE
 from cvl.providers.kubernetes.pod_exec import Failed, output
@@ -92,7 +92,7 @@ def _mark(client: Client, namespace: str, run_id: str, mark: str) -> None:
         with suppress(CvlError):
             deque(output(client, pods.path(pod), words), maxlen=0)
 
-    every = listed(client, namespace, run_id)
+    every = pods_of_run(client, namespace, run_id)
     waiting = [each for each in every if pods.started(each) and not pods.over(each)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         deque(pool.map(put, filter(_ours, waiting)), maxlen=0)
