@@ -132,17 +132,17 @@ def _ledger() -> Iterator[str]:
     for suffix in SIDE_FILES:
         path = f"{ledger_file()}{suffix}"
         try:
-            link, found = os.lstat(path), os.stat(path)  # noqa: PTH116 - a Path costs more
+            link, target = os.lstat(path), os.stat(path)  # noqa: PTH116 - a Path costs more
         except OSError:
             continue
-        for status in (link, found):
+        for status in (link, target):
             if of_others(status):
                 raise NotOurs(
                     f"the ledger {path} cannot be trusted: it belongs to user {status.st_uid}",
                     "see who has put it there, and move it away; `cvl reap` finds rented machines",
                 )
-        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
-        if ours and found.st_mode & 0o077:
+        ours = stat.S_ISREG(target.st_mode) and target.st_uid == os.geteuid()
+        if ours and target.st_mode & 0o077:
             os.chmod(path, 0o600)  # noqa: PTH101
             yield f"the ledger {path} was open to others: now it is yours alone"
 

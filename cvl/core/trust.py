@@ -139,9 +139,7 @@ def _read(note: Path) -> Trust | None:
             ours = status.st_uid == os.geteuid() and not status.st_mode & 0o022
             if not ours or not stat.S_ISREG(status.st_mode):
                 return None
-            data = opened.read(LIMIT)
-
-        document = loaded(data)
+            document = loaded(opened.read(LIMIT))
     except (OSError, ValueError, RecursionError):
         return None
     return _agreement(document) if isinstance(document, dict) else None

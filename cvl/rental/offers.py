@@ -103,18 +103,15 @@ def _hint(offers: Sequence[Offer], needs: Needs, most: float) -> str:
 
 def wanted(needs: Needs, most: float) -> str:
     """Return what an example asks for, in words; `most` as in `fits`."""
-    shared = "each" if most == needs.vram_gb else "together"
+    shared = f" {'each' if most == needs.vram_gb else 'together'}" if needs.gpus > 1 else ""
     parts = [
         (needs.gpus, f"{needs.gpus} GPU"),
-        (
-            needs.vram_gb,
-            f"{needs.vram_gb:g} GB of GPU memory{f' {shared}' if needs.gpus > 1 else ''}",
-        ),
+        (needs.vram_gb, f"{needs.vram_gb:g} GB of GPU memory{shared}"),
         (needs.cpus, f"{needs.cpus:g} CPUs"),
         (needs.ram_gb, f"{needs.ram_gb:g} GB of memory"),
         (needs.disk_gb, f"{needs.disk_gb:g} GB of disk"),
+        (len(needs.archs), f"{' or '.join(needs.archs)} processors"),
     ]
-    parts.append((len(needs.archs), f"{' or '.join(needs.archs)} processors"))
     return ", ".join(text for amount, text in parts if amount > 0) or "machine"
 
 

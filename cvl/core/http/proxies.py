@@ -164,10 +164,10 @@ def _word(quoted: str) -> str:
     return os.fsdecode(unquote_to_bytes(octets(quoted)))
 
 
-def _plain(found: SplitResult) -> bool:
+def _plain(url: SplitResult) -> bool:
     """Return whether nothing follows the host: a path may be the rest of a password."""
-    rest = (found.path.strip("/"), found.query, found.fragment)
-    return bool(re.fullmatch(r"[a-z0-9._:%-]+", found.hostname or "")) and not any(rest)
+    rest = (url.path.strip("/"), url.query, url.fragment)
+    return bool(re.fullmatch(r"[a-z0-9._:%-]+", url.hostname or "")) and not any(rest)
 
 
 def _none(name: str) -> UsageError:
