@@ -70,29 +70,29 @@ class Config:
 
     def configured(self, name: str) -> Setting | None:
         """As `find`, of the files alone."""
-        return next(iter(self._said(name)), None)
+        return next(iter(self._in_files(name)), None)
 
     def every(self, name: str) -> list[Setting]:
         """Return what counts together where the lowest does: the environment's, or all files'."""
-        given = self._environment(name)
-        return [given] if given else self._said(name)
+        setting = self._environment(name)
+        return [setting] if setting else self._in_files(name)
 
     def find_own(self, runner: str, name: str) -> Setting | None:
         """Return the setting of one runner's own option, None where nobody says."""
         key = ("runner", runner, name)
-        found = [_setting(each, each.runners.get(runner, {}), key) for each in self.layers]
-        return self._environment(name) or next(filter(None, found), None)
+        settings = (_setting(each, each.runners.get(runner, {}), key) for each in self.layers)
+        return self._environment(name) or next(filter(None, settings), None)
 
     def runner(self, name: str) -> Mapping[str, Value]:
         """Return one runner's own options, as the files say."""
-        said: dict[str, Value] = {}
+        options: dict[str, Value] = {}
         for each in reversed(self.layers):
-            said.update(each.runners.get(name, {}))
-        return said
+            options.update(each.runners.get(name, {}))
+        return options
 
-    def _said(self, name: str) -> list[Setting]:
-        found = [_setting(each, each.options, (name,)) for each in self.layers]
-        return [each for each in found if each]
+    def _in_files(self, name: str) -> list[Setting]:
+        settings = (_setting(each, each.options, (name,)) for each in self.layers)
+        return [each for each in settings if each]
 
     def _environment(self, name: str) -> Setting | None:
         variable = f"CVL_{name.upper()}"

@@ -11,7 +11,7 @@ import click
 from cvl.catalog import Lookup, described, find, find_root, listed, load
 from cvl.cli.options import FilePath
 from cvl.cli.settings import configured_root, settings
-from cvl.cli.terminal import complain, say, show, show_json, show_table, show_text
+from cvl.cli.terminal import complain, show, show_json, show_table, show_text
 
 ROOT = click.option("--root", type=FilePath(), help="The folder that holds examples/.")
 
@@ -22,15 +22,15 @@ ROOT = click.option("--root", type=FilePath(), help="The folder that holds examp
 @ROOT
 def list_(keyword: str | None, as_json: bool, root: Path | None) -> None:
     """List the examples that can be run."""
-    found = load(find_root(lookup(root)))
-    for problem in found.problems:
-        say(f"cvl: {problem}")
-    rows = [row for row in map(listed, found.examples) if not keyword or mentions(row, keyword)]
+    catalog = load(find_root(lookup(root)))
+    for problem in catalog.problems:
+        complain(str(problem))
+    rows = [row for row in map(listed, catalog.examples) if not keyword or mentions(row, keyword)]
     if as_json:
         show_json(rows)
         return
     if keyword and not rows:
-        say(f"cvl: no example mentions {keyword!r}")
+        complain(f"no example mentions {keyword!r}")
     show_table([(str(row["path"]), presets_of(row)) for row in rows])
 
 
@@ -43,11 +43,10 @@ def presets_of(row: dict[str, object]) -> str:
 
 def lookup(root: Path | None) -> Lookup:
     """Return what decides where examples are looked for."""
-    found = settings()
-    for warning in found.warnings:
+    config = settings()
+    for warning in config.warnings:
         complain(warning)
-    configured = configured_root(found)
-    return Lookup(named=root, configured=configured, env=os.environ, warn=complain)
+    return Lookup(named=root, configured=configured_root(config), env=os.environ, warn=complain)
 
 
 def mentions(row: dict[str, object], word: str) -> bool:

@@ -19,19 +19,19 @@ from cvl.operations.offers import listed
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def offers(keyword: str | None, gpus: int, everything: bool, as_json: bool) -> None:
     """Show what can be rented now, the cheapest first."""
-    all_of_them, wrong = listed()
-    found = [
+    everywhere, errors = listed()
+    matches = [
         (runner, each)
-        for runner, each in all_of_them
+        for runner, each in everywhere
         if (everything or each.regions) and each.gpus >= gpus and mentions(each, keyword)
     ]
-    for error in wrong:
+    for error in errors:
         say(explained(error))
     if as_json:
-        show_json([{"runner": runner, **asdict(each)} for runner, each in found])
+        show_json([{"runner": runner, **asdict(each)} for runner, each in matches])
         return
-    begin = 0 if len({runner for runner, _ in found}) > 1 else 1  # of one all are, say nothing
-    show_table([HEAD[begin:], *(row(*each)[begin:] for each in found)])
+    begin = 0 if len({runner for runner, _ in matches}) > 1 else 1  # of one all are, say nothing
+    show_table([HEAD[begin:], *(row(*each)[begin:] for each in matches)])
 
 
 HEAD = ("RUNNER", "TYPE", "PRICE", "GPUS", "GPU", "CPUS", "RAM", "DISK", "REGIONS")

@@ -19,9 +19,9 @@ def resolve_() -> None:
     question = loaded(sys.stdin.buffer.read())
     answer: dict[str, object] = {}
     try:
-        found = find(question["example"], Lookup(configured=configured_root(settings())))
-        answer["folder"] = found.path
-        answer |= resolved(found, question["preset"], tuple(question["args"]))
+        example = find(question["example"], Lookup(configured=configured_root(settings())))
+        answer["folder"] = example.path
+        answer |= resolved(example, question["preset"], tuple(question["args"]))
     except CvlError as error:
         answer["error"] = (str(error), error.hint)
     show_exact(f"cvl:{question['nonce']}\n{dumped(answer)}")

@@ -24,7 +24,7 @@ class Listener:
         self._wake, self._bell = os.pipe()
         os.set_blocking(self._bell, False)
         signal.set_wakeup_fd(self._bell, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, lambda _number, _frame: self._hasten())
+        signal.signal(signal.SIGTERM, self._hasten)
         self._client, self._exit = client, _exit_of(client)
         self._heard = b""
         self._ends: float | None = None
@@ -105,7 +105,7 @@ class Listener:
             return bool(select.select(self._exit, [], [], 0)[0])
         return os.getppid() != self._client
 
-    def _hasten(self) -> None:
+    def _hasten(self, _number: int, _frame: object) -> None:
         self.hurried = True
 
 

@@ -35,10 +35,10 @@ def main(run_id: str) -> int:
         signal.signal(number, signal.SIG_IGN)
     leave_no_core()
     listener = Listener(os.getppid())
-    told = _line()
-    if not told.endswith(b"\n"):
+    keys = _line()
+    if not keys.endswith(b"\n"):
         return 1  # the client died before it had sent them
-    secrets = json.loads(told)
+    secrets = json.loads(keys)
     ledger = Ledger(ledger_file())
     ledger.note(run_id, guardian=me())
     record = ledger.run(run_id)
