@@ -42,15 +42,15 @@ PATH_LIMIT = 4096
 
 def ending(text: str, run_id: str) -> ExitStatus:
     """Return the ending that `CAUSE CODE BYTES [FLAGS]` tells. Raises `Unreadable`."""
-    found = RECORD.fullmatch(text) if len(text) <= LIMIT else None
-    if not found or found[1] not in CAUSES:
+    match = RECORD.fullmatch(text) if len(text) <= LIMIT else None
+    if not match or match[1] not in CAUSES:
         raise unreadable(run_id, text)
-    cause, code, flags = Cause(found[1]), int(found[2]), found[4].split()
+    cause, code, flags = Cause(match[1]), int(match[2]), match[4].split()
     known = FLAGS.issuperset(flag.partition("=")[0] for flag in flags)
     if code != EXIT_CODES.get(cause, code) or code > LAST_CODE or not known:
         raise unreadable(run_id, text)
     detail = "; ".join(map(_meaning, flags))
-    return ExitStatus(code, cause=cause, run_id=run_id, detail=detail, log_bytes=int(found[3]))
+    return ExitStatus(code, cause=cause, run_id=run_id, detail=detail, log_bytes=int(match[3]))
 
 
 def _meaning(flag: str) -> str:

@@ -124,11 +124,11 @@ def parsed(said: bytes, where: str) -> Answered:
 def _checked(answer: dict[str, Any]) -> Answered:
     """Return the answer made of nothing but what it may hold. Raises as `parsed` catches."""
     _must(isinstance(answer, dict))
-    found: Answered = {"folder": _line(answer["folder"])} if "folder" in answer else {}
+    checked: Answered = {"folder": _line(answer["folder"])} if "folder" in answer else {}
     if "error" in answer:
         said, hint = _list(answer["error"])
-        found["error"] = (_sentence(said), _sentence(hint))
-        return found
+        checked["error"] = (_sentence(said), _sentence(hint))
+        return checked
     build = answer["build"]
     if build is not None:
         argv, image = _list(build)
@@ -137,7 +137,7 @@ def _checked(answer: dict[str, Any]) -> Answered:
     _must(isinstance(env, dict) and bool(argv) and all(map(VARIABLE.fullmatch, env)))
     return {
         "root": _line(answer["root"]),
-        "folder": found["folder"],
+        "folder": checked["folder"],
         "preset": _line(answer["preset"]),
         "argv": argv,
         "env": {name: _word(value) for name, value in env.items()},

@@ -183,8 +183,8 @@ def _block(member: Member) -> bytes:
 
 def _parse(block: bytes, extra: dict[bytes, bytes]) -> Member:
     checksum = block[148:156]
-    found = sum(block.translate(None, b"\0")) - sum(checksum) + 8 * ord(" ")
-    if _number(checksum) != found:
+    total = sum(block.translate(None, b"\0")) - sum(checksum) + 8 * ord(" ")
+    if _number(checksum) != total:
         raise FetchError("the host sent something that is no tar")
     name = _text(block[:NAME])
     if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500])):
@@ -223,7 +223,7 @@ def _number(field: bytes) -> int:
 
 def _pax(text: bytes) -> dict[bytes, bytes]:
     """Return the records of a pax header, each `<length> <key>=<value>` and a newline."""
-    found, at = {}, 0
+    records, at = {}, 0
     while at < len(text):
         length = text[at : at + len(b"9999999")].partition(b" ")[0]
         end = at + int(length) if length.isdigit() else 0
@@ -232,9 +232,9 @@ def _pax(text: bytes) -> dict[bytes, bytes]:
             raise FetchError("the host sent a tar with a broken header")
         key, _, value = record[:-1].partition(b"=")
         if key in KEYS:
-            found[key] = value
+            records[key] = value
         at = end
-    size = found.get(b"size", b"0")
+    size = records.get(b"size", b"0")
     if not size.isdigit() or len(size) >= len(str(SIZE_LIMIT)):
         raise FetchError("the host sent a tar with a broken header")
-    return found
+    return records

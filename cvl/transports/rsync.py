@@ -125,9 +125,9 @@ def _run(child: Leashed, scope: Scope) -> int:
 
 
 def _tell(data: bytes, scope: Scope) -> None:
-    found = PROGRESS.findall(data)
-    if found:
-        done, percent, rate = found[-1]
+    reports = PROGRESS.findall(data)
+    if reports:
+        done, percent, rate = reports[-1]
         scope.tell("fetch", f"{int(done) / 1e6:.1f} MB, {int(percent)} %, {rate.decode()}")
 
 
@@ -163,10 +163,10 @@ def _judge(where: str, code: int, stderr: bytes) -> CvlError | None:
 def _here(lines: Sequence[bytes]) -> Blocked | None:
     """Return what our own rsync could not write, if that was because of this machine's disk."""
     for line in lines:
-        found = HERE.search(line) if OWN.search(line) else None
-        if found and int(found[2]) in EVERYWHERE:
+        match = HERE.search(line) if OWN.search(line) else None
+        if match and int(match[2]) in EVERYWHERE:
             return Blocked(
-                f"no room for the results, or no right to write: {found[1].decode()}",
+                f"no room for the results, or no right to write: {match[1].decode()}",
                 "make room, or name a folder on another disk with `cvl fetch RUN -o DIR`",
             )
     return None

@@ -81,8 +81,8 @@ def _landed(archive: Path, layout: Layout, into: Path) -> Landed:
         read = partial(_plain, archive)
     else:
         return NOTHING
-    found = (each for member in TarReader(read()).members() if (each := _changed(member, layout)))
-    parts = batches(found)
+    changes = (each for member in TarReader(read()).members() if (each := _changed(member, layout)))
+    parts = batches(changes)
     first, second = next(parts, []), next(parts, None)
     taken, total = TakenPaths(set if second is None else DiskSet), NOTHING
     for part in chain([first], [second] if second else [], parts):
@@ -95,11 +95,13 @@ def _landed(archive: Path, layout: Layout, into: Path) -> Landed:
 
 def _changed(member: Member, layout: Layout) -> Changed | None:
     """Return what a member is and where it lands, None for nothing of ours."""
-    found = layout.where(member.name.removeprefix(b"./").rstrip(b"/"))
-    if found is None:
+    location = layout.where(member.name.removeprefix(b"./").rstrip(b"/"))
+    if location is None:
         return None
     kind = KINDS.get(member.kind, "o")
-    return Changed(kind=kind, size=member.size, area=found[0], path=found[1], link=member.link)
+    return Changed(
+        kind=kind, size=member.size, area=location[0], path=location[1], link=member.link
+    )
 
 
 def _plain(archive: Path) -> Iterator[bytes]:

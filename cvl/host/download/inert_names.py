@@ -123,14 +123,14 @@ def under_own_names(paths: Collection[bytes]) -> dict[bytes, bytes]:
 
     None takes the place of another, nor that of a folder on the way to another.
     """
-    found = {path: active(path) for path in paths if SUFFIX in path}
-    found = {path: own for path, own in found.items() if own != path}
-    if not found:
+    own_names = {path: active(path) for path in paths if SUFFIX in path}
+    own_names = {path: own for path, own in own_names.items() if own != path}
+    if not own_names:
         return {}
     files = set(paths)
     folders = {folder for path in paths for folder in parents(path)}
     free = dict[bytes, bytes]()
-    for path, own in found.items():
+    for path, own in own_names.items():
         above = set(parents(own))
         if own not in files and own not in folders and files.isdisjoint(above):
             free[path] = own

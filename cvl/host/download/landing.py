@@ -157,17 +157,17 @@ class _Landing:
         above, _, name = piece.source.lstrip(b"/").rpartition(b"/")
         try:
             folder = self._near.folder(above)
-            found = os.lstat(name, dir_fd=folder)
+            status = os.lstat(name, dir_fd=folder)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             self.skip(piece.target, "is no file any more")
             return True
         try:
             # Not a link, and nobody else can put one there: the folder is ours alone.
-            mode = self._mode if found.st_mode & 0o100 else self._mode & 0o666
+            mode = self._mode if status.st_mode & 0o100 else self._mode & 0o666
             os.chmod(name, mode, dir_fd=folder)
-            self._put(piece, name, found.st_size, folder)
+            self._put(piece, name, status.st_size, folder)
         except OSError as error:
             self._failed(piece, error)
         return True

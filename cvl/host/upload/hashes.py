@@ -165,20 +165,20 @@ class Hashes:
         private(self._kept.parent)
         replace_file(self._kept, b"\0".join((FORMAT, *fields)))
 
-    def _at(self, path: bytes, found: os.stat_result) -> Entry | None:
-        if stat.S_ISREG(found.st_mode):
-            return self._file(path, found)
-        if stat.S_ISLNK(found.st_mode):
+    def _at(self, path: bytes, status: os.stat_result) -> Entry | None:
+        if stat.S_ISREG(status.st_mode):
+            return self._file(path, status)
+        if stat.S_ISLNK(status.st_mode):
             return Entry("l", content=self._folders.readlink(path))
-        if stat.S_ISDIR(found.st_mode):
+        if stat.S_ISDIR(status.st_mode):
             return Entry("d")
         self.warnings.append(f"{os.fsdecode(path)} is left out: neither file nor folder")
         return None
 
-    def _file(self, path: bytes, found: os.stat_result) -> Entry:
-        if entry := self._noted(path, found):
+    def _file(self, path: bytes, status: os.stat_result) -> Entry:
+        if entry := self._noted(path, status):
             return entry
-        size, row, sure, held, secret = _read(self._folders, path, found)
+        size, row, sure, held, secret = _read(self._folders, path, status)
         if secret:
             self.secrets[path] = secret
         elif sure:
@@ -186,7 +186,7 @@ class Hashes:
         if held and self._holds + size <= HELD_LIMIT:
             self._holds += size
             self.held[path] = held
-        return self._entry(path, found, size, row)
+        return self._entry(path, status, size, row)
 
     def _tell_link(self, path: bytes) -> None:
         """Say of a folder that is a link now that what was in it stays here."""
@@ -196,17 +196,17 @@ class Hashes:
             name = os.fsdecode(link)
             self.warnings.append(f"what git tracks in {name} is left out: {name} is a link")
 
-    def _noted(self, path: bytes, found: os.stat_result) -> Entry | None:
+    def _noted(self, path: bytes, status: os.stat_result) -> Entry | None:
         """Return the entry of a file that is as it was noted. Only files are."""
         row = self._rows.get(path)
-        if row is None or row[0] != stamp_of(found):
+        if row is None or row[0] != stamp_of(status):
             return None
-        return self._entry(path, found, found.st_size, row)
+        return self._entry(path, status, status.st_size, row)
 
-    def _entry(self, path: bytes, found: os.stat_result, size: int, row: Row) -> Entry:
+    def _entry(self, path: bytes, status: os.stat_result, size: int, row: Row) -> Entry:
         if row[2]:
             self.mentions[path] = row[2]
-        return Entry("f", found.st_mode & 0o100 != 0, size, row[1])
+        return Entry("f", status.st_mode & 0o100 != 0, size, row[1])
 
 
 def blocks(fd: int, size: int) -> Iterator[bytes]:
@@ -221,13 +221,13 @@ def blocks(fd: int, size: int) -> Iterator[bytes]:
             return
 
 
-def stamp_of(found: os.stat_result) -> bytes:
+def stamp_of(status: os.stat_result) -> bytes:
     """Return size, times and inode: what is written to a file changes them, after a tick."""
     return b"%d %d %d %d" % (
-        found.st_size,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
-        found.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
     )
 
 

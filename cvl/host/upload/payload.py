@@ -167,11 +167,11 @@ def _file(
         os.close(fd)
 
 
-def _mtime(found: float, fixed: int | None = None) -> int:
+def _mtime(seconds: float, fixed: int | None = None) -> int:
     """Return a file's time, within what every unpacking tool and zip format can hold."""
     if fixed is not None:
         return fixed
-    return min(max(int(found), OLDEST), int(time.time()))
+    return min(max(int(seconds), OLDEST), int(time.time()))
 
 
 def _changed(place: bytes, why: str | None) -> CvlError:

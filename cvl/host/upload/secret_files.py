@@ -46,8 +46,8 @@ TOKEN = rb"_(?:authToken|auth|password)[ \t]*+=[ \t]*+[^\s$]"
 
 def named(path: bytes) -> bytes:
     """Return the part of a path, from its start, that names a secret; b"" if none does."""
-    found = re.search(NAMED, path)
-    return path[: found.end()] if found else b""
+    match = re.search(NAMED, path)
+    return path[: match.end()] if match else b""
 
 
 def any_named(paths: Sequence[bytes]) -> bool:

@@ -61,15 +61,15 @@ def _split_port(place: str) -> tuple[str, int | None]:
     """Take `[::1]:22`, `[::1]`, `::1`, `name:22` or `name` apart."""
     bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::(\d+))?", place)
     plain = re.fullmatch(r"([^:]*):(\d+)", place)
-    found = bracketed or plain
-    if not found:
+    match = bracketed or plain
+    if not match:
         if place.count(":") == 1:
             raise UsageError(f"not a host: {place!r}", HINT)
         return place, None
-    port = int(found[2]) if found[2] else None
+    port = int(match[2]) if match[2] else None
     if port is not None and port not in PORTS:
-        raise UsageError(f"not a port: {found[2]}", HINT)
-    return found[1], port
+        raise UsageError(f"not a port: {match[2]}", HINT)
+    return match[1], port
 
 
 def _quote(word: str) -> str:
@@ -78,4 +78,4 @@ def _quote(word: str) -> str:
         raise ValueError("a line break or NUL cannot be written for every shell")
     if BARE.match(word):
         return word
-    return "'" + ESCAPED.sub(lambda found: rf"'\{found[0]}'", word) + "'"
+    return "'" + ESCAPED.sub(lambda match: rf"'\{match[0]}'", word) + "'"

@@ -69,10 +69,10 @@ def _read(files: list[Path], home: str) -> Iterator[tuple[str, list[str]]]:
 
 def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     for line in _text(path).splitlines():
-        if found := LINE.fullmatch(line):
-            words = [quoted or bare for quoted, bare in WORD.findall(found[2])]
+        if match := LINE.fullmatch(line):
+            words = [quoted or bare for quoted, bare in WORD.findall(match[2])]
             comment = next((at for at, word in enumerate(words) if word[:1] == "#"), None)
-            yield found[1].lower(), words[:comment]
+            yield match[1].lower(), words[:comment]
 
 
 def _text(path: Path) -> str:

@@ -193,8 +193,8 @@ def verdict(where: str, stderr: bytes) -> CvlError | None:
     """Return the error that ssh's words on `stderr` stand for, None if they are not known."""
     text = stderr.decode(errors="replace")
     for pattern, kind, message, hint in RULES:
-        if found := re.search(pattern, text):
-            line = _last(text) if kind is Unreachable else _line_of(text, found.start())
+        if match := re.search(pattern, text):
+            line = _last(text) if kind is Unreachable else _line_of(text, match.start())
             detail = "" if kind is HostKeyError else f" ({line})"
             return kind(message.format(where=where) + detail, hint + _forget(text, hint))
     return None
@@ -250,5 +250,5 @@ def _forget(text: str, hint: str) -> str:
     """Return ssh's own advice on how to forget a changed key, or ours."""
     if hint is not CHANGED_HINT:
         return ""
-    found = re.search(r"ssh-keygen -f .*-R .*", text)
-    return _clean(found[0]) if found else "ssh-keygen -R HOST"
+    match = re.search(r"ssh-keygen -f .*-R .*", text)
+    return _clean(match[0]) if match else "ssh-keygen -R HOST"
