@@ -228,9 +228,10 @@ class FarSide:
             yield limit
 
     @contextmanager
-    def patient(self, scope: Scope, seconds: float = ASK_LIMIT) -> Iterator[Scope]:
-        """Give a scope that is over when nothing comes for `seconds`: `Silent`."""
-        with self._silent_after(scope.patient(lambda: seconds), scope) as limit:
+    def patient(self, scope: Scope, seconds: float | None = None) -> Iterator[Scope]:
+        """Give a scope that is over when nothing comes for `seconds` (`ASK_LIMIT`): `Silent`."""
+        longest = ASK_LIMIT if seconds is None else seconds
+        with self._silent_after(scope.patient(lambda: longest), scope) as limit:
             yield limit
 
     @contextmanager
