@@ -229,11 +229,11 @@ class StatusLine:
         from rich.text import Text  # a string would be read as markup
 
         now = self._now()
-        told = Text(one_line(clean(f"{self._phase} {self._text}".rstrip()), STATUS))
+        words = Text(one_line(clean(f"{self._phase} {self._text}".rstrip()), STATUS))
         numbers = Text(f" · {elapsed(now - self._began)}{self._speed(now)}{self._cost(now)}")
         most = width - SPINNER - 1  # a line that ends in the last column may wrap
-        told.truncate(max(most - numbers.cell_len, 1), overflow="ellipsis")
-        words = told + numbers
+        words.truncate(max(most - numbers.cell_len, 1), overflow="ellipsis")
+        words += numbers
         if most >= NARROW:
             words.truncate(most)
         words.no_wrap, words.overflow = True, "crop"

@@ -66,11 +66,8 @@ def _runs(ledger: Ledger, limit: int | None, hear: Hear) -> list[Run]:
 
 def _newest(runs: Iterable[Run], limit: int | None) -> list[Run]:
     ordered = sorted(runs, key=lambda run: -inf if run.started is None else run.started)[::-1]
-    return [
-        run
-        for place, run in enumerate(ordered)
-        if limit is None or place < limit or run.state is not RunState.ENDED
-    ]
+    older = [] if limit is None else ordered[limit:]
+    return ordered[:limit] + [run for run in older if run.state is not RunState.ENDED]
 
 
 def _row(run: Run, ledger: Ledger) -> Row:

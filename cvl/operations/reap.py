@@ -49,10 +49,10 @@ class Ends:
     def begin(self, batch: Sequence[Finding]) -> None:
         """Begin to end a batch."""
 
-        def finish() -> None:
+        def end() -> None:
             self._codes.append(_end_all(batch, self._survey))
 
-        self._threads.append(Thread(target=finish, daemon=True))
+        self._threads.append(Thread(target=end, daemon=True))
         self._threads[-1].start()
 
     def wait(self) -> int:

@@ -29,9 +29,8 @@ def finish_there(host: str, observer: Observer, show: Show, *, dry_run: bool) ->
     """
     parse(host)  # what cannot be one is told before anything is tidied up
     worst, ledger = 0, Ledger(ledger_file())
-    for orphan in ledger.orphans():
-        run = orphan.run
-        if run.where != host or orphan.leases:
+    for run in [each.run for each in ledger.orphans() if not each.leases]:
+        if run.where != host:
             continue
         try:
             over = _is_over(run, observer)
