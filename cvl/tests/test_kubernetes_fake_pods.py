@@ -214,7 +214,7 @@ def test_volumes_hold_what_they_are_told_to(cluster: KubernetesCluster, client: 
     places = {"s": "/s", "some": "/some", "absent": "/no", "shm": "/dev/shm", "work": "/work"}
     mounts = [{"name": name, "mountPath": place} for name, place in places.items()]
     script = (
-        "cat /s/a; echo; cat /some/deep/a; echo; stat -c %a /some/deep/a; ls /some /no;"
+        "exec 2>&1; cat /s/a; echo; cat /some/deep/a; echo; stat -c %a /some/deep/a; ls /some /no;"
         " echo w > /work/x; cat /work/x; echo no > /s/a; df -k /dev/shm | tail -1 | cut -c1-5;"
         " dd if=/dev/zero of=/dev/shm/x bs=1M count=9 2>/dev/null || echo full"
     )
