@@ -135,6 +135,6 @@ READERS: Mapping[str, Reader] = {
     "handle": Columns.texts,
     "exit_code": Columns.code,
     "cause": Columns.cause,
-    "intended": lambda it, name: it.moment(name) or 0.0,
+    "intended": lambda it, name: 0.0 if (moment := it.moment(name)) is None else moment,
 }
 """How a column is read that is not text."""

@@ -82,7 +82,7 @@ class Market:
         What was planned is looked for again unless that was just now: somebody may have thought
         about it for an hour. Raises `NoCapacity` when patience has run out, and as `scope` does.
         """
-        if self._first is not None and self._fresh.remaining():
+        if self._first is not None and self._fresh.remaining() != 0:
             yield self._first
         message = ""
         for attempt in scope.attempts((PAUSE,), limit=self._patience):

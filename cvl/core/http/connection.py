@@ -95,7 +95,8 @@ class _Talk:
         return heard
 
     def _left(self) -> float:
-        if not (left := self._limit.remaining()):
+        left = self._limit.remaining()
+        if left is None or left <= 0:
             raise TimeoutError
         return left
 

@@ -139,7 +139,7 @@ def _heard(git: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
         while waiting.get_map():
             ready = waiting.select(LOOK)
             interrupted()
-            if not ready and not limit.remaining():
+            if not ready and limit.remaining() == 0:
                 raise _too(f"did not list the files within {LIMIT:.0f} s")
             for key, _ in ready:
                 said[key.fd] += (block := os.read(key.fd, BLOCK))

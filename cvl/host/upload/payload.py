@@ -115,7 +115,7 @@ def _local(member: bytes, path: Path) -> Iterator[bytes]:
 def _bare(member: bytes, entry: Entry, mtime: int | None) -> bytes:
     """Return the header of a link or a folder."""
     if entry.kind == "l":
-        moment = mtime or 0
+        moment = 0 if mtime is None else mtime
         return header(Member(name=member, kind=LINK, mode=0o777, mtime=moment, link=entry.content))
     made = int(time.time()) if mtime is None else mtime
     return header(Member(name=member + b"/", kind=FOLDER, mode=0o755, mtime=made))

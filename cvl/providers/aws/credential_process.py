@@ -78,7 +78,7 @@ class CredentialProcess:
                 raise self._failed(f"it printed more than {MOST >> 20} MB")
             if ended and not ready:
                 break
-            if not limit.remaining():
+            if limit.remaining() == 0:
                 raise self._failed(f"no answer within {LIMIT:g} s")
         try:
             self._process.wait(limit.remaining())

@@ -186,7 +186,7 @@ def _stopped(pod: Object, ending: Ending, now: float) -> Fate:
     cause, detail = Cause.STOPPED, ""
     disrupted, due = condition(pod, "DisruptionTarget"), _deadline(pod)
     timed_out = pod.get("status", {}).get("reason") == "DeadlineExceeded"
-    if timed_out or (due and now >= due - 1):
+    if timed_out or (due is not None and now >= due - 1):
         cause = Cause.TIMEOUT
     elif disrupted.get("status") == "True":
         cause, detail = Cause.LOST, message(disrupted)
@@ -283,7 +283,7 @@ def _had_ended(pod: Object) -> bool:
     """Return whether the job had ended before the deadline that its sidecars did not heed."""
     due, finished = _deadline(pod), _ended(pod)
     timed_out = pod["status"].get("reason") == "DeadlineExceeded"
-    return bool(timed_out and due and finished and epoch(finished) < due)
+    return timed_out and due is not None and bool(finished) and epoch(finished) < due
 
 
 def _ended(pod: Object) -> str:
