@@ -47,7 +47,7 @@ def stranger(owner: Owner, handle: Mapping[str, str], held: Sequence[Resource]) 
     try:
         confirm(owner, noted(handle))
     except Elsewhere as error:
-        kinds = owner.unique
+        kinds = getattr(owner, "unique", Owner.unique)
         sure = [each for each in held if each.price_per_hour is not None or each.kind in kinds]
         proof = {(each.kind, each.id) for each in sure if each.id}
         shown = any((each.kind, each.id) in proof for each in owner.owned() if each.alive)

@@ -22,12 +22,13 @@ class Owner(Protocol):
     """Finds and ends what is ours out there, by name and tag alone: no local state needed.
 
     `listing_lag`: seconds after a create call in which what it made may not be listed yet.
-    `unique`: the kinds of things whose ids no other account or cluster has.
+    `unique`: the kinds of things whose ids no other account or cluster has. What has a value here
+    and below may be left out.
     """
 
     name: str
     listing_lag: float
-    unique: frozenset[str]
+    unique: frozenset[str] = frozenset()
 
     def owned(self, kind: str = "") -> Iterable[Resource]:
         """Yield every resource (of that kind) that carries our tag, also those that are ending."""

@@ -17,8 +17,8 @@ from cvl.catalog import (
     needs_of,
     resolve,
 )
-from cvl.core.errors import NotFound
-from cvl.core.interfaces import Observer, Provider
+from cvl.core.errors import CvlError, NotFound
+from cvl.core.interfaces import Observer, Owner, Provider
 from cvl.core.paths import ledger_file
 from cvl.core.spec import (
     FETCH_LIMIT,
@@ -40,6 +40,7 @@ from cvl.run.options import RESULTS
 
 def run(provider: Provider, spec: JobSpec, common: Common) -> ExitStatus:
     """Run a resolved job. Raises `CvlError`."""
+    _complete(provider)
     return lifecycle.run(spec, provider, Ledger(ledger_file()), options_of(common))
 
 
@@ -89,6 +90,17 @@ def job(
         needs=needs_of(example, chosen),
     )
     return equipped(bare, common, limits(common, timeout_minutes, timeout_action))
+
+
+def _complete(provider: Provider) -> None:
+    """Raise `CvlError` where a provider, of another package's, lacks what has no default."""
+    declared = Owner.__annotations__ | Provider.__annotations__
+    lacks = [each for each in declared if not (hasattr(provider, each) or hasattr(Provider, each))]
+    if lacks:
+        raise CvlError(
+            f"the provider {type(provider).__name__} does not say its {' and '.join(lacks)}",
+            "cvl.core.interfaces has what each means",
+        )
 
 
 def is_known(example: str, common: Common) -> bool:

@@ -225,6 +225,86 @@ def test_a_new_runner_is_known_everywhere_by_its_one_line(desk: Desk) -> None:
     assert (ended.returncode, (desk.repo / "alive").exists()) == (0, False), ended
 
 
+FOREIGN = """
+import os, subprocess
+from pathlib import Path
+from cvl import ExitStatus, LogChunk, Plan
+from cvl.providers import base
+
+class Job:
+    def __init__(self, folder):
+        self.folder = folder
+        self.handle = {"folder": folder}
+    def chunks(self, after=""):
+        data = Path(self.folder, "out").read_bytes()[int(after or 0):]
+        if data:
+            yield LogChunk(data=data, cursor=str(int(after or 0) + len(data)))
+    def poll(self):
+        return ExitStatus(0)
+    def fetch(self, into, scope):
+        pass
+    stop = lambda self, grace, cause: None
+    discard = close = lambda self: None
+
+class Jobs:
+    name, many_nodes, secrets = "foreign", False, {}
+    LAG
+    def handle(self, spec):
+        return {"folder": str(Path(os.environ["JOBS"], spec.run_id))}
+    def plan(self, spec):
+        return Plan(runner="foreign", where="abroad", request={})
+    def launch(self, spec, leases, scope):
+        folder = self.handle(spec)["folder"]
+        os.makedirs(folder)
+        source = spec.source.root / spec.source.folder
+        Path(folder, "out").write_bytes(subprocess.check_output(list(spec.argv), cwd=source))
+        return Job(folder)
+    def attach(self, handle, tell=None):
+        return Job(handle["folder"])
+    def owned(self, kind=""):
+        return []
+
+class Foreign:
+    name = "foreign"
+    def run(self, example, preset, args=(), **common):
+        return base.run(Jobs(), base.job(example, preset, args, common), common)
+    @classmethod
+    def reopen(cls, handle, secrets={}):
+        return Jobs()
+"""
+
+
+def installed(folder: Path, code: str) -> Desk:
+    """Return a desk where a package of somebody else's brings the runner `foreign`."""
+    package = folder / "package/foreign-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[cvl.runners]\nforeign = foreign:Foreign\n")
+    (package.parent / "foreign.py").write_text(code)
+    env = {"PYTHONPATH": str(package.parent), "JOBS": str(folder / "jobs")}
+    return Desk(folder=folder, options=("--runner", "foreign"), env=env)
+
+
+def test_a_provider_of_another_package_may_leave_out_what_has_a_value_anyway(
+    tmp_path: Path,
+) -> None:
+    desk = installed(tmp_path, FOREIGN.replace("LAG", "listing_lag = 0.0"))
+    done = desk.sh("echo ran")
+    assert (done.code, done.out) == (0, b"ran\n"), done.err
+    left = desk.cvl("run", *desk.options, "-q", "-d", "one", "sh", "echo left")
+    run_id = left.out.decode().strip()
+    assert left.code == 0, left.err
+    for words in (["logs", run_id], ["attach", run_id], ["stop", run_id], ["reap"]):
+        after = desk.cvl(*words)
+        assert (after.code, "Error" in after.err) == (0, False), (words, after.err)
+
+
+def test_a_provider_that_does_not_say_what_has_to_be_said_is_told_so(tmp_path: Path) -> None:
+    done = installed(tmp_path, FOREIGN.replace("LAG", "")).sh("echo ran")
+    assert done.code == 125
+    assert "cvl: the provider Jobs does not say its listing_lag\nhint: " in done.err, done.err
+
+
 @pytest.mark.parametrize("words", [["ps"], ["run", "--local", "-q", "one", "sh", "true"]])
 def test_no_other_runner_is_loaded_than_is_needed(desk: Desk, words: list[str]) -> None:
     code = f"import sys; from cvl.cli import main; main({words!r}); print(*sys.modules)"
