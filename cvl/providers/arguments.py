@@ -12,7 +12,7 @@ from typing import Any
 from cvl.core.errors import UsageError
 from cvl.core.octets import octets
 from cvl.core.secrets import learn_variables
-from cvl.providers.common import OPTIONS
+from cvl.providers.common import OPTIONS, RunOption
 
 OURS = frozenset({"CVL_RUN_ID", "CVL_WORK_DIR", "CVL_CONTAINER_NAME"})
 """Variables by which a run's processes, containers and results are found."""
@@ -41,18 +41,26 @@ def variables(env: Mapping[str, str] | None) -> dict[str, str]:
 def sensible(common: Mapping[str, Any]) -> None:
     """Raise `UsageError` for a value that an option of every run does not have."""
     for row in OPTIONS:
-        value = common.get(row.name)
-        if value is None:
-            continue
-        domain = ""
-        if row.choices and value not in row.choices:
-            domain = f"one of {', '.join(row.choices)}"
-        elif row.kind == "count" and not (isinstance(value, int) and value >= 1):
-            domain = "a number from 1 on"
-        elif row.kind == "money" and not (isinstance(value, Decimal | int) and value >= 0):
-            domain = "a Decimal from 0 on"
-        if domain:
+        if (value := common.get(row.name)) is not None and (domain := _domain(row, value)):
             raise UsageError(f"{row.name} is {domain}, not {value!r}")
+
+
+def _domain(row: RunOption, value: object) -> str:
+    """Return what values the option has, "" if this may be one."""
+    if row.choices and value not in row.choices:
+        return f"one of {', '.join(row.choices)}"
+    match row.kind:
+        case "duration" | "pause" if not isinstance(value, float | int):
+            return "a number of seconds"
+        case "count" if not (isinstance(value, int) and value >= 1):
+            return "a number from 1 on"
+        case "money" if not (
+            isinstance(value, Decimal | int) and not Decimal(value).is_nan() and value >= 0
+        ):
+            return "a Decimal from 0 on"
+        case "path" if not isinstance(value, str | os.PathLike):
+            return "a path"
+    return ""
 
 
 def free(names: Mapping[str, object]) -> None:
