@@ -175,17 +175,14 @@ class Grace(Duration):
 
 
 class DecimalType(Parsed[Decimal]):
-    """An amount of money or another exact number."""
+    """An amount of money."""
 
     name = "number"
 
     def read(self, value: object) -> Decimal:
         from cvl.core.units import money
 
-        try:
-            return value if isinstance(value, Decimal) else money(str(value))
-        except UsageError as error:
-            raise UsageError(str(error)) from error
+        return value if isinstance(value, Decimal) else money(str(value))
 
 
 KINDS: Mapping[str, click.ParamType[Any]] = MappingProxyType(

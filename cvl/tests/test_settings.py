@@ -261,7 +261,7 @@ def test_a_projects_file_says_what_the_table_lets_it(row: RunOption, desk: Desk)
 BROKEN: Mapping[str, tuple[object, str]] = {
     "duration": ("9", "has no unit"),
     "pause": (90.5, "has no unit"),
-    "money": ("much", "cannot read the amount"),
+    "money": ("much", "say it in US dollars"),
     "count": (0, "0"),
     "switch": ("perhaps", "perhaps"),
     "path": ("", "a path"),
