@@ -104,6 +104,8 @@ def own_options(runner: type[Runner], name: str, params: Mapping[str, Any]) -> d
             value = value_of(setting, each.option)
         if value not in {None, ()}:
             given[each.name] = value
+        elif each.required and each.name == "host" and name in HOSTED:
+            raise UsageError(f"{name} needs a host", f"name one: {flag_of(name)}")
         elif each.required:
             raise UsageError(f"{flag_of(name)} needs {each.option.opts[0]}")
     return given

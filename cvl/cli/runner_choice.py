@@ -113,7 +113,7 @@ def chosen_runner(params: Mapping[str, object]) -> str:
         return named[0]
     setting = settings().find("runner")
     name = setting.text() if setting else ""
-    if setting and name and name not in known(name):
+    if setting and name not in known(name):
         raise UsageError(
             f"{setting.origin}: there is no runner {name!r}", meant(("runner", name), ())
         )

@@ -19,7 +19,7 @@ from cvl.cli import main, settings
 from cvl.cli.options import Parameter, parameters
 from cvl.cli.run import own_options
 from cvl.core.spec import ExitStatus
-from cvl.providers import BUILT_IN, load
+from cvl.providers import BUILT_IN, HOSTED, load
 from cvl.providers.common import OPTIONS, SETTINGS, Common, RunOption
 from cvl.providers.local import LocalRunner
 from cvl.run import lifecycle
@@ -470,6 +470,25 @@ def test_a_runners_own_option_that_cannot_be_meant_names_its_origin(
     assert desk.run("--runner", name) == 2
     assert capfd.readouterr().err.startswith(f"cvl: {path}: {says}")
     assert desk.seen == []
+
+
+def test_a_default_runner_without_a_name_is_not_the_local_one(
+    desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = desk.write("user", "runner = ''\n")
+    assert desk.run() == 2
+    assert capfd.readouterr().err.startswith(f"cvl: {path}: there is no runner ''\nhint: ")
+    assert desk.seen == []
+
+
+@pytest.mark.parametrize("name", HOSTED)
+def test_a_runner_without_its_host_says_how_to_name_one(
+    name: str, desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    desk.write("user", f"runner = '{name}'\n")
+    assert desk.run() == 2
+    said = f"cvl: {name} needs a host\nhint: name one: --{name} HOST\n"
+    assert capfd.readouterr().err == said
 
 
 @pytest.mark.parametrize("place", ["user", "environment"])
