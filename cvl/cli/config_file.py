@@ -17,6 +17,7 @@ LIMIT = 1 << 16
 """Bytes that a file may have."""
 DOTS = 100
 """Dots that a line may have: a key with ten thousand of them takes tomllib gigabytes (3.13)."""
+TWICE = "say each name once; beside a [runner.NAME] the usual runner is default, below [runner]"
 
 Value = str | int | float | bool | tuple[str, ...]
 
@@ -97,7 +98,8 @@ def _parsed(path: Path, data: bytes) -> dict[str, object]:
         what, _, place = str(error).rpartition(" (at ")
         word = place.removeprefix("line ").partition(",")[0]
         end = int(word) if word.isdigit() else len(data.splitlines())
-        hint = "the file must be TOML: name = value"
+        twice = what.startswith(("Cannot overwrite", "Cannot declare", "Cannot mutate"))
+        hint = TWICE if twice else "the file must be TOML: name = value"
         raise UsageError(f"{path}:{end}: {what or error}", hint) from error
 
 

@@ -472,6 +472,25 @@ def test_a_runners_own_option_that_cannot_be_meant_names_its_origin(
     assert desk.seen == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "timeout = '1h'\ntimeout = '2h'",
+        "runner = 'docker'\n[runner.docker]\nhost = 'h'",
+        "[runner.docker]\n[runner.docker]",
+        "runner = {default = 'docker'}\n[runner.docker]",
+    ],
+)
+def test_what_is_said_twice_is_called_so(
+    text: str, desk: Desk, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = desk.write("user", text + "\n")
+    assert desk.run() == 2
+    said = capfd.readouterr().err
+    assert said.startswith(f"cvl: {path}:2: Cannot ")
+    assert "hint: say each name once; " in said
+
+
 def test_a_default_runner_without_a_name_is_not_the_local_one(
     desk: Desk, capfd: pytest.CaptureFixture[str]
 ) -> None:
