@@ -23,6 +23,8 @@ STOP_LIMIT = 60.0
 """Seconds beyond the grace in which a stopped job has to be seen ended, if no more are declared."""
 FETCH_LIMIT = 1800.0
 """Seconds that the last fetch may take, unless given."""
+RESULTS = Path("cvl-runs")
+"""Below the current folder: where each run's results have a folder of its own, by its id."""
 
 RUN_ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 """What every run id looks like: safe in a path, a DNS label, a tag and a job name."""

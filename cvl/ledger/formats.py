@@ -6,7 +6,6 @@ ones follow. So it is written once, and not changed any more.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -49,6 +48,8 @@ def _room(db: Connection) -> None:
 
 
 def _room_in(options: bytes | None) -> float | None:
+    import json
+
     try:
         room = json.loads(options or b"")["room"]
         return float(room) if isinstance(room, int | float) else None

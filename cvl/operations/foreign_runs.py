@@ -14,9 +14,8 @@ from pathlib import Path
 import cvl
 from cvl.core.errors import Ambiguous, CvlError, NotFound, Unreadable
 from cvl.core.octets import loaded
-from cvl.core.spec import RUN_ID, ExitStatus
+from cvl.core.spec import RESULTS, RUN_ID, ExitStatus
 from cvl.ledger import Ledger, Run, RunState
-from cvl.run.options import RESULTS
 
 WHERE = "this machine, from elsewhere"
 HASH = re.compile(r"[0-9a-f]{32}")

@@ -23,6 +23,7 @@ from cvl.core.paths import ledger_file
 from cvl.core.spec import (
     FETCH_LIMIT,
     GRACE,
+    RESULTS,
     ExitStatus,
     JobSpec,
     Limits,
@@ -35,7 +36,6 @@ from cvl.ledger import Ledger
 from cvl.providers import arguments
 from cvl.providers.common import Common
 from cvl.run import lifecycle
-from cvl.run.options import RESULTS
 
 
 def run(provider: Provider, spec: JobSpec, common: Common) -> ExitStatus:

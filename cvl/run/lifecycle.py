@@ -26,12 +26,12 @@ from cvl.core.errors import (
 from cvl.core.interfaces import Provider
 from cvl.core.process import Life, life, me
 from cvl.core.scope import Cancelled, DeadlineExceeded, limits, signals
-from cvl.core.spec import Cause, ExitStatus, JobSpec, Plan
+from cvl.core.spec import RESULTS, Cause, ExitStatus, JobSpec, Plan
 from cvl.ledger import EARLY, Ledger, Run, RunState
 from cvl.run.context import Context
 from cvl.run.follow import ask, follow
 from cvl.run.log import RunLog, run_folder
-from cvl.run.options import RESULTS, Options
+from cvl.run.options import Options
 from cvl.run.teardown import finish, leave, leave_running, release, undo_launch
 
 __all__ = ["Context", "Options", "adopt", "attach", "new_record", "recover", "run"]

@@ -13,8 +13,6 @@ from cvl.core.interfaces import Observer, Provider
 from cvl.core.scope import Clock, SystemClock
 from cvl.core.spec import FETCH_LIMIT, GRACE, Plan
 
-RESULTS = Path("cvl-runs")
-"""Below the current folder: where each run's results have a folder of its own, by its id."""
 GIVEN = re.compile(r"[0-9]{1,7}")
 
 

@@ -139,8 +139,11 @@ def test_ps_loads_neither_engine_nor_transport(desk: Desk) -> None:
     loaded = set(done.stdout.split())
     assert "cvl.cli.ps" in loaded
     assert not loaded & {
-        "cvl.run.lifecycle",
-        "cvl.host.rpc",
+        "cvl.run",
+        "cvl.cleanup",
+        "cvl.host",
+        "cvl.providers",
+        "json",
         "subprocess",
         "rich",
         "yaml",
