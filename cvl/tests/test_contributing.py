@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -18,8 +19,11 @@ CHANGES = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 def make(*words: str) -> str:
+    """What make prints when asked from a shell, also where these tests were started by make."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    env.pop("MFLAGS", None)
     done = subprocess.run(
-        ["make", *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        ["make", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=True, timeout=60
     )
     return done.stdout
 
