@@ -109,6 +109,10 @@ def admitted(project: Project, said: Layer, own: Own, home: Path | None) -> Laye
     `home` is the user's own file.
     """
     refused = {key for key, value in items(said) if not counts(key, value, said, own, project)}
+    tables = {
+        name: {key: value for key, value in table.items() if ("runner", name, key) not in refused}
+        for name, table in said.runners.items()
+    }
     return Layer(
         path=said.path,
         options={
@@ -118,12 +122,7 @@ def admitted(project: Project, said: Layer, own: Own, home: Path | None) -> Laye
             for key, value in said.options.items()
             if (key,) not in refused
         },
-        runners={
-            name: {
-                key: value for key, value in table.items() if ("runner", name, key) not in refused
-            }
-            for name, table in said.runners.items()
-        },
+        runners={name: table for name, table in tables.items() if table or project.trusted},
         warnings=(*said.warnings, *([_not_counted(project, refused, home)] if refused else [])),
     )
 

@@ -10,8 +10,10 @@ import click
 
 from cvl.cli.config import Config, load
 from cvl.cli.console import Console
+from cvl.cli.settings import known
 from cvl.cli.terminal import agree, show, show_json, show_text
 from cvl.core.errors import CvlError, UsageError
+from cvl.core.interfaces import Observer
 from cvl.core.secrets import whole
 from cvl.operations.reap import Ends
 from cvl.operations.reap_findings import Finding, dearest_first, shown
@@ -57,26 +59,27 @@ def reap(
         return worst if dry_run else worst | sweep(host, remote_workdir or "", days, console, show)
     if remote == "":  # a variable of a script that was not set: no wish to ask all
         raise UsageError("--remote is empty", "name a provider, or leave it out to ask all")
-    survey = Survey(console, configured(), remote or "")
+    survey = Survey(console, configured(console), remote or "")
     if yes and not dry_run:
         return at_once(survey, as_json=as_json)
     return when_agreed(survey, dry_run=dry_run, as_json=as_json)
 
 
-def configured() -> Mapping[str, Mapping[str, str]]:
+def configured(observer: Observer) -> Mapping[str, Mapping[str, str]]:
     """Return the runners that the configuration names, each with its own options, as text.
 
-    A broken file keeps nothing back, nor does an option that there is not.
+    A broken file keeps nothing back, nor does an option or a runner that there is not.
     """
     try:
         found = load(Path.cwd(), os.environ)
         default = found.find("runner")
-        named = [name for each in found.layers for name in each.runners]
-        return {
-            name: options_of(name, found) for name in [default.text() if default else "", *named]
-        }
+        places = {default.text(): default.origin} if default else {}
     except CvlError:
         return {}
+    places |= {name: str(each.path) for each in found.layers for name in each.runners}
+    for name in [name for name in places if name not in known(name)]:
+        observer.warn(f"note: {places.pop(name)}: there is no runner {name!r}")
+    return {name: options_of(name, found) for name in places}
 
 
 def options_of(runner: str, found: Config) -> Mapping[str, str]:

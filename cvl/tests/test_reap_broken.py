@@ -146,10 +146,13 @@ def hanging_both(home: Path) -> None:
 HANGING = {each.__name__: each for each in (hanging_program, hanging_plugin, hanging_both)}
 
 
-def command(*words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def command(
+    *words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "cvl", *words]
     return subprocess.run(
         argv,
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=120,
@@ -329,6 +332,36 @@ def test_a_broken_file_of_ours_keeps_nobody_back(
     rented(elsewhere(tmp_path), tmp_path, left=-1)
     command("reap", "-y")
     assert fake.alive() == []
+
+
+UNKNOWN = {
+    "table": "[runner.nowhere]\nhost = 'h'\n",
+    "name": "runner = 'nowhere'\n",
+    "empty": "[runner.sagemaker]\n",
+    "option": "[runner.sagemaker]\nprofile = 'theirs'\n",
+}
+
+
+@pytest.mark.parametrize("text", UNKNOWN.values(), ids=UNKNOWN)
+def test_a_project_names_nobody_who_must_be_asked(
+    text: str, fake: FakeCloud, home: Path, tmp_path: Path
+) -> None:
+    """A checkout of somebody else's would keep a timer from ever being content."""
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout/cvl.toml").write_text(text)
+    done = command("reap", "-y", cwd=tmp_path / "checkout")
+    assert (done.returncode, done.stdout) == (0, "nothing to reap\n"), done.stderr
+
+
+@pytest.mark.parametrize("what", ["table", "name"])
+def test_a_runner_that_there_is_not_is_a_note_that_names_the_file(
+    what: str, fake: FakeCloud, home: Path
+) -> None:
+    configured(home, UNKNOWN[what])
+    done = command("reap", "-y")
+    assert done.returncode == 0, done.stderr
+    assert f"note: {home}/.config/cvl/cvl.toml: there is no runner" in done.stderr
+    assert "nowhere" in done.stderr
 
 
 @pytest.mark.parametrize("broken", [everything, hanging_both], ids=["broken", "hanging"])
