@@ -47,8 +47,9 @@ def stranger(owner: Owner, handle: Mapping[str, str], held: Sequence[Resource]) 
     try:
         confirm(owner, noted(handle))
     except Elsewhere as error:
-        kinds = getattr(owner, "unique", Owner.unique)
-        sure = [each for each in held if each.price_per_hour is not None or each.kind in kinds]
+        sure = [
+            each for each in held if each.price_per_hour is not None or each.kind in owner.unique
+        ]
         proof = {(each.kind, each.id) for each in sure if each.id}
         shown = any((each.kind, each.id) in proof for each in owner.owned() if each.alive)
         return None if shown else error

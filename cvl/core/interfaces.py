@@ -10,20 +10,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from types import MappingProxyType, MethodType
+from typing import IO, Protocol, TypeVar, runtime_checkable
 
 from cvl.core.frozen import dataclass
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import STOP_LIMIT, Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource
 from cvl.core.tags import Marks
 
+Made = TypeVar("Made")
+
 
 class Owner(Protocol):
     """Finds and ends what is ours out there, by name and tag alone: no local state needed.
 
     `listing_lag`: seconds after a create call in which what it made may not be listed yet.
-    `unique`: the kinds of things whose ids no other account or cluster has. What has a value here
-    and below may be left out.
+    `unique`: the kinds of things whose ids no other account or cluster has.
     """
 
     name: str
@@ -328,3 +330,25 @@ class Transport(Protocol):
         `NotReady` (no rsync there).
         """
         ...
+
+
+MAY_LACK: Mapping[type, Sequence[str]] = MappingProxyType(
+    {
+        Owner: ("unique",),
+        Provider: ("unique", "guarded", "stop_limit"),
+        Execution: ("written",),
+    }
+)
+"""What may be left out by another package that was written before there was such a thing."""
+
+
+def completed(made: Made, seam: type) -> Made:
+    """Give `made` what it may lack of a seam, as it stands there, and return it.
+
+    It is called where what another package has made comes in, so that nobody behind has to ask.
+    """
+    for name in MAY_LACK[seam]:
+        if not hasattr(made, name):
+            default = getattr(seam, name)
+            setattr(made, name, MethodType(default, made) if callable(default) else default)
+    return made

@@ -47,7 +47,7 @@ def _rest(run: Run, cursor: str, observer: Observer, *, follow: bool) -> Iterato
 
 def so_far(execution: Execution, after: str, observer: Observer) -> Iterator[LogChunk]:
     """Yield what the run has written by now beyond what is here."""
-    written = execution.written(after) if hasattr(execution, "written") else None
+    written = execution.written(after)
     if written is None:
         observer.warn("the rest is still over there: `cvl logs -f` or `cvl attach` shows it")
         return

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from threading import Timer
 
 from cvl.core.errors import AuthError, CvlError, MissingTool, UsageError
-from cvl.core.interfaces import Execution, Observer
+from cvl.core.interfaces import Execution, Observer, completed
 from cvl.core.parallel import bounded
 from cvl.core.process import Life, describe, life
 from cvl.core.scope import DeadlineExceeded, Scope, Tell, silent
@@ -36,7 +36,7 @@ def attached(
 ) -> Iterator[Execution]:
     """Attach to a run, and let go of it in the end; `tell` hears what is waited for."""
     known = run.handle if handle is None else handle
-    execution = reopen(run.runner, run.handle).attach(known, tell)
+    execution = completed(reopen(run.runner, run.handle).attach(known, tell), Execution)
     try:
         yield execution
     finally:

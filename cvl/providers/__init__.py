@@ -113,9 +113,11 @@ def reopen(
 ) -> Provider:
     """Return the provider behind a run in the ledger. Raises `CvlError` as `handles.checked`."""
     from cvl.core.handles import checked
+    from cvl.core.interfaces import Provider, completed
 
     runner = load(name)
-    return runner.reopen(checked(name, handle, runner.acting, runner.files), secrets)
+    known = checked(name, handle, runner.acting, runner.files)
+    return completed(runner.reopen(known, secrets), Provider)
 
 
 def _whole(cls: type) -> type[Runner]:

@@ -18,7 +18,7 @@ from cvl.catalog import (
     resolve,
 )
 from cvl.core.errors import CvlError, NotFound
-from cvl.core.interfaces import Observer, Owner, Provider
+from cvl.core.interfaces import Observer, Owner, Provider, completed
 from cvl.core.paths import ledger_file
 from cvl.core.spec import (
     FETCH_LIMIT,
@@ -40,8 +40,10 @@ from cvl.run import lifecycle
 
 def run(provider: Provider, spec: JobSpec, common: Common) -> ExitStatus:
     """Run a resolved job. Raises `CvlError`."""
-    _complete(provider)
-    return lifecycle.run(spec, provider, Ledger(ledger_file()), options_of(common))
+    _whole(provider)
+    return lifecycle.run(
+        spec, completed(provider, Provider), Ledger(ledger_file()), options_of(common)
+    )
 
 
 def job(
@@ -92,15 +94,19 @@ def job(
     return equipped(bare, common, limits(common, timeout_minutes, timeout_action))
 
 
-def _complete(provider: Provider) -> None:
-    """Raise `CvlError` where a provider, of another package's, lacks what has no default."""
+def _whole(provider: Provider) -> Provider:
+    """Return a provider, of another package's perhaps, with all that one says.
+
+    Raises `CvlError` where it lacks what has no default.
+    """
     declared = Owner.__annotations__ | Provider.__annotations__
-    lacks = [each for each in declared if not (hasattr(provider, each) or hasattr(Provider, each))]
+    lacks = [each for each in declared if not hasattr(completed(provider, Provider), each)]
     if lacks:
         raise CvlError(
             f"the provider {type(provider).__name__} does not say its {' and '.join(lacks)}",
             "cvl.core.interfaces has what each means",
         )
+    return provider
 
 
 def is_known(example: str, common: Common) -> bool:

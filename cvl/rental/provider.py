@@ -15,7 +15,7 @@ from threading import Thread
 from cvl.cleanup.leases import HOUR, cost
 from cvl.core import identity as whose
 from cvl.core.errors import CvlError, HostError, NoCapacity, NotReady, explained
-from cvl.core.interfaces import Cloud, Leases, Machine, Offer, Order
+from cvl.core.interfaces import Cloud, Leases, Machine, Offer, Order, Owner, completed
 from cvl.core.paths import ledger_file
 from cvl.core.scope import DeadlineExceeded, Scope, Tell, silent
 from cvl.core.spec import STOP_LIMIT, JobSpec, Plan, Quote, Resource
@@ -68,6 +68,7 @@ class Machines:
 
         `accept_new_host_key`: of an image that does not take the host key that we made.
         """
+        cloud = completed(cloud, Owner)
         self.name, self.listing_lag, self.unique = cloud.name, cloud.listing_lag, cloud.unique
         self._cloud, self._setup = cloud, setup
         self._accept_new = accept_new_host_key

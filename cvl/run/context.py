@@ -45,8 +45,7 @@ class Context:
         watching: bool = False,
     ) -> None:
         """`watching`: somebody else drives this run; we only look on."""
-        guarded = options.guarded and getattr(provider, "guarded", Provider.guarded)
-        self.options = replace(options, guarded=guarded)
+        self.options = replace(options, guarded=options.guarded and provider.guarded)
         self.scope = Scope(options.clock, tell=self.tell)
         """The work; whoever wants the run stopped cancels it, and is then in a hurry."""
         self.clean_up = Scope(options.clock, tell=self.tell)

@@ -48,5 +48,4 @@ def stop_limit(provider: Provider, handle: Mapping[str, str], grace: float) -> f
     later.
     """
     own = handle.get("grace", "")
-    limit: float = getattr(provider, "stop_limit", Provider.stop_limit)
-    return max(grace, int(own) if GIVEN.fullmatch(own) else 0.0) + limit
+    return max(grace, int(own) if GIVEN.fullmatch(own) else 0.0) + provider.stop_limit
