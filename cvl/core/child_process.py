@@ -9,12 +9,10 @@ the program.) An ssh that keeps a connection for others has left the group by th
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from signal import SIGKILL
-from subprocess import DEVNULL, PIPE, Popen
+from subprocess import PIPE, Popen
 from typing import IO
 
 WATCH = (
@@ -76,33 +74,3 @@ class Leashed(Popen[bytes]):
         if code is not None:
             self.let_go()
         return code
-
-
-def asked(
-    argv: Sequence[str], *, terminal: bool, env: Mapping[str, str] | None = None
-) -> Popen[bytes]:
-    """Start a program that is to tell us something, and end it by `dismissed`.
-
-    With a `terminal` it stays in our process group, for it may ask somebody there; else nobody can
-    answer it, and it leads a session of its own. Raises `OSError`, and `ValueError` for words that
-    none can be given.
-    """
-    if not terminal:
-        return Leashed(argv, stdin=DEVNULL, env=env)
-    process = Popen(argv, stdout=PIPE, stderr=PIPE, env=env)
-    atexit.register(process.kill)
-    return process
-
-
-def dismissed(process: Popen[bytes]) -> None:
-    """Leave nothing behind of a program that was `asked`, also where it hangs or has children."""
-    with suppress(OSError):
-        if isinstance(process, Leashed):
-            os.killpg(process.pid, SIGKILL)
-        elif process.poll() is None:
-            process.kill()
-    process.wait()
-    atexit.unregister(process.kill)
-    for pipe in (process.stdout, process.stderr):
-        assert pipe is not None
-        pipe.close()

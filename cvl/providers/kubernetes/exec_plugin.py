@@ -1,9 +1,7 @@
-"""The program that a kubeconfig names for its credentials: asked, listened to, and bounded.
+"""The program that a kubeconfig names for its credentials; it gets a terminal where it wants one.
 
 Its protocol is `client.authentication.k8s.io`, v1 and v1beta1:
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
-What it says on stderr is for whoever sits here (a code to type into a browser), so it is passed on
-at once; a terminal is handed to it where it wants one.
 """
 
 from __future__ import annotations
@@ -11,29 +9,20 @@ from __future__ import annotations
 import base64
 import json
 import os
-import selectors
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
-from typing import IO, Any
+from typing import Any
 
-from cvl.core import child_process
+from cvl.core.credential_program import Program, answer
 from cvl.core.errors import AuthError, MissingTool, UsageError
-from cvl.core.scope import SystemClock
 from cvl.providers.kubernetes.kubeconfig import Access
 
 SILENCE_LIMIT = 60.0
 """Seconds that it may take without a word."""
 ASKING_LIMIT = 900.0
 """Seconds that it may take once it has said something: somebody may have to log in elsewhere."""
-PARTIAL = 0.3
-"""Seconds after which words without a line's end are passed on: a question has none."""
-LOOK = 0.2
-MOST = 1 << 20
-"""Bytes of an answer."""
 VERSIONS = ("v1", "v1beta1")
 MODES = ("Never", "IfAvailable", "Always")
 GROUP = "client.authentication.k8s.io"
@@ -46,102 +35,21 @@ def ask(access: Access, hear: Callable[[str], None]) -> Mapping[str, Any]:
     Raises `AuthError`, `MissingTool` and `UsageError`.
     """
     plugin = access.user["exec"]
-    words, version = _command(access), str(plugin.get("apiVersion", ""))
+    argv, version = _command(access), str(plugin.get("apiVersion", ""))
     if version.rpartition("/")[2] not in VERSIONS:
         raise UsageError(f"the kubeconfig's exec plugin speaks {version!r}, not v1 or v1beta1")
-    terminal = _terminal(plugin, words[0])
-    try:
-        env = _environment(access, version, interactive=terminal)
-        process = child_process.asked(words, terminal=terminal, env=env)
-    except (OSError, ValueError) as error:  # a word may hold what none can
-        raise _failed(words[0], getattr(error, "strerror", None) or str(error)) from error
-    name = PurePath(words[0]).name
-    try:
-        out, last_words = _output(process, words[0], lambda line: hear(f"{name}: {line}"))
-    finally:
-        child_process.dismissed(process)
-    if process.returncode:
-        raise _failed(words[0], last_words or f"it ended with {process.returncode}")
-    return _status(out, version, words[0])
-
-
-def _output(
-    process: subprocess.Popen[bytes], name: str, hear: Callable[[str], None]
-) -> tuple[bytes, str]:
-    """Return what it printed, and the last line that it said. Ends it when it takes too long."""
-    out, words, count = bytearray(), _Words(hear), 0
-    try:
-        for source, data in _read(process, words):
-            count += len(data)
-            if count > MOST:
-                raise _failed(name, f"it printed more than {MOST >> 20} MB")
-            if source is process.stderr:
-                words.take(data)
-            else:
-                out += data
-    except TimeoutError:
-        why = f"no answer within {words.limit:g} s"  # its own words would show all arguments
-        raise _failed(name, why) from None
-    finally:
-        words.end()
-    return bytes(out), words.last
-
-
-def _read(process: subprocess.Popen[bytes], words: _Words) -> Iterator[tuple[IO[bytes], bytes]]:
-    """Yield what comes, until it has ended: a child of its may keep the pipes. `TimeoutError`."""
-    began = words.clock.monotonic()
-    with selectors.DefaultSelector() as selector:
-        for each in (process.stdout, process.stderr):
-            assert each is not None
-            selector.register(each, selectors.EVENT_READ)
-        while True:
-            ended = process.poll() is not None
-            ready = selector.select(0 if ended else LOOK) if selector.get_map() else []
-            for key, _ in ready:
-                data = os.read(key.fd, 1 << 16)
-                if not data:
-                    selector.unregister(key.fileobj)
-                yield key.fileobj, data  # type: ignore[misc]
-            words.rest()
-            if ended and not ready:
-                return
-            if words.clock.monotonic() - began > words.limit:
-                raise TimeoutError
-            if not selector.get_map():
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(LOOK)
-
-
-class _Words:
-    """What it says on stderr: passed on as lines, and the last one kept."""
-
-    def __init__(self, hear: Callable[[str], None]) -> None:
-        self._hear, self._rest, self._since = hear, b"", 0.0
-        self.clock = SystemClock()
-        self.last = ""
-        self.limit = SILENCE_LIMIT
-
-    def take(self, data: bytes) -> None:
-        if data:
-            self.limit = ASKING_LIMIT
-        *lines, self._rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
-        self._since = self.clock.monotonic()
-        for line in lines:
-            self._say(line)
-
-    def rest(self) -> None:
-        """Pass on half a line that nothing has followed for a while."""
-        if self._rest and self.clock.monotonic() - self._since > PARTIAL:
-            self.end()
-
-    def end(self) -> None:
-        rest, self._rest = self._rest, b""
-        self._say(rest)
-
-    def _say(self, line: bytes) -> None:
-        if text := line.decode(errors="replace").strip():
-            self.last = text
-            self._hear(text)
+    terminal = _terminal(plugin, argv[0])
+    program = Program(
+        argv=argv,
+        gives="the credentials",
+        hint=LOGIN,
+        silence=SILENCE_LIMIT,
+        asking=ASKING_LIMIT,
+        terminal=terminal,
+        env=_environment(access, version, interactive=terminal),
+    )
+    name = PurePath(argv[0]).name
+    return _status(answer(program, lambda line: hear(f"{name}: {line}")), version, argv[0])
 
 
 def _terminal(plugin: Mapping[str, Any], name: str) -> bool:
@@ -208,7 +116,3 @@ def _status(out: bytes, version: str, name: str) -> Mapping[str, Any]:
     if not (good and pair and some):
         raise AuthError(f"{name} gave no credential", LOGIN)
     return status
-
-
-def _failed(name: str, why: str) -> AuthError:
-    return AuthError(f"{name}, which gives the credentials, failed: {why}", LOGIN)
