@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import base64
+import json
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from cvl.core.errors import AuthError, CvlError, UsageError
 from cvl.core.scope import Scope
 from cvl.providers.aws import http
 from cvl.providers.aws.session import Account
-from cvl.providers.sagemaker import image
+from cvl.providers.sagemaker import registry
 from cvl.testing.connect_proxy import ConnectProxy
 
 pytest.importorskip("boto3")
@@ -185,25 +187,25 @@ def test_credentials_that_came_meanwhile_are_found(
     assert service.asked[-1] == "A1"
 
 
-def test_a_registry_is_opened_anew_once_the_image_is_built() -> None:
+def test_a_registry_is_opened_anew_once_the_image_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A build may take hours, and a login to the registry ends with the session that gave it."""
     done: list[str] = []
+    token = base64.b64encode(b"AWS:a-password").decode()
 
     class Recorded:
-        uri = "registry.example/cvl"
+        def call(self, service: str, operation: str, **_more: object) -> Any:
+            done.append(f"{service} {operation}")
+            return {"authorizationData": [{"authorizationToken": token}]}
 
-        def run(self, words: Sequence[str], *_more: object) -> None:
-            done.append(words[0])
-
-        def push(self, image_name: str, _scope: Scope) -> None:
-            done.append(f"push {image_name}")
-
-    def login() -> Any:
-        done.append("login")
-        return there
-
-    there: Any = Recorded()
-    contents: Any = SimpleNamespace(dockerfile=False, placed=lambda: iter(()), tree=None)
-    image.provide(there, contents, there, "tag", "base", (), login, Scope())
-    assert done[-2:] == ["login", "push registry.example/cvl:tag"]
-    assert len(done) == 3
+    (tmp_path / "docker").write_text('#!/bin/sh\necho "$*" >>"$0.said"\ncat "$DOCKER_CONFIG"/*\n')
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    recorded: Any = Recorded()
+    told: list[str] = []
+    scope = Scope(tell=lambda _phase, text: told.append(text))
+    registry.push(recorded, "registry.example/cvl:tag", scope)
+    assert done == ["ecr get_authorization_token"]
+    assert (tmp_path / "docker.said").read_text() == "push registry.example/cvl:tag\n"
+    assert json.loads(told[0])["auths"] == {"registry.example": {"auth": token}}

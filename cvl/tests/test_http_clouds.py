@@ -16,7 +16,6 @@ from cvl.core.errors import Ambiguity, AuthError, Rejected
 from cvl.providers.lambda_cloud.api import LAUNCH, LambdaAPI
 from cvl.providers.lambda_cloud.cloud import api
 from cvl.providers.lambda_cloud.key import another, configured, lambda_key
-from cvl.providers.sagemaker.registry import Registry
 from cvl.testing.connect_proxy import ConnectProxy
 from cvl.testing.kubernetes.certificates import authority
 
@@ -28,9 +27,6 @@ class Cloud(BaseHTTPRequestHandler):
     """Answers whoever has the new key."""
 
     asked: ClassVar[list[str]] = []
-
-    def do_HEAD(self) -> None:
-        self._answer(200, b"")
 
     def do_GET(self) -> None:
         good = NEW in self.headers["Authorization"]
@@ -70,7 +66,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 @pytest.fixture
 def proxy(server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[ConnectProxy]:
     """The only way to that server under the name `kubernetes`, for whoever logs in."""
-    names = {"kubernetes:443": server, "kubernetes.default.svc:443": server}
+    names = {"kubernetes:443": server}
     with ConnectProxy(names=names, login=f"me:{HIDDEN}") as made:
         monkeypatch.setenv("HTTPS_PROXY", made.url(f"me:{HIDDEN}"))
         for name in ("https_proxy", "NO_PROXY", "no_proxy"):
@@ -90,18 +86,13 @@ def test_the_lambda_api_is_asked_through_the_proxy(proxy: ConnectProxy) -> None:
     assert Cloud.asked == ["GET /api/instances"]
 
 
-def test_the_registry_is_asked_through_the_proxy(proxy: ConnectProxy) -> None:
-    registry = Registry(uri="kubernetes.default.svc/cvl", password="x")
-    assert registry.has("tag")
-    assert proxy.places == ["kubernetes.default.svc:443"]
-    assert Cloud.asked == ["HEAD /v2/cvl/manifests/tag"]
-
-
 def test_what_no_proxy_names_is_asked_directly(
     proxy: ConnectProxy, server: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8,127.0.0.0/8")
-    assert Registry(uri=f"127.0.0.1:{server}/cvl", password="x").has("tag")
+    url = f"https://127.0.0.1:{server}/api"
+    direct = LambdaAPI(NEW, url, interval=0, launch_interval=0, another=another)
+    assert direct.get("/instances") == ["here"]
     assert not proxy.places
 
 
@@ -110,7 +101,6 @@ def test_what_a_proxy_says_is_told_without_its_password(proxy: ConnectProxy) -> 
     with pytest.raises(Rejected, match=r"cannot be reached: the proxy .* 403 No clouds") as caught:
         account().get("/instances")
     assert HIDDEN not in str(caught.value)
-    assert not Registry(uri="kubernetes.default.svc/cvl", password="x").has("tag")
 
 
 def test_a_key_that_was_replaced_is_read_again(

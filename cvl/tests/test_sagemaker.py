@@ -163,7 +163,7 @@ def test_a_push_that_fails_is_said_to_be_one_and_leaves_nothing(
     monkeypatch.setattr(cloud.wire, "_registry", "127.0.0.1:1")
     done = building.cvl("run", *building.options, "built", "line")
     assert done.code == 125
-    assert "cvl: ECR push failed: docker login failed: " in done.err
+    assert "cvl: ECR push failed: docker push failed: " in done.err
     assert "hint: trying again sends only what is missing" in done.err
     assert (cloud.jobs, cloud.objects()) == ({}, [])
 

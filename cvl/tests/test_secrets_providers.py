@@ -13,7 +13,6 @@ from cvl.providers.aws.session import Account
 from cvl.providers.kubernetes.client import Client
 from cvl.providers.kubernetes.credentials import Credentials
 from cvl.providers.kubernetes.kubeconfig import Access, access
-from cvl.providers.sagemaker import registry
 from cvl.testing.cli_harness import Desk
 from cvl.tests.clouds import INSTANCE
 from cvl.tests.test_secrets import BAD, KEY, REFUSED, WRAPPED, shown_by
@@ -72,21 +71,6 @@ def test_aws_is_spoken_to_encrypted_or_not_at_all(
     monkeypatch.setenv(variable, url)
     with pytest.raises((UsageError, ValueError)):
         Account().client("sts")
-
-
-@pytest.mark.parametrize(
-    ("host", "ways"),
-    [
-        ("127.0.0.1:5000", ("https", "http")),
-        ("localhost:5000", ("https", "http")),
-        ("[::1]:5000", ("https", "http")),
-        ("127.0.0.1.evil.example:80", ("https",)),
-        ("localhost.evil.example", ("https",)),
-        ("1.dkr.ecr.us-east-1.amazonaws.com", ("https",)),
-    ],
-)
-def test_a_registry_hears_its_password_encrypted(host: str, ways: tuple[str, ...]) -> None:
-    assert registry.schemes(host) == ways
 
 
 def configured(folder: Path, user: Mapping[str, object], server: str) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from cvl.core.errors import UsageError
 from cvl.core.octets import octets
 from cvl.core.scope import Scope
 from cvl.providers.sagemaker.docker import Docker
-from cvl.providers.sagemaker.registry import Registry
 
 BUILD_LIMIT = 4 * 3600.0
 PLATFORM = "linux/amd64"
@@ -38,28 +37,21 @@ def check(contents: Contents, base: str, name: str) -> None:
         )
 
 
-def provide(
+def make(
     docker: Docker,
     contents: Contents,
-    registry: Registry,
-    tag: str,
+    image: str,
     base: str,
     build_args: Sequence[str],
-    login: Callable[[], Registry],
     scope: Scope,
 ) -> None:
-    """Build the image and push it. Raises `CvlError`.
-
-    `login` opens the registry anew for the push: a build may outlive what opened it before.
-    """
-    limited = scope.within(BUILD_LIMIT)
+    """Build the image of that name, tag and all. Raises `CvlError`."""
     if contents.dockerfile:
-        base = f"cvl-base:{tag}"
+        base = f"cvl-base:{image.rpartition(':')[2]}"
         scope.tell("building", f"the example's own image, for {PLATFORM}")
         words = build(base, [word for arg in build_args for word in ("--build-arg", arg)])
         feed = partial(write_tar, tree=contents.tree, files=contents.example(), ours={})
-        docker.run(words, "building", limited, feed)
-    image = f"{registry.uri}:{tag}"
+        docker.run(words, "building", scope, feed)
     scope.tell("building", f"{image}, with the example's files")
     ours = {
         "Dockerfile": octets(layer(base)),
@@ -68,8 +60,7 @@ def provide(
     }
     files = ((f"{ROOT}/{name}", path, entry) for name, path, entry in contents.placed())
     feed = partial(write_tar, tree=contents.tree, files=files, ours=ours)
-    docker.run(build(image, []), "building", limited, feed)
-    login().push(image, limited)
+    docker.run(build(image, []), "building", scope, feed)
 
 
 def tag_of(contents: Contents, *more: str) -> str:

@@ -213,15 +213,16 @@ class SageMaker:
         options, tag, contents = self._required(), self._tag(spec), self._contents(spec)
         assert contents is not None
         repository = registry.repository(self._account)
-        if repository and repository.has(tag) and not (spec.build and spec.build.when == "always"):
-            return f"{repository.uri}:{tag}"
+        always = spec.build and spec.build.when == "always"
+        if repository and not always and registry.has(self._account, tag):
+            return f"{repository}:{tag}"
         docker = Docker().checked()
         check.quota(self._account, options, spec.nodes, scope)
-        repository = repository or registry.create(self._account)
-        base = spec.image or ""
-        login = partial(registry.log_in, self._account, repository.uri)
-        image.provide(docker, contents, repository, tag, base, options.build_args, login, scope)
-        return f"{repository.uri}:{tag}"
+        uri = f"{repository or registry.create(self._account)}:{tag}"
+        limited = scope.within(image.BUILD_LIMIT)
+        image.make(docker, contents, uri, spec.image or "", options.build_args, limited)
+        registry.push(self._account, uri, limited)
+        return uri
 
     def _give_input(self, spec: JobSpec, run: Runtime, leases: Leases) -> None:
         options, name = self._required(), name_of(spec.run_id)

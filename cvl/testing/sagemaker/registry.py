@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,12 @@ from pathlib import Path
 from cvl.testing.lifeline import Lifeline
 
 USER, PASSWORD = "AWS", "123456789012-auth-token"
+HEADERS = {
+    "Authorization": f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}",
+    "Accept": "application/vnd.docker.distribution.manifest.v2+json, "
+    "application/vnd.oci.image.manifest.v1+json",
+}
+OK = 200
 START_LIMIT = 20.0
 SCRIPT = """docker-registry serve "$1" >"$2" 2>&1 & pid=$!
 echo ready; cat >/dev/null; kill "$pid"; wait "$pid" """
@@ -24,6 +31,18 @@ def missing() -> str:
         if shutil.which(program) is None:
             return f"{program} is not installed"
     return ""
+
+
+def holds(host: str, repository: str, tag: str) -> bool:
+    """Return whether a registry has an image, by its HTTP API v2."""
+    request = urllib.request.Request(
+        f"http://{host}/v2/{repository}/manifests/{tag}", method="HEAD", headers=HEADERS
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return bool(answer.status == OK)
+    except OSError:
+        return False
 
 
 class ImageRegistry:

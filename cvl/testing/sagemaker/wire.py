@@ -16,6 +16,7 @@ from cvl.testing.sagemaker.api import Refused, TrainingJobs
 from cvl.testing.sagemaker.faults import AFTER, BEFORE, MIDDLE, Fault, Faults
 from cvl.testing.sagemaker.model import faults_of_reply
 from cvl.testing.sagemaker.prices import PRICES, products
+from cvl.testing.sagemaker.registry import holds
 from cvl.testing.sagemaker.storage import SERVICE
 
 StartResponse = Callable[..., Any]
@@ -96,6 +97,8 @@ class Wire:
         status, headers, answer = _called(self._moto, environ)
         if "ContainerRegistry" in target and self._registry:
             answer = _with_registry(answer, self._registry)
+        if operation == "BatchGetImage" and self._registry and status.startswith("200"):
+            answer = _images(body, self._registry)
         if operation == "DescribeLogStreams" and self.hidden_streams > time.time():
             answer = b'{"logStreams": []}'
         if operation == "GetLogEvents" and status.startswith("200"):
@@ -194,6 +197,15 @@ def _with_registry(answer: bytes, registry: str) -> bytes:
     for each in found.get("authorizationData", ()):
         each["proxyEndpoint"] = f"http://{registry}"
     return json.dumps(found).encode()
+
+
+def _images(body: Mapping[str, Any], registry: str) -> bytes:
+    """Answer BatchGetImage by what the registry has."""
+    name, ids = str(body["repositoryName"]), body["imageIds"]
+    there = [each for each in ids if holds(registry, name, each["imageTag"])]
+    missing = [{"imageId": e, "failureCode": "ImageNotFound"} for e in ids if e not in there]
+    images = [{"repositoryName": name, "imageId": each} for each in there]
+    return json.dumps({"images": images, "failures": missing}).encode()
 
 
 def _headers() -> list[tuple[str, str]]:
