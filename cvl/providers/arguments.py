@@ -4,25 +4,136 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
 
 from cvl.core.errors import UsageError
 from cvl.core.octets import octets
 from cvl.core.secrets import learn_variables
-from cvl.providers.common import OPTIONS, RunOption
+from cvl.providers.common import OPTIONS, Common, RunOption
+
+Made = TypeVar("Made")
 
 OURS = frozenset({"CVL_RUN_ID", "CVL_WORK_DIR", "CVL_CONTAINER_NAME"})
 """Variables by which a run's processes, containers and results are found."""
 NAMES = "a name has letters, digits and _, no digit first"
+HUGE = 10**18
+"""A whole number that is no amount of anything, and may be too long for a float."""
+SHOWN = 40
+"""Characters of a value that are shown."""
 
 
-def words(args: Sequence[str] | None, name: str = "args") -> tuple[str, ...]:
+COMMON = MappingProxyType(
+    {name: each.__forward_arg__ for name, each in Common.__annotations__.items()}
+)
+"""The annotations of every run's keywords, as they are written."""
+
+
+def _of(*types: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, types)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < HUGE
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def _is_observer(value: object) -> bool:
+    return all(callable(getattr(value, name, None)) for name in ("phase", "output", "warn"))
+
+
+TYPES: Mapping[str, tuple[str, Callable[[object], bool]]] = MappingProxyType(
+    {
+        "None": ("", lambda value: value is None),
+        "bool": ("True or False", _of(bool)),
+        "int": ("a whole number", _is_number),
+        "float": ("a number", lambda value: isinstance(value, float) or _is_number(value)),
+        "Decimal": ("a Decimal", lambda value: isinstance(value, Decimal) or _is_number(value)),
+        "str": ("a text", _of(str)),
+        "Path": ("a path", _of(str, os.PathLike)),
+        "Sequence": ("a list of texts", _is_list),
+        "Mapping": ("a dict of texts", _of(Mapping)),
+        "Callable": ("a function", callable),
+        "Observer": ("an Observer", _is_observer),
+    }
+)
+"""What a parameter's annotation may begin with: in words, and whether a value is one."""
+WORDS = MappingProxyType(
+    {
+        "duration": "a number of seconds",
+        "pause": "a number of seconds",
+        "count": "a number from 1 on",
+        "money": "a Decimal from 0 on",
+        "path": "a path",
+    }
+)
+"""The same of an option, by its kind."""
+
+
+def checked(function: Callable[..., Made]) -> Callable[..., Made]:
+    """Return `function`, called only with what its annotations and those of `Common` ask for.
+
+    None stands for nothing: what has a default gets it. Raises `UsageError` for another type, and
+    `TypeError`, as Python does, for a keyword that is not known or lacks.
+    """
+
+    @wraps(function)
+    def call(*args: object, **keywords: object) -> Made:
+        from inspect import Parameter, signature
+
+        known = signature(function)
+        known.bind(*args, **keywords)
+        named = dict(zip(known.parameters, args, strict=False))
+        hints = COMMON | {name: str(each.annotation) for name, each in known.parameters.items()}
+        needed = {
+            name for name, each in known.parameters.items() if each.default is Parameter.empty
+        }
+        given = {
+            name: value
+            for name, value in {**named, **keywords}.items()
+            if value is not None or name in needed
+        }
+        for name, value in given.items():
+            if name in hints and (wanted := _wanted(name, hints[name], value)):
+                raise UsageError(f"{name} is {wanted}", _example(name, hints[name]))
+            if hints.get(name) == "Sequence[str]":
+                words(cast("Sequence[str]", value))
+        return function(**given)
+
+    return call
+
+
+def _wanted(name: str, hint: str, value: object) -> str:
+    """Return what is wanted where a value is not of an annotation, and what is there instead."""
+    words = [each.partition("[")[0] for each in hint.split(" | ")]
+    if not set(words) <= TYPES.keys() or any(TYPES[word][1](value) for word in words):
+        return ""
+    kind = next((row.kind for row in OPTIONS if row.name == name), "")
+    wanted = WORDS.get(kind) or next(TYPES[word][0] for word in words)
+    return f"{wanted}, not {_shown(value, words[0])}"
+
+
+def _example(name: str, hint: str) -> str:
+    return f"{name}=['--epochs', '3']" if hint.startswith("Sequence") else ""
+
+
+def _shown(value: object, word: str) -> str:
+    """Return a value as it may be shown: short, and no variable of the job's."""
+    if word == "Sequence" and isinstance(value, str | bytes):
+        return "one text"
+    text = repr(value) if isinstance(value, str | int | float | list) and word != "Mapping" else ""
+    return text if 0 < len(text) <= SHOWN else type(value).__name__
+
+
+def words(args: Sequence[str] | None) -> tuple[str, ...]:
     """Return a list of texts. Raises `UsageError` for what no program can be given."""
-    if isinstance(args, (str, bytes)):
-        raise UsageError(f"{name} is a list of texts, not one text", f"{name}=['--epochs', '3']")
     return tuple(_text(word, "an argument") for word in args or ())
 
 
@@ -45,21 +156,17 @@ def sensible(common: Mapping[str, Any]) -> None:
             raise UsageError(f"{row.name} is {domain}, not {value!r}")
 
 
-def _domain(row: RunOption, value: object) -> str:
+def _domain(row: RunOption, value: Any) -> str:
     """Return what values the option has, "" if this may be one."""
     if row.choices and value not in row.choices:
         return f"one of {', '.join(row.choices)}"
     match row.kind:
-        case "duration" | "pause" if not isinstance(value, float | int):
-            return "a number of seconds"
-        case "count" if not (isinstance(value, int) and value >= 1):
+        case "count" if value < 1:
             return "a number from 1 on"
-        case "money" if not (
-            isinstance(value, Decimal | int) and not Decimal(value).is_nan() and value >= 0
-        ):
+        case "money" if Decimal(value).is_nan() or value < 0:
             return "a Decimal from 0 on"
-        case "path" if not isinstance(value, str | os.PathLike):
-            return "a path"
+        case "duration" if value <= 0:
+            return "a number of seconds, more than 0"
     return ""
 
 

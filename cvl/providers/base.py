@@ -74,7 +74,7 @@ def job(
         from cvl.host.upload.inputs import sift
 
         files, warnings = sift(inputs.files, inputs.folders, example.root)
-    include = arguments.words(common.get("include"), "include")
+    include = arguments.words(common.get("include"))
     command = resolve(example, chosen.name, inputs.args, check=checked)
     name = example.path or example.name
     bare = JobSpec(
@@ -156,7 +156,7 @@ def limits(
     common: Common, timeout_minutes: float | None, timeout_action: str | None = None
 ) -> Limits:
     """Return the limits that the caller gave. Raises `UsageError` for an absurd one."""
-    timeout = common.get("timeout")
+    timeout, fetch = common.get("timeout"), common.get("fetch_limit", FETCH_LIMIT)
     if timeout is not None:
         timeout = sane(timeout, f"{timeout} seconds")
     elif timeout_minutes is not None:
@@ -164,7 +164,7 @@ def limits(
     return Limits(
         timeout=timeout,
         grace=arguments.seconds(common.get("grace", GRACE), "grace"),
-        fetch=arguments.seconds(common.get("fetch_limit", FETCH_LIMIT), "fetch_limit"),
+        fetch=sane(fetch, f"fetch_limit={fetch}"),
         timeout_action=timeout_action,
         max_cost=common.get("max_cost", common.get("configured_max_cost")),
     )

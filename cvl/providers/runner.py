@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cvl.core.paths import learn_paths
 from cvl.core.spec import EMPTY
+from cvl.providers.arguments import checked
 
 if TYPE_CHECKING:
     from cvl.core.extras import Extra
@@ -55,7 +57,11 @@ class Runner:
     """Whether `offers` says what can be rented."""
 
     def __init_subclass__(cls, **more: object) -> None:
+        """Have what a caller gives it checked before any of it is used."""
         super().__init_subclass__(**more)
+        for name, function in vars(cls).copy().items():
+            if isinstance(function, FunctionType) and (name == "__init__" or name[0] != "_"):
+                setattr(cls, name, checked(function))
         learn_paths(cls.path_variables, cls.path_lists)
 
     def run(self, *args: Any, **options: Any) -> ExitStatus:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cvl.core.errors import UsageError
+from cvl.core.errors import CvlError, UsageError
+from cvl.providers import BUILT_IN, load
+from cvl.providers.arguments import COMMON
 from cvl.runners import LocalRunner
 from cvl.testing.cli_harness import Desk
+from cvl.testing.lambda_cloud import LambdaCloud, Settings
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,20 @@ from cvl.testing.cli_harness import Desk
         ([], {"max_cost": Decimal("nan")}, "max_cost is a Decimal from 0 on, not Decimal"),
         ([], {"max_cost": Decimal(-1)}, "max_cost is a Decimal from 0 on"),
         ([], {"include": "data"}, "include is a list of texts, not one text"),
+        ([], {"include": 5}, "include is a list of texts, not 5"),
+        ([], {"include": [5]}, "no text but int: 5"),
+        ([], {"env": "A=s3cret"}, "env is a dict of texts, not str"),
+        ([], {"env": ["A=s3cret"]}, "env is a dict of texts, not list"),
+        ([], {"timeout": 10**400}, "timeout is a number of seconds, not int"),
+        ([], {"timeout_minutes": "5"}, "timeout_minutes is a number, not '5'"),
+        ([], {"timeout_minutes": True}, "timeout_minutes is a number, not True"),
+        ([], {"timeout_action": 5}, "timeout_action is a text, not 5"),
+        ([], {"fetch_limit": 0}, "fetch_limit is a number of seconds, more than 0"),
+        ([], {"detach": "no"}, "detach is True or False, not 'no'"),
+        ([], {"agree": 5}, "agree is a function, not 5"),
+        ([], {"on_output": 5}, "on_output is a function, not 5"),
+        ([], {"observer": print}, "observer is an Observer, not builtin"),
+        ([], {"preset": b"sh"}, "preset is a text"),
         ([], {"output_dir": "a\0b"}, "output_dir holds a NUL"),
         ([], {"output_dir": Path("a\ud83d")}, "output_dir holds half a character"),
     ],
@@ -49,7 +68,7 @@ def test_what_makes_no_sense_is_said_and_nothing_starts(
     desk = Desk(folder=tmp_path, options=("--local",))
     monkeypatch.setenv("CVL_STATE_DIR", str(desk.state))
     with pytest.raises(UsageError, match=says) as caught:
-        LocalRunner().run("one", "args", args, root=desk.repo, **more)
+        LocalRunner().run("one", **{"preset": "args", "args": args, "root": desk.repo, **more})
     assert "s3cret" not in str(caught.value)
     assert not desk.state.exists()
 
@@ -85,3 +104,72 @@ def test_an_example_cannot_set_what_cvl_itself_sets(tmp_path: Path) -> None:
 def test_a_root_that_no_folder_can_be_is_refused(root: str | Path) -> None:
     with pytest.raises(UsageError, match="root holds"):
         LocalRunner().run("one", "args", root=root)
+
+
+JUNK: tuple[object, ...] = (
+    None,
+    5,
+    -1,
+    10**400,
+    1.5,
+    float("nan"),
+    True,
+    "x",
+    "",
+    b"x",
+    [],
+    [5],
+    ["\0"],
+    {},
+    {"A": 5},
+)
+
+
+@pytest.fixture(scope="module")
+def lambda_cloud() -> Iterator[LambdaCloud]:
+    with LambdaCloud(Settings(request_interval=0)) as cloud:
+        yield cloud
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_no_keyword_of_any_runner_ends_in_a_traceback(
+    name: str, lambda_cloud: LambdaCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is given: a word that helps, or the plan, which nobody agrees to."""
+    desk = Desk(folder=tmp_path, options=("--local",))
+    monkeypatch.setenv("CVL_STATE_DIR", str(desk.state))
+    for variable, text in {**lambda_cloud.env, "LAMBDA_API_RPS": "1000"}.items():
+        monkeypatch.setenv(variable, text)
+    monkeypatch.chdir(desk.folder)
+    runner, least = load(name), LEAST.get(name, {})
+    mine = inspect.signature(runner.__init__).parameters
+    keywords = {*inspect.signature(runner.run).parameters, *mine, *COMMON}
+    for keyword in sorted(keywords - {"self", "args", "common", "kwargs", "agree", "on_event"}):
+        for value in JUNK:
+            given = {"root": desk.repo, "agree": refuse, **least, keyword: value}
+            to_init = {key: each for key, each in given.items() if key in mine}
+            words = {key: each for key, each in given.items() if key not in mine}
+            with pytest.raises((CvlError, Refused)):
+                runner(**to_init).run(**{"example": "one", "preset": "sh", **words})
+
+
+LEAST: dict[str, dict[str, Any]] = {
+    "ssh": {"host": "127.0.0.1:1"},
+    "docker": {"host": "127.0.0.1:1"},
+    "sagemaker": {
+        "role_arn": "arn:aws:iam::111111111111:role/x",
+        "instance_type": "ml.m5.large",
+        "output_path": "s3://bucket/runs",
+        "image_uri": "image",
+    },
+    "k8s": {"image": "image"},
+}
+"""What each has to be told."""
+
+
+class Refused(Exception):
+    """Nobody agrees."""
+
+
+def refuse(_plan: object) -> None:
+    raise Refused
