@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import click
 
+from cvl.cli.config_file import FILE
+from cvl.cli.options import parameters
+from cvl.cli.settings import nearly, refuse_unknown, settings
 from cvl.cli.terminal import show, show_json
+from cvl.core.errors import CvlError
+from cvl.providers import load
+from cvl.providers.needs import Check
 
-MARKS = {True: "ok     ", False: "MISSING", None: "-      "}
+MARKS = {True: "ok     ", False: "FAILED ", None: "-      "}
 
 
 @click.command()
@@ -17,7 +26,7 @@ def doctor(host: str | None, as_json: bool) -> int:
     from cvl.cli.console import Console
     from cvl.operations.doctor import here, there
 
-    checks = list(here())
+    checks = [*configuration(), *here()]
     if host is not None:
         console = Console()
         try:
@@ -32,3 +41,18 @@ def doctor(host: str | None, as_json: bool) -> int:
             if each.remedy and not each.ok:
                 show(f"        {each.remedy}")
     return 125 if any(each.ok is False for each in checks) else 0
+
+
+def configuration() -> Iterator[Check]:
+    """Look at the `cvl.toml` files that count here, and at the variables that say the same."""
+    try:
+        found = settings()
+        for runner in {name for each in found.files for name in each.runners}:
+            refuse_unknown(runner, [each.name for each in parameters(load(runner))], found)
+    except CvlError as error:
+        yield Check("configuration", False, str(error), error.hint)
+        return
+    files = [str(each.path) for each in found.files]
+    yield Check("configuration", True, ", ".join(files) or f"no {FILE} here; none is needed")
+    for warning in (*found.warnings, *nearly(os.environ)):
+        yield Check("configuration", None, warning)

@@ -21,6 +21,7 @@ from cvl.providers import HOSTED, flag_of, load
 from cvl.providers.common import SETTINGS, Common
 from cvl.providers.runner import Runner
 
+EMPTY = "give a value, or leave it out"
 APART = frozenset({"max_cost", "root"})
 """Where not the nearest counts, but the lowest; and where the catalog asks the environment."""
 
@@ -97,7 +98,7 @@ def own_options(runner: type[Runner], name: str, params: Mapping[str, Any]) -> d
     for each in parameters(runner):
         value = params.get(each.name)
         if value == "":  # a variable of a script that was not set: no wish for the default
-            raise UsageError(f"{each.option.opts[0]} is empty", "give a value, or leave it out")
+            raise UsageError(f"{each.option.opts[0]} is empty", EMPTY)
         if each.name == "host" and name in HOSTED:
             value = value if params[name] is None else params[name]
         if value in {None, ()} and (setting := found.find_own(name, each.name)):
@@ -121,11 +122,15 @@ def common(params: Mapping[str, Any], console: Console) -> Common:
         "observer": console,
         "ahead": not params["dry_run"],
     }
-    if params["timeout"] is None and params["timeout_minutes"] is not None:
+    if params["timeout_minutes"] is not None:
+        if params["timeout"] is not None:
+            raise UsageError("--timeout and --timeout-minutes say the same", "give one of them")
         params = {**params, "timeout": minutes(params["timeout_minutes"])}
     for key, row in SETTINGS.items():
         if row.name not in Common.__annotations__:
             continue
+        if row.kind == "texts" and "" in params[row.name]:
+            raise UsageError(f"{flags[row.name].opts[0]} is empty", EMPTY)
         if params[row.name] not in {None, ()}:
             given[row.name] = params[row.name]
         elif key not in APART and (setting := found.find(key)):

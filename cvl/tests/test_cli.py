@@ -96,6 +96,32 @@ def test_doctor_looks_here_and_there(desk: Desk, tmp_path: Path) -> None:
     assert "apt install rsync" in done.out.decode()
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("grase = 5\n", "there is no grase"),
+        ("[runner.k8s]\nname_space = 'x'\n", "there is no runner.k8s.name_space"),
+        ("[runner.nowhere]\n", "there is no runner.nowhere"),
+        ("= 5\n", "cvl.toml:1: "),
+    ],
+)
+def test_doctor_says_what_is_wrong_with_the_configuration(desk: Desk, text: str, says: str) -> None:
+    (desk.repo / "cvl.toml").write_text(text)
+    done = desk.cvl("doctor")
+    (line,) = [each for each in done.out.decode().splitlines() if "configuration" in each]
+    assert (done.code, line.startswith("FAILED  configuration: ")) == (125, True)
+    assert says in line
+    (desk.repo / "cvl.toml").write_text("timeout = '5m'\n")
+    assert f"ok      configuration: {desk.repo}/cvl.toml" in desk.cvl("doctor").out.decode()
+
+
+def test_the_time_limit_is_said_once_and_nothing_is_empty(desk: Desk) -> None:
+    both = desk.cvl("run", "--timeout", "1m", "--timeout-minutes", "1", "one", "sh", "true")
+    assert (both.code, both.err.count("\n")) == (2, 2)
+    assert "--timeout and --timeout-minutes say the same" in both.err
+    assert "--include is empty" in desk.cvl("run", "--include", "", "one", "sh", "true").err
+
+
 def test_doctor_says_what_is_wrong_with_a_host(desk: Desk) -> None:
     done = desk.cvl("doctor", "--host", "nowhere.invalid")
     assert done.code == 125

@@ -104,7 +104,7 @@ def test_doctor_says_holes_here_and_there_and_is_content(host: Sshd, tmp_path: P
     path = f"{tools}:/usr/local/bin:/usr/bin:/bin"
     assert desk.cvl("doctor", env={"PATH": path}).code == 0
     text = desk.cvl("doctor", "--host", "testhost", env={"PATH": path}).out.decode()
-    assert "MISSING rsync version" not in text
+    assert "FAILED  rsync version" not in text
     assert "-       rsync version: 3.2.7: CVE-2024-12084" in text
     assert "-       ssh version: 9.9p1: CVE-2025-26465" in text
     assert "see that your distribution has mended these" in text
