@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +29,23 @@ for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(number) is signal.SIG_IGN:
         ours = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, ours)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Record what each test takes, where `CVL_TEST_DURATIONS` names a file: a line of JSON each.
+
+    `wall` and `cpu` are seconds; `cpu` is of this process and of the children that have ended.
+    """
+    began, used = time.monotonic(), sum(os.times()[:4])
+    try:
+        return (yield)
+    finally:
+        if path := os.environ.get("CVL_TEST_DURATIONS"):
+            wall, cpu = time.monotonic() - began, sum(os.times()[:4]) - used
+            line = {"test": item.nodeid, "wall": round(wall, 2), "cpu": round(cpu, 2)}
+            with Path(path).open("a", encoding="utf-8") as record:
+                record.write(json.dumps(line) + "\n")
 
 
 @pytest.fixture(scope="session")
