@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from secrets import token_hex
 
 from cvl.testing.cli_harness import Desk
 
@@ -77,20 +78,21 @@ def live_output(desk: Desk) -> None:
 
 def forwarded_variables(desk: Desk) -> None:
     """`-e` and `--env-file` reach the script; secrets are nowhere else, while it runs neither."""
+    secret = f"{SECRET}-{token_hex(8)}"  # others may look for theirs at the same time
     file = desk.folder / "env"
-    file.write_text(f"# a comment\nexport FROM_FILE={SECRET}-2\nEMPTY=\n")
+    file.write_text(f"# a comment\nexport FROM_FILE={secret}-2\nEMPTY=\n")
     script = 'printf "%s" "$TOKEN|$FROM_FILE|${EMPTY-unset}" >seen; echo ready; sleep 1000'
     options = ("run", *desk.options, "-e", "TOKEN", "--env-file", str(file), "one", "sh", script)
-    with desk.start(*options, env={"TOKEN": SECRET}) as client:
+    with desk.start(*options, env={"TOKEN": secret}) as client:
         client.shows(b"ready")
-        assert SECRET not in _command_lines()
-        assert not _given(f"{SECRET}-2")
-        assert not _mentions(desk.state, SECRET)
+        assert secret not in _command_lines()
+        assert not _given(f"{secret}-2")
+        assert not _mentions(desk.state, secret)
         client.signal(signal.SIGINT)
         assert client.ended().code == 130
-    assert desk.result("seen") == f"{SECRET}|{SECRET}-2|".encode()
-    assert not _mentions(desk.state, SECRET)
-    assert SECRET not in json.dumps(desk.ps())
+    assert desk.result("seen") == f"{secret}|{secret}-2|".encode()
+    assert not _mentions(desk.state, secret)
+    assert secret not in json.dumps(desk.ps())
 
 
 def results_on_success(desk: Desk) -> None:

@@ -33,9 +33,11 @@ def there(fake_cluster: KubernetesCluster, tmp_path: Path) -> Iterator[Desk]:
 def test_nodes_know_and_reach_each_other(there: Desk) -> None:
     script = (
         'echo "$NODE_RANK of $WORLD_SIZE at $MASTER_PORT"; echo $NODE_RANK >$CVL_WORK_DIR/rank; '
-        "if [ $NODE_RANK = 0 ]; then echo hello | nc -l -p $MASTER_PORT; else "
+        "if [ $NODE_RANK = 0 ]; then : >said; "
+        "until grep -q bye said; do echo hello | nc -l -p $MASTER_PORT >>said; done; else "
         "until nc $MASTER_ADDR $MASTER_PORT </dev/null >got 2>err && [ -s got ]; do "
-        "sleep .2; done; echo got $(cat got); fi"
+        "sleep .2; done; echo got $(cat got); "
+        "while echo bye | nc $MASTER_ADDR $MASTER_PORT >bye 2>&1; do sleep .2; done; fi"
     )
     done = there.sh(script, "--nodes", "2")
     assert done.code == 0, done.err
