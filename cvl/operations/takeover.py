@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from threading import Thread
 
 from cvl.cleanup.guardian_client import GONE, LATE, RELEASE
@@ -26,7 +27,6 @@ from cvl.core.scope import Scope
 from cvl.core.secrets import clean
 from cvl.core.spec import FETCH_LIMIT, GRACE, STOP_LIMIT, Cause
 from cvl.ledger import Ledger, Run, RunState
-from cvl.operations import takeover_without_ledger
 from cvl.operations.guardian_listener import Listener
 from cvl.providers import reopen
 from cvl.run import lifecycle
@@ -152,14 +152,27 @@ class Work:
             return ledger.run(record.id).state is RunState.ENDED
         except LedgerError as error:
             Log().warn(f"{error}; going on without it")
-            self._without(ledger, word)
-            return True
+            return self._is_over_without(ledger, word)
 
-    def _recover(self, record: Run, ledger: Ledger, word: str) -> None:
+    def _is_over_without(self, ledger: Ledger, word: str) -> bool:
+        """Do the same by what was known at the start: the handle, and the tag in the end.
+
+        Whether the job has begun is not known then: it is asked for. Return whether all is gone.
+        """
+        known = replace(self._record, state=RunState.RUNNING)
+        try:
+            self._recover(known, ledger, meant(known, word), hold=False)
+        except LedgerError as error:
+            Log().warn(str(error))
+            return True
+        return False  # the ledger can be read again
+
+    def _recover(self, record: Run, ledger: Ledger, word: str, *, hold: bool = True) -> None:
         """Drive the run to its end; SIGTERM and the limit reach us there too."""
         options = Options(
             observer=Log(),
             fetch=word != RELEASE and bool(record.results),
+            hold=hold,
             release_limit=RELEASE_LIMIT,
         )
         work = Context(record, self._provider(record), ledger, options)
@@ -173,19 +186,6 @@ class Work:
             lifecycle.recover(work, CAUSES[word], at_once=word == RELEASE)
         finally:
             self._rush = None
-
-    def _without(self, ledger: Ledger, word: str) -> None:
-        """Do the same without the ledger, as far as that goes."""
-        provider = self._provider(self._record)
-        work = Scope(seconds=self._listener.left())
-        self._rush = lambda: work.cancel(Cause.STOPPED)
-        try:
-            if word != RELEASE and self._now() != RELEASE:
-                cause = CAUSES[meant(self._record, word)]
-                takeover_without_ledger.save(self._record, provider, Log(), work, cause)
-        finally:
-            self._rush = None
-        takeover_without_ledger.sweep(self._record, provider, ledger, Log(), RELEASE_LIMIT)
 
     def _provider(self, record: Run) -> Provider:
         """Return the run's provider; as it was told at the start, where the ledger is damaged."""
@@ -202,30 +202,32 @@ def released(record: Run, secrets: Mapping[str, str]) -> int:
 
 
 def _gone(record: Run, secrets: Mapping[str, str]) -> bool:
-    """Try once; return whether nothing is open any more."""
+    """Try once; return whether nothing is open any more, as the ledger says, or else the tag."""
     ledger = Ledger(ledger_file(), patience=PATIENCE)
+    options = Options(observer=Log(), release_limit=RELEASE_LIMIT, guarded=False)
     try:
-        provider = reopen(record.runner, record.handle, secrets)
-        try:
-            return _closed(record.id, provider, ledger)
-        except LedgerError as error:
-            Log().warn(f"{error}; going on without it")
-            takeover_without_ledger.sweep(record, provider, ledger, Log(), RELEASE_LIMIT)
+        provider, run = reopen(record.runner, record.handle, secrets), _taken(record, ledger)
+        if run.state is RunState.ENDED:
             return True
+        lifecycle.recover(Context(run, provider, ledger, options), Cause.STOPPED, at_once=True)
+        return ledger.run(run.id).state is RunState.ENDED
+    except LedgerError as error:
+        Log().warn(str(error))
+        return True
     except Exception as error:  # noqa: BLE001 - nothing may keep it from trying again
         Log().warn(f"{said(error)}; trying again")
         return False
 
 
-def _closed(run_id: str, provider: Provider, ledger: Ledger) -> bool:
-    """Release what the ledger has of a run, and close it; return whether it is over."""
-    run = ledger.run(run_id)
-    if run.state is RunState.ENDED:
-        return True
-    ledger.take(run_id, me(), run.owner)
-    options = Options(observer=Log(), release_limit=RELEASE_LIMIT, guarded=False)
-    lifecycle.recover(Context(run, provider, ledger, options), Cause.STOPPED, at_once=True)
-    return ledger.run(run_id).state is RunState.ENDED
+def _taken(record: Run, ledger: Ledger) -> Run:
+    """Return the run, ours to drive now; as it was at the start where the ledger cannot say."""
+    try:
+        run = ledger.run(record.id)
+        ledger.take(run.id, me(), run.owner)
+    except LedgerError as error:
+        Log().warn(f"{error}; going on without it")
+        return record
+    return run
 
 
 class Log:

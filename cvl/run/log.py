@@ -50,7 +50,7 @@ class RunLog:
         """Return how many bytes are here: all of the log, once nobody drives the run any more."""
         try:
             status = self.path.lstat()
-        except FileNotFoundError:
+        except OSError:
             return 0
         return status.st_size if stat.S_ISREG(status.st_mode) else 0
 

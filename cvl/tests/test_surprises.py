@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from cvl.core.process import me
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 from cvl.ledger import Ledger, Run, RunState
-from cvl.operations import takeover, takeover_without_ledger
+from cvl.operations import takeover
 from cvl.run import lifecycle
 from cvl.run.context import Context
 
@@ -156,7 +156,6 @@ class Quiet:
 @pytest.fixture(autouse=True)
 def soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CVL_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(takeover_without_ledger, "ENOUGH", 0.5)
     monkeypatch.setattr(release, "LOOK", 0.02)
     monkeypatch.setattr(until_gone, "PAUSES", (0.02,) * 3)
 
@@ -268,13 +267,29 @@ def late(there: Rented, ledger: Ledger, options: lifecycle.Options) -> None:
 
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("kind", ["value", "memory", "unreadable"])
-def test_without_a_ledger_it_is_released_all_the_same(kind: str, where: str) -> None:
+def test_without_a_ledger_it_is_released_all_the_same(
+    kind: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there = Rented(where, SURPRISES[kind])
-    record = running(there)
-    ledger_file().write_bytes(b"no database" * 1000)
-    takeover_without_ledger.save(record, there, Quiet(), Scope(seconds=5), Cause.STOPPED)
-    takeover_without_ledger.sweep(record, there, Ledger(ledger_file()), Quiet(), 10.0)
+    without_ledger(there, monkeypatch)
     assert not there.alive
+
+
+def test_without_a_ledger_its_job_is_stopped_and_its_results_are_brought(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = Rented()
+    without_ledger(there, monkeypatch)
+    assert {"stop", "fetch"} <= {*there.asked}
+    assert (there.end and there.end.cause, there.alive) == (Cause.STOPPED, False)
+
+
+def without_ledger(there: Rented, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a guardian take over, which has known the run since before its job had begun."""
+    record = replace(running(there, results="/nowhere"), state=RunState.LAUNCHING)
+    ledger_file().write_bytes(b"no database" * 1000)
+    monkeypatch.setattr(takeover, "reopen", lambda *_: there)
+    assert takeover.take_over(record, "gone", {}, Deaf(10.0)) == 0  # type: ignore[arg-type]
 
 
 class Deaf:
