@@ -6,13 +6,16 @@ has shown, text that is no UTF-8. Whoever cleans up must see the other columns a
 
 from __future__ import annotations
 
-import math
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from operator import index
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cvl.core.octets import loaded, own
 from cvl.core.spec import Cause
+from cvl.ledger.values import Lease, LeaseState, Run, RunState
 
 if TYPE_CHECKING:
     from sqlite3 import Row
@@ -22,10 +25,23 @@ LATEST = 253402300799.0
 MOST_MONEY = Decimal(10**9)
 DIGITS = 64
 """Characters of an amount; what is longer was not written by us."""
-LAST_CODE = 255
+CODES = range(256)
+SENSELESS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+"""What is raised for a value that makes no sense, or for a column that has another name now."""
 
-T = TypeVar("T")
-Enum = TypeVar("Enum", bound=StrEnum)
+T = TypeVar("T", Run, Lease)
+
+
+def run_of(row: Row) -> Run:
+    """Return the run in a row of `runs`; `damage` says what of it cannot be read."""
+    return _read(Run, row, RunState.RUNNING)
+
+
+def lease_of(row: Row) -> Lease:
+    """Return the lease in a row of `leases`. In a state that is not known it may cost money."""
+    lease = _read(Lease, row, LeaseState.INTENDED)
+    may_live = lease.id and "state" in lease.damage
+    return replace(lease, state=LeaseState.LIVE) if may_live else lease
 
 
 def decoded(stored: bytes) -> str:
@@ -36,101 +52,84 @@ def decoded(stored: bytes) -> str:
         return stored.decode("utf-8", "backslashreplace")
 
 
-class Columns:
-    """One row. `damage` names the columns read so far that make no sense."""
-
-    def __init__(self, row: Row) -> None:
-        self._row = row
-        self.damage: list[str] = []
-
-    def text(self, name: str) -> str:
-        """Return text, "" if there is none."""
-        value = self._value(name)
-        if isinstance(value, str):
+def text(value: object) -> str:
+    """Return text, which is stored as bytes where it is no valid Unicode. Raises `ValueError`."""
+    match value:
+        case str():
             return own(value)
-        if isinstance(value, bytes):
+        case bytes():
             return own(decoded(value))
-        return self._lost(name, "")
+    raise ValueError(value)
 
-    def key(self, name: str) -> int:
-        """Return the row's own number."""
-        value = self._value(name)
-        return value if isinstance(value, int) else self._lost(name, 0)
 
-    def moment(self, name: str) -> float | None:
-        """Return UTC epoch seconds that a calendar can show."""
-        value = self._value(name)
-        if value is None:
-            return None
-        if isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= LATEST:
-            return float(value)
-        return self._lost(name, None)
-
-    def code(self, name: str) -> int | None:
-        """Return an exit code."""
-        value = self._value(name)
-        if value is None or (isinstance(value, int) and 0 <= value <= LAST_CODE):
-            return value
-        return self._lost(name, None)
-
-    def flag(self, name: str) -> bool:
-        """Return whether something is so; what is not known is not."""
-        value = self._value(name)
-        return value == 1 if value in {0, 1} else self._lost(name, value=False)
-
-    def money(self, name: str) -> Decimal | None:
-        """Return an amount, None also for one that nobody has agreed to."""
-        value = self._value(name)
-        if value is None:
-            return None
+def _read(table: type[T], row: Row, unknown: StrEnum) -> T:
+    """Return a row as a value; a state that is not known counts as `unknown`."""
+    columns: Mapping[str, Column] = {**COLUMNS, "state": (type(unknown), unknown)}
+    values, damage = dict[str, Any](), list[str]()
+    for field in fields(table):
+        if field.name == "damage":
+            continue
+        reader, missing = columns.get(field.name, (text, ""))
         try:
-            amount = Decimal(value) if isinstance(value, str) and len(value) <= DIGITS else None
-        except InvalidOperation:
-            amount = None
-        if amount is None or not amount.is_finite() or not 0 <= amount <= MOST_MONEY:
-            return self._lost(name, None)
-        return amount
+            value = row[field.name]
+            values[field.name] = None if value is missing is None else reader(value)
+        except SENSELESS:
+            values[field.name] = missing
+            damage.append(field.name)
+    return table(**values, damage=tuple(damage))
 
-    def texts(self, name: str) -> dict[str, str]:
-        """Return an object of JSON whose values are text."""
-        content = self._json(name)
-        if not isinstance(content, dict):
-            return self._lost(name, {})
-        pairs = {key: value for key, value in content.items() if isinstance(value, str)}
-        return pairs if len(pairs) == len(content) else self._lost(name, pairs)
 
-    def words(self, name: str) -> tuple[str, ...]:
-        """Return an array of text."""
-        content = self._json(name)
-        if not isinstance(content, list) or not all(isinstance(each, str) for each in content):
-            return self._lost(name, ())
-        return tuple(content)
+def _moment(value: float) -> float:
+    """Return UTC epoch seconds that a calendar can show."""
+    if not 0 <= value <= LATEST:
+        raise ValueError(value)
+    return float(value)
 
-    def cause(self, name: str) -> Cause | None:
-        """Return a cause. One that only a newer version knows must not hide the run."""
-        text = "" if self._value(name) is None else self.text(name)
-        return Cause(text) if text in {*Cause} else None
 
-    def state(self, name: str, unknown: Enum) -> Enum:
-        """Return a state; one that is not known counts as `unknown`."""
-        try:
-            return type(unknown)(str(self._value(name)))
-        except ValueError:
-            return self._lost(name, unknown)
+def _flag(value: int) -> bool:
+    return bool((False, True).index(value))
 
-    def _value(self, name: str) -> object:
-        try:
-            return self._row[name]
-        except IndexError:  # the column itself has another name now
-            return self._lost(name, None)
 
-    def _json(self, name: str) -> object:
-        try:
-            return loaded(self.text(name))
-        except (ValueError, RecursionError):
-            return None
+def _money(value: str) -> Decimal:
+    """Return an amount, but none that nobody has agreed to."""
+    if len(value) > DIGITS or not 0 <= (amount := Decimal(value)) <= MOST_MONEY:
+        raise ValueError(value)
+    return amount
 
-    def _lost(self, name: str, value: T) -> T:
-        if name not in self.damage:
-            self.damage.append(name)
-        return value
+
+def _texts(value: str) -> dict[str, str]:
+    """Return an object of JSON whose values are text."""
+    match loaded(text(value)):
+        case dict(pairs) if all(isinstance(each, str) for each in pairs.values()):
+            return pairs
+    raise ValueError(value)
+
+
+def _words(value: str) -> tuple[str, ...]:
+    """Return an array of text."""
+    match loaded(text(value)):
+        case list(words) if all(isinstance(each, str) for each in words):
+            return tuple(words)
+    raise ValueError(value)
+
+
+def _cause(value: str) -> Cause | None:
+    """Return a cause. One that only a newer version knows must not hide the run."""
+    return Cause(value) if value in {*Cause} else None
+
+
+Column = tuple[Callable[[Any], object], object]
+COLUMNS: Mapping[str, Column] = {
+    **dict.fromkeys(
+        ("room", "started", "ended", "deadline", "created", "released"), (_moment, None)
+    ),
+    **dict.fromkeys(("price_per_hour", "cost"), (_money, None)),
+    **dict.fromkeys(("fetched", "detached"), (_flag, False)),
+    **dict.fromkeys(("seq", "key"), (index, 0)),
+    "intended": (_moment, 0.0),
+    "args": (_words, ()),
+    "handle": (_texts, {}),
+    "exit_code": (CODES.index, None),
+    "cause": (_cause, None),
+}
+"""How a column is read that is not text, and what counts where it cannot be; None: it may lack."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from cvl.core.errors import LedgerError
 from cvl.core.spec import Resource
+from cvl.ledger.columns import lease_of
 from cvl.ledger.runs import MISSING
-from cvl.ledger.schema import insert, lease_of, update
+from cvl.ledger.schema import insert, update
 from cvl.ledger.values import LEASE_STEPS, Lease, LeaseState
 
 if TYPE_CHECKING:

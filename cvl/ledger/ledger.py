@@ -13,7 +13,7 @@ from cvl.core.errors import LedgerError
 from cvl.core.process import Life, life
 from cvl.core.spec import ExitStatus, Resource
 from cvl.ledger import leases, runs
-from cvl.ledger.columns import Columns
+from cvl.ledger.columns import text
 from cvl.ledger.store import PATIENCE, Store
 from cvl.ledger.values import (
     AFTER_THE_END,
@@ -62,7 +62,7 @@ class Ledger:
                 return ""
             if (row := db.execute("SELECT id FROM ledger").fetchone()) is None:
                 raise LedgerError(f"the ledger {self.path} has lost its id", runs.MISSING)
-            return Columns(row).text("id")
+            return text(row["id"])
 
     def begin(self, run: Run) -> Run:
         """Note a planned run with its handle, before anything is started; return it as noted."""

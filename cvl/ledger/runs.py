@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from cvl.core.errors import Ambiguous, LedgerError, NotFound
 from cvl.core.secrets import clean
-from cvl.ledger.columns import Columns
-from cvl.ledger.schema import insert, run_of, update
+from cvl.ledger.columns import run_of
+from cvl.ledger.schema import insert, update
 from cvl.ledger.values import Facts, Run, RunState
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def search(db: Connection | None, prefix: str) -> Run:
         (prefix,),
     ).fetchall()
     if not rows:
-        inside = "SELECT id FROM runs WHERE instr(id, ?) ORDER BY seq DESC LIMIT 3"
-        raise _not_found(prefix, [Columns(row).text("id") for row in db.execute(inside, (prefix,))])
+        inside = "SELECT * FROM runs WHERE instr(id, ?) ORDER BY seq DESC LIMIT 3"
+        raise _not_found(prefix, [run_of(row).id for row in db.execute(inside, (prefix,))])
     if len(rows) > 1 and rows[0]["id"] != prefix:
-        listed = ", ".join(Columns(row).text("id") for row in rows)
+        listed = ", ".join(run_of(row).id for row in rows)
         raise Ambiguous(f"more than one run begins with {prefix!r}", f"say which: {listed}")
     return run_of(rows[0])
 

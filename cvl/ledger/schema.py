@@ -1,20 +1,18 @@
-"""The tables, and how values become rows and rows become values, byte for byte."""
+"""The tables, and how values become rows, byte for byte; `columns` reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cvl.core.octets import dumped, shared, utf8
-from cvl.ledger.columns import Columns
 from cvl.ledger.formats import FORMAT
-from cvl.ledger.values import Lease, LeaseState, Run, RunState, money
+from cvl.ledger.values import money
 
 if TYPE_CHECKING:
-    from sqlite3 import Connection, Row
+    from sqlite3 import Connection
 
 APPLICATION = 0x63766C31
 """`PRAGMA application_id`: "cvl1". A database without it is not ours and is left alone."""
@@ -50,7 +48,6 @@ PRAGMA user_version = {FORMAT};
 """
 """As `formats` makes it of older ones. Rows are not NOT NULL: damage is read all the same."""
 
-Reader = Callable[[Columns, str], object]
 Sql = str | bytes | int | float | None
 
 
@@ -69,21 +66,6 @@ def update(db: Connection, table: str, key: int, columns: Mapping[str, object]) 
     changes = ", ".join(f'"{name}" = ?' for name in columns)
     query = f"UPDATE {table} SET {changes} WHERE rowid = ?"  # noqa: S608
     db.execute(query, [*map(_sql, columns.values()), key])
-
-
-def run_of(row: Row) -> Run:
-    """Return the run in a row of `runs`; `damage` says what of it cannot be read."""
-    it = Columns(row)
-    run = Run(**_values(it, Run, RunState.RUNNING))
-    return replace(run, damage=tuple(it.damage)) if it.damage else run
-
-
-def lease_of(row: Row) -> Lease:
-    """Return the lease in a row of `leases`. In a state that is not known it may cost money."""
-    it = Columns(row)
-    unknown = LeaseState.LIVE if it.text("id") else LeaseState.INTENDED
-    lease = Lease(**_values(it, Lease, unknown))
-    return replace(lease, damage=tuple(it.damage)) if it.damage else lease
 
 
 def _sql(value: object) -> Sql:
@@ -112,29 +94,3 @@ def _stored(text: str) -> str | bytes:
     except UnicodeEncodeError:
         return utf8(text, "surrogatepass")
     return text
-
-
-def _values(
-    it: Columns, table: type[Run | Lease], unknown: RunState | LeaseState
-) -> dict[str, Any]:
-    readers: Mapping[str, Reader] = {**READERS, "state": lambda it, name: it.state(name, unknown)}
-    return {name: readers.get(name, Columns.text)(it, name) for name in NAMES[table]}
-
-
-NAMES: Mapping[type[Run | Lease], list[str]] = {
-    table: [column.name for column in fields(table) if column.name != "damage"]
-    for table in (Run, Lease)
-}
-MOMENTS = ("room", "started", "ended", "deadline", "created", "released")
-READERS: Mapping[str, Reader] = {
-    **dict.fromkeys(MOMENTS, Columns.moment),
-    **dict.fromkeys(("price_per_hour", "cost"), Columns.money),
-    **dict.fromkeys(("fetched", "detached"), Columns.flag),
-    **dict.fromkeys(("seq", "key"), Columns.key),
-    "args": Columns.words,
-    "handle": Columns.texts,
-    "exit_code": Columns.code,
-    "cause": Columns.cause,
-    "intended": lambda it, name: 0.0 if (moment := it.moment(name)) is None else moment,
-}
-"""How a column is read that is not text."""
