@@ -16,7 +16,7 @@ from cvl.core.frozen import dataclass
 from cvl.core.spec import Needs
 
 READMES = ("README.md", "README.rst", "README.txt", "README", "readme.md", "Readme.md")
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)")
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?(?:[eE]\d{1,3})?)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

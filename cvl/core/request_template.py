@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
-
-if TYPE_CHECKING:
-    from yaml.events import ScalarEvent
 
 LIMIT = 1 << 20
 """Bytes that a file may have; the largest request that a provider takes has 1.5 MB."""
@@ -63,7 +59,7 @@ class Merged:
 
 def read(path: Path) -> Template:
     """Return what stands in a file. Raises `UsageError`, with path and line."""
-    from cvl.core.yaml_document import parse
+    from cvl.core.yaml_document import parse, typed
 
     try:
         with path.open("rb") as opened:
@@ -73,7 +69,7 @@ def read(path: Path) -> Template:
         raise UsageError(f"the template {path} cannot be read: {why}") from error
     if len(raw) > LIMIT:
         raise UsageError(f"the template {path} has more than {LIMIT >> 10} KiB")
-    document = parse(raw, scalar=_scalar)
+    document = parse(raw, scalar=lambda event, _where: typed(event))
     for line, text in document.notes:
         raise UsageError(f"{path}:{line}: {text}", "a template is YAML or JSON")
     return Template(origin=str(path), data=_without_nulls(document.data or {}))
@@ -227,25 +223,3 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nulls(each) for each in value if each is not None]
     return value
-
-
-def _scalar(event: ScalarEvent, _where: Where) -> object:
-    """Return a scalar as PyYAML and most clusters' tools read it, YAML 1.1: 0444 is octal.
-
-    A date stays the text that it is: JSON has none.
-    """
-    import yaml
-
-    text: str = event.value
-    if not event.implicit[0]:
-        return text
-    loader = yaml.SafeLoader("")
-    tag: str = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
-    kind = tag.removeprefix("tag:yaml.org,2002:")
-    if kind not in {"null", "bool", "int", "float"}:
-        return text
-    try:
-        number = loader.construct_object(yaml.ScalarNode(tag, text))
-    except ValueError:  # a number with thousands of digits
-        return text
-    return text if isinstance(number, float) and not isfinite(number) else number  # no JSON

@@ -2,7 +2,8 @@
 
 Scalars keep the text that stands in the file, so that `name: 007`, `env: {DEBUG: on}` and
 `args: [1e-5]` mean what they say. Null is None; numbers and truth values are read only where
-they are meant, below `resources` and `hardware`.
+they are meant, below `resources` and `hardware`, as YAML 1.1 has them. All but descriptions is text
+of the system: it names files and arguments.
 
 It reads events rather than nodes: the C composer of PyYAML 6.0 overflows the stack, and takes the
 process with it, on some ten thousand open brackets. This module imports yaml: import it on use.
@@ -12,8 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import cast
+from dataclasses import dataclass, field
 
 import yaml
 from yaml.events import (
@@ -27,7 +27,7 @@ from yaml.events import (
     SequenceEndEvent,
 )
 
-from cvl.core.octets import UTF8, everywhere, own
+from cvl.core.octets import own
 
 Keys = tuple[str, ...]
 Note = tuple[int, str]
@@ -40,8 +40,9 @@ MAX_TEXT = 1 << 20
 EMPTY = "the file is empty"
 MAX_NOTES = 20
 """Mistakes that are told of one file."""
+LONGEST_NUMBER = 100
+"""Characters: more are no number that anybody means, and take the square of them to read."""
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-_TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,27 +82,28 @@ def parse(
         line = min(mark.line + 1, len(read.splitlines())) if mark else 1
         return _broken(line, error.problem or "this is not YAML")
     except yaml.reader.ReaderError as error:
-        return _broken(_line_of(read), str(error.reason))
+        refused = yaml.reader.Reader.NON_PRINTABLE.search(read)
+        before = refused.start() if refused else 0
+        return _broken(read.count("\n", 0, before) + 1, str(error.reason))
 
 
-def _of_the_system(found: Document) -> Document:
-    """Return what a file says as the system here would: it names files and arguments."""
-    if UTF8:
-        return found
-    lines = {tuple(everywhere(keys, own)): line for keys, line in found.lines.items()}
-    return replace(found, data=cast("dict[str, object]", _named(found.data)), lines=lines)
+def typed(event: ScalarEvent) -> object:
+    """Return a scalar as YAML 1.1 and PyYAML read it: None, a truth value, a number, or its text.
 
-
-def _named(value: object) -> object:
-    """Return a value with every text as a text of the system, but what describes: that is read."""
-    if not isinstance(value, dict):
-        return (
-            [_named(each) for each in value] if isinstance(value, list) else everywhere(value, own)
-        )
-    return {
-        everywhere(key, own): each if key == "description" else _named(each)
-        for key, each in value.items()
-    }
+    0444 is octal. A date, and a number that JSON does not have, stays the text that it is.
+    """
+    text: str = event.value
+    if not event.implicit[0] or len(text) > LONGEST_NUMBER:
+        return text
+    loader = yaml.SafeLoader("")
+    tag: str = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    if tag.removeprefix("tag:yaml.org,2002:") not in {"null", "bool", "int", "float"}:
+        return text
+    try:
+        value = loader.construct_object(yaml.ScalarNode(tag, text))
+    except (ValueError, LookupError):  # `0b_` is an int by its form
+        return text
+    return text if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Unusable(Exception):
@@ -143,8 +145,7 @@ def _document(
     if isinstance(more := next(events), DocumentStartEvent):
         raise _Unusable(_line(more), "there is more than one document in this file")
     if isinstance(data, dict):
-        document = Document(data=data, lines=reader.lines, notes=tuple(_some(reader.notes)))
-        return _of_the_system(document)
+        return Document(data=data, lines=reader.lines, notes=tuple(_some(reader.notes)))
     what = EMPTY if data is None else "the file holds no `key: value` pairs"
     return _broken(_line(start), what)
 
@@ -168,7 +169,8 @@ def _plain(reader: _Reader, event: Event, keys: Keys) -> object:
         return _mapping(reader, keys)
     if isinstance(event, ScalarEvent):
         reader.text += len(event.value)
-        return reader.scalar(event, keys)
+        scalar = reader.scalar(event, keys)
+        return own(scalar) if isinstance(scalar, str) and "description" not in keys else scalar
     items: list[object] = []
     while not isinstance(item := next(reader.events), SequenceEndEvent):
         items.append(_value(reader, item, (*keys, str(len(items)))))
@@ -176,13 +178,15 @@ def _plain(reader: _Reader, event: Event, keys: Keys) -> object:
 
 
 def _mapping(reader: _Reader, keys: Keys) -> dict[str, object]:
-    own: dict[str, object] = {}
+    said: dict[str, object] = {}
     merged: dict[str, object] = {}
     while not isinstance(event := next(reader.events), MappingEndEvent):
         line = _line(event)
         reader.text += len(event.value) if isinstance(event, ScalarEvent) else 0
-        key = event.value if isinstance(event, ScalarEvent) else _value(reader, event, keys)
-        if not isinstance(key, str):
+        if isinstance(event, ScalarEvent):
+            key = own(event.value)
+        else:
+            _value(reader, event, keys)
             reader.notes.append((line, "a key that is no plain word is left out"))
             key = ""
         path = (*keys, key)
@@ -190,11 +194,11 @@ def _mapping(reader: _Reader, keys: Keys) -> dict[str, object]:
         if key == "<<":
             merged = _merge(value) | merged
             continue
-        if key in own:
+        if key in said:
             reader.notes.append((line, f"{key!r} is given twice: the last one counts"))
-        own[key] = value
+        said[key] = value
         reader.lines[path] = line
-    return merged | own
+    return merged | said
 
 
 def _some(notes: list[Note]) -> list[Note]:
@@ -221,37 +225,13 @@ def _alias(reader: _Reader, event: AliasEvent) -> object:
 
 
 def _scalar(event: ScalarEvent, keys: Keys) -> object:
-    text: str = event.value
-    if not event.implicit[0]:
-        return text
-    if text in _NULLS:
-        return None
-    return _number(text) if keys and keys[0] in TYPED else text
-
-
-def _number(text: str) -> object:
-    if (truth := _TRUTH.get(text.lower())) is not None:
-        return truth
-    for kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            continue
-        if math.isfinite(number):
-            return number
-    return text
+    if keys and keys[0] in TYPED:
+        return typed(event)
+    return None if event.implicit[0] and event.value in _NULLS else event.value
 
 
 def _line(event: Event) -> int:
     return event.start_mark.line + 1 if event.start_mark else 1
-
-
-def _line_of(text: str) -> int:
-    """Return the line of the first character that YAML does not allow (YAML 1.1, 5.1)."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.replace("\t", "").replace("\r", "").replace("\x85", "").isprintable():
-            return number
-    return 1
 
 
 def _broken(line: int, text: str) -> Document:

@@ -267,9 +267,12 @@ def test_gpus_in_every_form(text: str, gpus: int, vram: float) -> None:
 
 
 def test_the_other_needs() -> None:
-    found = example("resources: {cpu_cores: 8, ram_gb: 32.5, disk_gb: 20, x: [a]}")
-    assert (found.needs.cpus, found.needs.ram_gb, found.needs.disk_gb) == (8, 32.5, 20)
-    assert found.resources == {"cpu_cores": 8, "ram_gb": 32.5, "disk_gb": 20, "x": ["a"]}
+    found = example("resources: {cpu_cores: 8, ram_gb: 32.5, disk_gb: 20, x: [a], vram_gb: 2e1}")
+    needs = found.needs
+    assert (needs.cpus, needs.ram_gb, needs.disk_gb, needs.vram_gb) == (8, 32.5, 20, 20)
+    assert found.resources == {
+        "cpu_cores": 8, "ram_gb": 32.5, "disk_gb": 20, "x": ["a"], "vram_gb": "2e1",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,6 @@
+import json
+from typing import Any
+
 import pytest
 import yaml
 from hypothesis import given
@@ -6,7 +9,7 @@ from hypothesis import strategies as st
 from cvl.core.yaml_document import MAX_DEPTH, MAX_NOTES, MAX_TEXT, MAX_VALUES, parse
 
 
-def data(text: str) -> object:
+def data(text: str) -> Any:
     document = parse(text.encode())
     assert not document.notes
     return document.data
@@ -37,6 +40,18 @@ def test_numbers_are_numbers_where_they_are_meant() -> None:
             "s": "8", "big": ".inf", "n": None, "t": "8GB",
         }
     }  # fmt: skip
+
+
+@given(st.text("0123456789abefinxXNTyo._-+:~=<", max_size=12))
+def test_whatever_stands_for_a_number_is_one_that_json_has_or_its_text(word: str) -> None:
+    document = parse(f"resources: {{a: {word} }}".encode())
+    json.dumps(document.data, allow_nan=False)
+
+
+def test_a_number_without_end_is_a_word() -> None:
+    for word in ("9" * 200, "1" + ":1" * 200_000, "0x_", "0b_", "!!int ''"):
+        (found,) = data(f"hardware: [{word}]")["hardware"]
+        assert isinstance(found, str)
 
 
 def test_a_date_that_does_not_exist_is_a_word() -> None:
