@@ -13,6 +13,7 @@ def main() -> int:
 
         sys.stdout.write(f"cvl {__version__}\n")
         return 0
+    _in_utf8()
     _open_standard_files()
     os.umask(os.umask(0o077) & 0o077)  # a mask that takes our own rights helps nobody
     try:
@@ -28,6 +29,12 @@ def main() -> int:
         return 130
     except ImportError as error:  # likewise: what goes wrong later, `cli` has explained
         return _not_loaded(error)
+
+
+def _in_utf8() -> None:
+    """Begin again in Python's UTF-8 mode if the locale is another: `core/octets.py` says why."""
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
 
 
 def _not_loaded(error: ImportError) -> int:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import stat
-import sys
 import time
 import zlib
 from collections.abc import Iterable, Mapping
@@ -15,7 +14,6 @@ from pathlib import Path
 
 from cvl.catalog.example import Example, Problem, read_example
 from cvl.catalog.root import FILE, walk
-from cvl.core.octets import UTF8
 from cvl.core.paths import private, replace_file
 
 _FORMAT = 1
@@ -145,17 +143,12 @@ def _open(root: Path, env: Mapping[str, str]) -> _Cache:
             status = os.fstat(opened.fileno())
             if status.st_uid == os.getuid() and not status.st_mode & 0o022:
                 stored = json.load(opened)
-                if (stored["format"], stored["root"]) == (_format(), str(root)):
+                if (stored["format"], stored["root"]) == (_FORMAT, str(root)):
                     entries = stored["files"].items()
                     cache.entries = {path: _entry(*fields) for path, fields in entries}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     return cache
-
-
-def _format() -> object:
-    """Return how entries are written: what names files is read as the locale does."""
-    return _FORMAT if UTF8 else [_FORMAT, sys.getfilesystemencoding()]
 
 
 def _entry(mtime: int, size: int, data: object, notes: Iterable[tuple[int, str]]) -> _Entry:
@@ -185,7 +178,7 @@ def _save(cache: _Cache, paths: Iterable[str]) -> None:
         for path in paths
         if (entry := cache.entries.get(path))
     }
-    text = json.dumps({"format": _format(), "root": str(cache.root), "files": files})
+    text = json.dumps({"format": _FORMAT, "root": str(cache.root), "files": files})
     with contextlib.suppress(OSError):
         private(cache.file.parent)
         replace_file(cache.file, text.encode("ascii"))

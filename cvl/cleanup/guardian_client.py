@@ -94,8 +94,9 @@ def start(
     scope: list[str], run_id: str, secrets: Mapping[str, str], log: int
 ) -> Popen[bytes] | None:
     """Return a guardian that is on duty, or None."""
+    python = (sys.executable, "-X", "utf8", "-P")
     process = Popen(
-        [*scope, sys.executable, "-P", "-m", "cvl.operations.guardian_main", run_id],
+        [*scope, *python, "-m", "cvl.operations.guardian_main", run_id],
         stdin=PIPE,
         stdout=PIPE,
         stderr=log,

@@ -10,7 +10,6 @@ from pathlib import Path
 from cvl.core.errors import UsageError
 from cvl.core.file_owner import judged
 from cvl.core.frozen import dataclass
-from cvl.core.octets import everywhere, own
 
 FILE = "cvl.toml"
 LIMIT = 1 << 16
@@ -86,8 +85,7 @@ def _parsed(path: Path, data: bytes) -> dict[str, object]:
         if line.count(b".") > DOTS and not line.lstrip().startswith(b"#"):
             raise UsageError(f"{path}:{number}: more than {DOTS} dots in one line")
     try:
-        found: dict[str, object] = everywhere(tomllib.loads(data.decode()), own)
-        return found
+        return tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
         line_number = data[: error.start].count(b"\n") + 1
         raise UsageError(f"{path}:{line_number}: not UTF-8 text") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import click
@@ -10,13 +11,12 @@ from cvl.catalog import Lookup, find, resolved
 from cvl.cli.settings import configured_root, settings
 from cvl.cli.terminal import show_exact
 from cvl.core.errors import CvlError
-from cvl.core.octets import dumped, loaded
 
 
 @click.command(hidden=True)
 def resolve_() -> None:
     """Read `{example, preset, args, nonce}` on stdin; write the answer after a line `cvl:NONCE`."""
-    question = loaded(sys.stdin.buffer.read())
+    question = json.loads(sys.stdin.buffer.read())
     answer: dict[str, object] = {}
     try:
         example = find(question["example"], Lookup(configured=configured_root(settings())))
@@ -24,4 +24,4 @@ def resolve_() -> None:
         answer |= resolved(example, question["preset"], tuple(question["args"]))
     except CvlError as error:
         answer["error"] = (str(error), error.hint)
-    show_exact(f"cvl:{question['nonce']}\n{dumped(answer)}")
+    show_exact(f"cvl:{question['nonce']}\n{json.dumps(answer)}")

@@ -8,6 +8,7 @@ exact: it escapes by itself.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +16,6 @@ from typing import TextIO
 
 from cvl.cli.screen import SCREEN
 from cvl.core.errors import NotAgreed, UsageError
-from cvl.core.octets import UTF8, everywhere, seen
 from cvl.core.printable import LINE, many_lines, one_line
 from cvl.core.secrets import clean
 
@@ -96,19 +96,25 @@ def spelt(text: str) -> str:
 
 
 def never_fail_on_encoding() -> None:
-    """Let what others write here (`--help`, a prompt) never fail for want of a character."""
+    """Let what others write here (`--help`, a prompt) never fail for want of a character.
+
+    In UTF-8 mode Python takes the terminal for one that reads UTF-8, too: it has the locale's.
+    """
+    encoding = None
+    if "utf8" in sys._xoptions and "PYTHONIOENCODING" not in os.environ:  # noqa: SLF001
+        from locale import getencoding
+
+        encoding = getencoding()
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):  # not a file of ours
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _json(value: object, indent: int | None = None) -> str:
     from json import dumps
 
     # DEL is the one control character that JSON lets pass
-    return dumps(value if UTF8 else everywhere(value, seen), indent=indent, default=str).replace(
-        "\x7f", "\\u007f"
-    )
+    return dumps(value, indent=indent, default=str).replace("\x7f", "\\u007f")
 
 
 def _terminal(stream: TextIO | None) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cvl.core.errors import UsageError
-from cvl.core.octets import own
 from cvl.core.secrets import whole
 from cvl.providers.arguments import NAMES, is_name
 
@@ -19,7 +18,7 @@ def environment(words: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
     variables: dict[str, str] = {}
     for file in files:
         try:
-            text = own(file.read_bytes().decode("utf-8-sig"))
+            text = file.read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"{file} cannot be read: {reason(error)}", "one NAME=VALUE a line, in UTF-8"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cvl.catalog.script import script_text
 from cvl.core.errors import UsageError
-from cvl.core.octets import ESCAPE, own
+from cvl.core.octets import ESCAPE
 from cvl.core.spec import JobSpec
 
 SHELL = frozenset({"bash", "sh"})
@@ -39,7 +39,7 @@ def command(spec: JobSpec, entry_command: str | None) -> tuple[str, ...]:
         return spec.argv
     names = [f"{spec.preset}.py", *(["train.py"] if "train" in spec.preset else [])]
     files = (("python", name, *spec.argv[2:]) for name in names if (folder / name).is_file())
-    if words := docker_runs(own(text or ""), spec.argv[2:], folder) or next(files, None):
+    if words := docker_runs(text or "", spec.argv[2:], folder) or next(files, None):
         return words
     why = "starts Docker itself, which no job in a container can"
     if text is None:

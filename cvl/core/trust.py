@@ -14,8 +14,7 @@ from pathlib import Path
 
 from cvl.core.file_owner import stranger
 from cvl.core.frozen import dataclass
-from cvl.core.octets import dumped, loaded
-from cvl.core.paths import private, state_dir
+from cvl.core.paths import private, replace_file, state_dir
 
 LIMIT = 1 << 16
 """Bytes of one note; a path has 4096."""
@@ -95,18 +94,10 @@ def everything() -> list[Trust]:
 def keep(agreed: Trust) -> None:
     """Note an agreement, in place of an earlier one for that folder. Raises `OSError`."""
     from dataclasses import asdict
-    from tempfile import NamedTemporaryFile
+    from json import dumps
 
-    folder, data = private(folder_of_notes()), dumped(asdict(agreed))
-    with NamedTemporaryFile("w", dir=folder, delete=False) as out:  # 0600, as mkstemp makes it
-        try:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-            Path(out.name).replace(_note(agreed.folder))
-        except BaseException:
-            Path(out.name).unlink(missing_ok=True)
-            raise
+    private(folder_of_notes())
+    replace_file(_note(agreed.folder), dumps(asdict(agreed)).encode())
 
 
 def remove(folder: Path) -> bool:
@@ -132,6 +123,8 @@ def _note(place: str) -> Path:
 
 def _read(note: Path) -> Trust | None:
     """Read one note. A damaged one, or one that others can write, agrees to nothing."""
+    from json import loads
+
     try:
         descriptor = os.open(note, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as opened:
@@ -139,7 +132,7 @@ def _read(note: Path) -> Trust | None:
             ours = status.st_uid == os.geteuid() and not status.st_mode & 0o022
             if not ours or not stat.S_ISREG(status.st_mode):
                 return None
-            document = loaded(opened.read(LIMIT))
+            document = loads(opened.read(LIMIT))
     except (OSError, ValueError, RecursionError):
         return None
     return _agreement(document) if isinstance(document, dict) else None

@@ -27,8 +27,6 @@ from yaml.events import (
     SequenceEndEvent,
 )
 
-from cvl.core.octets import own
-
 Keys = tuple[str, ...]
 Note = tuple[int, str]
 TYPED = frozenset({"resources", "hardware"})
@@ -169,8 +167,7 @@ def _plain(reader: _Reader, event: Event, keys: Keys) -> object:
         return _mapping(reader, keys)
     if isinstance(event, ScalarEvent):
         reader.text += len(event.value)
-        scalar = reader.scalar(event, keys)
-        return own(scalar) if isinstance(scalar, str) and "description" not in keys else scalar
+        return reader.scalar(event, keys)
     items: list[object] = []
     while not isinstance(item := next(reader.events), SequenceEndEvent):
         items.append(_value(reader, item, (*keys, str(len(items)))))
@@ -184,7 +181,7 @@ def _mapping(reader: _Reader, keys: Keys) -> dict[str, object]:
         line = _line(event)
         reader.text += len(event.value) if isinstance(event, ScalarEvent) else 0
         if isinstance(event, ScalarEvent):
-            key = own(event.value)
+            key = event.value
         else:
             _value(reader, event, keys)
             reader.notes.append((line, "a key that is no plain word is left out"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 from cvl.core.digest import blake2b
 from cvl.core.errors import HostError, LostContact, NotConnected, NotReady, Silent, Unreachable
 from cvl.core.frozen import dataclass
-from cvl.core.octets import dumped, octets
+from cvl.core.octets import octets
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.core.spec import IN_DOUBT, Build, JobSpec
 from cvl.core.units import size
@@ -219,7 +220,7 @@ def run_files(spec: JobSpec, setup: Setup) -> dict[str, bytes | Path]:
         "run/job.sh": octets(f"exec {shlex.join(spec.argv)}\n"),
         "run/env.sh": octets(exports({**spec.env, **spec.secrets})),
         "run/place": octets(example_folder(spec, setup)),
-        "run/meta.json": dumped(about(spec)).encode(),
+        "run/meta.json": json.dumps(about(spec)).encode(),
     }
     if setup.in_place:
         files["run/inplace"] = b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict, cast
 
 from cvl.core.errors import NotFound, NotReady, Unreadable, UsageError
-from cvl.core.octets import dumped, loaded, octets
+from cvl.core.octets import octets
 from cvl.core.scope import Scope
 from cvl.core.spec import Build, JobSpec, Needs, Source, new_run_id
 from cvl.host.record import shown
@@ -103,7 +104,7 @@ def _job(answer: Answered, args: Sequence[str]) -> JobSpec:
 def _asked(far: FarSide, question: Mapping[str, object], scope: Scope | None) -> Answered | None:
     """Return the answer, None if there is nobody who can answer."""
     nonce = secrets.token_hex(8)
-    data = dumped({**question, "nonce": nonce}).encode()
+    data = json.dumps({**question, "nonce": nonce}).encode()
     printed = far.output(ASKING, data, LIMIT, scope)
     _, mark, answer = printed.partition(f"cvl:{nonce}\n".encode())
     return parsed(answer, far.transport.where) if mark else None
@@ -112,7 +113,7 @@ def _asked(far: FarSide, question: Mapping[str, object], scope: Scope | None) ->
 def parsed(said: bytes, where: str) -> Answered:
     """Read what `cvl _resolve` answered, checked in every detail. Raises `Unreadable`."""
     try:
-        return _checked(loaded(said))
+        return _checked(json.loads(said))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         start = shown(said[:LIMIT_SHOWN].decode("utf-8", "replace"))
         raise Unreadable(

@@ -13,7 +13,6 @@ from enum import StrEnum
 from operator import index
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cvl.core.octets import loaded, own
 from cvl.core.spec import Cause
 from cvl.ledger.values import Lease, LeaseState, Run, RunState
 
@@ -56,9 +55,9 @@ def text(value: object) -> str:
     """Return text, which is stored as bytes where it is no valid Unicode. Raises `ValueError`."""
     match value:
         case str():
-            return own(value)
+            return value
         case bytes():
-            return own(decoded(value))
+            return decoded(value)
     raise ValueError(value)
 
 
@@ -97,9 +96,15 @@ def _money(value: str) -> Decimal:
     return amount
 
 
+def _json(value: str) -> object:
+    from json import loads
+
+    return loads(text(value))
+
+
 def _texts(value: str) -> dict[str, str]:
     """Return an object of JSON whose values are text."""
-    match loaded(text(value)):
+    match _json(value):
         case dict(pairs) if all(isinstance(each, str) for each in pairs.values()):
             return pairs
     raise ValueError(value)
@@ -107,7 +112,7 @@ def _texts(value: str) -> dict[str, str]:
 
 def _words(value: str) -> tuple[str, ...]:
     """Return an array of text."""
-    match loaded(text(value)):
+    match _json(value):
         case list(words) if all(isinstance(each, str) for each in words):
             return tuple(words)
     raise ValueError(value)

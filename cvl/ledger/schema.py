@@ -7,7 +7,6 @@ from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from cvl.core.octets import dumped, shared, utf8
 from cvl.ledger.formats import FORMAT
 from cvl.ledger.values import money
 
@@ -81,16 +80,16 @@ def _sql(value: object) -> Sql:
         case Enum():
             return str(value.value)
         case str():
-            return _stored(shared(value))
-        case Mapping():
-            return dumped(dict(value))
+            return _stored(value)
         case _:
-            return dumped(value)
+            from json import dumps
+
+            return dumps(dict(value) if isinstance(value, Mapping) else value)
 
 
 def _stored(text: str) -> str | bytes:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return utf8(text, "surrogatepass")
+        return text.encode("utf-8", "surrogatepass")
     return text

@@ -5,6 +5,7 @@ Whoever is logged in here sees, follows and stops them by the same commands as r
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Collection
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import cvl
 from cvl.core.errors import Ambiguous, CvlError, NotFound, Unreadable
-from cvl.core.octets import loaded
 from cvl.core.spec import RESULTS, RUN_ID, ExitStatus
 from cvl.ledger import Ledger, Run, RunState
 
@@ -149,7 +149,7 @@ def _result(file: Path, name: str) -> ExitStatus | None:
 def _about(file: Path) -> dict[str, object]:
     """Return what the run's sender has said of it: nothing that we rely on."""
     try:
-        about = loaded(_small(file) or b"{}")
+        about = json.loads(_small(file) or b"{}")
     except (ValueError, RecursionError):
         return {}
     return about if isinstance(about, dict) else {}

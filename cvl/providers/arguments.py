@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from functools import wraps
@@ -88,6 +89,7 @@ def checked(function: Callable[..., Made]) -> Callable[..., Made]:
     def call(*args: object, **keywords: object) -> Made:
         from inspect import Parameter, signature
 
+        _in_utf8()
         known = signature(function)
         known.bind(*args, **keywords)
         named = dict(zip(known.parameters, args, strict=False))
@@ -108,6 +110,12 @@ def checked(function: Callable[..., Made]) -> Callable[..., Made]:
         return function(**given)
 
     return call
+
+
+def _in_utf8() -> None:
+    """Raise `UsageError` where Python reads names as anything else: `core/octets.py` says why."""
+    if (encoding := sys.getfilesystemencoding()) != "utf-8":
+        raise UsageError(f"Python reads the names of files here as {encoding}", "set PYTHONUTF8=1")
 
 
 def _wanted(name: str, hint: str, value: object) -> str:
@@ -201,8 +209,8 @@ def results(value: str | Path) -> Path:
 
 
 def path(value: str | Path, what: str) -> Path:
-    """Return a path as the system has it here, whatever the locale. Raises `UsageError`."""
-    return Path(os.fsdecode(octets(_text(os.fspath(value), what))))
+    """Return a path that the system can have. Raises `UsageError`."""
+    return Path(_text(os.fspath(value), what))
 
 
 def only(keywords: Mapping[str, object], names: Collection[str]) -> None:

@@ -156,18 +156,21 @@ LocalRunner().run("one", "sh", ["echo x >result"], root=Path(here), output_dir=h
 """
 
 
-def test_a_folder_that_python_names_is_that_folder(
+def test_a_folder_that_python_names_is_that_folder_in_utf_8_and_nothing_runs_elsewhere(
     spoken: Mapping[str, str], tmp_path: Path
 ) -> None:
     desk = Desk(folder=tmp_path, options=(), env=spoken)
     desk.repo.rename(tmp_path / ".日本é")
-    script = FROM_PYTHON.format(here=ascii(".日本é"))
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=desk.environment,
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    for env in ({**spoken, "PYTHONUTF8": "1"}, spoken):
+        done = subprocess.run(
+            [sys.executable, "-c", FROM_PYTHON.format(here=ascii(".日本é"))],
+            env={**desk.environment, **env},
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        )
+        if env.get("PYTHONUTF8", "1") == "1":
+            assert done.returncode == 0, done.stderr
+        else:
+            assert b"UsageError: Python reads the names of files here as " in done.stderr
     assert brought(tmp_path / ".日本é/out", "result") == b"x\n"

@@ -24,7 +24,7 @@ from cvl.core.errors import AuthError, UsageError
 from cvl.core.frozen import dataclass
 from cvl.core.http.secure_url import address
 from cvl.core.http.tls import context as verified
-from cvl.core.octets import shared, utf8
+from cvl.core.octets import octets
 from cvl.core.paths import replace_file
 from cvl.core.secrets import learn
 from cvl.providers.kubernetes import kubeconfig_file
@@ -77,7 +77,7 @@ class Credentials:
         if user.get("username"):
             self._look_at_the_way()
             learn(str(user.get("password", "")))
-            pair = utf8(shared(f"{user['username']}:{user.get('password', '')}"))
+            pair = octets(f"{user['username']}:{user.get('password', '')}")
             return (("Authorization", f"Basic {base64.b64encode(pair).decode()}"), *acting)
         return acting
 

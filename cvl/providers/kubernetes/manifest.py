@@ -14,7 +14,7 @@ from typing import Any
 
 from cvl.core import tags
 from cvl.core.errors import UsageError
-from cvl.core.octets import plain, utf8
+from cvl.core.octets import octets, plain
 from cvl.core.spec import JobSpec
 from cvl.core.tags import Marks, name_of
 from cvl.providers.kubernetes.job_options import DAY, JobOptions, hold, leave, lifetime, runtime
@@ -114,7 +114,7 @@ def secret(options: JobOptions, marks: Marks, spec: JobSpec, *, shown: bool) -> 
     if shown:
         values = {"stringData": {name: f"<redacted:{name}>" for name in spec.secrets}}
     else:
-        values = {"data": {name: _base64(utf8(value)) for name, value in texts.items()}}
+        values = {"data": {name: _base64(octets(value)) for name, value in texts.items()}}
     return {**_head("v1", "Secret", _env_secret(marks.run_id), options, marks), **values}
 
 

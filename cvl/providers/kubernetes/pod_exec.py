@@ -21,7 +21,7 @@ from cvl.core import replies
 from cvl.core.errors import CvlError, Unreachable, used_up
 from cvl.core.http.errors import reason
 from cvl.core.http.pool import CONNECT_LIMIT, dialled
-from cvl.core.octets import utf8
+from cvl.core.octets import octets
 from cvl.providers.kubernetes.api_errors import EXTRA, certificate_refused, understood
 from cvl.providers.kubernetes.client import Client
 from cvl.providers.kubernetes.credentials import Headers
@@ -118,7 +118,7 @@ def _messages(connection: Any) -> Iterator[bytes]:
         except Exception as error:
             raise Unreachable(f"the command's connection broke: {reason(error)}") from error
         if message:
-            yield message if isinstance(message, bytes) else utf8(message)
+            yield message if isinstance(message, bytes) else octets(message)
 
 
 def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str], *, reads: bool) -> Any:

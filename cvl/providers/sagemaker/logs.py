@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cvl.core.errors import Missing, Rejected
 from cvl.core.frozen import dataclass
-from cvl.core.octets import utf8
+from cvl.core.octets import octets
 from cvl.core.spec import LogChunk
 from cvl.providers.aws.session import Account
 
@@ -127,7 +127,7 @@ class LogReader:
                 parts.append(message[: ending.start()])  # a last line that was not ended
             else:
                 parts.append(message if message.endswith("\n") or cut(message) else message + "\n")
-        return utf8("".join(parts))
+        return octets("".join(parts))
 
     def _cursor(self) -> str:
         return json.dumps(self._marks, separators=(",", ":"))
@@ -135,7 +135,7 @@ class LogReader:
 
 def cut(message: str) -> bool:
     """Return whether a line goes on in the next event, for all that one takes is in this."""
-    size = len(utf8(message))
+    size = len(octets(message))
     return any(most - LONGEST < size <= most for most in MOST)
 
 
