@@ -328,7 +328,7 @@ def test_a_programs_certificate_that_has_run_out_is_renewed(
     second = authority.pair("me")
     program.gives(clientCertificateData=second[0], clientKeyData=second[1], **due)
     time.sleep(2.1)  # the certificate's life
-    client.doors.current()[0].pool.clear()
+    client.doors.current().pool.clear()
     client.get("/api")
     assert program.count == 2
 
@@ -678,7 +678,7 @@ def test_a_server_name_of_its_own_is_what_is_verified(
     name = {"tls-server-name": "cluster.example"}
     client = config.write({"token": "t"}, **name)
     client.get("/api")
-    tls = client.doors.current()[0].tls
+    tls = client.doors.current().tls
     assert tls
     assert tls.check_hostname, "commands in a pod are verified by the same"
     client = config.write({"token": "t"}, server=f"https://127.0.0.1:{pod.port}")
@@ -738,7 +738,7 @@ def test_its_words_are_heard_while_it_waits(tmp_path: Path) -> None:
     assert asking.is_alive(), "it waits for somebody"
     done.touch()
     asking.join(20)
-    assert dict(client.doors.current()[1]) == {"Authorization": "Bearer t-1234567"}
+    assert dict(client.doors.current().headers) == {"Authorization": "Bearer t-1234567"}
 
 
 def test_a_child_that_keeps_its_pipes_is_not_waited_for(tmp_path: Path) -> None:
@@ -848,4 +848,4 @@ def test_a_relative_program_lies_beside_the_file_that_names_it(
     (tmp_path / "first/config").write_text("clusters: []\n")
     asked(tmp_path, GIVE)
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/first/config:{tmp_path}/config")
-    assert dict(Client().doors.current()[1]) == {"Authorization": "Bearer t-1234567"}
+    assert dict(Client().doors.current().headers) == {"Authorization": "Bearer t-1234567"}

@@ -32,7 +32,7 @@ from cvl.providers.kubernetes import (
 )
 from cvl.providers.kubernetes.api_errors import understood
 from cvl.providers.kubernetes.client import Client
-from cvl.providers.kubernetes.credentials import Credentials
+from cvl.providers.kubernetes.credentials import Granted, granted, headers
 from cvl.providers.kubernetes.exit_line import Ending
 from cvl.providers.kubernetes.job_options import JobOptions
 from cvl.providers.kubernetes.manifest import escaped, objects
@@ -485,7 +485,7 @@ def test_files_are_merged_and_the_first_wins(
     monkeypatch.setenv("KUBECONFIG", f"{first}:{second}:{tmp_path}/absent")
     found = kubeconfig.access()
     assert (found.context, found.server) == ("two", "https://first")
-    assert dict(Credentials(found).headers()) == {"Authorization": "Bearer abc"}
+    assert dict(headers(found, Granted())) == {"Authorization": "Bearer abc"}
     assert kubeconfig.access("one").context == "one"
     with pytest.raises(UsageError, match="no context 'three'") as caught:
         kubeconfig.access("three")
@@ -513,10 +513,9 @@ def test_a_pod_uses_its_own_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "token").write_text("first")
     found = kubeconfig.access()
     assert (found.context, found.server) == ("in-cluster", "https://[::1]:443")
-    who = Credentials(found)
-    assert dict(who.headers()) == {"Authorization": "Bearer first"}
+    assert dict(headers(found, Granted())) == {"Authorization": "Bearer first"}
     (tmp_path / "token").write_text("second")
-    assert dict(who.headers()) == {"Authorization": "Bearer second"}
+    assert dict(headers(found, Granted())) == {"Authorization": "Bearer second"}
 
 
 PLUGIN = """\
@@ -535,35 +534,35 @@ def plugin_access(tmp_path: Path, due: str, **more: Any) -> kubeconfig.Access:
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     plugin = {
         "apiVersion": "client.authentication.k8s.io/v1",
-        "command": "./plugin",
+        "command": str(program),
         "args": ["get-token"],
         "env": [{"name": "FLAVOUR", "value": "sweet"}, {"name": "DUE", "value": due}],
-        "provideClusterInfo": True,
+        "provideClusterInfo": "true",
     }
     return kubeconfig.Access(
         context="c",
         server="https://x",
         cluster={},
         user={"exec": {**plugin, **more}},
-        folder=tmp_path,
     )
 
 
 def test_a_credential_program_is_asked_again_when_that_is_due(tmp_path: Path) -> None:
-    long = Credentials(plugin_access(tmp_path, "2100-01-01T00:00:00Z"))
-    assert dict(long.headers()) == dict(long.headers()) == {"Authorization": "Bearer t-1"}
+    access = plugin_access(tmp_path, "2100-01-01T00:00:00Z")
+    long = granted(access, print)
+    assert dict(headers(access, long)) == {"Authorization": "Bearer t-1"}
     assert not long.stale()
-    short = Credentials(plugin_access(tmp_path, "2020-01-01T00:00:00Z"))
-    assert dict(short.headers()) == {"Authorization": "Bearer t-2"}
+    short = granted(plugin_access(tmp_path, "2020-01-01T00:00:00Z"), print)
+    assert dict(headers(access, short)) == {"Authorization": "Bearer t-2"}
     assert short.stale()
 
 
 def test_a_credential_program_that_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(AuthError, match="plugin, which gives the credentials, failed"):
-        Credentials(plugin_access(tmp_path, "", args=["other"])).headers()
+        granted(plugin_access(tmp_path, "", args=["other"]), print)
     missing = plugin_access(tmp_path, "", command="no-such-program", installHint="get it there")
     with pytest.raises(MissingTool, match="no-such-program not installed") as caught:
-        Credentials(missing).headers()
+        granted(missing, print)
     assert caught.value.hint == "get it there"
 
 

@@ -11,7 +11,7 @@ import pytest
 from cvl.core.errors import UsageError
 from cvl.providers.aws.session import Account
 from cvl.providers.kubernetes.client import Client
-from cvl.providers.kubernetes.credentials import Credentials
+from cvl.providers.kubernetes.credentials import Granted, headers
 from cvl.providers.kubernetes.kubeconfig import Access, access
 from cvl.testing.cli_harness import Desk
 from cvl.tests.clouds import INSTANCE
@@ -134,7 +134,7 @@ def test_white_space_around_a_token_is_left_out(
     user: Callable[[Path, str], Mapping[str, object]], value: str, tmp_path: Path
 ) -> None:
     file = configured(tmp_path, user(tmp_path, value), "https://127.0.0.1:1")
-    assert dict(Client(kubeconfig=str(file)).doors.current()[1]) == {
+    assert dict(Client(kubeconfig=str(file)).doors.current().headers) == {
         "Authorization": f"Bearer {KEY}"
     }
 
@@ -144,21 +144,17 @@ CLEAR = [each for each in REFUSED if each.lower().startswith("http://")]
 
 @pytest.mark.parametrize("user", [{"token": KEY}, {"username": "me", "password": KEY}])
 @pytest.mark.parametrize("server", CLEAR)
-def test_nobody_on_the_way_reads_the_token(
-    server: str, user: Mapping[str, object], tmp_path: Path
-) -> None:
-    entry = Access(context="c", server=server, cluster={}, user=user, folder=tmp_path)
+def test_nobody_on_the_way_reads_the_token(server: str, user: Mapping[str, object]) -> None:
+    entry = Access(context="c", server=server, cluster={}, user=user)
     with pytest.raises(UsageError, match="the server of context c is"):
-        Credentials(entry).headers()
-    nobody = Access(context="c", server=server, cluster={}, user={}, folder=tmp_path)
-    assert not Credentials(nobody).headers()
+        headers(entry, Granted())
+    nobody = Access(context="c", server=server, cluster={}, user={})
+    assert not headers(nobody, Granted())
 
 
 def test_a_cluster_on_this_machine_may_be_spoken_to_plainly(tmp_path: Path) -> None:
     file = configured(tmp_path, {"token": KEY}, "http://127.0.0.1:8001")
-    assert dict(Credentials(access(named=str(file))).headers()) == {
-        "Authorization": f"Bearer {KEY}"
-    }
+    assert dict(headers(access(named=str(file)), Granted())) == {"Authorization": f"Bearer {KEY}"}
 
 
 def test_a_program_that_gives_no_answer_is_told_without_its_arguments(

@@ -23,7 +23,6 @@ from cvl.core.scope import Clock, SystemClock
 from cvl.core.server_clock import ServerClock
 from cvl.core.units import variable
 from cvl.providers.kubernetes.api_errors import understandable, understood
-from cvl.providers.kubernetes.credentials import Headers
 from cvl.providers.kubernetes.kubeconfig import Access, configured
 from cvl.providers.kubernetes.login import Door, Doors
 
@@ -200,13 +199,13 @@ class Client:
         own += [] if body is None else [("Content-Type", kind or "application/json")]
         data = None if body is None else to_send(body, "Kubernetes")
 
-        def ask(door: Door, headers: Headers) -> BaseHTTPResponse:
+        def ask(door: Door) -> BaseHTTPResponse:
             with understandable(door.access.server):
                 response = door.pool.request(
                     method,
                     door.access.server + path + (f"?{urlencode(query)}" if query else ""),
                     body=data,
-                    headers=HTTPHeaderDict([*headers, *own]),
+                    headers=HTTPHeaderDict([*door.headers, *own]),
                     timeout=Timeout(connect=CONNECT_LIMIT, read=read_limit),
                     retries=False,
                     redirect=False,

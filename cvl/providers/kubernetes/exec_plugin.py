@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from cvl.core import replies
 from cvl.core.credential_program import Program, answer
 from cvl.core.errors import AuthError, MissingTool, UsageError
-from cvl.providers.kubernetes.kubeconfig import Access
+from cvl.providers.kubernetes.kubeconfig import Access, Entry, on
 
 SILENCE_LIMIT = 60.0
 """Seconds that it may take without a word."""
@@ -29,15 +30,15 @@ GROUP = "client.authentication.k8s.io"
 LOGIN = "log in to the cluster again, with the tool that wrote your kubeconfig"
 
 
-def ask(access: Access, hear: Callable[[str], None]) -> Mapping[str, Any]:
+def ask(access: Access, hear: Callable[[str], None]) -> Entry:
     """Run the program; return the `status` of what it prints. `hear` gets its words, line by line.
 
     Raises `AuthError`, `MissingTool` and `UsageError`.
     """
     plugin = access.user["exec"]
-    argv, version = _command(access), str(plugin.get("apiVersion", ""))
+    argv, version = _command(plugin), plugin.get("apiVersion", "")
     if version.rpartition("/")[2] not in VERSIONS:
-        raise UsageError(f"the kubeconfig's exec plugin speaks {version!r}, not v1 or v1beta1")
+        raise UsageError(f"the kubeconfig's exec plugin speaks {version[:80]!r}, not v1 or v1beta1")
     terminal = _terminal(plugin, argv[0])
     program = Program(
         argv=argv,
@@ -52,9 +53,9 @@ def ask(access: Access, hear: Callable[[str], None]) -> Mapping[str, Any]:
     return _status(answer(program, lambda line: hear(f"{name}: {line}")), version, argv[0])
 
 
-def _terminal(plugin: Mapping[str, Any], name: str) -> bool:
+def _terminal(plugin: Entry, name: str) -> bool:
     """Return whether it gets our terminal. Raises `AuthError` where it needs one that is none."""
-    mode = str(plugin.get("interactiveMode") or "IfAvailable")
+    mode = plugin.get("interactiveMode") or "IfAvailable"
     if mode not in MODES:
         raise UsageError(
             f"the kubeconfig's interactiveMode {mode!r} is none", f"there are: {', '.join(MODES)}"
@@ -65,54 +66,53 @@ def _terminal(plugin: Mapping[str, Any], name: str) -> bool:
     return here and mode != "Never"
 
 
-def _command(access: Access) -> list[str]:
-    plugin = access.user["exec"]
-    name = str(plugin.get("command", ""))
-    path = str(access.folder / name) if "/" in name else shutil.which(name)
+def _command(plugin: Entry) -> list[str]:
+    name = plugin.get("command", "")
+    path = name if "/" in name else shutil.which(name)
     if path is None:
         raise MissingTool(
             f"{name} not installed, which your kubeconfig needs",
-            str(plugin.get("installHint") or "install it, or take another context"),
+            plugin.get("installHint") or "install it, or take another context",
         )
-    return [path, *map(str, plugin.get("args") or ())]
+    return [path, *plugin.get("args", ())]
 
 
 def _environment(access: Access, version: str, *, interactive: bool) -> Mapping[str, str]:
     plugin = access.user["exec"]
     spec: dict[str, Any] = {"interactive": interactive}
-    if plugin.get("provideClusterInfo"):
+    if on(plugin, "provideClusterInfo"):
         spec["cluster"] = _cluster(access)
     info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
-    own = {str(each["name"]): str(each.get("value", "")) for each in plugin.get("env") or ()}
+    own = {each.get("name", ""): each.get("value", "") for each in plugin.get("env", ())}
     return {**os.environ, "KUBERNETES_EXEC_INFO": json.dumps(info), **own}
 
 
-def _cluster(access: Access) -> Mapping[str, Any]:
+def _cluster(access: Access) -> Entry:
     """Return what the protocol tells of a cluster, with what the kubeconfig keeps for it."""
     cluster = access.cluster
-    names = ("tls-server-name", "insecure-skip-tls-verify", "proxy-url", "disable-compression")
-    values = {name: cluster[name] for name in names if cluster.get(name)}
+    texts = {name: cluster[name] for name in ("tls-server-name", "proxy-url") if cluster.get(name)}
+    switches = ("insecure-skip-tls-verify", "disable-compression")
+    values = {**texts, **{name: True for name in switches if on(cluster, name)}}
     if authority := access.data(cluster, "certificate-authority"):
         values["certificate-authority-data"] = base64.b64encode(authority).decode()
-    extensions = {str(each.get("name")): each for each in cluster.get("extensions") or ()}
-    own = extensions.get(f"{GROUP}/exec", {}).get("extension")
-    return {"server": access.server, **values, "config": own}
+    extensions = {each.get("name"): each.get("extension") for each in cluster.get("extensions", ())}
+    return {"server": access.server, **values, "config": extensions.get(f"{GROUP}/exec")}
 
 
-def _status(out: bytes, version: str, name: str) -> Mapping[str, Any]:
+def _status(out: bytes, version: str, name: str) -> Entry:
     """Return the credential that was printed. Raises `AuthError` for what is none."""
     try:
-        answer = json.loads(out)
-        status: Mapping[str, Any] = answer["status"]
-        spoken = str(answer.get("apiVersion") or version)
-        texts = ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp")
-        good = all(isinstance(status.get(each), str | None) for each in texts)
-        pair = bool(status.get("clientCertificateData")) == bool(status.get("clientKeyData"))
-        some = status.get("token") or status.get("clientCertificateData")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise AuthError(f"{name} gave no credential", LOGIN) from None
-    if spoken != version:
+        said = replies.entry(replies.parsed(out))
+    except ValueError:
+        said = {}
+    status = replies.entry(said.get("status"))
+    spoken = str(said.get("apiVersion") or version)
+    if status and spoken != version:
         raise AuthError(f"{name} speaks {spoken[:80]}, the kubeconfig says {version}", LOGIN)
-    if not (good and pair and some):
+    names = ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp")
+    texts = {each: replies.text(status.get(each)) for each in names}
+    pair = bool(texts["clientCertificateData"]) == bool(texts["clientKeyData"])
+    odd = any(status.get(each) and not texts[each] for each in names)
+    if odd or not pair or not (texts["token"] or texts["clientCertificateData"]):
         raise AuthError(f"{name} gave no credential", LOGIN)
-    return status
+    return texts

@@ -2,7 +2,8 @@
 
 Rules of https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/:
 `KUBECONFIG` may name several files, the first to name something wins, and relative paths are
-relative to the file they stand in.
+relative to the file they stand in. Scalars keep the text that stands there: a name of digits is a
+name. https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
 """
 
 from __future__ import annotations
@@ -15,21 +16,54 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from cvl.core import replies
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
 from cvl.core.http import secure_url
 from cvl.core.paths import absolute
-from cvl.providers.kubernetes import kubeconfig_file
+from cvl.core.yaml_file import SWITCH, YES, Form, content, without_nulls, wrong
 
 DEFAULT_FILE = "~/.kube/config"
 INSIDE = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """What a pod is given to speak to its own cluster."""
 IN_CLUSTER = "in-cluster"
-PATHS = {
-    "clusters": ("certificate-authority",),
-    "users": ("client-certificate", "client-key", "tokenFile"),
+LIMIT = 8 << 20
+"""Bytes of a kubeconfig, and of a certificate, a key or a token that it names."""
+VALUES = 100_000
+SHOWN = 80
+"""Characters of a name that are shown."""
+KINDS = ("clusters", "users", "contexts")
+PATHS = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+"""What names a file, in a cluster or a user."""
+TEXT = "text"
+CLUSTER: Form = {
+    **dict.fromkeys(("server", "tls-server-name", "proxy-url"), TEXT),
+    **dict.fromkeys(("certificate-authority", "certificate-authority-data"), TEXT),
+    **dict.fromkeys(("insecure-skip-tls-verify", "disable-compression"), SWITCH),
+    "extensions": [{"name": TEXT}],
 }
+PLUGIN: Form = {
+    **dict.fromkeys(("apiVersion", "command", "installHint", "interactiveMode"), TEXT),
+    "args": [TEXT],
+    "env": [{"name": TEXT, "value": TEXT}],
+    "provideClusterInfo": SWITCH,
+}
+USER: Form = {
+    **dict.fromkeys(("token", "tokenFile", "username", "password", "as", "as-uid"), TEXT),
+    **dict.fromkeys(("client-certificate", "client-certificate-data"), TEXT),
+    **dict.fromkeys(("client-key", "client-key-data"), TEXT),
+    "as-groups": [TEXT],
+    "as-user-extra": {"*": [TEXT]},
+    "auth-provider": {"config": {"*": TEXT}},
+    "exec": PLUGIN,
+}
+CONTEXT: Form = dict.fromkeys(("cluster", "user", "namespace"), TEXT)
+FORM: Form = {
+    "current-context": TEXT,
+    "clusters": [{"name": TEXT, "cluster": CLUSTER}],
+    "users": [{"name": TEXT, "user": USER}],
+    "contexts": [{"name": TEXT, "context": CONTEXT}],
+}
+"""A kubeconfig; what is not named here is not looked at."""
 Entry = Mapping[str, Any]
 
 
@@ -44,7 +78,6 @@ class Access:
     server: str
     cluster: Entry
     user: Entry = field(repr=False)
-    folder: Path
     sources: tuple[Path, ...] = ()
     namespace: str = ""
 
@@ -52,8 +85,8 @@ class Access:
     def files(self) -> Iterator[Path]:
         """All files that this rests on: when one changes, so may it."""
         yield from self.sources
-        for kind, part in (("clusters", self.cluster), ("users", self.user)):
-            yield from (Path(part[name]) for name in PATHS[kind] if part.get(name))
+        for part in (self.cluster, self.user):
+            yield from (Path(part[name]) for name in PATHS if part.get(name))
 
     def data(self, part: Entry, name: str) -> bytes | None:
         """Return what `NAME-data` holds, or the file that `NAME` names. Raises `UsageError`."""
@@ -63,17 +96,22 @@ class Access:
             except (binascii.Error, ValueError):
                 raise UsageError(f"{name}-data in the kubeconfig is no base64") from None
         path = part.get(name)
-        return kubeconfig_file.content(Path(path)) if path else None
+        return content(Path(path), LIMIT) if path else None
+
+
+def on(entry: Entry, name: str) -> bool:
+    """Return whether a switch is on."""
+    return str(entry.get(name, "")).lower() in YES
 
 
 def configured() -> bool:
     """Return whether anything on this machine speaks of a cluster; loads nothing."""
-    return any(map(kubeconfig_file.there_is, files())) or inside()
+    return any(map(_there_is, files())) or inside()
 
 
 def inside() -> bool:
     """Return whether this is a pod that was given access to its own cluster."""
-    return "KUBERNETES_SERVICE_HOST" in os.environ and kubeconfig_file.there_is(INSIDE / "token")
+    return "KUBERNETES_SERVICE_HOST" in os.environ and _there_is(INSIDE / "token")
 
 
 def files(named: str | None = None) -> list[Path]:
@@ -87,7 +125,7 @@ def access(context: str | None = None, named: str | None = None) -> Access:
 
     A pod's own cluster is taken only where no file is there and no context was asked for.
     """
-    existing = [file for file in files(named) if kubeconfig_file.there_is(file)]
+    existing = [file for file in files(named) if _there_is(file)]
     if not existing:
         if inside() and context in {None, IN_CLUSTER} and not named:
             return _own_cluster()
@@ -98,32 +136,24 @@ def access(context: str | None = None, named: str | None = None) -> Access:
         )
     merged = _merged(existing)
     chosen = context or str(merged["current-context"])
-    if not chosen:
-        raise UsageError("the kubeconfig has no current context", _contexts(merged))
     if chosen not in merged["contexts"]:
-        raise UsageError(f"the kubeconfig has no context {chosen!r}", _contexts(merged))
-    entry = kubeconfig_file.checked(
-        merged["contexts"][chosen], kubeconfig_file.CONTEXT, f"context {chosen!r}"
-    )
-    cluster, user = _entry(merged, entry, "cluster"), _entry(merged, entry, "user")
+        what = f"context {chosen[:SHOWN]!r}" if chosen else "current context"
+        names = ", ".join(sorted(merged["contexts"])) or "none"
+        raise UsageError(
+            f"the kubeconfig has no {what}", f"give --context NAME; there are: {names}"
+        )
+    entry = merged["contexts"][chosen]
+    cluster = merged["clusters"].get(entry.get("cluster", ""), {})
     if not cluster.get("server"):
         raise UsageError(f"the kubeconfig's context {chosen!r} names no cluster that is there")
     return Access(
         context=chosen,
         server=_plain(cluster["server"], f"the server of context {chosen!r} in the kubeconfig"),
         cluster=cluster,
-        user=user,
-        folder=existing[0].parent,
+        user=merged["users"].get(entry.get("user", ""), {}),
         sources=tuple(existing),
         namespace=entry.get("namespace", ""),
     )
-
-
-def _entry(merged: Entry, context: Entry, kind: str) -> Entry:
-    """Return the cluster, or the user, of a context, an empty one for none. Raises `UsageError`."""
-    forms = kubeconfig_file.CLUSTER if kind == "cluster" else kubeconfig_file.USER
-    name = context.get(kind, "")
-    return kubeconfig_file.checked(merged[f"{kind}s"].get(name, {}), forms, f"{kind} {name!r}")
 
 
 def _plain(server: str, name: str) -> str:
@@ -145,41 +175,59 @@ def _own_cluster() -> Access:
         server=_plain(server, "KUBERNETES_SERVICE_HOST with KUBERNETES_SERVICE_PORT"),
         cluster={"certificate-authority": str(INSIDE / "ca.crt")},
         user={"tokenFile": str(INSIDE / "token")},
-        folder=INSIDE,
         namespace=os.environ.get("POD_NAMESPACE") or _own_namespace(),
     )
 
 
 def _own_namespace() -> str:
     try:
-        return kubeconfig_file.content(INSIDE / "namespace").decode("utf-8", "replace").strip()
+        return content(INSIDE / "namespace", LIMIT).decode("utf-8", "replace").strip()
     except UsageError:
         return ""
 
 
+def _there_is(path: Path) -> bool:
+    """Return whether there is something of that name, whether or not it can be read."""
+    try:
+        os.stat(path)  # noqa: PTH116 - `exists` raises where a folder on the way is closed
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _merged(sources: Iterable[Path]) -> dict[str, Any]:
-    """Return all files as one, lists as mappings by name."""
-    whole: dict[str, Any] = {"current-context": "", "clusters": {}, "users": {}, "contexts": {}}
+    """Return all files as one, lists as mappings by name. Raises `UsageError`."""
+    whole: dict[str, Any] = {"current-context": "", **{kind: {} for kind in KINDS}}
     for file in sources:
-        read = kubeconfig_file.read(file)
-        whole["current-context"] = whole["current-context"] or read["current-context"]
-        for kind in kubeconfig_file.KINDS:
-            for name, entry in read[kind].items():
-                whole[kind].setdefault(name, _anchored(entry, kind, file.parent))
+        read = _read(file)
+        whole["current-context"] = whole["current-context"] or read.get("current-context", "")
+        for kind in KINDS:
+            for each in read.get(kind, ()):
+                entry = _anchored(each.get(kind[:-1], {}), file.parent)
+                whole[kind].setdefault(each.get("name", ""), entry)
     return whole
 
 
-def _anchored(entry: Entry, kind: str, folder: Path) -> Entry:
-    names = [name for name in PATHS.get(kind, ()) if entry.get(name)]
-    paths: Entry = {
-        each: str(folder / entry[each]) for each in names if isinstance(entry[each], str)
-    }
-    plugin = replies.entry(entry.get("exec")) if kind == "users" else {}
-    if "/" in (command := replies.text(plugin.get("command"))):
-        paths = {**paths, "exec": {**plugin, "command": str(folder / command)}}
+def _read(path: Path) -> Entry:
+    """Return what stands in one file. Raises `UsageError`, with its path."""
+    from cvl.core.yaml_document import EMPTY, parse
+
+    document = parse(content(path, LIMIT), values=VALUES, text=LIMIT)
+    if document.data is None and document.notes[0][1] != EMPTY:
+        line, why = document.notes[0]
+        raise UsageError(f"{path}, line {line}: no kubeconfig: {why}")
+    data: Entry = without_nulls(document.data or {})
+    for words in wrong(data, FORM):
+        raise UsageError(f"{path}: no kubeconfig: {words}", "see `kubectl config view`")
+    return data
+
+
+def _anchored(entry: Entry, folder: Path) -> Entry:
+    """Return an entry whose paths do not depend on where we are."""
+    paths: dict[str, Any] = {name: str(folder / entry[name]) for name in PATHS if entry.get(name)}
+    plugin = entry.get("exec", {})
+    if "/" in plugin.get("command", ""):
+        paths["exec"] = {**plugin, "command": str(folder / plugin["command"])}
     return {**entry, **paths}
-
-
-def _contexts(merged: Entry) -> str:
-    names = ", ".join(sorted(merged["contexts"])) or "none"
-    return f"give --context NAME; there are: {names}"

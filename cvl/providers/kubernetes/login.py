@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,7 +22,7 @@ from cvl.core.printable import one_line
 from cvl.core.scope import Clock
 from cvl.core.secrets import clean
 from cvl.providers.kubernetes.api_errors import EXTRA
-from cvl.providers.kubernetes.credentials import Credentials, Headers
+from cvl.providers.kubernetes.credentials import Granted, Headers, granted, headers, pair, tls
 from cvl.providers.kubernetes.kubeconfig import Access, access
 
 if TYPE_CHECKING:
@@ -49,17 +49,17 @@ PATIENCE = 5.0
 class Door:
     """One way in, and the connections through it. `tls` None: plain HTTP.
 
-    `secured` is what the connections were made with, `shown` what was shown in requests at first,
-    `stamps` what the files looked like.
+    `secured` is what the connections were made with, `headers` goes into every request, `stamps`
+    are what the files looked like.
     """
 
     access: Access
-    who: Credentials
+    granted: Granted
+    headers: Headers = field(repr=False)
     tls: SSLContext | None
     proxy: Proxy | None
     pool: PoolManager
     secured: tuple[object, ...] = field(repr=False)
-    shown: tuple[object, ...] = field(repr=False)
     stamps: tuple[object, ...]
 
 
@@ -82,76 +82,68 @@ class Doors:
                 self._access = access(self._context, self._file)
             return self._access
 
-    def current(self) -> tuple[Door, Headers]:
-        """Return the way in as it is now, and what goes into a request. Raises `CvlError`."""
+    def current(self) -> Door:
+        """Return the way in as it is now. Raises `CvlError`."""
         with self._lock:
-            if self._door is None:
-                self._access = self._reread() if self._access else self.access
-                self._door = self._new_door(self._access)
-            elif self._changed(self._door):
-                self._replace(self._reread(), keep=True)
-            elif self._door.who.stale():
-                self._replace(self._door.access, keep=False)
-            return self._door, self._door.who.headers()
+            door = self._door
+            if door is None or self._changed(door) or door.granted.stale():
+                door = self._door = self._made(door)
+            return door
 
-    def through(self, ask: Callable[[Door, Headers], T]) -> T:
+    def through(self, ask: Callable[[Door], T]) -> T:
         """Return what `ask` returns; a refusal of who we are is met with what is new, once."""
-        door, headers = self.current()
+        door = self.current()
         try:
-            return ask(door, headers)
+            return ask(door)
         except AuthError:
-            if not self.renewed(door, headers):
+            if not self._renewed(door):
                 raise
-        return ask(*self.current())
+        return ask(self.current())
 
-    def renewed(self, refused: Door, headers: Headers) -> bool:
+    def _renewed(self, refused: Door) -> bool:
         """Read everything again after a refusal; return whether there is anything new to show."""
         with self._lock:
             if self._door is not refused:
                 return True  # another thread was faster
-            if tuple(refused.who.headers()) != tuple(headers):
-                return True
-            program = refused.access.user.get("exec")
-            if program and self._clock.monotonic() - self._asked < PATIENCE:
+            now = self._clock.monotonic()
+            if refused.access.user.get("exec") and now - self._asked < PATIENCE:
                 return False
-            self._asked = self._clock.monotonic()
-            return self._replace(self._reread(), keep=False)
+            self._asked = now
+            door = self._door = self._made(refused, refused=True)
+            return (door.secured, door.headers) != (refused.secured, refused.headers)
 
-    def _replace(self, there: Access, *, keep: bool) -> bool:
-        """Take a newly read way in; return whether it differs in what a server judges us by.
+    def _made(self, before: Door | None, *, refused: bool = False) -> Door:
+        """Return the way in, newly read; what a program gave is kept while it is good.
 
-        `keep` what a program gave while it is good. Connections stay where only a token is new.
+        Connections stay where only a token is new.
         """
-        before = self._door
-        assert before is not None
-        door = self._new_door(there, before, keep=keep)
-        self._access, self._door = there, door
-        return (door.secured, door.shown) != (before.secured, before.shown)
-
-    def _new_door(self, there: Access, before: Door | None = None, *, keep: bool = False) -> Door:
+        there = self._reread() if self._access else self.access
         stamps = tuple(map(_stamp, there.files))
-        same = before and before.access.user.get("exec") == there.user.get("exec")
-        credential = before.who.credential if before and same and keep else None
-        who = Credentials(there, self._hear, credential)
-        secured = (there.cluster, there.data(there.cluster, AUTHORITY), *who.pair())
-        if before and secured == before.secured:
-            connection = (before.tls, before.proxy, before.pool)
+        good = before and not refused and not before.granted.stale()
+        if before and good and before.access.user.get("exec") == there.user.get("exec"):
+            program = before.granted
         else:
-            connection = _opened(there, who, self._hear if before is None else lambda _: None)
-        tls, proxy, connections = connection
-        return Door(
-            access=there,
-            who=who,
-            tls=tls,
-            proxy=proxy,
-            pool=connections,
-            secured=secured,
-            shown=tuple(who.headers()),
-            stamps=stamps,
-        )
-
-    def _hear(self, words: str) -> None:
-        self.hear(words)
+            program = granted(there, self.hear)
+        shown, certificate = headers(there, program), pair(there, program)
+        secured = (there.cluster, there.data(there.cluster, AUTHORITY), *certificate)
+        if before and secured == before.secured:
+            door = replace(before, access=there, granted=program, headers=shown, stamps=stamps)
+        else:
+            verified, proxy, connections = _opened(there, certificate)
+            if before is None and verified and not verified.check_hostname:
+                self.hear(UNVERIFIED.format(there.server))
+            door = Door(
+                access=there,
+                granted=program,
+                headers=shown,
+                tls=verified,
+                proxy=proxy,
+                pool=connections,
+                secured=secured,
+                stamps=stamps,
+            )
+        self._access = there
+        return door
 
     def _changed(self, door: Door) -> bool:
         """Return whether a file has changed, asked every few seconds."""
@@ -175,17 +167,15 @@ class Doors:
 
 
 def _opened(
-    there: Access, who: Credentials, hear: Callable[[str], None]
+    there: Access, certificate: tuple[bytes, bytes]
 ) -> tuple[SSLContext | None, Proxy | None, PoolManager]:
     options: dict[str, Any] = {}
     if name := there.cluster.get("tls-server-name"):
         options = {"server_hostname": name}  # with another option urllib3 would let ssl check none
     own = there.cluster.get("proxy-url")
-    proxy = named(str(own), "the kubeconfig's proxy-url") if own else None
-    tls = who.tls()
-    if tls and not tls.check_hostname:
-        hear(UNVERIFIED.format(there.server))
-    return tls, proxy, pool(EXTRA, tls, proxy, num_pools=2, maxsize=STREAMS, **options)
+    proxy = named(own, "the kubeconfig's proxy-url") if own else None
+    verified = tls(there, *certificate)
+    return verified, proxy, pool(EXTRA, verified, proxy, num_pools=2, maxsize=STREAMS, **options)
 
 
 def _on_stderr(words: str) -> None:

@@ -24,7 +24,6 @@ from cvl.core.http.pool import CONNECT_LIMIT, dialled
 from cvl.core.octets import octets
 from cvl.providers.kubernetes.api_errors import EXTRA, certificate_refused, understood
 from cvl.providers.kubernetes.client import Client
-from cvl.providers.kubernetes.credentials import Headers
 from cvl.providers.kubernetes.login import Door
 from cvl.providers.kubernetes.manifest import CONTAINER
 
@@ -121,7 +120,7 @@ def _messages(connection: Any) -> Iterator[bytes]:
             yield message if isinstance(message, bytes) else octets(message)
 
 
-def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str], *, reads: bool) -> Any:
+def _opened(door: Door, pod: str, argv: Sequence[str], *, reads: bool) -> Any:
     connect, exceptions = installed("sync.client").connect, installed("exceptions")
     query = [("container", CONTAINER), ("stdout", "true"), ("stderr", "true")]
     query += [("stdin", "true")] if reads else []
@@ -138,7 +137,7 @@ def _opened(door: Door, headers: Headers, pod: str, argv: Sequence[str], *, read
                 f"{server.replace('http', 'ws', 1)}{pod}/exec?{urlencode(query)}",
                 sock=line,
                 subprotocols=PROTOCOLS,
-                additional_headers=headers,
+                additional_headers=door.headers,
                 open_timeout=CONNECT_LIMIT,
                 close_timeout=CLOSE_LIMIT,
                 ping_interval=None,
