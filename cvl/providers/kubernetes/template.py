@@ -13,31 +13,48 @@ from typing import Any
 
 from cvl.core import request_template
 from cvl.core.errors import UsageError
-from cvl.core.request_template import Merged, Rules, Template, Where
-from cvl.providers.kubernetes import template_shapes
+from cvl.core.request_template import Merged, Rules, Template
+from cvl.core.yaml_file import PAIRS, Form, Where, shown, wrong
 from cvl.providers.kubernetes.client import Object
 from cvl.providers.kubernetes.manifest import CONTAINER, Made
 
 KINDS = frozenset({"", "Pod", "PodTemplate"})
 HINT = "it holds a pod's `metadata` (labels, annotations) and `spec`, as a Pod or PodTemplate does"
 JOBS = (
-    "backoffLimit",
-    "backoffLimitPerIndex",
-    "completionMode",
-    "completions",
-    "managedBy",
-    "manualSelector",
-    "maxFailedIndexes",
-    "parallelism",
-    "podFailurePolicy",
-    "podReplacementPolicy",
-    "selector",
-    "successPolicy",
-    "suspend",
-    "template",
+    *("backoffLimit", "backoffLimitPerIndex", "completionMode", "completions", "managedBy"),
+    *("manualSelector", "maxFailedIndexes", "parallelism", "podFailurePolicy"),
+    *("podReplacementPolicy", "selector", "successPolicy", "suspend", "template"),
     "ttlSecondsAfterFinished",
 )
 """Fields of a Job's `spec`."""
+
+TEXT = 'text: put "true" and numbers in quotes'
+TEXTS: Form = {"*": TEXT}
+WORDS: Form = [TEXT]
+ITEMS: Form = [PAIRS]
+CONTAINERS: Form = [
+    {
+        **dict.fromkeys(("name", "image"), TEXT),
+        **dict.fromkeys(("args", "command"), WORDS),
+        **dict.fromkeys(("envFrom", "ports", "volumeMounts"), ITEMS),
+        "env": [{"value": TEXT, "valueFrom": PAIRS}],
+        "resources": {"limits": PAIRS, "requests": PAIRS},
+        "securityContext": PAIRS,
+    }
+]
+FORM: Form = {
+    "metadata": {"labels": TEXTS, "annotations": TEXTS},
+    "spec": {
+        **dict.fromkeys(("affinity", "dnsConfig", "securityContext"), PAIRS),
+        **dict.fromkeys(("hostAliases", "imagePullSecrets", "tolerations"), ITEMS),
+        **dict.fromkeys(("topologySpreadConstraints", "volumes"), ITEMS),
+        **dict.fromkeys(("containers", "initContainers"), CONTAINERS),
+        "nodeSelector": TEXTS,
+    },
+}
+"""What is told at once, by name. Of a list where a map belongs the API server says where in its
+own program it stumbled, after other things of the run have been made. Only what is written by hand
+is known here; the rest the server judges."""
 
 _FOUND = "what cvl makes is found again, and ended, by it"
 _ONCE = "a job runs once"
@@ -69,14 +86,12 @@ KEPT: Mapping[Where, str] = {
     (*_OWN, "restartPolicy"): _ONCE,
     (*_OWN, "restartPolicyRules"): _ONCE,
     ("spec", "activeDeadlineSeconds"): _DEADLINE,
-    ("activeDeadlineSeconds",): _DEADLINE,
     ("spec", "terminationGracePeriodSeconds"): _STOP,
     (*_OWN, "lifecycle"): _STOP,
     (*_OWN, "env", "[CVL_*]"): "cvl sets these itself",
     ("spec", "hostname"): _NODES,
     ("spec", "subdomain"): _NODES,
     **{("spec", name): _OUR_JOB for name in JOBS},
-    **{(name,): _OUR_JOB for name in JOBS},
 }
 RULES = Rules(
     kept=MappingProxyType(KEPT),
@@ -103,14 +118,14 @@ def read(path: Path) -> Template:
         raise UsageError(f"{path}: kind {kind} is no pod: give what is below spec.template", HINT)
     heads = {"kind", "apiVersion"}
     data = {key: each for key, each in document.data.items() if key not in heads and each != {}}
+    for words in wrong(data, {"template": FORM} if kind == "PodTemplate" else FORM):
+        raise UsageError(f"{path}: {words}", HINT)
     if kind == "PodTemplate":
         _only(path, data, (), {"metadata", "template"})
-        data = dict(_mapping(path, data, "template"))
+        data = data.get("template", {})
     _only(path, data, (), {"metadata", "spec"})
-    _only(path, _mapping(path, data, "metadata"), ("metadata",), {"labels", "annotations"})
-    for words in template_shapes.wrong(data):
-        raise UsageError(f"{path}: {words}")
-    for each in _mapping(path, data, "spec").get("containers") or ():
+    _only(path, data.get("metadata", {}), ("metadata",), {"labels", "annotations"})
+    for each in data.get("spec", {}).get("containers", ()):
         _runnable(path, each)
     return replace(document, data=data)
 
@@ -141,15 +156,13 @@ def under(job: Made, template: Template | None) -> Merged:
 def dropped(template: Template, sent: Object, seen: Object) -> list[str]:
     """Return the fields of the template that were in the Job as sent, and are not in it there."""
     asked, kept = (each["spec"]["template"] for each in (sent, seen))
-    return list(request_template.dropped(template.data, asked, kept, RULES))
+    return list(request_template.dropped(template, asked, kept, RULES))
 
 
 def _only(path: Path, data: Mapping[str, Any], where: Where, known: set[str]) -> None:
     for key in data:
         if key not in known and (*where, key) not in KEPT:  # those are told with their reason
-            raise UsageError(
-                f"{path}: {request_template.shown((*where, key))} is no field of a pod", HINT
-            )
+            raise UsageError(f"{path}: {shown((*where, key))} is no field of a pod", HINT)
 
 
 def _runnable(path: Path, container: Mapping[str, Any]) -> None:
@@ -164,10 +177,3 @@ def _runnable(path: Path, container: Mapping[str, Any]) -> None:
 def _own(template: Template | None) -> Mapping[str, Any]:
     containers = template.data.get("spec", {}).get("containers") or () if template else ()
     return next((each for each in containers if each.get("name") == CONTAINER), {})
-
-
-def _mapping(path: Path, data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = data.get(name, {})
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{path}: {name} must be key: value pairs", HINT)
-    return value

@@ -11,7 +11,8 @@ from typing import Any
 
 from cvl.core import request_template
 from cvl.core.errors import UsageError
-from cvl.core.request_template import Rules, Template, Where
+from cvl.core.request_template import Rules, Template
+from cvl.core.yaml_file import Where
 
 FREE = frozenset({"file_system_names", "file_system_mounts", "firewall_rulesets", "image", "tags"})
 """What may stand in one."""

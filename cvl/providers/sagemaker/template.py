@@ -12,7 +12,8 @@ from typing import Any
 
 from cvl.core import request_template
 from cvl.core.errors import UsageError
-from cvl.core.request_template import Merged, Rules, Template, Where
+from cvl.core.request_template import Merged, Rules, Template
+from cvl.core.yaml_file import Where
 from cvl.providers.aws.session import Account
 
 _DEADLINE = "--timeout sets it: it is the deadline that SageMaker itself keeps"
