@@ -30,14 +30,14 @@ BLOCK, LOOK = 1 << 16, 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What is run. `gives` (`the credentials`) and `hint` are for a person.
+    """What is run. `failure` and `hint` are for a person, who reads them after its name.
 
     `silence` are the seconds that it may take without a word, `asking` those that it may take once
     it has said something: somebody may have to log in elsewhere. `env` None is our own.
     """
 
     argv: Sequence[str]
-    gives: str
+    failure: str
     hint: str
     silence: float
     asking: float
@@ -46,7 +46,7 @@ class Program:
 
     def failed(self, why: str) -> AuthError:
         """Return what it means that it gave none; never its arguments, which may hold a key."""
-        return AuthError(f"{self.argv[0]}, which gives {self.gives}, failed: {why}", self.hint)
+        return AuthError(f"{self.argv[0]}{self.failure}: {why}", self.hint)
 
 
 def answer(program: Program, hear: Callable[[str], None]) -> bytes:

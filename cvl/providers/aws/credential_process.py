@@ -30,7 +30,7 @@ class CredentialProcess:
             raise AuthError("the AWS profile's credential_process is empty", HINT)
         program = Program(
             argv=self._argv,
-            gives="the AWS credentials",
+            failure=", which gives the AWS credentials, failed",
             hint=HINT,
             silence=LIMIT,
             asking=LIMIT,

@@ -42,7 +42,7 @@ def ask(access: Access, hear: Callable[[str], None]) -> Entry:
     terminal = _terminal(plugin, argv[0])
     program = Program(
         argv=argv,
-        gives="the credentials",
+        failure=", which gives the credentials, failed",
         hint=LOGIN,
         silence=SILENCE_LIMIT,
         asking=ASKING_LIMIT,

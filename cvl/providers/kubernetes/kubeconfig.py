@@ -137,10 +137,11 @@ def access(context: str | None = None, named: str | None = None) -> Access:
     merged = _merged(existing)
     chosen = context or str(merged["current-context"])
     if chosen not in merged["contexts"]:
-        what = f"context {chosen[:SHOWN]!r}" if chosen else "current context"
+        missing = f"the kubeconfig has no context {chosen[:SHOWN]!r}"
         names = ", ".join(sorted(merged["contexts"])) or "none"
         raise UsageError(
-            f"the kubeconfig has no {what}", f"give --context NAME; there are: {names}"
+            missing if chosen else "the kubeconfig has no current context",
+            f"give --context NAME; there are: {names}",
         )
     entry = merged["contexts"][chosen]
     cluster = merged["clusters"].get(entry.get("cluster", ""), {})
