@@ -11,10 +11,10 @@ all runners stand at the top of a file, those of one runner below `[runner.NAME]
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cvl.cli.config_file import FILE, Layer, Value, content, layer
+from cvl.cli.config_file import FILE, Key, Layer, Value, content, layer
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
 from cvl.core.paths import absolute
@@ -50,49 +50,44 @@ class Setting:
 class Config:
     """What the environment and the files say, nearest first.
 
-    `layers` has what counts of the `files`.
+    `layers` has what counts of the `files`; `warnings` what was ignored, for a person.
     """
 
     cwd: Path
     environ: Mapping[str, str]
     layers: tuple[Layer, ...] = ()
     files: tuple[Layer, ...] = ()
-    passed_over: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was ignored, in sentences for a person."""
-        return (*self.passed_over, *(text for layer in self.layers for text in layer.warnings))
+    def find(self, *key: str) -> Setting | None:
+        """Return the setting of an option, None where nobody says."""
+        return self._environment(key[-1]) or self.configured(*key)
 
-    def find(self, name: str) -> Setting | None:
-        """Return the setting of an option for all runners, None where nobody says."""
-        return self._environment(name) or self.configured(name)
-
-    def configured(self, name: str) -> Setting | None:
+    def configured(self, *key: str) -> Setting | None:
         """As `find`, of the files alone."""
-        return next(iter(self._in_files(name)), None)
+        return next(iter(self._in_files(key)), None)
 
     def every(self, name: str) -> list[Setting]:
         """Return what counts together where the lowest does: the environment's, or all files'."""
         setting = self._environment(name)
-        return [setting] if setting else self._in_files(name)
-
-    def find_own(self, runner: str, name: str) -> Setting | None:
-        """Return the setting of one runner's own option, None where nobody says."""
-        key = ("runner", runner, name)
-        settings = (_setting(each, each.runners.get(runner, {}), key) for each in self.layers)
-        return self._environment(name) or next(filter(None, settings), None)
+        return [setting] if setting else self._in_files((name,))
 
     def runner(self, name: str) -> Mapping[str, Value]:
         """Return one runner's own options, as the files say."""
-        options: dict[str, Value] = {}
-        for each in reversed(self.layers):
-            options.update(each.runners.get(name, {}))
-        return options
+        said = (item for each in reversed(self.layers) for item in each.values.items())
+        return {key[2]: value for key, value in said if key[:-1] == ("runner", name)}
 
-    def _in_files(self, name: str) -> list[Setting]:
-        settings = (_setting(each, each.options, (name,)) for each in self.layers)
-        return [each for each in settings if each]
+    def _in_files(self, key: Key) -> list[Setting]:
+        return [
+            Setting(
+                name=".".join(key),
+                value=each.values[key],
+                origin=str(each.path),
+                base=each.path.parent,
+            )
+            for each in self.layers
+            if key in each.values
+        ]
 
     def _environment(self, name: str) -> Setting | None:
         variable = f"CVL_{name.upper()}"
@@ -106,14 +101,14 @@ def load(cwd: Path, environ: Mapping[str, str]) -> Config:
 
     Raises `UsageError`, with path and line, for a file that cannot be read.
     """
-    user, passed_over = user_layer(environ), list[str]()
-    project, counts = _project(cwd, environ, user, passed_over)
+    user, warnings = user_layer(environ), list[str]()
+    project, counts = _project(cwd, environ, user, warnings.append)
     return Config(
         cwd=cwd,
         environ=environ,
         layers=tuple(each for each in (counts, user) if each),
         files=tuple(each for each in (project, user) if each),
-        passed_over=tuple(passed_over),
+        warnings=tuple(warnings),
     )
 
 
@@ -135,7 +130,7 @@ def user_file(environ: Mapping[str, str]) -> Path | None:
 
 
 def _project(
-    cwd: Path, environ: Mapping[str, str], user: Layer | None, passed_over: list[str]
+    cwd: Path, environ: Mapping[str, str], user: Layer | None, warn: Callable[[str], None]
 ) -> tuple[Layer | None, Layer | None]:
     """Return what the project's file says, and what counts of it."""
     if not any(os.path.lexists(folder / FILE) for folder in (cwd, *cwd.parents)):
@@ -143,15 +138,11 @@ def _project(
     from cvl.cli import project_config
 
     home = user_file(environ)
-    project = project_config.nearest(cwd, home, passed_over.append)
+    project = project_config.nearest(cwd, home, warn)
     if project is None:
         return None, None
     said, own = layer(project.path, project.data), project_config.Own(layer=user, environ=environ)
-    return said, project_config.admitted(project, said, own, home)
-
-
-def _setting(said: Layer, table: Mapping[str, Value], key: tuple[str, ...]) -> Setting | None:
-    if key[-1] not in table:
-        return None
-    value, name = table[key[-1]], ".".join(key)
-    return Setting(name=name, value=value, origin=str(said.path), base=said.path.parent)
+    refused = project_config.refused(project, said, own)
+    if refused:
+        warn(project_config.not_counted(project, refused, home))
+    return said, project_config.admitted(project, said, refused)

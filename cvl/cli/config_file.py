@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,17 +19,18 @@ DOTS = 100
 """Dots that a line may have: a key with ten thousand of them takes tomllib gigabytes (3.13)."""
 TWICE = "say each name once; beside a [runner.NAME] the usual runner is default, below [runner]"
 
+Key = tuple[str, ...]
+"""Where a value stands: `("timeout",)`, or `("runner", "ssh", "host")`."""
 Value = str | int | float | bool | tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One file as it was read: options for all runners, those of each, and what to say of it."""
+    """One file as it was read. `runners` has the names of its tables, those without options too."""
 
     path: Path
-    options: Mapping[str, Value]
-    runners: Mapping[str, Mapping[str, Value]]
-    warnings: tuple[str, ...] = ()
+    values: Mapping[Key, Value]
+    runners: frozenset[str]
 
 
 def content(path: Path, *, also: int | None = None) -> bytes:
@@ -63,14 +65,19 @@ def layer(path: Path, data: bytes) -> Layer:
         tables["runner"] = runners.pop("default")
     if not isinstance(runners, dict) or not all(isinstance(own, dict) for own in runners.values()):
         raise UsageError(f"{path}: runner must hold one table for each runner", "[runner.NAME]")
+    said: dict[Key, object] = {(name,): value for name, value in tables.items()}
+    for runner, own in runners.items():
+        said |= {("runner", runner, name): value for name, value in own.items()}
     return Layer(
         path=path,
-        options={key: _value(path, key, value) for key, value in tables.items()},
-        runners={
-            name: {key: _value(path, f"runner.{name}.{key}", value) for key, value in own.items()}
-            for name, own in runners.items()
-        },
+        values={key: _value(path, ".".join(key), value) for key, value in said.items()},
+        runners=frozenset(runners),
     )
+
+
+def display(key: Key) -> str:
+    """Return the name of a setting as it may be shown, without control characters."""
+    return ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else repr(part[:60]) for part in key)
 
 
 def _regular(path: Path, mode: int) -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from cvl.cli.config_file import FILE, Layer, Value, content
+from cvl.cli.config_file import FILE, Key, Layer, Value, content, display
 from cvl.core import trust
 from cvl.core.frozen import dataclass
+from cvl.core.printable import first_of
 from cvl.providers import HOSTED
 from cvl.providers.common import SETTINGS
 
@@ -29,8 +30,6 @@ PUBLIC = frozenset({"pull_secrets"})
 
 SHOWN = 12
 """Names of settings in one sentence."""
-
-Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +53,13 @@ class Own:
         """Return whether the user's file names this runner."""
         if self.layer is None:
             return name == "local"
-        default = self.layer.options.get("runner")
+        default = self.layer.values.get(("runner",))
         return name in self.layer.runners or name == ("local" if default is None else default)
 
     def reaches(self, host: Value) -> bool:
         """Return whether the user's files name this host, in just these words."""
-        tables = self.layer.runners if self.layer else {}
-        named = {tables[runner].get("host") for runner in HOSTED if runner in tables}
-        if host in named:
+        said = self.layer.values if self.layer else {}
+        if any(said.get(("runner", runner, "host")) == host for runner in HOSTED):
             return True
         from cvl.transports.ssh.aliases import aliases
 
@@ -103,37 +101,18 @@ def read(path: Path, agreed: trust.Trust | None) -> Project:
     return Project(path=path, data=data, trusted=same, changed=not same)
 
 
-def admitted(project: Project, said: Layer, own: Own, home: Path | None) -> Layer:
-    """Return what counts of what a project's file says, with a warning for what does not.
-
-    `home` is the user's own file.
-    """
-    refused = {key for key, value in items(said) if not counts(key, value, said, own, project)}
-    tables = {
-        name: {key: value for key, value in table.items() if ("runner", name, key) not in refused}
-        for name, table in said.runners.items()
-    }
-    return Layer(
-        path=said.path,
-        options={
-            key: os.path.realpath(_expanded(project.path.parent, str(value)))
-            if key == "output"
-            else value
-            for key, value in said.options.items()
-            if (key,) not in refused
-        },
-        runners={name: table for name, table in tables.items() if table or project.trusted},
-        warnings=(*said.warnings, *([_not_counted(project, refused, home)] if refused else [])),
-    )
+def refused(project: Project, said: Layer, own: Own) -> set[Key]:
+    """Return what does not count of what a project's file says."""
+    return {key for key, value in said.values.items() if not counts(key, value, said, own, project)}
 
 
-def items(said: Layer) -> Iterator[tuple[Key, Value]]:
-    """Yield all that a file says: `("timeout",)` or `("runner", "ssh", "host")`, and its value."""
-    for name, value in said.options.items():
-        yield (name,), value
-    for runner, table in said.runners.items():
-        for name, value in table.items():
-            yield ("runner", runner, name), value
+def admitted(project: Project, said: Layer, refused: Collection[Key]) -> Layer:
+    """Return what counts of what a project's file says."""
+    kept = {key: value for key, value in said.values.items() if key not in refused}
+    if folder := kept.get(("output",)):
+        kept["output",] = os.path.realpath(_expanded(project.path.parent, str(folder)))
+    named = frozenset(key[1] for key in kept if len(key) > 1)
+    return Layer(path=said.path, values=kept, runners=said.runners if project.trusted else named)
 
 
 def counts(key: Key, value: Value, said: Layer, own: Own, project: Project) -> bool:
@@ -147,7 +126,7 @@ def counts(key: Key, value: Value, said: Layer, own: Own, project: Project) -> b
                 Path(_expanded(folder, str(value))), "examples"
             )
         case ("runner",):
-            host = said.runners.get(str(value), {}).get("host")
+            host = said.values.get(("runner", str(value), "host"))
             to_own_host = value in HOSTED and host is not None and own.reaches(host)
             return to_own_host or own.runs_on(value)
         case ("runner", runner, "host"):
@@ -173,15 +152,9 @@ def within(folder: Path, value: Value) -> bool:
     return os.path.commonpath([base, place]) == base
 
 
-def display(key: Key) -> str:
-    """Return the name of a setting as it may be shown, without control characters."""
-    return ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else repr(part[:60]) for part in key)
-
-
-def _not_counted(project: Project, refused: Collection[Key], home: Path | None) -> str:
-    names = sorted(map(display, refused))
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    what, place = f"{', '.join(names[:SHOWN])}{more}", home or f"your own {FILE}"
+def not_counted(project: Project, refused: Collection[Key], home: Path | None) -> str:
+    """Say which settings do not count, and how they would; `home` is the user's own file."""
+    what, place = first_of(sorted(map(display, refused)), SHOWN), home or f"your own {FILE}"
     if project.trusted:
         return f"{project.path}: in no project's file do these count, trusted or not: {what}"
     since = "has changed since you trusted it; " if project.changed else ""

@@ -90,7 +90,7 @@ def options_of(runner: str, found: Config) -> Mapping[str, str]:
     except CvlError:
         return {}
     for name in options:
-        setting = found.find_own(runner, name)
+        setting = found.find("runner", runner, name)
         if setting and isinstance(setting.value, str):
             said[name] = str(setting.path()) if name in files else setting.value
     return said

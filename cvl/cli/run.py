@@ -101,7 +101,7 @@ def own_options(runner: type[Runner], name: str, params: Mapping[str, Any]) -> d
             raise UsageError(f"{each.option.opts[0]} is empty", EMPTY)
         if each.name == "host" and name in HOSTED:
             value = value if params[name] is None else params[name]
-        if value in {None, ()} and (setting := found.find_own(name, each.name)):
+        if value in {None, ()} and (setting := found.find("runner", name, each.name)):
             value = value_of(setting, each.option)
         if value not in {None, ()}:
             given[each.name] = value

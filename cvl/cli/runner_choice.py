@@ -132,7 +132,8 @@ def destination(name: str, params: Mapping[str, object], found: Config) -> str:
     runner = load(name)
     for each in parameters(runner):
         typed = params.get(each.name) or (each.name == "host" and params.get(name))
-        if each.name in runner.places and not typed and (own := found.find_own(name, each.name)):
+        own = found.find("runner", name, each.name)
+        if each.name in runner.places and not typed and own:
             said[each.name] = str(own.value)
             origins.append(own.origin)
     if not origins:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cvl.cli import config
+from cvl.cli.config_file import display
 from cvl.core.errors import UsageError
+from cvl.core.printable import first_of
 from cvl.providers import BUILT_IN, load, names
 from cvl.providers.common import OPTIONS, SETTINGS
 
 if TYPE_CHECKING:
     import click
 
-    from cvl.cli.config_file import Value
-    from cvl.cli.project_config import Key
+    from cvl.cli.config_file import Key, Value
 
 ALONE = ("cache_dir", "config_dir", "ssh_config", "state_dir")
 """What the environment alone says: commands need it that read no file."""
@@ -28,21 +30,14 @@ SHOWN = 12
 """Unknown options of one file that are named."""
 
 
+@cache
 def settings() -> config.Config:
     """Return the configuration; read once for each command. Raises `UsageError`."""
-    global _settings  # noqa: PLW0603 - one command line, one configuration
-    if _settings is None:
-        found = config.load(Path.cwd(), os.environ)
-        for said in found.files:
-            refuse([(name,) for name in said.options if name not in SETTINGS], said.path)
-            refuse(
-                [("runner", name) for name in said.runners if name not in known(name)], said.path
-            )
-        _settings = found
-    return _settings
-
-
-_settings: config.Config | None = None
+    found = config.load(Path.cwd(), os.environ)
+    for each in found.files:
+        refuse([key for key in each.values if len(key) == 1 and key[0] not in SETTINGS], each.path)
+        refuse([("runner", name) for name in each.runners if name not in known(name)], each.path)
+    return found
 
 
 def known(name: str) -> Collection[str]:
@@ -52,21 +47,18 @@ def known(name: str) -> Collection[str]:
 
 def refuse_unknown(runner: str, own: Collection[str], found: config.Config) -> None:
     """Raise `UsageError` for what stands below `[runner.NAME]` and is no option of that one."""
-    for said in found.files:
-        names = said.runners.get(runner, {})
-        refuse([("runner", runner, name) for name in names if name not in own], said.path, own)
+    for each in found.files:
+        names = [key for key in each.values if key[:-1] == ("runner", runner) and key[2] not in own]
+        refuse(names, each.path, own)
 
 
 def refuse(unknown: Sequence[Key], path: Path, own: Collection[str] = ()) -> None:
     """Raise `UsageError` for what is unknown, if anything is, with what may be meant."""
     if not unknown:
         return
-    from cvl.cli.project_config import display
-
     first, *others = unknown
-    named = ", ".join(map(display, others[:SHOWN]))
-    left = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-    hints = (meant(first, own), f"nor is there {named}{left}" if others else "")
+    more = first_of([*map(display, others)], SHOWN)
+    hints = (meant(first, own), f"nor is there {more}" if others else "")
     raise UsageError(f"{path}: there is no {display(first)}", "; ".join(filter(None, hints)))
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from cvl.cli import config, project_config
-from cvl.cli.config_file import FILE, content, layer
+from cvl.cli.config_file import FILE, content, display, layer
 from cvl.cli.options import FilePath
-from cvl.cli.project_config import Own, Project, allowed, counts, display, items
+from cvl.cli.project_config import Own, Project, allowed, counts
 from cvl.cli.terminal import agree, show
 from cvl.core import trust as store
 from cvl.core.errors import CvlError, NotFound, UsageError
@@ -108,7 +108,7 @@ def more(project: Project, *, foreign: bool) -> Iterator[str]:
     as_now = replace(project, trusted=False)
     fresh = {
         key: value
-        for key, value in items(said)
+        for key, value in said.values.items()
         if (len(key) > 1 or key[0] in SETTINGS)
         and (foreign or not counts(key, value, said, own, as_now))
     }

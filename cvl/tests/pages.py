@@ -185,7 +185,7 @@ class Lab:
         (mine / FILE).unlink()
         assert found.layers
         assert found.warnings == ()
-        assert found.layers[0].options.keys() <= SETTINGS.keys()
+        assert {key[0] for key in found.layers[0].values if len(key) == 1} <= SETTINGS.keys()
         for name, own in tomllib.loads(text).get("runner", {}).items():
             if isinstance(own, dict):
                 assert set(own) <= {each.name for each in parameters(load(name))}

@@ -47,7 +47,7 @@ def path(config: Config, name: str) -> Path:
 def test_nothing_said_is_nothing(home: Path) -> None:
     config = read(home)
     assert config.find("root") is None
-    assert config.find_own("ssh", "host") is None
+    assert config.find("runner", "ssh", "host") is None
     assert dict(config.runner("ssh")) == {}
     assert config.warnings == ()
 
@@ -120,7 +120,7 @@ def test_a_runners_own_options_are_merged(home: Path) -> None:
     )
     config = read(home, {"CVL_PORT": "2222", "CVL_HOST": "env"})
     assert config.runner("ssh") == {"host": "p", "port": 22, "labels": ("a", "b")}
-    port = config.find_own("ssh", "port")
+    port = config.find("runner", "ssh", "port")
     assert port
     assert (port.value, port.origin) == ("2222", "$CVL_PORT")
     assert config.runner("k8s") == {"namespace": "ml"}
@@ -179,7 +179,7 @@ def test_a_value_of_the_wrong_kind_names_its_origin(home: Path) -> None:
     config = read(home)
     for found, wanted in (
         (config.find("output"), "output must be text, not ('a',)"),
-        (config.find_own("ssh", "x"), "runner.ssh.x must be text, not True"),
+        (config.find("runner", "ssh", "x"), "runner.ssh.x must be text, not True"),
     ):
         assert found
         with pytest.raises(UsageError, match=re.escape(f"cvl.toml: {wanted}")):

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from cvl.cli import options
 from cvl.cli.config import Config, load
+from cvl.cli.config_file import display
 from cvl.cli.options import Parameter, parameters
-from cvl.cli.project_config import KEYS, NEVER, allowed, display
+from cvl.cli.project_config import KEYS, NEVER, allowed
 from cvl.cli.settings import configured_root
 from cvl.core.errors import UsageError
 from cvl.providers import BUILT_IN
@@ -132,9 +133,7 @@ def test_nothing_of_an_attack_counts(text: str, home: Path) -> None:
     (home / "outside").mkdir()
     (home / "work/link").symlink_to(home / "outside")
     config = read(home, text, ssh="Host good\nHost *\n")
-    assert [(each.options, each.runners) for each in config.layers[:-1]] == [
-        ({}, {name: {} for name in config.layers[0].runners})
-    ]
+    assert [each.values for each in config.layers[:-1]] == [{}]
     assert len(config.warnings) == 1
     assert config.warnings[0].isprintable()
 
@@ -290,9 +289,9 @@ def test_whatever_a_project_says_only_the_list_counts(
         config = load(folder, {})
     except UsageError:
         return
-    assert set(config.layers[0].options) <= {"root", "timeout", "runner", "max_cost"}
-    assert config.layers[0].options.get("runner", "local") == "local"
-    assert not any(config.layers[0].runners.values())
+    said = config.layers[0].values
+    assert said.keys() <= {("root",), ("timeout",), ("runner",), ("max_cost",)}
+    assert said.get(("runner",), "local") == "local"
     assert all(warning.isprintable() for warning in config.warnings)
 
 

@@ -179,14 +179,13 @@ def test_options_that_take_a_file_are_paths_of_a_configuration_file(name: str) -
 def test_a_key_named_in_the_user_s_file_is_beside_that_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cvl.cli import settings
     from cvl.cli.run import own_options
 
     (folder / "config/cvl").mkdir(parents=True)
     (folder / "config/cvl/cvl.toml").write_text('[runner.ssh]\nssh_key_path = "keys/id"\n')
     environ = {"XDG_CONFIG_HOME": str(folder / "config")}
     read = config.load(folder, environ)
-    monkeypatch.setattr(settings, "_settings", read)
+    monkeypatch.setattr("cvl.cli.run.settings", lambda: read)
     params = {"ssh": "box", "host": None, "ssh_key_path": None}
     found = own_options(SSHRunner, "ssh", params)
     assert found["ssh_key_path"] == folder / "config/cvl/keys/id"

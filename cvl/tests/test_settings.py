@@ -89,7 +89,7 @@ class Desk:
         return path
 
     def run(self, *flags: str) -> int:
-        self.patch.setattr(settings, "_settings", None)
+        settings.settings.cache_clear()
         return main(["run", *flags, "one", "sh", "x"])
 
     def trust(self) -> None:
@@ -446,7 +446,7 @@ def test_a_runners_own_option_counts_as_its_flag_would(
         desk.write("user", f"[runner.{name}]\n{each.name} = {json.dumps(value)}\n")
     else:
         desk.patch.setenv(f"CVL_{each.name.upper()}", in_words(said))
-    desk.patch.setattr(settings, "_settings", None)
+    settings.settings.cache_clear()
     required = {other.name: "x" for other in parameters(load(name)) if other.required}
     none = dict.fromkeys([*BUILT_IN, *(other.name for other in parameters(load(name)))])
     params = {**none, **required, each.name: None}
