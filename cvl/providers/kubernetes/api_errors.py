@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -39,6 +39,8 @@ PASSING = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}
 WRONG = "see `server`, `tls-server-name` and `proxy-url` in the kubeconfig, and HTTPS_PROXY"
 UNTRUSTED = "see `certificate-authority` in the kubeconfig; " + LOGIN
 REFUSED = re.compile(r"ALERT_\w{0,40}(CERTIFICATE|ACCESS_DENIED|UNKNOWN_CA|HANDSHAKE_FAILURE)")
+Right = tuple[str, str, str]
+"""API group, resource, verb."""
 SHOWN = 300
 """Characters of an answer that is no Status."""
 
@@ -113,8 +115,18 @@ def permission(message: str) -> str:
     if not match:
         return "ask for that permission, or take another context"
     kind = "Role" if match["where"] else "ClusterRole"
-    rule = f'apiGroups: ["{match["group"] or ""}"], resources: ["{match["what"]}"]'
-    return f'ask for a {kind} with {rule}, verbs: ["{match["verb"]}"]'
+    return f"ask for a {kind} with {rules([(match['group'] or '', match['what'], match['verb'])])}"
+
+
+def rules(rights: Iterable[Right]) -> str:
+    """Return rights as the rules of a Role, for a person."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for group, resource, verb in rights:
+        grouped.setdefault((group, resource), []).append(verb)
+    return "; ".join(
+        f'apiGroups: ["{group}"], resources: ["{resource}"], verbs: {json.dumps(verbs)}'
+        for (group, resource), verbs in grouped.items()
+    )
 
 
 def _message(body: bytes) -> str:

@@ -6,27 +6,22 @@ asked for by itself. https://kubernetes.io/docs/reference/kubernetes-api/authori
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cvl.core.errors import Denied, Missing, Rejected
 from cvl.core.scope import Scope
 from cvl.core.spec import JobSpec
+from cvl.providers.kubernetes.api_errors import Right, rules
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.job_options import JobOptions
-from cvl.providers.kubernetes.pod_exec import installed
 
 API = "authorization.k8s.io/v1"
-Right = tuple[str, str, str]
-"""API group, resource, verb."""
 BATCH = "batch"
 
 
 def check(client: Client, options: JobOptions, spec: JobSpec, scope: Scope) -> None:
-    """Raise `Denied` with the permissions that are missing, `MissingExtra` without websockets."""
-    if spec.source:
-        installed()  # before anything is made, not when its results are to be collected
+    """Raise `Denied` with the permissions that are missing."""
     try:
         status = _review(client, "SelfSubjectRulesReview", {"namespace": options.namespace})
         granted = status.get("resourceRules") or ()
@@ -69,17 +64,6 @@ def allowed(granted: Iterable[Object], right: Right) -> bool:
         and _has(rule, "resources", resource, f"*/{below}" if slash else head)
         and not rule.get("resourceNames")
         for rule in granted
-    )
-
-
-def rules(missing: Iterable[Right]) -> str:
-    """Return rights as the rules of a Role, for a person."""
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for group, resource, verb in missing:
-        grouped.setdefault((group, resource), []).append(verb)
-    return "; ".join(
-        f'apiGroups: ["{group}"], resources: ["{resource}"], verbs: {json.dumps(verbs)}'
-        for (group, resource), verbs in grouped.items()
     )
 
 

@@ -52,10 +52,12 @@ mv coming sent
 class Packed:
     """The example's files: `keys` for Secrets, our scripts among them, and what is sent later.
 
-    `archive` is what does not fit into Secrets, `size` its bytes; None where all does.
+    `archive` is what does not fit into Secrets, `size` its bytes; None where all does. `warnings`
+    are about what is chosen.
     """
 
     keys: Mapping[str, bytes]
+    warnings: tuple[str, ...] = ()
     archive: IO[bytes] | None = None
     size: int = 0
 
@@ -75,11 +77,12 @@ def packed(contents: Contents, spec: JobSpec) -> Packed:
         tar.close()
         raise
     if length > MOST:
-        return Packed(keys=scripts, archive=tar, size=length)
+        return Packed(keys=scripts, warnings=contents.warnings, archive=tar, size=length)
     with tar:
         tar.seek(0)
         pieces = enumerate(iter(lambda: tar.read(MOST_SECRET), b""))
-        return Packed(keys={**scripts, **{f"{CODE}{number:02}": piece for number, piece in pieces}})
+        code = {f"{CODE}{number:02}": piece for number, piece in pieces}
+        return Packed(keys={**scripts, **code}, warnings=contents.warnings)
 
 
 def send(

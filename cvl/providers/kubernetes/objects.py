@@ -119,8 +119,8 @@ def readable(client: Client, own: Sequence[str]) -> tuple[str, ...]:
     try:
         names = [str(each["metadata"]["name"]) for each in client.items(api_path("namespaces"))]
     except Denied:
-        return _listable(client, own) or tuple(own[:1])
-    return _listable(client, [*own, *names])
+        return tuple(_listable(client, own)) or tuple(own[:1])
+    return tuple(_listable(client, [*own, *names]))
 
 
 def destroy(client: Client, resource: Resource, namespace: str) -> None:
@@ -211,16 +211,11 @@ def _end_orphans(client: Client, job: Resource, namespace: str) -> None:
                 client.delete(pods.path(pod), str(meta["uid"]))
 
 
-def _listable(client: Client, names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name for name in dict.fromkeys(names) if _may_list(client, name))
-
-
-def _may_list(client: Client, namespace: str) -> bool:
-    try:
-        client.get(api_path("jobs", namespace), limit="1")
-    except (Denied, Missing):
-        return False
-    return True
+def _listable(client: Client, names: Iterable[str]) -> Iterator[str]:
+    for name in dict.fromkeys(names):
+        with suppress(Denied, Missing):
+            client.get(api_path("jobs", name), limit="1")
+            yield name
 
 
 def _resource(kind: str, each: Object) -> Resource | None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from cvl.container.contents import Contents, contents_of
+from cvl.container.contents import contents_of
 from cvl.core.errors import CvlError, Denied, Elsewhere, Rejected, UsageError
 from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
@@ -83,7 +83,6 @@ class Kubernetes:
         """
         self._client, self._job_options = client, options
         self._namespace = options.namespace if options else namespace
-        self._contents: Contents | None = None
         self._files: files.Packed | None = None
         self._asked: dict[str, Resource] = {}
         self._identity = identity
@@ -221,25 +220,20 @@ class Kubernetes:
 
     def _packed(self, spec: JobSpec) -> files.Packed:
         if self._files is None:
-            chosen = self._chosen(spec)
+            chosen = contents_of(spec.source) if spec.source else None
             self._files = files.packed(chosen, spec) if chosen else files.Packed(keys={})
             if self._files.archive:
                 weakref.finalize(self, self._files.archive.close)
         return self._files
 
-    def _chosen(self, spec: JobSpec) -> Contents | None:
-        if self._contents is None and spec.source is not None:
-            self._contents = contents_of(spec.source)
-        return self._contents
-
     def _warnings(self, spec: JobSpec) -> tuple[str, ...]:
-        contents = self._chosen(spec)
-        warnings = list(contents.warnings) if contents else []
+        packed = self._packed(spec)
+        warnings = list(packed.warnings)
         options = self._options
         gpus = options.gpu or options.gpu_resource in template.limits(options.template)
         if spec.needs.gpus and not gpus:
             warnings.append(f"{spec.example} asks for a GPU: give --gpu {spec.needs.gpus}")
-        if (packed := self._packed(spec)).archive:
+        if packed.archive:
             warnings.append(SENT.format(size(packed.size), size(files.MOST)))
         if spec.limits.timeout is None:
             warnings.append(f"without --timeout the job ends after {elapsed(NO_LIMIT)}")
