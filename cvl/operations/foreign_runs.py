@@ -5,7 +5,6 @@ Whoever is logged in here sees, follows and stops them by the same commands as r
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Collection
@@ -148,8 +147,10 @@ def _result(file: Path, name: str) -> ExitStatus | None:
 
 def _about(file: Path) -> dict[str, object]:
     """Return what the run's sender has said of it: nothing that we rely on."""
+    from json import loads
+
     try:
-        about = json.loads(_small(file) or b"{}")
+        about = loads(_small(file) or b"{}")
     except (ValueError, RecursionError):
         return {}
     return about if isinstance(about, dict) else {}
