@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from cvl.catalog import Lookup, described, find, find_root, listed, load
-from cvl.cli.options import FilePath
+from cvl.cli.options import PATH
 from cvl.cli.settings import configured_root, settings
 from cvl.cli.terminal import complain, show, show_json, show_table, show_text
 
-ROOT = click.option("--root", type=FilePath(), help="The folder that holds examples/.")
+ROOT = click.option("--root", type=PATH, help="The folder that holds examples/.")
 
 
 @click.command("list")

@@ -14,6 +14,7 @@ import click
 
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
+from cvl.core.units import duration, money, pause
 from cvl.providers.common import OPTIONS
 from cvl.providers.runner import Runner
 
@@ -118,9 +119,9 @@ def _kind(hint: object) -> tuple[click.ParamType[Any] | type, bool]:
     if get_origin(hint) in {list, tuple, Sequence}:
         return _kind(get_args(hint)[0])[0], True
     if hint is Path:
-        return FilePath(), False
+        return PATH, False
     if hint is Decimal:
-        return DecimalType(), False
+        return MONEY, False
     return hint if isinstance(hint, type) else str, False
 
 
@@ -131,68 +132,37 @@ def _help(words: str, default: object) -> str:
 
 
 class Parsed(click.ParamType[T]):
-    """A word that `read` makes a value of, or raises `UsageError`."""
+    """A word that `read` makes a value of, or raises `UsageError`; what is one already stays."""
+
+    def __init__(self, name: str, kind: type[T], read: Callable[[str], T]) -> None:
+        self.name, self._kind, self._read = name, kind, read
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> T:
         try:
-            return self.read(value)
+            return value if isinstance(value, self._kind) else self._read(str(value))
         except UsageError as error:
             self.fail(f"{error}. {error.hint}" if error.hint else str(error), param, ctx)
 
-    def read(self, value: object) -> T:
-        raise NotImplementedError
+
+def _path(text: str) -> Path:
+    """Return a path; the empty one, which a variable that is not set leaves behind, is none."""
+    if text == "":
+        raise UsageError("it is empty")
+    return Path(text)
 
 
-class FilePath(Parsed[Path]):
-    """A path; the empty one, which a variable that is not set leaves behind, is none."""
-
-    name = "path"
-
-    def read(self, value: object) -> Path:
-        if value == "":
-            raise UsageError("it is empty")
-        return Path(str(value))
-
-
-class Duration(Parsed[float]):
-    """2h, 90m, 45s, 1h30m: seconds."""
-
-    name = "duration"
-
-    def read(self, value: object) -> float:
-        from cvl.core.units import duration
-
-        return value if isinstance(value, float) else duration(str(value))
-
-
-class Grace(Duration):
-    """A duration that may be 0."""
-
-    def read(self, value: object) -> float:
-        from cvl.core.units import is_zero
-
-        return 0.0 if is_zero(str(value)) else super().read(value)
-
-
-class DecimalType(Parsed[Decimal]):
-    """An amount of money."""
-
-    name = "number"
-
-    def read(self, value: object) -> Decimal:
-        from cvl.core.units import money
-
-        return value if isinstance(value, Decimal) else money(str(value))
-
-
+PATH = Parsed("path", Path, _path)
+DURATION = Parsed("duration", float, duration)
+PAUSE = Parsed("duration", float, pause)
+MONEY = Parsed("number", Decimal, money)
 KINDS: Mapping[str, click.ParamType[Any]] = MappingProxyType(
     {
-        "path": FilePath(),
-        "paths": FilePath(),
-        "duration": Duration(),
-        "pause": Grace(),
+        "path": PATH,
+        "paths": PATH,
+        "duration": DURATION,
+        "pause": PAUSE,
         "minutes": click.FLOAT,
-        "money": DecimalType(),
+        "money": MONEY,
         "count": click.IntRange(1),
         "text": click.STRING,
         "texts": click.STRING,

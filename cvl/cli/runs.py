@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cvl.cli.console import Console
-from cvl.cli.options import FilePath, Grace
+from cvl.cli.options import PATH, PAUSE
 from cvl.cli.screen import SCREEN
 from cvl.cli.terminal import complain
 from cvl.core.spec import GRACE
@@ -76,7 +76,7 @@ def attach(run_id: str, quiet: bool) -> int:
 
 @click.command()
 @click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
-@click.option("--grace", type=Grace(), default=GRACE, metavar="10s", help="Between TERM and KILL.")
+@click.option("--grace", type=PAUSE, default=GRACE, metavar="10s", help="Between TERM and KILL.")
 def stop(run_ids: tuple[str, ...], grace: float) -> int:
     """Stop runs, wherever they are, whoever follows them."""
     from cvl.operations.stop import stop as end
@@ -86,7 +86,7 @@ def stop(run_ids: tuple[str, ...], grace: float) -> int:
 
 @click.command()
 @click.argument("run_id", metavar="RUN")
-@click.option("-o", "--output-dir", type=FilePath(), metavar="DIR", help="Where they land.")
+@click.option("-o", "--output-dir", type=PATH, metavar="DIR", help="Where they land.")
 def fetch(run_id: str, output_dir: Path | None) -> None:
     """Bring a run's results here, now; also while it goes on, and more than once."""
     from cvl.operations.fetch import fetch as bring

@@ -12,7 +12,7 @@ import click
 
 from cvl.cli import config, project_config
 from cvl.cli.config_file import FILE, content, display, layer
-from cvl.cli.options import FilePath
+from cvl.cli.options import PATH
 from cvl.cli.project_config import Own, Project, allowed, counts
 from cvl.cli.terminal import agree, show
 from cvl.core import trust as store
@@ -27,7 +27,7 @@ PART = 1000
 
 
 @click.command()
-@click.argument("folder", metavar="[DIR]", type=FilePath(), default=".")
+@click.argument("folder", metavar="[DIR]", type=PATH, default=".")
 @click.option("-y", "--yes", is_flag=True, help="Agree to what is shown.")
 @click.option("--list", "listing", is_flag=True, help="Show what is trusted.")
 @click.option("--remove", is_flag=True, help="Trust DIR no longer.")

@@ -39,7 +39,7 @@ def duration(text: str) -> float:
         numbers = (float(part or 0) for part in parts.groups())
         total = sum(each * number for each, number in zip(SECONDS.values(), numbers, strict=True))
         return sane(-total if words.startswith("-") else total, text)
-    if is_zero(words):
+    if _ZERO.fullmatch(words):
         return sane(0.0, text)
     if _BARE.fullmatch(words):
         hint = f"say {words}s, {words}m or {words}h" if words.isdecimal() else _EXAMPLES
@@ -47,9 +47,9 @@ def duration(text: str) -> float:
     raise UsageError(f"cannot read the duration {text!r}", _EXAMPLES)
 
 
-def is_zero(text: str) -> bool:
-    """Return whether a duration is 0, which needs no unit: `0`, `0s`, `0.0`, `0h0m`."""
-    return _ZERO.fullmatch(text.strip()) is not None
+def pause(text: str) -> float:
+    """As `duration`, of what may be 0, which needs no unit: `0`, `0s`, `0.0`, `0h0m`."""
+    return 0.0 if _ZERO.fullmatch(text.strip()) else duration(text)
 
 
 def minutes(number: float) -> float:

@@ -14,7 +14,7 @@ from cvl.cleanup.guardian_client import Guardian, environment
 from cvl.cleanup.guardian_keeper import DONE
 from cvl.cleanup.reap_timer import environment_text
 from cvl.cli import config
-from cvl.cli.options import FilePath, parameters
+from cvl.cli.options import PATH, parameters
 from cvl.core.handles import checked
 from cvl.core.paths import LISTS, PLACES, anchored, ledger_file
 from cvl.core.process import me
@@ -173,7 +173,7 @@ def test_options_that_take_a_file_are_paths_of_a_configuration_file(name: str) -
     assert name in BUILT_IN
     kinds = {each.name: each.option.type for each in parameters(load(name))}
     for each in {"ssh_key_path", "kubeconfig"} & kinds.keys():
-        assert isinstance(kinds[each], FilePath), each
+        assert kinds[each] is PATH, each
 
 
 def test_a_key_named_in_the_user_s_file_is_beside_that_file(

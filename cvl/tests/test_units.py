@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.cli.options import Grace
+from cvl.cli.options import PAUSE
 from cvl.core import units
 from cvl.core.errors import UsageError
 
@@ -66,13 +66,13 @@ def test_what_is_no_duration_is_refused_with_a_hint(text: str, word: str) -> Non
 
 @pytest.mark.parametrize("text", ["0", "00", "0.0", "0s", "0 s", "0m", "0h0m0s", " 0.0d "])
 def test_a_grace_may_be_nothing_however_that_is_written(text: str) -> None:
-    assert Grace().convert(text, None, None) == 0.0
+    assert PAUSE.convert(text, None, None) == 0.0
 
 
 @pytest.mark.parametrize("text", ["", "0x", "-0", "0..0", "0h-1m"])
 def test_what_is_no_grace_is_refused(text: str) -> None:
     with pytest.raises(click.UsageError):
-        Grace().convert(text, None, None)
+        PAUSE.convert(text, None, None)
 
 
 def test_a_bare_number_says_what_to_write() -> None:
