@@ -133,7 +133,8 @@ def test_an_image_that_cannot_be_pulled_is_told_and_waited_for(there: Desk) -> N
     with there.start("run", *there.options, "--image", image, "one", "sh", "true") as client:
         client.says("ErrImagePull")
         client.signal(signal.SIGTERM)
-        assert client.ended(120).code == 143
+        done = client.ended(120)
+    assert done.code == 143, done.err
 
 
 def test_the_job_goes_on_while_the_api_server_is_away(cluster: Cluster, there: Desk) -> None:
