@@ -54,7 +54,8 @@ def fetch(
         every = steadily(scope, tracker.pods, passing=MAY_PASS)
     there = {node: pod for node, pod in every.items() if pods.started(pod)}
     alive = {node: pod for node, pod in there.items() if not pods.over(pod)}
-    if not there and (status is None or status.cause is Cause.EXITED):
+    waiting = any(not pods.over(pod) for pod in every.values())
+    if not (there or waiting) and (status is None or status.cause is Cause.EXITED):
         raise _gone(tracker.run_id)
     for node in there.keys() - alive.keys():
         _missed(tracker, node, scope)
