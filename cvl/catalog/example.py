@@ -36,8 +36,7 @@ class Example:
     """What an example.yaml says, and where it lies.
 
     `path` is relative to `root`, `/`-separated, "" for the root itself. `image` is what the file
-    names, "" if nothing; `resources` is as in the file. `problems` are those that do not keep the
-    example from being used.
+    names, "" if nothing; `resources` is as in the file.
     """
 
     name: str
@@ -53,8 +52,6 @@ class Example:
     needs: Needs
     resources: Mapping[str, object]
     readme: Path | None = None
-    archived: bool = False
-    problems: tuple[Problem, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -85,7 +82,6 @@ def read_example(root: Path, path: str, data: Mapping[str, object], say: Say) ->
         needs=_needs(data, docker=_wants_docker(data.get("docker"), presets, folder)),
         resources=MappingProxyType(_mapping(data.get("resources"))),
         readme=root / path / readme if readme else None,
-        archived=stripped(data.get("archived")).lower() in {"true", "yes", "on"},
     )
 
 

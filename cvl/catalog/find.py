@@ -30,10 +30,10 @@ def find(query: str, lookup: Lookup) -> Example:
             return _at(folder, lookup)
         raise
     if path := _exact(root, tidy(query)):
-        return _one(root, path, lookup)
+        return _one(root, path)
     if "/" in query and (folder := _nearby(query, lookup)):
         return _at(folder, lookup)
-    return _looked_up(query, load(root, lookup.env), lookup)
+    return _looked_up(query, load(root), lookup)
 
 
 def _looked_up(query: str, catalog: Catalog, lookup: Lookup) -> Example:
@@ -88,11 +88,11 @@ def _there(query: str, lookup: Lookup) -> Path | None:
 def _at(folder: Path, lookup: Lookup) -> Example:
     root = own_root(folder, lookup.warn)
     path = folder.relative_to(root).as_posix()
-    return _one(root, "" if path == "." else path, lookup)
+    return _one(root, "" if path == "." else path)
 
 
-def _one(root: Path, path: str, lookup: Lookup) -> Example:
-    example, problems = load_one(root, path, lookup.env)
+def _one(root: Path, path: str) -> Example:
+    example, problems = load_one(root, path)
     if example is None:
         raise UsageError(str(problems[0]), "mend that file, then try again")
     return example

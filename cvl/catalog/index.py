@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 import time
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cvl.catalog.example import Example, Problem, read_example
 from cvl.catalog.root import FILE, walk
-from cvl.core.paths import private, replace_file
+from cvl.catalog.script import content
+from cvl.core.paths import cache_dir, private, replace_file
 
 _FORMAT = 1
 LIMIT = 1 << 20
@@ -47,18 +47,18 @@ class _Cache:
     """The entries of one root, and whether they differ from those on disk."""
 
     root: Path
-    file: Path | None
+    file: Path
     entries: dict[str, _Entry] = field(default_factory=dict)
     stale: bool = False
 
 
-def load(root: Path, env: Mapping[str, str] = os.environ) -> Catalog:
+def load(root: Path) -> Catalog:
     """Read all examples of `root`. A file that cannot be used is a problem, never an error.
 
-    The cache lies in $XDG_CACHE_HOME/cvl of `env`; without a place for it, it is done without.
+    The cache lies in our cache folder; where there can be none, it is done without.
     """
     files = dict(walk(root))
-    cache = _open(root, env)
+    cache = _open(root)
     read = [_read(cache, path, files[path]) for path in sorted(files)]
     if cache.stale or cache.entries.keys() - files.keys():
         _save(cache, files)
@@ -69,11 +69,9 @@ def load(root: Path, env: Mapping[str, str] = os.environ) -> Catalog:
     )
 
 
-def load_one(
-    root: Path, path: str, env: Mapping[str, str] = os.environ
-) -> tuple[Example | None, tuple[Problem, ...]]:
+def load_one(root: Path, path: str) -> tuple[Example | None, tuple[Problem, ...]]:
     """Read one example only; None if its file cannot be used. Raises OSError without a file."""
-    cache = _open(root, env)
+    cache = _open(root)
     read = _read(cache, path, (root / path / FILE).stat())
     if cache.stale:
         _save(cache, cache.entries)
@@ -83,34 +81,29 @@ def load_one(
 def _read(
     cache: _Cache, path: str, status: os.stat_result
 ) -> tuple[Example | None, tuple[Problem, ...]]:
-    entry = cache.entries.get(path)
+    entry, file = cache.entries.get(path), cache.root / path / FILE
     if entry is None or (entry.mtime, entry.size) != (status.st_mtime_ns, status.st_size):
         cache.entries.pop(path, None)
         try:
             entry = _parse(cache.root, path, status)
         except OSError as error:
-            text = f"cannot be read: {error.strerror}"
-            return None, (Problem(path=cache.root / path / FILE, line=1, text=text),)
+            return None, (Problem(path=file, line=1, text=f"cannot be read: {error.strerror}"),)
         if time.time_ns() - entry.mtime > _STABLE:
             cache.entries[path] = entry
             cache.stale = True
-    problems = tuple(
-        Problem(path=cache.root / path / FILE, line=line, text=text) for line, text in entry.notes
-    )
+    problems = tuple(Problem(path=file, line=line, text=text) for line, text in entry.notes)
     if entry.data is None:
         return None, problems
-    example = read_example(cache.root, path, entry.data, _said_before)
-    return (replace(example, problems=problems) if problems else example), problems
-
-
-def _said_before(keys: tuple[str, ...], text: str) -> None:
-    """What is odd in a file was noted when it was parsed."""
+    return read_example(cache.root, path, entry.data, lambda _keys, _said_before: None), problems
 
 
 def _parse(root: Path, path: str, status: os.stat_result) -> _Entry:
     from cvl.core.yaml_document import parse
 
-    document = parse(_bytes(root / path / FILE, status))
+    raw = content(root / path / FILE, LIMIT + 1)
+    if len(raw) > LIMIT:
+        raise OSError(0, f"it is larger than {LIMIT >> 20} MiB")
+    document = parse(raw)
     data, lines, notes = document.data, document.lines, list(document.notes)
 
     def say(keys: tuple[str, ...], text: str) -> None:
@@ -122,22 +115,10 @@ def _parse(root: Path, path: str, status: os.stat_result) -> _Entry:
     return _Entry(mtime=status.st_mtime_ns, size=status.st_size, data=data, notes=tuple(notes))
 
 
-def _bytes(file: Path, status: os.stat_result) -> bytes:
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(0, "it is not a file")
-    # it may have become a pipe by now, which would wait for ever, or grow while it is read
-    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
-        data = opened.read(LIMIT + 1)
-    if len(data) > LIMIT:
-        raise OSError(0, f"it is larger than {LIMIT >> 20} MiB")
-    return data
-
-
-def _open(root: Path, env: Mapping[str, str]) -> _Cache:
+def _open(root: Path) -> _Cache:
     """Read the cache of `root`. A broken one, or one that others can write, counts as empty."""
-    cache = _Cache(root=root, file=_place(root, env))
-    if cache.file is None:
-        return cache
+    name = f"catalog-{zlib.crc32(os.fsencode(root)):08x}.json"
+    cache = _Cache(root=root, file=cache_dir() / name)
     try:
         with cache.file.open("rb") as opened:
             status = os.fstat(opened.fileno())
@@ -158,21 +139,8 @@ def _entry(mtime: int, size: int, data: object, notes: Iterable[tuple[int, str]]
     return _Entry(mtime=mtime, size=size, data=data, notes=checked)
 
 
-def _place(root: Path, env: Mapping[str, str]) -> Path | None:
-    """Return the cache file. A relative $XDG_CACHE_HOME is ignored (XDG Base Directory 0.8)."""
-    base = env.get("XDG_CACHE_HOME", "")
-    if not base.startswith("/"):
-        home = env.get("HOME", "")
-        if not home.startswith("/"):
-            return None
-        base = f"{home}/.cache"
-    return Path(base, "cvl", f"catalog-{zlib.crc32(os.fsencode(root)):08x}.json")
-
-
 def _save(cache: _Cache, paths: Iterable[str]) -> None:
     """Replace the cache on disk as a whole; where that is not possible, leave it."""
-    if cache.file is None:
-        return
     files = {
         path: [entry.mtime, entry.size, entry.data, entry.notes]
         for path in paths

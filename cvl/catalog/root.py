@@ -22,8 +22,8 @@ _SKIPPED = frozenset({"__pycache__", "node_modules", "venv"})
 class Lookup:
     """What decides where examples are looked for.
 
-    `named` is the user's `--root`, `configured` comes from a `cvl.toml`, `env` holds $CVL_ROOT,
-    $CVLIZATION_ROOT and $XDG_CACHE_HOME. `warn` hears of roots of other owners: see `find_root`.
+    `named` is the user's `--root`, `configured` comes from a `cvl.toml`, `env` holds $CVL_ROOT
+    and $CVLIZATION_ROOT. `warn` hears of roots of other owners: see `find_root`.
     """
 
     named: Path | None = None

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ MISSING = {"svd_comfy", "svd_cog", "extract0", "cogvideox", "docling", "leaderbo
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
     root = tmp_path_factory.mktemp("corpus")
     manifest = json.loads((CORPUS / "manifest.json").read_text(encoding="utf-8"))["examples"]
     for path, listing in manifest.items():

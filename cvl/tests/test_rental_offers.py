@@ -149,9 +149,12 @@ def test_what_is_taken_has_the_memory_in_the_reading_that_is_said(
         ("monst3r", "gpu_1x_h100_pcie", ""),
     ],
 )
-def test_both_readings_of_the_corpus(example: str, type_: str, words: str) -> None:
+def test_both_readings_of_the_corpus(
+    example: str, type_: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not CORPUS.exists():
         pytest.skip("the corpus is not at hand")
+    monkeypatch.setenv("CVL_CACHE_DIR", str(tmp_path))
     found = find(example, Lookup(named=CORPUS, configured=None, env={}, warn=lambda _text: None))
     needs = needs_of(found, find_preset(found, next(iter(found.presets))))
     offers = [
