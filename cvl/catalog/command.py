@@ -1,28 +1,18 @@
-"""From a preset and the user's arguments to a command: an argument list and an environment."""
+"""From a preset and the user's arguments to what runs, and to how its image is made."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import field
+from collections.abc import Sequence
 
 from cvl.catalog.example import Example
 from cvl.catalog.image import image_for
 from cvl.catalog.match import fold
 from cvl.catalog.preset import Preset
 from cvl.core.errors import NotFound, UsageError
-from cvl.core.frozen import dataclass
 from cvl.core.spec import Build
 
 _PLACES_ARGS = re.compile(r"\$(?:[@*0-9]|\{[@*0-9])")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """What runs, in the example's folder. `env` is public and gives way to the user's own."""
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_preset(example: Example, name: str) -> Preset:
@@ -37,36 +27,31 @@ def find_preset(example: Example, name: str) -> Preset:
 
 
 def resolve(
-    example: Example, preset: str, args: Sequence[str] = (), *, check: bool = False
-) -> Command:
-    """Return what runs this preset with these arguments, each of which arrives as it is.
+    example: Example, preset: Preset, args: Sequence[str] = (), *, check: bool = False
+) -> tuple[str, ...]:
+    """Return what runs this preset, in the example's folder; each argument arrives as it is.
 
     `check` is for those who run it from this very folder: UsageError if its script is not there.
-    Raises NotFound without such a preset.
     """
-    chosen = find_preset(example, preset)
-    if chosen.script is None:
-        argv = _shell(chosen, (*chosen.args, *args))
-    else:
-        if check:
-            _check(example, chosen.script, chosen.name)
-        script = f"./{chosen.script}" if chosen.script.startswith("-") else chosen.script
-        argv = ("python3" if script.endswith(".py") else "bash", script, *chosen.args, *args)
-    return Command(argv=argv, env=chosen.env)
+    script = preset.script
+    if script is None:
+        return _shell(preset, (*preset.args, *args))
+    if check:
+        _check(example, script, preset.name)
+    script = f"./{script}" if script.startswith("-") else script
+    return ("python3" if script.endswith(".py") else "bash", script, *preset.args, *args)
 
 
-def build_of(example: Example, preset: str) -> Build | None:
+def build_of(example: Example, preset: Preset) -> Build | None:
     """Return how the image that this preset needs is made; None if it needs none, or makes it.
 
     The image is "" where neither the file nor the script says what it will be called.
     """
-    chosen = find_preset(example, preset)
-    if "build" not in example.presets or not chosen.docker or fold(chosen.name).startswith("build"):
+    build = example.presets.get("build")
+    if build is None or not preset.docker or fold(preset.name).startswith("build"):
         return None
-    command = resolve(example, "build")
-    assignments = tuple(f"{name}={value}" for name, value in command.env.items())
-    argv = ("env", *assignments, *command.argv) if assignments else command.argv
-    return Build(argv=argv, image=image_for(example, chosen))
+    env = ("env", *(f"{name}={value}" for name, value in build.env.items())) if build.env else ()
+    return Build(argv=(*env, *resolve(example, build)), image=image_for(example, preset))
 
 
 def _shell(preset: Preset, args: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from types import MappingProxyType
 
 from cvl.core.frozen import dataclass
@@ -30,7 +30,6 @@ class PathArg:
     """An argument that names a file or folder: by one of its flags, or by standing alone."""
 
     flags: tuple[str, ...] = ()
-    kind: str = "file"
     positional: bool = False
 
 
@@ -39,7 +38,8 @@ class Preset:
     """One way to run an example.
 
     `script` is a file in the example's folder and beats `command`, which is a line for bash.
-    `args` come before the user's. `docker` is False if the preset says that it needs none.
+    `args` come before the user's; `env` is public and gives way to theirs. `docker` is False if
+    the preset says that it needs none.
     """
 
     name: str
@@ -50,16 +50,6 @@ class Preset:
     description: str = ""
     path_args: tuple[PathArg, ...] = ()
     docker: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
-    """What one line of a file says should run."""
-
-    script: str | None = None
-    command: str | None = None
-    args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_presets(value: object, folder: str, say: Say) -> Mapping[str, Preset]:
@@ -124,10 +114,9 @@ def _preset(name: str, entry: object, folder: str, say: Say) -> Preset:
     if fields is None:
         say(keys, f"preset {name!r} is neither a script nor a mapping")
         fields = {}
-    line = _what(name, fields, folder)
-    return Preset(
-        name=name,
-        script=line.script,
+    line = _line(name, fields, folder)
+    return replace(
+        line,
         command=line.command or _as_line(fields.get("command")) or None,
         args=line.args + _args(fields.get("args"), (*keys, "args"), say),
         env=MappingProxyType({**line.env, **_env(fields.get("env"), (*keys, "env"), say)}),
@@ -151,12 +140,13 @@ def _fields(entry: object) -> Mapping[str, object] | None:
     return None
 
 
-def _what(name: str, fields: Mapping[str, object], folder: str) -> _Line:
+def _line(name: str, fields: Mapping[str, object], folder: str) -> Preset:
+    """Return the preset that the one line of a file makes which says what should run."""
     if line := _as_line(fields.get("script")):
-        return _read_line(line, folder)
+        return _read_line(name, line, folder)
     if line := _as_line(fields.get("command")):
-        return _read_line(line, folder, bare=False)
-    return _Line(script=_by_convention(name, folder))
+        return _read_line(name, line, folder, bare=False)
+    return Preset(name=name, script=_by_convention(name, folder))
 
 
 def _as_line(value: object) -> str:
@@ -169,22 +159,22 @@ def _as_line(value: object) -> str:
     return shlex.join(words)
 
 
-def _read_line(line: str, folder: str, *, bare: bool = True) -> _Line:
+def _read_line(name: str, line: str, folder: str, *, bare: bool = True) -> Preset:
     """Take a line apart into a script and its arguments, or leave it to bash as a command.
 
     `bare` tells that a single word is a script whatever it is called.
     """
     if bare and " " in line and os.path.isfile(f"{folder}/{line}"):  # noqa: PTH113 - never raises
-        return _Line(script=line)
+        return Preset(name=name, script=line)
     parts = split_line(line)
     if parts is None:
-        return _Line(command=_startable(line))
+        return Preset(name=name, command=_startable(line))
     env, words = parts
     if words and (_SCRIPT.match(words[0]) or (bare and len(words) == 1)):
         # As on the command line, `--` only ends what is ours: the scripts do not expect it.
         args = words[2:] if words[1:2] == ("--",) else words[1:]
-        return _Line(script=words[0].removeprefix("./"), args=args, env=env)
-    return _Line(command=line)
+        return Preset(name=name, script=words[0].removeprefix("./"), args=args, env=env)
+    return Preset(name=name, command=line)
 
 
 def _startable(line: str) -> str:
@@ -235,8 +225,7 @@ def _path_args(value: object) -> Iterator[PathArg]:
         elif isinstance(item, dict):
             flags = texts(item.get("flag")) + texts(item.get("aliases"))
             alone = str(item.get("positional")).lower() in _TRUE
-            kind = "dir" if str(item.get("type")).startswith("dir") else "file"
-            yield PathArg(flags=flags, kind=kind, positional=alone)
+            yield PathArg(flags=flags, positional=alone)
 
 
 def is_false(value: object) -> bool:

@@ -45,15 +45,14 @@ def resolved(example: Example, preset: str, args: tuple[str, ...]) -> dict[str, 
     `Answered` in `host/resolve_there.py` is the same for who reads it.
     """
     chosen = find_preset(example, preset)
-    command = resolve(example, chosen.name, args, check=True)
-    build = build_of(example, chosen.name)
+    build = build_of(example, chosen)
     needs = asdict(needs_of(example, chosen))
     del needs["archs"]  # the host has the processor that it has
     return {
         "root": str(example.root),
         "preset": chosen.name,
-        "argv": list(command.argv),
-        "env": dict(command.env),
+        "argv": list(resolve(example, chosen, args, check=True)),
+        "env": dict(chosen.env),
         "image": image_of(example),
         "build": (list(build.argv), build.image) if build else None,
         "needs": needs,

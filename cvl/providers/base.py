@@ -75,20 +75,20 @@ def job(
 
         files, warnings = sift(inputs.files, inputs.folders, example.root)
     include = arguments.words(common.get("include"))
-    command = resolve(example, chosen.name, inputs.args, check=checked)
+    argv = resolve(example, chosen, inputs.args, check=checked)
     name = example.path or example.name
     bare = JobSpec(
         run_id=new_run_id(name),
-        argv=command.argv,
+        argv=argv,
         example=name,
         preset=chosen.name,
         args=args,
-        env=command.env,
+        env=chosen.env,
         source=Source(root=example.root, folder=example.path, include=include),
         inputs=files,
         warnings=warnings,
         image=image_for(example, chosen) or None,
-        build=build_of(example, chosen.name),
+        build=build_of(example, chosen),
         needs=needs_of(example, chosen),
     )
     return equipped(bare, common, limits(common, timeout_minutes, timeout_action))

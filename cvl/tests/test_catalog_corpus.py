@@ -29,7 +29,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.touch()
         shutil.copy(CORPUS / path / "example.yaml", root / path / "example.yaml")
-    return load(root, {})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("CVL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield load(root)
 
 
 def test_all_are_read_without_a_problem(corpus: Catalog) -> None:
@@ -55,7 +57,7 @@ def test_every_preset_runs_a_script_that_is_there(corpus: Catalog) -> None:
     for example in corpus.examples:
         for preset in example.presets.values():
             try:
-                argv = resolve(example, preset.name, ["a b"], check=preset.script is not None).argv
+                argv = resolve(example, preset, ["a b"], check=preset.script is not None)
             except UsageError:
                 missing.add(example.folder.name)
             else:

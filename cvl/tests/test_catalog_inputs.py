@@ -10,7 +10,7 @@ PRESET = Preset(
     name="predict",
     path_args=(
         PathArg(flags=("--image", "-i")),
-        PathArg(flags=("--refs",), kind="dir"),
+        PathArg(flags=("--refs",)),
         PathArg(flags=("--output", "-o")),
         PathArg(flags=("input_file",), positional=True),
     ),

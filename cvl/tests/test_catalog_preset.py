@@ -1,6 +1,7 @@
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cvl.catalog import Example, PathArg, Preset, build_of, find_preset, needs_o
 from cvl.catalog.example import read_example
 from cvl.catalog.preset import read_presets
 from cvl.core.errors import NotFound, UsageError
+from cvl.core.spec import Build
 from cvl.core.yaml_document import parse
 
 
@@ -33,6 +35,16 @@ def heard(text: str, root: Path = Path("/nowhere")) -> tuple[Example, list[tuple
         root, "examples/a/b", data, lambda keys, text: said.append((".".join(keys), text))
     )
     return found, said
+
+
+def command(
+    found: Example, preset: str, args: Sequence[str] = (), *, check: bool = False
+) -> tuple[str, ...]:
+    return resolve(found, find_preset(found, preset), args, check=check)
+
+
+def image_made(found: Example, preset: str) -> Build | None:
+    return build_of(found, find_preset(found, preset))
 
 
 def ignore(*said: object) -> None:
@@ -81,9 +93,8 @@ def only(text: str, root: Path = Path("/nowhere"), *scripts: str) -> Preset:
 def test_every_form_of_a_preset(text: str, argv: str, env: str) -> None:
     found = example(f"presets: {text}")
     (name,) = found.presets
-    command = resolve(found, name)
-    assert command.argv == tuple(argv.split())
-    assert [f"{key}={value}" for key, value in command.env.items()] == env.split()
+    assert command(found, name) == tuple(argv.split())
+    assert [f"{key}={value}" for key, value in found.presets[name].env.items()] == env.split()
 
 
 def test_arguments_of_a_line_are_split_as_a_shell_would() -> None:
@@ -161,7 +172,7 @@ def test_no_data_raises_and_every_preset_has_a_command(data: dict[str, object]) 
     found = read_example(Path("/nowhere"), "examples/a/b", data, ignore)
     hash(found.needs)
     for name in found.presets:
-        argv = resolve(found, name, ["x"]).argv
+        argv = command(found, name, ["x"])
         assert argv[0] in {"bash", "python3"}
         assert argv[-1] == "x"
         assert all(isinstance(word, str) for word in argv)
@@ -170,14 +181,14 @@ def test_no_data_raises_and_every_preset_has_a_command(data: dict[str, object]) 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=4))
 def test_arguments_of_the_user_are_handed_on_as_they_are(args: list[str]) -> None:
     for text in ("{x: {script: x.sh -- a}}", "{x: {command: python x.py | tee log}}"):
-        argv = resolve(example(f"presets: {text}"), "x", args).argv
+        argv = command(example(f"presets: {text}"), "x", args)
         assert list(argv[len(argv) - len(args) :]) == args
 
 
 def run(found: Example, preset: str, *args: str) -> list[str]:
-    command = resolve(found, preset, args, check=True)
     done = subprocess.run(
-        command.argv, cwd=found.folder, env={**os.environ, **command.env},
+        command(found, preset, args, check=True), cwd=found.folder,
+        env={**os.environ, **found.presets[preset].env},
         capture_output=True, check=True, timeout=20,
     )  # fmt: skip
     return os.fsdecode(done.stdout).split("\0")[:-1]
@@ -211,9 +222,9 @@ def test_a_line_for_the_shell_runs_and_gets_the_arguments(
 def test_environment_and_python(tmp_path: Path) -> None:
     found = example("presets: {x: {script: PORT=8050 x.py}}", tmp_path, "x.py")
     (found.folder / "x.py").write_text("import os, sys\nprint(os.environ['PORT'], *sys.argv[1:])")
-    command = resolve(found, "x", ["é"])
+    env = {**os.environ, **found.presets["x"].env, "PYTHONUTF8": "1"}
     out = subprocess.run(
-        command.argv, cwd=found.folder, env={**os.environ, **command.env, "PYTHONUTF8": "1"},
+        command(found, "x", ["é"]), cwd=found.folder, env=env,
         capture_output=True, check=True, timeout=20,
     ).stdout  # fmt: skip
     assert out.decode() == "8050 é\n"
@@ -221,9 +232,9 @@ def test_environment_and_python(tmp_path: Path) -> None:
 
 def test_a_missing_script_is_an_error_for_those_who_run_it_only(tmp_path: Path) -> None:
     found = example("presets: {train: x.sh}", tmp_path, "other.sh")
-    assert resolve(found, "train").argv == ("bash", "x.sh")
+    assert command(found, "train") == ("bash", "x.sh")
     with pytest.raises(UsageError, match=r"x\.sh") as caught:
-        resolve(found, "train", check=True)
+        command(found, "train", check=True)
     assert "other.sh" in caught.value.hint
 
 
@@ -231,10 +242,10 @@ def test_a_missing_preset_names_those_there_are() -> None:
     found = example("presets: [train_sft, build]")
     assert find_preset(found, "train-SFT").name == "train_sft"
     with pytest.raises(NotFound) as caught:
-        resolve(found, "trian")
+        find_preset(found, "trian")
     assert "train_sft, build" in caught.value.hint
     with pytest.raises(NotFound, match="no preset"):
-        resolve(example("name: x"), "train")
+        find_preset(example("name: x"), "train")
     with pytest.raises(NotFound):
         find_preset(example("presets: [a-b, a_b]"), "A-B")
 
@@ -323,11 +334,11 @@ def test_the_image_is_what_the_file_says_else_what_the_script_says(
     presets = "presets: {build: build.sh, predict: p.sh, on_host: {script: h.sh, docker: false}}"
     found = example(f"{presets}\n{text if text != '{}' else ''}", tmp_path, "build.sh")
     (found.folder / "build.sh").write_text(script)
-    build = build_of(found, "predict")
+    build = image_made(found, "predict")
     assert build is not None
     assert (build.argv, build.image) == (("bash", "build.sh"), image)
-    assert build_of(found, "build") is None
-    assert build_of(found, "on_host") is None
+    assert image_made(found, "build") is None
+    assert image_made(found, "on_host") is None
 
 
 @pytest.mark.parametrize(
@@ -352,7 +363,7 @@ def test_a_script_of_variables_of_variables_takes_no_longer_than_another(
     for name in ("build.sh", "p.sh"):
         (found.folder / name).write_text(script)
     started = time.process_time()
-    build = build_of(found, "predict")
+    build = image_made(found, "predict")
     assert build is not None
     assert build.image == ""
     assert time.process_time() - started < 10
@@ -392,17 +403,17 @@ def test_the_image_that_is_missing_is_the_one_that_the_preset_takes(
     found = example(text, tmp_path, "build.sh", "p.sh")
     (found.folder / "build.sh").write_text("docker build -t built .")
     (found.folder / "p.sh").write_text(script)
-    build = build_of(found, "predict")
+    build = image_made(found, "predict")
     assert build is not None
     assert build.image == image
 
 
 def test_a_build_keeps_its_environment_and_may_lack_its_script() -> None:
     found = example("presets: {build: A=1 gone.sh, x: x.sh}")
-    build = build_of(found, "x")
+    build = image_made(found, "x")
     assert build is not None
     assert (build.argv, build.image) == (("env", "A=1", "bash", "gone.sh"), "")
-    assert build_of(example("presets: [x]"), "x") is None
+    assert image_made(example("presets: [x]"), "x") is None
 
 
 def test_path_args_in_every_form() -> None:
@@ -412,7 +423,7 @@ def test_path_args_in_every_form() -> None:
     )
     assert only(f"{{x: {{script: x.sh, path_args: {text}}}}}").path_args == (
         PathArg(flags=("--a", "-a")),
-        PathArg(flags=("in",), kind="dir", positional=True),
+        PathArg(flags=("in",), positional=True),
         PathArg(flags=("-o",)),
         PathArg(flags=("x",), positional=True),
     )
