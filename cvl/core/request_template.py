@@ -57,9 +57,9 @@ class Merged:
 
 def read(path: Path) -> Template:
     """Return what stands in a file. Raises `UsageError`, with path and line."""
-    from cvl.core.yaml_document import parse, typed
+    from cvl.core.yaml_document import parse
 
-    document = parse(content(path, LIMIT), scalar=lambda event, _where: typed(event))
+    document = parse(content(path, LIMIT), typed=True)
     for line, text in document.notes:
         raise UsageError(f"{path}:{line}: {text}", "a template is YAML or JSON")
     return Template(origin=str(path), data=without_nulls(document.data or {}))
