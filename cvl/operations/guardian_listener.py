@@ -6,9 +6,10 @@ import os
 import select
 import signal
 import time
-from contextlib import suppress
+from threading import Thread
 
 from cvl.cleanup.guardian_client import GONE, LATE, LIMIT, RELEASE
+from cvl.core.scope import Bell
 
 LOOK = 1.0
 """Seconds between two looks at what cannot wake us."""
@@ -17,37 +18,31 @@ LONG = 20.0
 
 
 class Listener:
-    """Everything that a guardian may hear; listens from the moment that it is made."""
+    """Everything that a guardian may hear; SIGTERM from the moment that it is made."""
 
     def __init__(self, client: int) -> None:
         """`client` is the process that we watch over."""
-        self._wake, self._bell = os.pipe()
-        os.set_blocking(self._bell, False)
-        signal.set_wakeup_fd(self._bell, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self._hasten)
         self._client, self._exit = client, _exit_of(client)
-        self._heard = b""
+        self._word = ""
         self._ends: float | None = None
         self._last: float | None = None
+        self._bell = Bell()
         self.hurried = False
+        signal.signal(signal.SIGTERM, self._hasten)
 
     def word(self) -> str:
-        """Return the client's word, or why there is none."""
-        while True:
-            if self.hurried:
-                return RELEASE
-            if self.left() == 0:
-                return LATE
-            if word := self._said():
-                return word
-            self._wait([0, *self._exit], LONG if self._exit else LOOK)
-            if self._is_gone() and not select.select([0], [], [], 0)[0]:
-                return GONE  # though the pipe is still open, in some child of its
+        """Return the client's last word, or why there is none."""
+        Thread(target=self._listen, daemon=True).start()
+        while not (self._word or self.hurried or self.left() == 0):
+            self.pause(LONG)
+        if self.hurried:
+            return RELEASE
+        return LATE if self.left() == 0 else self._word
 
     def pause(self, seconds: float) -> None:
         """Wait, but not past the limit or SIGTERM."""
-        if not self.hurried:
-            self._wait([], seconds)
+        left = self.left()
+        self._bell.wait(seconds if left is None else min(seconds, left))
 
     def left(self) -> float | None:
         """Return the seconds to the limit, None while there is none."""
@@ -69,44 +64,41 @@ class Listener:
     def hear(self) -> None:
         """Wait for SIGTERM, for `wake`, or for the last limit; not for long."""
         last = self.last()
-        self._woken([], LONG if last is None else min(LONG, last))
+        self._bell.wait(LONG if last is None else min(LONG, last))
 
     def wake(self) -> None:
         """Let `hear` return. Safe in any thread."""
-        with suppress(BlockingIOError):
-            os.write(self._bell, b".")
+        self._bell.ring()
 
-    def _wait(self, sources: list[int], seconds: float) -> None:
-        left = self.left()
-        self._woken(sources, seconds if left is None else min(seconds, left))
+    def _listen(self) -> None:
+        """Hear the client until its last word: `GONE` once it has ended, or the pipe has.
 
-    def _woken(self, sources: list[int], seconds: float) -> None:
-        ready, _, _ = select.select([self._wake, *sources], [], [], seconds)
-        if self._wake in ready:
-            os.read(self._wake, 64)
+        The pipe may still be open then, in some child of its; what it holds counts all the same.
+        """
+        heard = b""
+        while not self._word:
+            ready, _, _ = select.select([0, *self._exit], [], [], None if self._exit else LOOK)
+            if 0 in ready:
+                data = os.read(0, 4096)
+                *lines, heard = (heard + data).split(b"\n")
+                for line in lines:
+                    self._take(*line.decode().split())
+                gone = not data
+            else:
+                gone = bool(ready) or os.getppid() != self._client
+            if gone:
+                self._take(GONE)
 
-    def _said(self) -> str:
-        """Return the next word that is more than a limit; `GONE` at the end; "" for none yet."""
-        while select.select([0], [], [], 0)[0]:
-            data = os.read(0, 4096)
-            self._heard += data
-            *lines, self._heard = self._heard.split(b"\n")
-            for line in lines:
-                word, *values = line.decode().split()
-                if word != LIMIT:
-                    return word
-                self.limit(*map(float, values))
-            if not data:
-                return GONE
-        return ""
-
-    def _is_gone(self) -> bool:
-        if self._exit:
-            return bool(select.select(self._exit, [], [], 0)[0])
-        return os.getppid() != self._client
+    def _take(self, word: str, *values: str) -> None:
+        if word == LIMIT:
+            self.limit(*map(float, values))
+        else:
+            self._word = self._word or word
+        self._bell.ring()
 
     def _hasten(self, _number: int, _frame: object) -> None:
         self.hurried = True
+        self._bell.ring()
 
 
 def _exit_of(pid: int) -> list[int]:
