@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal
 
-from cvl.cleanup.guardian_keeper import DONE, FOLLOW, KEEP, TAIL, Guard, GuardianKeeper, tail
+from cvl.cleanup.guardian_keeper import DONE, KEEP, TAIL, Guard, GuardianKeeper, tail
 from cvl.cleanup.release import RELEASE_LIMIT, Release, shown
 from cvl.cleanup.until_gone import sweep
 from cvl.core.errors import (
@@ -66,9 +66,9 @@ class Leases:
         facts: Facts = {"deadline": self._scope.clock.time() + seconds, "room": room}
         if where:
             facts["where"] = where
-        self._ledger.note(self._run_id, **facts)
         self.expect(seconds, room)
-        self._keeper.limit(seconds, room)
+        self._keeper.limit(seconds, room)  # first: so it knows whatever limit is noted
+        self._ledger.note(self._run_id, **facts)
 
     def shorten(self, seconds: float) -> None:
         """Let the run last no more than so many seconds from now.
@@ -174,25 +174,14 @@ class Leases:
         """Start the guardian unless it is on duty. Raises `CvlError` if it does not start."""
         self._keeper.begin()
 
-    def hand_over(self, *, stop: bool = False) -> None:
-        """Leave the run to the guardian: it brings it to its end, or to a `stop` first."""
-        self._give_up("" if stop else FOLLOW, to_guardian=True)
-
-    def keep(self) -> None:
-        """Let everything stay until its deadline; the guardian sees to that."""
-        self._give_up(KEEP)
-
-    def let_be(self) -> None:
-        """Let everything stay until its provider ends it; nobody of ours looks after it."""
-        self._give_up(DONE)
-
-    def _give_up(self, last_word: str, *, to_guardian: bool = False) -> None:
+    def give_up(self, last_word: str = "") -> None:
         """Note who drives the run now, then hang up on the guardian, if there is one.
 
-        Who is to go on does so even where that cannot be noted.
+        After `KEEP` and `DONE` that is nobody, else the guardian. Who is to go on does so even
+        where that cannot be noted.
         """
         guardian = self._keeper.end()
-        owner = guardian.owner if guardian and to_guardian else ""
+        owner = guardian.owner if guardian and last_word not in {DONE, KEEP} else ""
         try:
             self._ledger.take(self._run_id, owner, me())
         except LedgerError as error:

@@ -11,7 +11,7 @@ from functools import partial
 
 from cvl.cleanup.until_gone import UNSEEN, answered, named, until_gone
 from cvl.core import identity
-from cvl.core.errors import AuthError, CvlError, Elsewhere, LedgerError, StillOpen, said
+from cvl.core.errors import AuthError, Elsewhere, StillOpen, said
 from cvl.core.interfaces import Owner
 from cvl.core.scope import Scope
 from cvl.core.spec import Resource
@@ -37,14 +37,13 @@ class Release:
         self._since: dict[int, float] = {}
         self._was_used = False
         self._strays: list[Resource] | None = None
-        self._identity = ""
         self._strangers: dict[int, Elsewhere] = {}
         self._machine_seen = False
 
     def open(self, kind: str = "") -> list[Lease]:
         """Return the lines that are open, the last first."""
-        if self._since:  # something was made, and noted
-            self._ledger.expect()
+        if self._since:  # something was made, and noted: without its ledger nobody can say
+            self._ledger.run(self._run_id)
         lines = self._ledger.leases(self._run_id, open_only=True)
         return [line for line in reversed(lines) if not kind or line.kind == kind]
 
@@ -55,7 +54,6 @@ class Release:
         """
         run = self._ledger.run(self._run_id)
         self._was_used = run.state not in EARLY  # else no job has run on what it holds
-        self._identity = identity.noted(run.handle)
         until_gone(self._attempt, scope)
 
     def conclude(self, lease: Lease, doubt: Exception) -> str:
@@ -70,7 +68,9 @@ class Release:
         seen_none = 0
         for _ in scope.attempts((LOOK,)):
             if self._due(lease) and seen_none >= UNSEEN:
-                self._close_unlisted(lease)
+                if why := self._doubt():
+                    raise nobody_knows(lease, why) from why
+                self._ledger.released(lease)
                 raise doubt
             listed = self._listed({lease.kind})
             for each in listed or ():
@@ -161,8 +161,9 @@ class Release:
 
     def _doubt(self) -> Exception | None:
         """Return why we may ask somebody else than whom the run is on, None if we do not."""
+        known = identity.noted(self._ledger.run(self._run_id).handle)
         try:
-            identity.confirm(self._owner, self._identity)
+            identity.confirm(self._owner, known)
         except Exception as error:  # noqa: BLE001 - it cannot be known now; it is asked again
             if not isinstance(error, Elsewhere):
                 self._scope.tell("waiting", said(error))
@@ -178,16 +179,6 @@ class Release:
             error = self._strangers[lines[0].key]
             text = ", ".join(map(shown, lines))
             raise StillOpen(f"not seen gone: {text}; {error}", error.hint) from error
-
-    def _close_unlisted(self, lease: Lease) -> None:
-        """Close the line of what was never listed. Raises `StillOpen` if it may be elsewhere."""
-        try:
-            identity.confirm(self._owner, identity.noted(self._ledger.run(self._run_id).handle))
-        except LedgerError:
-            raise
-        except CvlError as error:
-            raise nobody_knows(lease, error) from error
-        self._ledger.released(lease)
 
     def _is_stray(self, each: Resource, lines: Iterable[Lease]) -> bool:
         """Return whether something is ours, though the ledger lacks its line: that is damaged."""

@@ -204,12 +204,6 @@ class Ledger:
         with self._store.writing() as db:
             return leases.step(db, lease, LeaseState.RELEASED, self._now(), leases.REFUSED)
 
-    def expect(self) -> None:
-        """Raise `LedgerError` if there is no ledger: what a run has that was noted is not known."""
-        with self._store.reading() as db:
-            if db is None:
-                raise LedgerError(f"there is no ledger {self.path}", runs.MISSING)
-
     def leases(self, run_id: str | None = None, *, open_only: bool = False) -> list[Lease]:
         """Return the resources of a run, or of all, in the order in which they were noted."""
         with self._store.reading() as db:

@@ -16,7 +16,6 @@ from threading import Thread
 
 from cvl.cleanup.guardian_client import GONE, LATE, RELEASE
 from cvl.cleanup.guardian_keeper import FOLLOW
-from cvl.cleanup.leases import room_of
 from cvl.core.attempts import Attempts
 from cvl.core.errors import FetchError, LedgerError, said
 from cvl.core.interfaces import Provider
@@ -54,8 +53,6 @@ def take_over(record: Run, word: str, secrets: Mapping[str, str], listener: List
 
     `record` is the run as it was when the guardian began: what is known of it without the ledger.
     """
-    if listener.last() is None:
-        expect(listener, record.id)
     if CAUSES[meant(record, word)]:
         listener.at_the_latest(ANY_END + _more(record, secrets))
     work = Work(record, word, secrets, listener)
@@ -75,17 +72,6 @@ def _more(record: Run, secrets: Mapping[str, str]) -> float:
         return reopen(record.runner, record.handle, secrets).stop_limit - STOP_LIMIT
     except Exception:  # noqa: BLE001 - whoever needs it says what is wrong
         return 0.0
-
-
-def expect(listener: Listener, run_id: str) -> None:
-    """Count by the limit that the ledger has, where the client has told none."""
-    try:
-        run = Ledger(ledger_file(), patience=PATIENCE).run(run_id)
-    except LedgerError:
-        return
-    if run.deadline is not None:
-        left = max(run.deadline - time.time(), 0.0)
-        listener.limit(left, left + room_of(run))
 
 
 def meant(record: Run, word: str) -> str:

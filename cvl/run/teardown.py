@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+from cvl.cleanup.guardian_keeper import DONE, FOLLOW, KEEP
 from cvl.core.errors import Blocked, CvlError, FetchError, StillOpen, said
 from cvl.core.parallel import bounded
 from cvl.core.retry import AGAIN
@@ -84,7 +85,7 @@ def leave_running(ctx: Context, cause: Cause) -> None:
 def leave(ctx: Context, *, stop: bool = False) -> None:
     """Give the run up to whoever attaches next, or to the guardian."""
     if not ctx.watching:
-        ctx.leases.hand_over(stop=stop)
+        ctx.leases.give_up("" if stop else FOLLOW)
 
 
 def local_status(status: ExitStatus) -> ExitStatus:
@@ -186,7 +187,7 @@ def _keep(ctx: Context, error: FetchError) -> bool:
             f"{where} {_stays(ctx)}, until its deadline: `cvl fetch {run_id}` tries again, "
             f"`cvl stop {run_id}` ends the rent"
         )
-        leases.keep()
+        leases.give_up(KEEP)
         return True
     helpless = not isinstance(error, Blocked) or not ctx.options.hold or ctx.rushed
     if helpless or not leases.any_open():
@@ -196,7 +197,7 @@ def _keep(ctx: Context, error: FetchError) -> bool:
             f"{where} keeps the results of {run_id} for {elapsed(ctx.options.fetch_limit)}: "
             f"`cvl fetch {run_id} -o DIR` gets them, `cvl attach {run_id}` then ends it"
         )
-        leases.let_be()
+        leases.give_up(DONE)
         return True
     seconds = leases.within(ctx.options.fetch_limit)
     if ctx.record.state is RunState.FETCHING:  # then somebody may have waited before us
@@ -217,7 +218,7 @@ def _hold(ctx: Context, seconds: float) -> bool:
         f"{ctx.record.where} {_stays(ctx)} for {elapsed(seconds)}, for its results: "
         f"`cvl fetch {run_id} -o DIR` gets them, `cvl stop {run_id}` ends the rent"
     )
-    ctx.leases.keep()
+    ctx.leases.give_up(KEEP)
     return True
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.cleanup.guardian_keeper import MOST
+from cvl.cleanup.guardian_keeper import FOLLOW, MOST
 from cvl.cleanup.leases import Leases, cost, last_of, spent
 from cvl.cleanup.until_gone import UNSEEN
 from cvl.core.errors import (
@@ -426,7 +426,7 @@ def test_a_guardian_that_died_is_replaced(ledger: Ledger, shop: Shop, clock: Fak
     leases.acquire(WANTED, shop.make)
     duties[0].dead.set()
     wait_for(lambda: duties[1].heard == ["limit 600"])
-    leases.hand_over()
+    leases.give_up(FOLLOW)
     assert duties[1].heard == ["limit 600", "follow"]
     assert ledger.run(RUN).owner == "guardian"
 
@@ -441,7 +441,7 @@ def test_who_hands_over_makes_sure_that_there_is_somebody(
     leases = leases_of(ledger, shop, clock, lambda: next(supply))
     leases.acquire(WANTED, shop.make)
     duties[0].dead.set()
-    leases.hand_over()
+    leases.give_up(FOLLOW)
     assert duties[1].heard == ["follow"]
 
 

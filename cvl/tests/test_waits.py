@@ -33,7 +33,6 @@ DATES = {
     "operations/attach.py": "what the ledger has noted",
     "operations/list.py": "what the ledger has noted",
     "operations/reap_targets.py": "what the ledger has noted",
-    "operations/takeover.py": "what the ledger has noted",
     "providers/kubernetes/credentials.py": "when a credential expires",
     "providers/sagemaker/price.py": "how old a file is on the disk",
     "rental/provider.py": "a deadline by a cloud's clock, where the cloud tells no time",
