@@ -6,28 +6,11 @@ $MASTER_ADDR --master-port $MASTER_PORT`; a run on one node has them too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol, TypeVar
-
 NODE_RANK, WORLD_SIZE = "NODE_RANK", "WORLD_SIZE"
 """Which node this is, from 0; how many nodes there are."""
 MASTER_ADDR, MASTER_PORT = "MASTER_ADDR", "MASTER_PORT"
 """Where the nodes meet: the first node's name, and a port."""
 PORT = 29500
-
-
-class NodeEnd(Protocol):
-    """How one node ended; `time` orders the nodes of one run."""
-
-    @property
-    def node(self) -> int: ...
-    @property
-    def code(self) -> int: ...
-    @property
-    def time(self) -> int | str: ...
-
-
-E = TypeVar("E", bound=NodeEnd)
 
 
 def variables(nodes: int, rank: int = 0, master: str = "localhost") -> dict[str, str]:
@@ -38,15 +21,6 @@ def variables(nodes: int, rank: int = 0, master: str = "localhost") -> dict[str,
         MASTER_ADDR: master,
         MASTER_PORT: str(PORT),
     }
-
-
-def first_failed(ends: Iterable[E]) -> E | None:
-    """Return the node that failed first, None if none is known to have failed.
-
-    What ends because another node failed ends later.
-    """
-    failed = [each for each in ends if each.code]
-    return min(failed, key=lambda each: (each.time, each.node)) if failed else None
 
 
 def folder(node: int) -> str:

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cvl.providers.sagemaker.image import ENTRY_FILE
-from cvl.run.nodes import first_failed, folder, prefix, variables
+from cvl.providers.sagemaker.logs import Ending, first_failed
+from cvl.run.nodes import folder, prefix, variables
 from cvl.tests.scripts import NANOGPT
-
-
-@dataclass(frozen=True)
-class End:
-    node: int
-    code: int
-    time: int
 
 
 def test_the_words_are_the_same_everywhere() -> None:
@@ -28,9 +20,11 @@ def test_the_words_are_the_same_everywhere() -> None:
 
 
 def test_the_first_to_fail_counts() -> None:
-    assert first_failed([End(0, 0, 1), End(1, 143, 9), End(2, 3, 5)]) == End(2, 3, 5)
-    assert first_failed([End(1, 4, 5), End(0, 3, 5)]) == End(0, 3, 5)
-    assert first_failed([End(0, 0, 1)]) is None
+    ends = [Ending(node=0, code=0, time=1), Ending(node=1, code=143, time=9)]
+    assert first_failed([*ends, Ending(node=2, code=3, time=5)]) == Ending(node=2, code=3, time=5)
+    alike = [Ending(node=1, code=4, time=5), Ending(node=0, code=3, time=5)]
+    assert first_failed(alike) == alike[1]
+    assert first_failed(ends[:1]) is None
 
 
 def test_the_first_nodes_results_lie_at_the_top() -> None:

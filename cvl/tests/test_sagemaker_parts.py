@@ -39,10 +39,9 @@ from cvl.providers.sagemaker.image import ENTRY_FILE
 from cvl.providers.sagemaker.inputs import exports, script
 from cvl.providers.sagemaker.job import code_in
 from cvl.providers.sagemaker.job_options import JobOptions, request, runtime
-from cvl.providers.sagemaker.logs import Ending, LogReader
+from cvl.providers.sagemaker.logs import Ending, LogReader, first_failed
 from cvl.providers.sagemaker.outputs import fetch
 from cvl.providers.sagemaker.s3_location import S3Location
-from cvl.run.nodes import first_failed
 from cvl.testing.sagemaker import FAULTS, AwsCloud
 from cvl.testing.sagemaker.cloud import BUCKET, missing
 from cvl.testing.sagemaker.faults import Fault

@@ -28,9 +28,8 @@ from cvl.providers.aws import identity
 from cvl.providers.aws.session import Account, Reply
 from cvl.providers.sagemaker import inputs
 from cvl.providers.sagemaker.job_requests import OVER, describe, stop, tags_of
-from cvl.providers.sagemaker.logs import Ending, LogReader
+from cvl.providers.sagemaker.logs import Ending, LogReader, first_failed
 from cvl.providers.sagemaker.s3_location import S3Location
-from cvl.run.nodes import first_failed
 
 TIMED_OUT = frozenset({"MaxRuntimeExceeded", "MaxWaitTimeExceeded"})
 BEFORE = frozenset({"Starting", "Pending", "LaunchingMLInstances", "PreparingTrainingStack"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from cvl.core.errors import Missing, Rejected
@@ -33,6 +33,15 @@ class Ending:
     node: int
     code: int
     time: int
+
+
+def first_failed(endings: Iterable[Ending]) -> Ending | None:
+    """Return the node that failed first, None if none is known to have failed.
+
+    What ends because another node failed ends later.
+    """
+    failed = (each for each in endings if each.code)
+    return min(failed, key=lambda each: (each.time, each.node), default=None)
 
 
 class Mark(NamedTuple):
