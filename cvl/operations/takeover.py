@@ -18,7 +18,6 @@ from cvl.cleanup.guardian_client import GONE, LATE, RELEASE
 from cvl.cleanup.guardian_keeper import FOLLOW
 from cvl.core.attempts import Attempts
 from cvl.core.errors import FetchError, LedgerError, said
-from cvl.core.interfaces import Provider
 from cvl.core.paths import ledger_file
 from cvl.core.printable import one_line
 from cvl.core.process import me
@@ -26,6 +25,7 @@ from cvl.core.scope import Scope
 from cvl.core.secrets import clean
 from cvl.core.spec import FETCH_LIMIT, GRACE, STOP_LIMIT, Cause
 from cvl.ledger import Ledger, Run, RunState
+from cvl.ledger.store import PATIENCE
 from cvl.operations.guardian_listener import Listener
 from cvl.providers import reopen
 from cvl.run import lifecycle
@@ -34,13 +34,11 @@ from cvl.run.options import Options
 
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between two attempts to bring a run to its end; the last one repeats."""
-RELEASE_PAUSES = PAUSES[:-2]
-"""The same, between two attempts to see gone what is rented."""
 RELEASE_LIMIT = 3600.0
 """Seconds that one attempt to see everything gone may take; then the next begins."""
 GIVE_WAY = 3.0
 """Seconds for the work under way to come to its own release, when there is time for no more."""
-PATIENCE = 5.0
+BRIEFLY = 5.0
 """Seconds to wait for the ledger, when there is time for no more."""
 ANY_END = GRACE + STOP_LIMIT + FETCH_LIMIT + 60.0
 """Seconds after which a job that was to be stopped is waited for no more."""
@@ -63,7 +61,9 @@ def take_over(record: Run, word: str, secrets: Mapping[str, str], listener: List
     if not work.over:
         work.rush()
         thread.join(GIVE_WAY)
-    return 0 if work.over else released(record, secrets)
+    if not work.over:
+        Work(record, RELEASE, secrets, listener).go()
+    return 0
 
 
 def _more(record: Run, secrets: Mapping[str, str]) -> float:
@@ -93,7 +93,7 @@ class Work:
         """Try until nothing is open, ever less often."""
         for _ in Attempts(PAUSES, self._rest):
             try:
-                self.over = self._attempted(Ledger(ledger_file()))
+                self.over = self._attempted(self._now())
             except Exception as error:  # noqa: BLE001 - nothing may keep it from trying again
                 Log().warn(f"{said(error)}; trying again")
             if self.over:
@@ -107,8 +107,7 @@ class Work:
 
     def _rest(self, seconds: float, _asked: float) -> bool:
         """Wait, but not past the limit, for then there is more to do."""
-        left = self._listener.left()
-        Scope().sleep(seconds if left is None else min(seconds, left))
+        Scope().sleep(min(seconds, self._listener.left() or seconds))
         return True
 
     def _now(self) -> str:
@@ -117,9 +116,9 @@ class Work:
             return RELEASE
         return LATE if self._listener.left() == 0 and self._word != RELEASE else self._word
 
-    def _attempted(self, ledger: Ledger) -> bool:
+    def _attempted(self, word: str) -> bool:
         """Try once; return whether it is all over."""
-        word = self._now()
+        ledger = Ledger(ledger_file(), patience=BRIEFLY if word == RELEASE else PATIENCE)
         try:
             record = ledger.run(self._record.id)
             if record.state is RunState.ENDED:
@@ -161,7 +160,9 @@ class Work:
             hold=hold,
             release_limit=RELEASE_LIMIT,
         )
-        work = Context(record, self._provider(record), ledger, options)
+        known = self._record if word == RELEASE else record  # which may be damaged by now
+        provider = reopen(self._record.runner, known.handle, self._secrets)
+        work = Context(record, provider, ledger, options)
         left, last = self._listener.left(), self._listener.last()
         if left is not None and last is not None:
             work.leases.expect(left, max(last - left, 0.0))
@@ -172,48 +173,6 @@ class Work:
             lifecycle.recover(work, CAUSES[word], at_once=word == RELEASE)
         finally:
             self._rush = None
-
-    def _provider(self, record: Run) -> Provider:
-        """Return the run's provider; as it was told at the start, where the ledger is damaged."""
-        runner = self._record.runner if record.damage else record.runner
-        return reopen(runner, record.handle, self._secrets)
-
-
-def released(record: Run, secrets: Mapping[str, str]) -> int:
-    """See gone what is rented; return 0 then. No host is asked for anything."""
-    for _ in Scope().attempts(RELEASE_PAUSES):
-        if _gone(record, secrets):
-            break
-    return 0
-
-
-def _gone(record: Run, secrets: Mapping[str, str]) -> bool:
-    """Try once; return whether nothing is open any more, as the ledger says, or else the tag."""
-    ledger = Ledger(ledger_file(), patience=PATIENCE)
-    options = Options(observer=Log(), release_limit=RELEASE_LIMIT, guarded=False)
-    try:
-        provider, run = reopen(record.runner, record.handle, secrets), _taken(record, ledger)
-        if run.state is RunState.ENDED:
-            return True
-        lifecycle.recover(Context(run, provider, ledger, options), Cause.STOPPED, at_once=True)
-        return ledger.run(run.id).state is RunState.ENDED
-    except LedgerError as error:
-        Log().warn(str(error))
-        return True
-    except Exception as error:  # noqa: BLE001 - nothing may keep it from trying again
-        Log().warn(f"{said(error)}; trying again")
-        return False
-
-
-def _taken(record: Run, ledger: Ledger) -> Run:
-    """Return the run, ours to drive now; as it was at the start where the ledger cannot say."""
-    try:
-        run = ledger.run(record.id)
-        ledger.take(run.id, me(), run.owner)
-    except LedgerError as error:
-        Log().warn(f"{error}; going on without it")
-        return record
-    return run
 
 
 class Log:

@@ -370,7 +370,7 @@ def test_whatever_bits_of_the_ledger_flip_the_machine_is_given_back(
     record = running(there)
     sound, chance = ledger_file().read_bytes(), random.Random(7)
     monkeypatch.setattr(takeover, "reopen", lambda *_: there)
-    monkeypatch.setattr(takeover, "RELEASE_PAUSES", (0.01,))
+    monkeypatch.setattr(takeover, "PAUSES", (0.01,))
     for _ in range(FLIPS):
         data = bytearray(sound)
         for _ in range(chance.choice((1, 1, 8))):
@@ -379,5 +379,5 @@ def test_whatever_bits_of_the_ledger_flip_the_machine_is_given_back(
             left.unlink()
         ledger_file().write_bytes(data)
         there.alive = True
-        assert takeover.released(record, {}) == 0
+        takeover.Work(record, "release", {}, Deaf(0.0)).go()  # type: ignore[arg-type]
         assert not there.alive
