@@ -98,7 +98,8 @@ class Release:
         lines = self.open()
         if not lines and not self._strays:
             return []
-        if attempt or not self._at_a_stranger_s():
+        # a stranger is looked at first: what it lists proves that it is who it was
+        if attempt or not isinstance(self._doubt(), Elsewhere):
             self.ask(lines if attempt else urgent(lines))
         self._look(lines)
         remaining = self.open()
@@ -138,13 +139,6 @@ class Release:
         missed = self._unseen[line.key] >= UNSEEN and self._due(line)
         if not alive and (over or (missed and self._is_here(line))):
             self._ledger.released(line)
-
-    def _at_a_stranger_s(self) -> bool:
-        """Return whether we seem to ask somebody else: then what they have is seen, or not, first.
-
-        What is listed before it is asked to end proves that they are who they were.
-        """
-        return isinstance(self._doubt(), Elsewhere)
 
     def _is_here(self, line: Lease) -> bool:
         """Return whether it is known that we ask whom the run is on.

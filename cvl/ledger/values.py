@@ -207,12 +207,13 @@ LEASE_JSON = ("provider", "kind", "name", "id", "state", "deadline", "price_per_
 
 def ps_json(run: Run, leases: Iterable[Lease] = ()) -> dict[str, object]:
     """Return what `cvl ps --json` shows of a run. Money is in decimal strings, times in seconds."""
-    return {
-        **{name: _plain(getattr(run, name)) for name in RUN_JSON},
-        "resources": [
-            {name: _plain(getattr(lease, name)) for name in LEASE_JSON} for lease in leases
-        ],
-    }
+    resources = [as_json(lease, LEASE_JSON) for lease in leases]
+    return {**as_json(run, RUN_JSON), "resources": resources}
+
+
+def as_json(it: object, names: Iterable[str]) -> dict[str, object]:
+    """Return what those of its values are in JSON."""
+    return {name: _plain(getattr(it, name)) for name in names}
 
 
 def money(amount: Decimal | None) -> str | None:

@@ -16,8 +16,7 @@ from cvl.providers.needs import Check
 
 SEARCH = """
 say() { printf '%s\\t%s\\n' "$1" "$2"; }
-say shell "$(command -v sh)"
-for tool in bash rsync python3 git docker nvidia-smi setsid systemctl script; do
+for tool in bash rsync docker; do
     say "$tool" "$(command -v "$tool" 2>/dev/null)"
 done
 say python-version "$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"

@@ -60,6 +60,7 @@ class Listener:
         """Let nothing but the release go on after so many seconds from now."""
         last = self.last()
         self._last = _now() + (seconds if last is None else min(seconds, last))
+        self.wake()
 
     def hear(self) -> None:
         """Wait for SIGTERM, for `wake`, or for the last limit; not for long."""

@@ -8,8 +8,8 @@ from functools import partial
 from threading import Thread
 
 from cvl.cleanup import until_gone
+from cvl.cleanup.leases import Leases
 from cvl.cleanup.release import same
-from cvl.core import identity
 from cvl.core.errors import (
     AuthError,
     Blocked,
@@ -145,13 +145,8 @@ def finish(orphan: Orphan, provider: Provider, ledger: Ledger, observer: Observe
     """Bring an abandoned run to its end: stop its job, fetch, release. Raises `CvlError`."""
     run = orphan.run
     if run.state is RunState.ENDED:
-        meant = [lease.resource for lease in orphan.leases]
-        doubt = identity.stranger(provider, run.handle, meant)
-        until_gone.end(provider, meant, Scope(seconds=RELEASE_LIMIT, tell=observer.phase))
-        if doubt:
-            raise doubt
-        for lease in orphan.leases:
-            ledger.released(lease)
+        scope = Scope(seconds=RELEASE_LIMIT, tell=observer.phase)
+        Leases(ledger, run.id, provider, scope).release(scope)
         return
     lifecycle.refuse_strangers(run, provider, ledger)
     if not lifecycle.adopt(run, ledger):

@@ -20,6 +20,7 @@ from cvl.core.interfaces import Reapable
 from cvl.core.parallel import together
 from cvl.core.spec import Resource
 from cvl.ledger import Ledger, Orphan, Run, RunState
+from cvl.ledger.values import as_json
 from cvl.operations.refresh import Hear, latest, silent, undriven
 from cvl.run import lifecycle
 
@@ -116,11 +117,7 @@ def _nobody_s(orphan: Orphan, why: str) -> Finding:
 
 def dearest_first(findings: Iterable[Finding]) -> list[Finding]:
     """Return findings in the order in which they are ended: by what they cost an hour."""
-    return sorted(findings, key=_rate, reverse=True)
-
-
-def _rate(finding: Finding) -> Decimal:
-    return Decimal(0) if finding.price_per_hour is None else finding.price_per_hour
+    return sorted(findings, key=lambda each: each.price_per_hour or Decimal(0), reverse=True)
 
 
 def overdue(
@@ -181,10 +178,9 @@ def ident(ledger: Ledger) -> str:
 def run_of(ledger: Ledger, run_id: str) -> Run | None:
     """Return the run of that id if our ledger has it."""
     try:
-        run = ledger.find(run_id) if run_id else None
+        return ledger.run(run_id)
     except CvlError:
         return None
-    return run if run and run.id == run_id else None
 
 
 def stamp(run_id: str, now: float) -> float | None:
@@ -216,13 +212,5 @@ def moment(seconds: float) -> str:
 
 def shown(finding: Finding) -> Mapping[str, object]:
     """Return a finding for `--json`; money as a decimal string."""
-    rate = finding.price_per_hour
-    return {
-        "provider": finding.provider,
-        "kind": finding.kind,
-        "name": finding.name,
-        "id": finding.id,
-        "run": finding.run_id,
-        "why": finding.why,
-        "price_per_hour": None if rate is None else format(rate, "f"),
-    }
+    what, why = ("provider", "kind", "name", "id"), ("why", "price_per_hour")
+    return {**as_json(finding, what), "run": finding.run_id, **as_json(finding, why)}

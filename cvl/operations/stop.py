@@ -75,6 +75,8 @@ def _stop(run_id: str, grace: float, observer: Observer, complain: Complain) -> 
             with standing_when_slow(run, observer.warn):
                 _stop_one(run, grace, ledger, observer)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other runs are to be stopped
+        if isinstance(error, (LedgerError, Elsewhere)):
+            _end_tagged(run.id, observer)  # what is seen under its tag, whoever shows it
         again = f"`cvl stop {run.id}` tries again"
         hint = error.hint if isinstance(error, CvlError) else ""
         complain(said(error), hint if run.id in hint else f"{hint}; {again}".lstrip("; "))
@@ -105,16 +107,13 @@ def _stop_one(run: Run, grace: float, ledger: Ledger, observer: Observer) -> Non
     """
     held = [] if foreign(run) else ledger.leases(run.id, open_only=True)
     if held and run.state in EARLY:
-        _give_back(run, ledger, observer)
+        _call_off(run, ledger, observer)
         observer.warn(f"{run.id} is stopped; its job had not begun")
         return
     try:
         status = _stopped(run, grace, ledger, observer)
-    except MissingExtra:
+    except (MissingExtra, Elsewhere):
         raise  # neither could its machine be given back
-    except Elsewhere:
-        _end_tagged(run.id, observer)  # what is seen under its tag is ended, whoever shows it
-        raise
     except Exception as error:
         if not held or ledger.run(run.id).state is RunState.ENDED:
             raise
@@ -123,7 +122,7 @@ def _stop_one(run: Run, grace: float, ledger: Ledger, observer: Observer) -> Non
             raise  # whoever would end the rest does not let us in either
         observer.warn(f"{run.id} could not be stopped there: {said(error)}")
         observer.warn(f"{run.id}: its machine is given back now; results may be lost")
-        _give_back(ledger.run(run.id), ledger, observer)
+        _call_off(ledger.run(run.id), ledger, observer)
         observer.warn(f"{run.id} is stopped")
         return
     if status.cause is Cause.STOPPED:
@@ -169,18 +168,6 @@ def _until_ended(run: Run, execution: Execution, ledger: Ledger, scope: Scope) -
         if seen is None:
             scope.sleep(0.2)
     return known
-
-
-def _give_back(run: Run, ledger: Ledger, observer: Observer) -> None:
-    """Call a run off; by its tag where the ledger cannot be written, or its account is another.
-
-    Raises that.
-    """
-    try:
-        _call_off(run, ledger, observer)
-    except (LedgerError, Elsewhere):
-        _end_tagged(run.id, observer)
-        raise
 
 
 def _call_off(run: Run, ledger: Ledger, observer: Observer) -> None:

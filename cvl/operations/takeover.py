@@ -23,7 +23,7 @@ from cvl.core.printable import one_line
 from cvl.core.process import me
 from cvl.core.scope import Scope
 from cvl.core.secrets import clean
-from cvl.core.spec import FETCH_LIMIT, GRACE, STOP_LIMIT, Cause
+from cvl.core.spec import FETCH_LIMIT, Cause
 from cvl.ledger import Ledger, Run, RunState
 from cvl.ledger.store import PATIENCE
 from cvl.operations.guardian_listener import Listener
@@ -40,8 +40,9 @@ GIVE_WAY = 3.0
 """Seconds for the work under way to come to its own release, when there is time for no more."""
 BRIEFLY = 5.0
 """Seconds to wait for the ledger, when there is time for no more."""
-ANY_END = GRACE + STOP_LIMIT + FETCH_LIMIT + 60.0
-"""Seconds after which a job that was to be stopped is waited for no more."""
+ANY_END = FETCH_LIMIT + 60.0
+"""Seconds, beside those of its stop, after which a job that was to be stopped is waited for no
+more."""
 CAUSES = {FOLLOW: None, GONE: Cause.STOPPED, RELEASE: Cause.STOPPED, LATE: Cause.TIMEOUT}
 """What the job is told when it is stopped for that reason; None: it is not stopped."""
 
@@ -51,8 +52,6 @@ def take_over(record: Run, word: str, secrets: Mapping[str, str], listener: List
 
     `record` is the run as it was when the guardian began: what is known of it without the ledger.
     """
-    if CAUSES[meant(record, word)]:
-        listener.at_the_latest(ANY_END + _more(record, secrets))
     work = Work(record, word, secrets, listener)
     thread = Thread(target=work.go, name="cvl-work", daemon=True)
     thread.start()
@@ -64,14 +63,6 @@ def take_over(record: Run, word: str, secrets: Mapping[str, str], listener: List
     if not work.over:
         Work(record, RELEASE, secrets, listener).go()
     return 0
-
-
-def _more(record: Run, secrets: Mapping[str, str]) -> float:
-    """Return the seconds that a stop may take with this provider beyond what is usual."""
-    try:
-        return reopen(record.runner, record.handle, secrets).stop_limit - STOP_LIMIT
-    except Exception:  # noqa: BLE001 - whoever needs it says what is wrong
-        return 0.0
 
 
 def meant(record: Run, word: str) -> str:
@@ -166,6 +157,8 @@ class Work:
         left, last = self._listener.left(), self._listener.last()
         if left is not None and last is not None:
             work.leases.expect(left, max(last - left, 0.0))
+        if CAUSES[word]:
+            self._listener.at_the_latest(work.stop_limit + ANY_END)
         self._rush = work.rush
         try:
             if self._now() == RELEASE:

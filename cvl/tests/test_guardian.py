@@ -19,9 +19,8 @@ from cvl.cleanup.leases import Leases
 from cvl.core.paths import ledger_file
 from cvl.core.process import me, owner_of
 from cvl.core.scope import Scope
-from cvl.core.spec import STOP_LIMIT, ExitStatus, Resource, new_run_id
+from cvl.core.spec import ExitStatus, Resource, new_run_id
 from cvl.ledger import Ledger, Run, RunState
-from cvl.operations import takeover
 from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 from cvl.run import lifecycle
 from cvl.run.log import run_folder
@@ -338,13 +337,3 @@ def test_who_attaches_drives_only_what_nobody_else_does_or_will(
     finally:
         child.kill()
         child.wait()
-
-
-def test_a_stop_is_waited_for_as_long_as_its_provider_declares(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Slow:
-        stop_limit = STOP_LIMIT + 900.0
-
-    monkeypatch.setattr(takeover, "reopen", lambda *_: Slow())
-    assert takeover._more(Run(id="r-1"), {}) == 900.0

@@ -204,8 +204,9 @@ def test_reap_closes_an_ended_run_s_line_by_its_own_account_only(
     if closed:
         reap.finish(orphan, owner, ledger, Silent())
     else:
-        with pytest.raises(Elsewhere):
+        with pytest.raises(StillOpen) as told:
             reap.finish(orphan, owner, ledger, Silent())
+        assert isinstance(told.value.__cause__, Elsewhere)
     assert (opened(ledger) == []) == closed
 
 

@@ -17,7 +17,7 @@ from cvl.core.parallel import together
 from cvl.core.paths import ledger_file
 from cvl.core.process import me
 from cvl.core.scope import Scope, Tell, silent
-from cvl.core.spec import Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
+from cvl.core.spec import GRACE, Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 from cvl.ledger import Ledger, Run, RunState
 from cvl.operations import takeover
 from cvl.run import lifecycle
@@ -345,6 +345,17 @@ def test_a_host_that_hangs_for_ever_does_not_hold_the_guardian(
     assert not there.alive
     assert Ledger(ledger_file()).run(RUN).state is RunState.ENDED
     never.set()
+
+
+def test_a_stop_is_waited_for_as_long_as_its_provider_declares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there, ears, told = Rented(stop_limit=900.0), Deaf(10.0), list[float]()
+    record = running(there)
+    monkeypatch.setattr(takeover, "reopen", lambda *_: there)
+    monkeypatch.setattr(ears, "at_the_latest", told.append)
+    assert takeover.take_over(record, "gone", {}, ears) == 0  # type: ignore[arg-type]
+    assert told == [GRACE + 900.0 + takeover.ANY_END]
 
 
 def test_side_by_side_one_that_fails_or_hangs_is_in_nobody_s_way() -> None:
