@@ -22,28 +22,24 @@ LONGEST = 4096
 """Bytes that are kept of such a sequence; of a longer one only how it begins."""
 ENDED = re.compile(rb"\n(?:\x1b\[[0-9;]*m)*\Z")
 """How output ends that leaves the cursor at the start of a line; colours do not move it."""
-ON_AT_FIRST = frozenset({b"7", b"25"})
-"""Private modes that a terminal begins with: wrapping, and a cursor that is seen."""
+ON_AT_FIRST = frozenset({b"?7", b"?25"})
+"""Modes that a terminal begins with: wrapping, and a cursor that is seen."""
+MODE = re.compile(rb"\?[0-9]+|4|20")
+"""Those that are undone: private ones, and to insert and to begin lines."""
 MOVES = frozenset({b"%c" % each for each in b"ABEFHLMSTdfrsu"})
 """Finals of what leaves the line that the cursor is in."""
-SCREENS = frozenset({b"47", b"1047", b"1049"})
-"""Private modes that are another screen."""
+SCREENS = frozenset({b"?47", b"?1047", b"?1049"})
+"""Modes that are another screen."""
 COLOURS = 256
 """Bytes of colours that are kept, to go on with them after a line of ours."""
 MOST = 64
 """Modes that are kept."""
-UNDONE: Mapping[str, bytes] = MappingProxyType(
-    {
-        "region": b"\x1b7\x1b[r\x1b8",
-        "charset": b"\x1b(B\x0f",
-        "keys": b"\x1b>",
-        "4": b"\x1b[4l",
-        "20": b"\x1b[20l",
-    }
+UNDONE: Mapping[bytes, bytes] = MappingProxyType(
+    {b"region": b"\x1b7\x1b[r\x1b8", b"charset": b"\x1b(B\x0f", b"keys": b"\x1b>"}
 )
-"""What is left behind -> what takes it away; modes 4 and 20 are to insert and to begin lines."""
-ORIGIN, BOTTOM = b"6", b"\x1b[999H"
-"""A private mode that takes the cursor to the top when it ends, over all that stands there."""
+"""What is left behind beside modes -> what takes it away."""
+ORIGIN, BOTTOM = b"?6", b"\x1b[999H"
+"""A mode that takes the cursor to the top when it ends, over all that stands there."""
 
 
 class TerminalModes:
@@ -55,8 +51,7 @@ class TerminalModes:
         self._forget()
 
     def _forget(self) -> None:
-        self._left: set[str] = set()
-        self._modes: set[bytes] = set()
+        self._left: set[bytes] = set()
         self.colours = b""
         """The sequences that give the job's next character its colours."""
         self.moves = False
@@ -75,15 +70,11 @@ class TerminalModes:
 
     def undo(self) -> bytes:
         """Return what puts the terminal back as it was, b"" if it is; and forget it all."""
-        modes = (
-            b"\x1b[?%b%b" % (mode, b"h" if mode in ON_AT_FIRST else b"l")
-            for mode in sorted(self._modes, key=lambda mode: (mode not in SCREENS, mode))
-        )
+        left = sorted(self._left, key=lambda what: (what not in SCREENS, what))
+        below = BOTTOM if ORIGIN in self._left else b""
         colours = b"\x1b[0m" if self.colours else b""
         begun = BROKEN_OFF if self.begun else b""
-        below = BOTTOM if ORIGIN in self._modes else b""
-        others = (UNDONE[each] for each in sorted(self._left))
-        undone = b"".join([begun, *modes, *others, below, colours])
+        undone = b"".join([begun, *map(_undone, left), below, colours])
         self.begun = b""
         self._forget()
         return undone
@@ -92,18 +83,22 @@ class TerminalModes:
         parameters, final, charset, short = found.groups()
         if final == b"m":
             self._colour(found[0], parameters)
-        elif final is not None and final in b"hl" and parameters.startswith(b"?"):
-            self._mode(parameters[1:].split(b";"), on=final == b"h")
-        elif final is not None and final in b"hl" and parameters in {b"4", b"20"}:
-            self._note(parameters.decode(), left=final == b"h")
+        elif final in {b"h", b"l"}:
+            kind = b"?" if parameters.startswith(b"?") else b""
+            for mode in parameters.removeprefix(b"?").split(b";"):
+                self._mode(kind + mode, on=final == b"h")
         elif final is not None:
             self.moves = self.moves or final in MOVES
             if final == b"r":
-                self._note("region", left=parameters != b"")
+                self._note(b"region", left=parameters != b"")
+        elif short == b"c":
+            self._forget()
+        elif short in {b"=", b">"}:
+            self._note(b"keys", left=short == b"=")
         elif short is not None:
-            self._short(short)
+            self.moves = True
         else:
-            self._note("charset", left=found[0] == b"\x0e" or charset not in {None, b"B"})
+            self._note(b"charset", left=found[0] == b"\x0e" or charset not in {None, b"B"})
 
     def _colour(self, sequence: bytes, parameters: bytes) -> None:
         first, _, more = parameters.partition(b";")
@@ -112,21 +107,17 @@ class TerminalModes:
         else:
             self.colours = (self.colours + sequence)[-COLOURS:]
 
-    def _mode(self, modes: list[bytes], *, on: bool) -> None:
-        for mode in filter(bytes.isdigit, modes):
+    def _mode(self, mode: bytes, *, on: bool) -> None:
+        if MODE.fullmatch(mode):
             self.moves = self.moves or mode in SCREENS
-            if on == (mode in ON_AT_FIRST):
-                self._modes.discard(mode)
-            elif len(self._modes) < MOST:
-                self._modes.add(mode)
+            self._note(mode, left=on != (mode in ON_AT_FIRST))
 
-    def _short(self, short: bytes) -> None:
-        if short == b"c":
-            self._forget()
-        elif short in b"=>":
-            self._note("keys", left=short == b"=")
-        else:
-            self.moves = True
+    def _note(self, what: bytes, *, left: bool) -> None:
+        if not left:
+            self._left.discard(what)
+        elif len(self._left) < MOST:
+            self._left.add(what)
 
-    def _note(self, what: str, *, left: bool) -> None:
-        (self._left.add if left else self._left.discard)(what)
+
+def _undone(what: bytes) -> bytes:
+    return UNDONE.get(what) or b"\x1b[%b%b" % (what, b"h" if what in ON_AT_FIRST else b"l")

@@ -86,7 +86,7 @@ def unsafe(path: str) -> str:
     but not that a group may write to one: many systems give each user a group of their own.
     """
     try:
-        for here, status, more in _way(path):
+        for here, status, more in _way(Path(path)):
             if of_others(status):
                 return f"{here} belongs to user {status.st_uid}"
             folder = more and stat.S_ISDIR(status.st_mode)
@@ -159,33 +159,16 @@ def _strange(folder: Path) -> Path | None:
     return None
 
 
-def _way(path: str) -> Iterator[tuple[str, os.stat_result, bool]]:
+def _way(path: Path, links: int = LINKS) -> Iterator[tuple[Path, os.stat_result, bool]]:
     """Yield every folder and link on the way, what is at its end, and whether more follows."""
-    at, links = "/", 0
-    rest = _names(path)
-    yield at, os.lstat(at), bool(rest)
-    while rest:
-        name = rest.pop()
-        if name == "..":
-            at = os.path.dirname(at)  # noqa: PTH120
-            continue
-        here = f"{at.rstrip('/')}/{name}"
-        status = os.lstat(here)
-        yield here, status, bool(rest)
-        if not stat.S_ISLNK(status.st_mode):
-            at = here
-            continue
-        links += 1
-        if links > LINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-        target = os.readlink(here)  # noqa: PTH115
-        rest += _names(target)
-        at = "/" if target.startswith("/") else at
-
-
-def _names(path: str) -> list[str]:
-    """Return the parts of a path, the first one last."""
-    return [name for name in path.split("/")[::-1] if name not in {"", "."}]
+    for here in (*reversed(path.parents), path):
+        status = here.lstat()
+        yield here, status, here != path
+        if stat.S_ISLNK(status.st_mode):
+            if links == 0:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+            yield from _way(here.parent / here.readlink() / path.relative_to(here), links - 1)
+            return
 
 
 def _is_unseen(owner: int) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 
 from cvl.core.file_owner import stranger
@@ -132,17 +131,11 @@ def _read(note: Path) -> Trust | None:
             ours = status.st_uid == os.geteuid() and not status.st_mode & 0o022
             if not ours or not stat.S_ISREG(status.st_mode):
                 return None
-            document = loads(opened.read(LIMIT))
+            said = loads(opened.read(LIMIT))
     except (OSError, ValueError, RecursionError):
         return None
-    return _agreement(document) if isinstance(document, dict) else None
-
-
-def _agreement(said: Mapping[str, object]) -> Trust | None:
-    folder, file, digest = (said.get(name) for name in ("folder", "file", "digest"))
-    uid = said.get("owner")
-    if not (isinstance(folder, str) and isinstance(file, str) and isinstance(digest, str)):
-        return None
-    if not isinstance(uid, int | None) or isinstance(uid, bool):
-        return None
-    return Trust(folder=folder, file=file, digest=digest, owner=uid)
+    match said:
+        case {"folder": str(folder), "file": str(file), "digest": str(digest), "owner": owner}:
+            if owner is None or type(owner) is int:  # True is an int, too
+                return Trust(folder=folder, file=file, digest=digest, owner=owner)
+    return None
