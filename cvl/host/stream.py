@@ -11,10 +11,10 @@ only when it has said so: an exit status, or that nothing more comes, is no answ
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from select import POLLIN, POLLOUT, poll
+from threading import Lock
 
 from cvl.core.errors import Silent, Unreachable, Unreadable
 from cvl.core.interfaces import Process, Transport
@@ -45,7 +45,11 @@ QUOTED = 300
 
 
 class Stream:
-    """One request under way: its payload out as bytes, its answers as they come."""
+    """One request under way: its payload out as bytes, its answers as they come.
+
+    Whoever waits, for whatever, hears meanwhile what comes: so neither channel is ever full. Only
+    `close` may be called in another thread.
+    """
 
     def __init__(
         self,
@@ -60,24 +64,23 @@ class Stream:
         self._process = process
         self._echo = b"cvl " + nonce.encode()
         mark = f"cvl:{nonce}".encode()
-        self._begin, self._end = mark + b"\n", b"\0" + mark + b" end\n"
+        self._marks = (mark + b"\n", b"\0" + mark + b" end\n")
+        self._marked = 0
         self._transport = transport
         self._silence = silence or Silence(lambda: transport.where)
         self._quiet = quiet
         self._err, self._out = AnswerReader(mark), AnswerReader(mark)
         self._fault: Unreadable | None = None
-        self._news = threading.Condition()
         self.whole = False
         """Whether the last piece of what was to be sent has been handed over, if only in part."""
-        self._done = self._closed = False
-        self._marked = self._ended_payload = False
-        self._handed = self._claimed = False
+        self._using = Lock()
+        self._closed = False
         self._heard = 0
-        self._rest = b""
-        self._pending = b""
-        os.set_blocking(process.stdin.fileno(), False)
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        self._rest = self._payload = self._pending = b""
+        self._pipes = process.stdin, process.stdout, process.stderr
+        self._stdin, self._stdout, self._stderr = (pipe.fileno() for pipe in self._pipes)
+        self._open = {self._stdout, self._stderr}
+        os.set_blocking(self._stdin, False)
 
     def hold(self, data: bytes) -> None:
         """Keep `data`: it goes out in one piece with what is sent next."""
@@ -87,60 +90,54 @@ class Stream:
         """Write to the far side. Raises as `scope.checkpoint`, and `BrokenPipeError`."""
         view = memoryview(self._pending + data if self._pending else data)
         self._pending = b""
-        descriptor = self._process.stdin.fileno()
         while view:
             try:
-                view = view[os.write(descriptor, view) :]
+                with self._using:
+                    if self._closed or self._fault:
+                        raise BrokenPipeError
+                    view = view[os.write(self._stdin, view) :]
             except BlockingIOError:
-                self._room(descriptor, scope)
+                self._look(scope, room=True)
 
     def end(self, scope: Scope) -> None:
         """Send what is held and close our end. Raises as `send`."""
         self.send(b"", scope)
         self._process.stdin.close()
 
-    def payload(self, scope: Scope | None = None, *, most: int | None = None) -> Generator[bytes]:
+    def payload(self, scope: Scope | None = None, *, most: int | None = None) -> Iterator[bytes]:
         """Yield what stands between our two marks on stdout, as it comes; without them, nothing.
 
         Raises as `scope.checkpoint`, `Silent` when the first does not come, and `Unreadable` for
         more than `most` bytes.
         """
         scope, taken = scope or Scope(), 0
-        with self._news:
-            self._claimed = True
-        with self._process.stdout as stdout:
-            first = self._greeted(scope)
-            for data in self._pieces(first, stdout.fileno(), scope) if self._marked else ():
-                taken += len(data)
-                if most is not None and taken > most:
-                    raise self._refuse(f"answers with more than {most // 1000} kB")
-                yield data
+        self._greeted(scope)
+        while piece := self._piece(scope):
+            taken += len(piece)
+            if most is not None and taken > most:
+                raise self._refuse(f"answers with more than {most // 1000} kB")
+            yield piece
 
     def answer(self, *words: str, scope: Scope) -> Answer | None:
         """Wait for the first answer with one of `words`, or None when the stream has ended.
 
         Raises as `scope.checkpoint`.
         """
-        with self._news:
-            while True:
-                for answer in self._all():
-                    if answer.word in words:
-                        return answer
-                if self._done:
-                    return None
-                scope.checkpoint()
-                self._silence.wait(scope)
-                self._news.wait(LOOK)
+        while True:
+            for answer in self._all():
+                if answer.word in words:
+                    return answer
+            if self._over:
+                return None
+            self._look(scope)
 
     def answers(self) -> list[Answer]:
         """Return what has been answered so far, beside the course of the request itself."""
-        with self._news:
-            return [answer for answer in self._all() if answer.word not in COURSE]
+        return [answer for answer in self._all() if answer.word not in COURSE]
 
     def said(self, word: str) -> bool:
         """Tell whether there is such an answer by now."""
-        with self._news:
-            return any(answer.word == word for answer in self._all())
+        return any(answer.word == word for answer in self._all())
 
     def finish(self, limit: float, scope: Scope | None = None) -> Exception | None:
         """Wait for the end; return what broke the connection, or None if nothing did.
@@ -160,39 +157,36 @@ class Stream:
         return self._fault or (self._failure(code) if code else None)
 
     @property
-    def code(self) -> int | None:
-        """What the command over there ended with, None while it has not."""
-        return self._process.poll()
-
-    @property
     def mute(self) -> bool:
         """Whether nothing of ours has come, no answer and not the line before a payload."""
-        with self._news:
-            return not self._marked and not self._all()
+        return not self._marked and not self._all()
 
     @property
     def complete(self) -> bool:
         """Whether all of the answer has come: a refusal, or what says that there is no more."""
-        with self._news:
-            return self._complete()
+        for answer in self._all():
+            if answer.word in {"fail", "need"}:
+                return True
+            if answer.word == "end" and (self._paid or not answer.rest):
+                return True
+        return False
 
     @property
     def half(self) -> str:
         """Say which of the two channels has brought nothing of a whole answer, "" if neither."""
-        if self.said("end") == self._ended_payload or self.complete:
+        if self.said("end") == self._paid or self.complete:
             return ""
-        return f"what it writes to {'stderr' if self._ended_payload else 'stdout'} does not arrive"
+        return f"what it writes to {'stderr' if self._paid else 'stdout'} does not arrive"
 
     def words(self) -> str:
         """Return the host's own last words, from stderr."""
-        lines = plain(self._noise().decode(errors="replace")).splitlines()
+        lines = plain(self._err.noise.decode(errors="replace")).splitlines()
         return lines[-1].strip()[:QUOTED] if lines else ""
 
     def unheard(self) -> str:
         """Say what a host did in place of our command, in its own words, of both channels."""
-        with self._news:
-            err, out = self._err.noise, self._out.noise
-        code = self.code
+        err, out = self._err.noise, self._out.noise
+        code = self._process.poll()
         if self._echo in err or self._echo in out:
             return "it sends back what it is sent"
         if DEAF in err or DEAF in out:
@@ -213,94 +207,120 @@ class Stream:
         self._waited(KILL_LIMIT)
         self._let_go()
 
-    def _greeted(self, scope: Scope) -> bytes:
-        """Wait until what the login shell prints is over; return what came behind our mark."""
+    @property
+    def _paid(self) -> bool:
+        """Whether all of the payload has come."""
+        return self._marked == len(self._marks)
+
+    @property
+    def _over(self) -> bool:
+        """Whether no answer comes any more: behind our first mark, stdout has none."""
+        left = self._open - {self._stdout} if self._marked else self._open
+        return self._closed or self._fault is not None or not left
+
+    @property
+    def _printing(self) -> bool:
+        """Whether more may come on stdout that is ours."""
+        ended = self._closed or self._fault is not None or self._stdout not in self._open
+        return not ended and not (self.complete and self._marked != 1)
+
+    def _greeted(self, scope: Scope) -> None:
+        """Wait until what the login shell prints is over."""
         limit = scope.within(MARK_LIMIT)
         try:
-            with self._news:
-                while not (self._handed or self._complete()):
-                    limit.checkpoint()
-                    self._silence.wait(scope)
-                    self._news.wait(LOOK)
+            while not self._marked and self._printing:
+                self._look(limit)
         except DeadlineExceeded:
             scope.checkpoint()
             raise Silent(f"{self._transport.where} does not answer") from None
+
+    def _piece(self, scope: Scope) -> bytes:
+        """Wait for more of the payload; return b"" when it is over, and so is what is behind it."""
+        while self._marked and not self._payload and self._printing:
+            self._look(scope, payload=True)
         if self._fault:
             raise self._fault
-        return self._rest
+        piece, self._payload = self._payload, b""
+        return piece
 
-    def _pieces(self, data: bytes, descriptor: int, scope: Scope) -> Iterator[bytes]:
-        """Yield the payload up to our second mark; what might be its beginning is held back."""
-        while (at := data.find(self._end)) < 0:
-            keep = _begun(data, self._end)
-            if keep < len(data):
-                yield data[: len(data) - keep]
-            held = data[len(data) - keep :]
-            more = self._some(descriptor, scope)
-            if not more:
-                if held:
-                    yield held
-                return
-            data = held + more
-        if at:
-            yield data[:at]
-        self._ended_payload = True
-        self._pass(data[at + len(self._end) :], descriptor, scope)
+    def _look(self, scope: Scope, *, room: bool = False, payload: bool = False) -> None:
+        """Take in what comes within `LOOK` seconds; behind our mark on stdout only for `payload`.
 
-    def _pass(self, data: bytes, descriptor: int, scope: Scope) -> None:
-        """Pass over what the login shell prints behind us, until it ends or all is said."""
-        while True:
-            with self._news:
-                self._hear(self._out, data)
-            if self.complete or not (data := self._some(descriptor, scope)):
-                return
-
-    def _some(self, descriptor: int, scope: Scope) -> bytes:
-        """Read; b"" at the end, or once closed: on this machine others may hold the pipe open."""
-        ready = poll()
-        ready.register(descriptor, POLLIN)
+        `room`: or wait until more can be written. Raises as `scope.checkpoint`.
+        """
         scope.checkpoint()
-        while not ready.poll(LOOK * 1000) and not self._fault:
-            if self._closed or (self._ended_payload and self.complete):
-                return b""
-            scope.checkpoint()
-            if not self._quiet:
-                self._silence.wait(scope)
-        data = b"" if self._fault else _read(descriptor)
-        if self._fault:
-            raise self._fault
-        scope.heard()
-        self._silence.heard()
-        return data
-
-    def _room(self, descriptor: int, scope: Scope) -> None:
-        """Wait until more can be written."""
-        ready = poll()
-        ready.register(descriptor, POLLOUT)
-        scope.checkpoint()
-        while not ready.poll(LOOK * 1000):
-            if self._closed:
-                raise BrokenPipeError
-            scope.checkpoint()
+        if not (payload and self._quiet):
             self._silence.wait(scope)
-        scope.heard()
-        self._silence.heard()
+        heard = self._open if payload or not self._marked else self._open - {self._stdout}
+        ready = poll()
+        with self._using:  # nobody closes them meanwhile
+            if self._closed:
+                return
+            for descriptor in heard:
+                ready.register(descriptor, POLLIN)
+            if room:
+                ready.register(self._stdin, POLLOUT)
+            came = [descriptor for descriptor, _ in ready.poll(LOOK * 1000)]
+            read = {each: _read(each) for each in came if each != self._stdin}
+        for descriptor, data in read.items():
+            self._take(descriptor, data)
+        if self._stdin in came or (self._marked and self._stdout in came):
+            scope.heard()
+            self._silence.heard()
+
+    def _take(self, descriptor: int, data: bytes) -> None:
+        self._heard += len(data)
+        if not data:
+            self._open.discard(descriptor)
+        if descriptor == self._stdout:
+            self._printed(data)
+        else:
+            self._hear(self._err, data)
+
+    def _printed(self, data: bytes) -> None:
+        """Take stdout in: what might be the beginning of a mark is held back while more comes."""
+        data = self._rest + data
+        while not self._paid and self._marks[self._marked] in data:
+            part, _, data = data.partition(self._marks[self._marked])
+            self._part(part)
+            self._marked += 1
+        ends = self._paid or self._stdout not in self._open
+        keep = 0 if ends else _begun(data, self._marks[self._marked])
+        self._rest = data[len(data) - keep :]
+        self._part(data[: len(data) - keep])
+
+    def _part(self, data: bytes) -> None:
+        """Take in what stands before, between or behind our marks."""
+        if self._marked == 1:
+            self._payload += data
+            return
+        if not self._marked and self._echo in self._out.noise[-len(self._echo) :] + data:
+            self._refuse("sends back what it is sent")
+        self._hear(self._out, data)
+
+    def _hear(self, channel: AnswerReader, data: bytes) -> None:
+        """Take `data` in; any sense in it is a sign of life."""
+        before = len(self._all())
+        fault = channel.take(data)
+        if fault:
+            self._refuse(f"sends {fault}")
+        if self._marked or len(self._all()) > before:
+            self._silence.heard()
 
     def _ended(self, outer: Scope, limit: float) -> int | None:
         """Wait until all was heard and the command is over; return its exit code."""
         longest = outer.within(max(limit, SLOW_LIMIT))
         scope, heard = longest.within(limit), self._heard
         try:
-            while self._listener.is_alive():
-                self._listener.join(LOOK)
-                if self.complete:
-                    self._listener.join(LINGER)
-                    break
-                self._silence.wait(outer)
+            while not (self._over or self.complete):
+                self._look(scope)
                 if heard != self._heard:
                     scope, heard = longest.within(limit), self._heard
                     outer.heard()
-                scope.checkpoint()
+            with suppress(DeadlineExceeded):
+                lingers = outer.within(LINGER)
+                while not self._over:
+                    self._look(lingers)
             while (code := self._waited(LOOK)) is None:  # a look is short beside any limit
                 scope.checkpoint()
                 if self.complete:
@@ -322,90 +342,19 @@ class Stream:
 
     def _failure(self, code: int) -> Exception | None:
         """Return what broke the connection; a host that says 255 itself may say why on stdout."""
-        failure = self._transport.failure(code, self._noise())
+        failure = self._transport.failure(code, self._err.noise)
         words = _quoted(self._out.noise)
         if type(failure) is Unreachable and words and not self._marked:
             return Unreachable(f"{failure}; it says: {words}", failure.hint)
         return failure
 
     def _let_go(self) -> None:
-        """Close the pipes that nobody reads; who reads one closes it himself."""
-        with self._news:
-            self._closed = True
-            if self._handed and not self._claimed:
-                self._process.stdout.close()
-        if not self._process.stdin.closed:
-            with suppress(OSError):
-                self._process.stdin.close()
-
-    def _listen(self) -> None:
-        """Hear stderr to its end, and stdout up to our mark: neither may be full meanwhile."""
-        ready = poll()
-        with self._process.stderr as stderr:
-            err, out = stderr.fileno(), self._process.stdout.fileno()
-            hearers = {err: self._took, out: self._met}
-            for descriptor in hearers:
-                ready.register(descriptor, POLLIN)
-            while hearers and not self._closed:
-                for descriptor, _ in ready.poll(LOOK * 1000):
-                    if not hearers[descriptor](_read(descriptor)):
-                        ready.unregister(descriptor)
-                        del hearers[descriptor]
-        with self._news:
-            self._err.close()
-            self._done = True
-            self._hand_over()
-
-    def _took(self, data: bytes) -> bool:
-        """Hear `data` from stderr; return whether there is more to listen to."""
-        with self._news:
-            self._hear(self._err, data)
-        return bool(data) and not self._fault
-
-    def _met(self, data: bytes) -> bool:
-        """Pass over what comes on stdout before our mark; return whether that goes on."""
-        with self._news:
-            head = self._rest + data
-            before, mark, after = head.partition(self._begin)
-            if self._echo in self._out.noise[-len(self._echo) :] + before:
-                self._refuse("sends back what it is sent")
-            if mark or not data:
-                self._hear(self._out, before)
-                self._marked, self._rest = bool(mark), after
-                if mark:
-                    self._silence.heard()
-                self._hand_over()
-                return False
-            keep = _begun(head, self._begin)
-            self._hear(self._out, head[: len(head) - keep])
-            self._rest = head[len(head) - keep :]
-        return not self._fault
-
-    def _hear(self, channel: AnswerReader, data: bytes) -> None:
-        """Take `data` in; any sense in it is a sign of life."""
-        before = len(self._all())
-        fault = channel.take(data)
-        self._heard += len(data)
-        if fault:
-            self._refuse(f"sends {fault}")
-        if self._marked or len(self._all()) > before:
-            self._silence.heard()
-        self._news.notify_all()
-
-    def _hand_over(self) -> None:
-        """Leave stdout to whoever reads the payload; if there will be none, close it."""
-        self._handed = True
-        if self._closed and not self._claimed:
-            self._process.stdout.close()
-        self._news.notify_all()
-
-    def _complete(self) -> bool:
-        for answer in self._all():
-            if answer.word in {"fail", "need"}:
-                return True
-            if answer.word == "end" and (self._ended_payload or not answer.rest):
-                return True
-        return False
+        """Close the pipes, when nobody uses them."""
+        self._closed = True
+        with self._using:
+            for pipe in self._pipes:
+                with suppress(OSError):
+                    pipe.close()
 
     def _all(self) -> list[Answer]:
         return [*self._err.answers, *self._out.answers]
@@ -418,10 +367,6 @@ class Stream:
         )
         self._process.kill()
         return self._fault
-
-    def _noise(self) -> bytes:
-        with self._news:
-            return self._err.noise
 
 
 def _begun(data: bytes, mark: bytes) -> int:

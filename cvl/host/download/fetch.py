@@ -148,8 +148,7 @@ def _by_tar(far: FarSide, headers: Headers, load: _Load, whole: Scope) -> Landed
     with far.patient(whole) as scope:
         stream = far.open("pack", headers, wanted, scope)
         try:
-            with closing(stream.payload(scope)) as payload:
-                landed = land_tar(payload, load.new, load.into)
+            landed = land_tar(stream.payload(scope), load.new, load.into)
             failure = stream.finish(FINISH_LIMIT, scope)
             far.check(stream, stream.answers(), failure)
             return landed
