@@ -13,8 +13,8 @@ from pathlib import Path
 
 from cvl.catalog.example import Example, Problem, read_example
 from cvl.catalog.root import FILE, walk
-from cvl.catalog.script import content
 from cvl.core.paths import cache_dir, private, replace_file
+from cvl.core.regular_file import start_of
 
 _FORMAT = 1
 LIMIT = 1 << 20
@@ -100,7 +100,7 @@ def _read(
 def _parse(root: Path, path: str, status: os.stat_result) -> _Entry:
     from cvl.core.yaml_document import parse
 
-    raw = content(root / path / FILE, LIMIT + 1)
+    raw = start_of(root / path / FILE, LIMIT + 1, links=True)
     if len(raw) > LIMIT:
         raise OSError(0, f"it is larger than {LIMIT >> 20} MiB")
     document = parse(raw)

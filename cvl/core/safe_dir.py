@@ -1,73 +1,165 @@
-"""A folder that can be filled from outside, and never led out of.
+"""Folders below a root, and never out of it: to read what lies there, and to fill it from outside.
 
-Every folder on the way is opened as a folder and not as a link, one below the other, so neither
-the host nor a link that lies there already leads a single byte elsewhere.
+Every folder on the way is opened as a folder and not as a link, one below the other, and held: so
+neither a host, nor what lies there already, nor who changes it meanwhile leads us elsewhere.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
-AS_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+from cvl.core.regular_file import AS_FILE, start_of
+
+AS_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+AS_STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""`O_PATH` asks only for the right to pass through a folder, as a path does."""
+HELD = 128
+"""How many folders in one another are held open."""
+PATH_LIMIT = 4096
+"""Bytes of a path: what Linux holds."""
 ASIDES = 1000
-Enter = Callable[[int, bytes, bytes], int]
-"""Opens the folder that has a name in an open one, whose path ends in `/`, or is "" at the top."""
 
 
-class SafeDir:
-    """A folder, held open. Paths are relative to it, plain, and bytes.
+class Folders:
+    """The folders below a root, of which the last one asked for stays open with those above it.
+
+    Paths are bytes, relative, `/`-separated. The root may be reached through links: the user
+    chose it. Asking for sorted paths opens each folder once.
+    """
+
+    def __init__(self, root: bytes | Path) -> None:
+        """Open the root. Raises `OSError`."""
+        self._path = b""
+        self._open = [(b"", os.open(root, AS_ROOT))]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all folders."""
+        while self._open:
+            os.close(self._open.pop()[1])
+
+    def at(self, folder: bytes) -> int:
+        """Return the open folder; it stays so until the next call. Raises `OSError`."""
+        if folder != self._path:
+            self._go(folder)
+        return self._open[-1][1]
+
+    def lstat(self, path: bytes) -> os.stat_result:
+        """Return what lies at `path`, which itself may be a link. Raises `OSError`."""
+        above, _, name = path.rpartition(b"/")
+        return os.lstat(name, dir_fd=self.at(above))
+
+    def readlink(self, path: bytes) -> bytes:
+        """Return where a link points to. Raises `OSError`."""
+        above, _, name = path.rpartition(b"/")
+        return os.readlink(name, dir_fd=self.at(above))
+
+    def open(self, path: bytes) -> int:
+        """Open a file to read, never waiting for a pipe. Raises `OSError`."""
+        above, _, name = path.rpartition(b"/")
+        return os.open(name, AS_FILE | os.O_NOFOLLOW, dir_fd=self.at(above))
+
+    def read(self, path: bytes, most: int) -> bytes:
+        """Return a file's first `most` bytes. Raises `OSError`, also for what is no file."""
+        above, _, name = path.rpartition(b"/")
+        return start_of(name, most, folder=self.at(above))
+
+    def names(self, folder: bytes) -> list[tuple[bytes, bool]]:
+        """Return what lies in a folder, sorted: the name, whether it is a folder. `OSError`."""
+        fd = os.open(b".", AS_ROOT, dir_fd=self.at(folder))
+        try:
+            with os.scandir(fd) as entries:
+                return sorted(
+                    (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False))
+                    for entry in entries
+                )
+        finally:
+            os.close(fd)
+
+    def link_on(self, path: bytes) -> bytes:
+        """Return the outermost folder of `path` that is a link instead, b"" if none is."""
+        for folder in reversed(list(parents(path))):
+            try:
+                if stat.S_ISLNK(self.lstat(folder).st_mode):
+                    return folder
+            except OSError:
+                return b""
+        return b""
+
+    def _go(self, folder: bytes) -> None:
+        """Close what does not lead to `folder`, and open the rest of the way."""
+        while self._path and self._path != folder and not folder.startswith(self._path + b"/"):
+            os.close(self._open.pop()[1])
+            self._path = self._open[-1][0]
+        rest = folder[len(self._path) :].lstrip(b"/") if self._path else folder
+        for name in rest.split(b"/") if rest else ():
+            self._enter(name)
+
+    def _enter(self, name: bytes) -> None:
+        path = self._path + b"/" + name if self._path else name
+        if len(path) > PATH_LIMIT:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if name in {b"", b".", b".."}:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        fd = self._step(self._open[-1][1], name)
+        if len(self._open) > HELD:
+            os.close(self._open.pop()[1])
+        self._open.append((path, fd))
+        self._path = path
+
+    def _step(self, above: int, name: bytes) -> int:
+        """Open the folder `name` in an open one."""
+        return os.open(name, AS_STEP, dir_fd=above)
+
+
+class SafeDir(Folders):
+    """A folder that is filled; what is missing on the way to a folder asked for is made.
 
     `moved` names what had to make way, by its old and its new path: a file or link where a folder
     is needed, a folder where a file is. Nothing of the user's is removed for being in the way.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """The folder itself may be reached through links: the user chose it."""
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
         self.moved: list[tuple[bytes, bytes]] = []
-        self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._below = Subfolders(self._root, self._enter)
-
-    def close(self) -> None:
-        """Let go of the folder."""
-        self._below.close()
-        os.close(self._root)
 
     def put(self, name: bytes, folder: int, path: bytes) -> None:
         """Rename `name` in the open `folder` to `path`, over an older file or link. `OSError`."""
-        above, slash, last = path.rpartition(b"/")
-        parent = self.folder(above)
+        above, _, last = path.rpartition(b"/")
+        parent = self.at(above)
         try:
             os.rename(name, last, src_dir_fd=folder, dst_dir_fd=parent)
         except IsADirectoryError:
-            self._make_way(parent, above + slash, last)
+            self._make_way(parent, last)
             os.rename(name, last, src_dir_fd=folder, dst_dir_fd=parent)
 
-    def folder(self, path: bytes) -> int:
-        """Open the folder `path`, made if it is missing; it stays open until the next call."""
-        return self._below.folder(path)
-
-    def around(self, path: bytes) -> int:
-        """Open the folder that holds `path`, if it is there; the caller closes it. `OSError`."""
-        return descend(self._root, path.rpartition(b"/")[0])
-
-    def _enter(self, fd: int, above: bytes, name: bytes) -> int:
+    def _step(self, above: int, name: bytes) -> int:
         try:
-            return _open(fd, above, name)
+            return super()._step(above, name)
         except FileNotFoundError:
             pass
         except OSError as error:
             if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
                 raise
-            self._make_way(fd, above, name)
+            self._make_way(above, name)
         with suppress(FileExistsError):  # another fetch into the same folder was faster
-            os.mkdir(name, dir_fd=fd)
-        return _open(fd, above, name)
+            os.mkdir(name, dir_fd=above)
+        return super()._step(above, name)
 
-    def _make_way(self, parent: int, above: bytes, name: bytes) -> None:
+    def _make_way(self, parent: int, name: bytes) -> None:
+        """Give what lies in the open folder `parent`, the last one opened, another name."""
+        above = self._path + b"/" if self._path else b""
         for number in range(1, ASIDES):
             aside = name + b".old%d" % number
             try:
@@ -77,46 +169,6 @@ class SafeDir:
                 self.moved.append((above + name, above + aside))
                 return
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-
-
-def _open(fd: int, _above: bytes, name: bytes) -> int:
-    return os.open(name, AS_FOLDER, dir_fd=fd)
-
-
-class Subfolders:
-    """The folders below an open one, through no link; of paths in order each is opened once."""
-
-    def __init__(self, root: int, enter: Enter = _open) -> None:
-        """`root` stays the caller's. `enter` opens one folder in another."""
-        self._root, self._enter = root, enter
-        self._last: tuple[bytes, int] | None = None
-
-    def folder(self, path: bytes) -> int:
-        """Open the folder `path`, if it is there; it stays open until the next call. `OSError`."""
-        if self._last and self._last[0] == path:
-            return self._last[1]
-        self.close()
-        fd = descend(self._root, path, self._enter)
-        self._last = (path, fd)
-        return fd
-
-    def close(self) -> None:
-        """Let go of the folder that is open."""
-        if self._last:
-            os.close(self._last[1])
-            self._last = None
-
-
-def descend(fd: int, folder: bytes, enter: Enter = _open) -> int:
-    """Open `folder` below `fd`, through no link."""
-    fd, above = os.dup(fd), b""
-    for name in folder.split(b"/") if folder else ():
-        try:
-            deeper = enter(fd, above, name)
-        finally:
-            os.close(fd)
-        fd, above = deeper, above + name + b"/"
-    return fd
 
 
 def write_all(descriptor: int, data: bytes) -> None:

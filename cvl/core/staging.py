@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cvl.core.errors import Blocked
-from cvl.core.safe_dir import AS_FOLDER
+from cvl.core.safe_dir import AS_ROOT
 
 INCOMING = ".incoming-"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -33,7 +33,7 @@ def incoming(into: Path) -> Iterator[Path]:
         into.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(into)
         folder = Path(tempfile.mkdtemp(prefix=INCOMING, dir=into))
-        lock = os.open(folder, AS_FOLDER)
+        lock = os.open(folder, AS_ROOT | os.O_NOFOLLOW)
     try:
         _try_lock(lock)
         yield folder
@@ -81,7 +81,7 @@ def not_taken(into: Path, files: Sequence[object]) -> Blocked:
 def _remove_leftovers(into: Path) -> None:
     for folder in into.glob(INCOMING + "*"):
         try:
-            fd = os.open(folder, AS_FOLDER)
+            fd = os.open(folder, AS_ROOT | os.O_NOFOLLOW)
         except OSError:
             continue
         try:

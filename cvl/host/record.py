@@ -6,14 +6,13 @@ is no ending: nothing is known then.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cvl.core.errors import Unreadable
+from cvl.core.regular_file import start_of
 from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, ended
 
 if TYPE_CHECKING:
@@ -105,19 +104,11 @@ def small(file: Path, limit: int) -> bytes | None:
     Never waits, whatever lies there. Raises `Unreadable` for what is no regular file or is closed.
     """
     try:
-        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return start_of(file, limit)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise Unreadable(f"{file} cannot be read: {error.strerror}") from error
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise Unreadable(f"{file} cannot be read: it is no file")
-        return os.read(fd, limit)
-    except OSError as error:
-        raise Unreadable(f"{file} cannot be read: {error.strerror}") from error
-    finally:
-        os.close(fd)
 
 
 def unreadable(run_id: str, text: str) -> Unreadable:

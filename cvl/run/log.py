@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 from cvl.core.paths import private, private_file, replace_file, state_dir
+from cvl.core.regular_file import start_of
 from cvl.core.spec import LogChunk
 
 MOST = 1 << 20
@@ -95,14 +96,10 @@ def _marks(path: Path) -> list[tuple[int, str]] | None:
     A damaged line counts for nothing: without any, the log begins anew.
     """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        start = start_of(path, MOST)
     except FileNotFoundError:
         return None
     except OSError:
         return []
-    try:
-        whole = os.read(file, MOST) if stat.S_ISREG(os.fstat(file).st_mode) else b""
-    finally:
-        os.close(file)
-    lines = map(MARK.fullmatch, whole.decode(errors="replace").split("\n"))
+    lines = map(MARK.fullmatch, start.decode(errors="replace").split("\n"))
     return [(int(each[1]), each[2]) for each in lines if each]

@@ -146,14 +146,14 @@ class TestFind:
     ) -> None:
         read: list[Path] = []
 
-        def note(file: Path, most: int) -> bytes:
+        def note(file: Path, most: int, *, links: bool) -> bytes:
             read.append(file)
             return b""
 
         real = yaml_document.Document(data={"name": "x"})
         monkeypatch.setattr(yaml_document, "parse", lambda _: real)
         monkeypatch.setattr(index, "walk", lambda _: pytest.fail("it looked at all"))
-        monkeypatch.setattr(index, "content", note)
+        monkeypatch.setattr(index, "start_of", note)
         find("llm/nanogpt", lookup)
         assert [file.parent.name for file in read] == ["nanogpt"]
 
@@ -193,11 +193,11 @@ class TestLoad:
     def test_a_file_that_may_not_be_read_is_a_problem_until_it_may(
         self, lookup: Lookup, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def refuse(file: Path, most: int) -> bytes:
+        def refuse(file: Path, most: int, *, links: bool) -> bytes:
             raise PermissionError(13, "Permission denied")
 
         with monkeypatch.context() as patched:
-            patched.setattr(index, "content", refuse)
+            patched.setattr(index, "start_of", refuse)
             assert {problem.text for problem in again(lookup).problems} == {
                 "cannot be read: Permission denied"
             }

@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvl.core.errors import CvlError
+from cvl.core.safe_dir import Folders
 from cvl.host.tarstream import Member, TarReader, header, padding
 from cvl.host.upload import hashes as hashes_module
 from cvl.host.upload.hashes import BLOCK, Entry, Hashes
 from cvl.host.upload.payload import write_payload
 from cvl.host.upload.repository_files import walk
-from cvl.host.upload.safe_folders import Folders
 from cvl.host.upload.tree import KEPT, Delta, KnownTrees, Tree, delta
 
 TARS = [["tar", "-xpof", "-"], ["busybox", "tar", "-xpof", "-"]]

@@ -18,11 +18,11 @@ import pytest
 from cvl.catalog.script import script_text
 from cvl.container.contents import Contents, contents_of, write_tar
 from cvl.core.errors import CvlError, UsageError
+from cvl.core.safe_dir import HELD, Folders, SafeDir
 from cvl.core.spec import Source
 from cvl.host.upload import hashes as hashes_module
 from cvl.host.upload.hashes import Hashes
 from cvl.host.upload.payload import write_payload
-from cvl.host.upload.safe_folders import DEEPEST, Folders
 from cvl.host.upload.secret_files import inside, named
 from cvl.host.upload.selection import Selection, select
 from cvl.host.upload.tree import delta
@@ -173,12 +173,22 @@ def test_folders_are_found_in_any_order(tmp_path: Path) -> None:
         assert len(os.listdir("/proc/self/fd")) <= before + 3  # noqa: PTH208
 
 
-def test_what_lies_too_deep_is_left_out_and_named(root: Path) -> None:
-    deep = "d/" * (DEEPEST + 2)
-    fill(root, {f"{E}/{deep}x": "x"})
+def test_what_lies_deeper_than_folders_are_held_open_travels(root: Path) -> None:
+    deep, less = "d/" * (HELD + 20), "d/" * (HELD - 2)
+    fill(root, {f"{E}/{deep}x": "x", f"{E}/{less}e/y": "y", f"{E}/{deep}z": "z"})
     found = choose(root, E)
-    assert not any(name.endswith("/x") for name in names(found))
-    assert any("folders deep" in text for text in found.warnings)
+    assert {f"{E}/{deep}x", f"{E}/{less}e/y", f"{E}/{deep}z"} <= set(names(found))
+    assert found.warnings == ()
+
+
+def test_a_path_that_is_too_long_is_left_out_and_named(tmp_path: Path) -> None:
+    fill(tmp_path / "repo", {f"{E}/example.yaml": "name: a\n", f"{E}/x": "x"})
+    with SafeDir(tmp_path / "repo") as folders:
+        longest = folders.at(b"/".join([os.fsencode(E), *[b"d" * 200] * 20]))
+        os.mkdir(b"e" * 100, dir_fd=longest)
+    found = choose(tmp_path / "repo", E)
+    assert names(found) == {f"{E}/example.yaml", f"{E}/x"}
+    assert {text.rpartition(": ")[2] for text in found.warnings} == {"File name too long"}
 
 
 def test_no_pipe_or_socket_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,13 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from cvl.core.errors import FetchError
 from cvl.core.frozen import dataclass
-from cvl.core.safe_dir import AS_FOLDER, SafeDir, Subfolders, write_all
+from cvl.core.safe_dir import Folders, SafeDir, write_all
 from cvl.core.staging import EVERYWHERE, incoming, landing_in, refused
 from cvl.host.download.inert_names import HEAD_LIMIT, SUFFIX, renamed
 from cvl.host.download.repositories import Repositories
@@ -114,10 +115,9 @@ class _Landing:
 
     def __init__(self, into: Path, staging: Path) -> None:
         self._into = into
-        self._shelf = SafeDir(into)
-        self._repositories = Repositories(self._shelf)
-        self._staging = os.open(staging, AS_FOLDER)
-        self._near = Subfolders(self._staging)
+        self._shelf, self._there, self._near = SafeDir(into), Folders(into), Folders(staging)
+        self._repositories = Repositories(self._there)
+        self._staging = self._near.at(b"")
         self._count = 0
         self._files = self._size = 0
         self._skipped: list[Skipped] = []
@@ -130,9 +130,8 @@ class _Landing:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._near.close()
-        os.close(self._staging)
-        self._shelf.close()
+        for folders in (self._shelf, self._there, self._near):
+            folders.close()
 
     def skip(self, path: bytes, why: str, *, stays: bool = False) -> None:
         """Report something that does not land; `stays` if what it holds is nowhere else."""
@@ -144,9 +143,9 @@ class _Landing:
         """Land one member of a tar."""
         try:
             if member.kind == FILE:
-                self._put(piece, *self._write(member, content), self._staging)
+                self._put(piece, *self._write(member, content))
             elif member.kind == HARD and (first := arrived.get(member.link.lstrip(b"/"))):
-                self._put(piece, *self._twin(first), self._staging)
+                self._put(piece, *self._twin(first))
             else:
                 self.skip(piece.target, "is no file any more")
         except OSError as error:
@@ -154,10 +153,10 @@ class _Landing:
 
     def staged(self, piece: Piece) -> bool:
         """Land one file from the staging folder; return whether it was there."""
-        above, _, name = piece.source.lstrip(b"/").rpartition(b"/")
+        staged = piece.source.lstrip(b"/")
+        above, _, name = staged.rpartition(b"/")
         try:
-            folder = self._near.folder(above)
-            status = os.lstat(name, dir_fd=folder)
+            status = self._near.lstat(staged)
         except (FileNotFoundError, NotADirectoryError):
             return False
         if not stat.S_ISREG(status.st_mode):
@@ -166,8 +165,8 @@ class _Landing:
         try:
             # Not a link, and nobody else can put one there: the folder is ours alone.
             mode = self._mode if status.st_mode & 0o100 else self._mode & 0o666
-            os.chmod(name, mode, dir_fd=folder)
-            self._put(piece, name, status.st_size, folder)
+            os.chmod(name, mode, dir_fd=self._near.at(above))
+            self._put(piece, staged, status.st_size)
         except OSError as error:
             self._failed(piece, error)
         return True
@@ -221,18 +220,17 @@ class _Landing:
         """Give a file that has landed a second name in the staging folder, as `_write` does."""
         name = self._name()
         there = self._landed.get(first.target, first.target)
-        folder = self._shelf.around(there)
-        try:
-            last = there.rpartition(b"/")[2]
-            os.link(last, name, src_dir_fd=folder, dst_dir_fd=self._staging, follow_symlinks=False)
-        finally:
-            os.close(folder)
+        above, _, last = there.rpartition(b"/")
+        folder = self._there.at(above)
+        os.link(last, name, src_dir_fd=folder, dst_dir_fd=self._staging, follow_symlinks=False)
         return name, os.lstat(name, dir_fd=self._staging).st_size
 
-    def _put(self, piece: Piece, name: bytes, size: int, folder: int) -> None:
+    def _put(self, piece: Piece, staged: bytes, size: int) -> None:
         """Rename a staged file into its place, over an older file or link."""
-        place = self._repositories.place(piece.target, lambda: _beginning(name, folder))
-        self._shelf.put(name, folder, place)
+        start = partial(self._near.read, staged, HEAD_LIMIT)
+        place = self._repositories.place(piece.target, start)
+        above, _, name = staged.rpartition(b"/")
+        self._shelf.put(name, self._near.at(above), place)
         self._note(piece, place)
         self._files += 1
         self._size += size
@@ -243,7 +241,7 @@ class _Landing:
         """Make a link or an empty folder."""
         place = self._repositories.place(piece.target, lambda: piece.link, link=True)
         if piece.kind == "d":
-            self._shelf.folder(place)
+            self._shelf.at(place)
             self._note(piece, place)
         elif not stays_inside(piece.target, piece.link):
             self.skip(piece.target, f"link leads out of the results: {os.fsdecode(piece.link)!r}")
@@ -288,12 +286,3 @@ def stays_inside(place: bytes, link: bytes) -> bool:
     return (
         bool(link) and not link.startswith(b"/") and climbs <= deep and b".." not in names[climbs:]
     )
-
-
-def _beginning(name: bytes, folder: int) -> bytes:
-    """Return the first bytes of a file in an open folder of ours."""
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        return os.read(fd, HEAD_LIMIT)
-    finally:
-        os.close(fd)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from errno import EPERM
 from functools import cache
 
-from cvl.core.safe_dir import SafeDir
+from cvl.core.safe_dir import Folders
 from cvl.host.download.inert_names import HEAD_LIMIT, SUFFIX, is_head, is_head_name, is_part_name
-
-AS_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Shape(Enum):
@@ -25,15 +21,16 @@ class Shape(Enum):
 
 
 class Repositories:
-    """Says where results land on a shelf; looks at each folder once, for they change no shape."""
+    """Says where results land; looks at each folder once, for they change no shape."""
 
-    def __init__(self, shelf: SafeDir) -> None:
-        self._shelf = shelf
+    def __init__(self, there: Folders) -> None:
+        """`there` is where they land."""
+        self._there = there
         self._look = cache(self._shape)
         self._plain: set[bytes] = set()
 
     def place(self, target: bytes, content: Callable[[], bytes], *, link: bool = False) -> bytes:
-        """Return where below the shelf a result lands, so that it makes no folder a repository.
+        """Return where a result lands, so that it makes no folder a repository.
 
         `content` gives how a file begins, or where a `link` points to. No HEAD from outside lands
         as one, so only the user's own can make a repository of what comes. Raises
@@ -58,35 +55,22 @@ class Repositories:
         return place
 
     def _shape(self, folder: bytes) -> Shape:
-        try:
-            fd = self._shelf.around(folder + b"/HEAD" if folder else b"HEAD")
-        except OSError:  # not there, or no folder: it makes way
+        within = folder + b"/" if folder else b""
+        if not self._has_head(within + b"HEAD"):
             return Shape.PLAIN
+        names = [name for name in (b"commondir", b"objects", b"refs") if self._has(within + name)]
+        return Shape.WHOLE if names[:1] == [b"commondir"] or len(names) > 1 else Shape.HEADED
+
+    def _has(self, path: bytes) -> bool:
         try:
-            if not _has_head(fd):
-                return Shape.PLAIN
-            whole = _has(fd, "commondir") or (_has(fd, "objects") and _has(fd, "refs"))
-            return Shape.WHOLE if whole else Shape.HEADED
-        finally:
-            os.close(fd)
+            self._there.lstat(path)
+        except FileNotFoundError:
+            return False
+        return True
 
-
-def _has(folder: int, name: str) -> bool:
-    try:
-        os.lstat(name, dir_fd=folder)
-    except FileNotFoundError:
+    def _has_head(self, path: bytes) -> bool:
+        with suppress(OSError):
+            return is_head(self._there.readlink(path), link=True)
+        with suppress(OSError):
+            return is_head(self._there.read(path, HEAD_LIMIT))
         return False
-    return True
-
-
-def _has_head(folder: int) -> bool:
-    with suppress(OSError):
-        return is_head(os.fsencode(os.readlink("HEAD", dir_fd=folder)), link=True)
-    try:
-        fd = os.open("HEAD", AS_FILE, dir_fd=folder)
-    except OSError:
-        return False
-    try:
-        return stat.S_ISREG(os.fstat(fd).st_mode) and is_head(os.read(fd, HEAD_LIMIT))
-    finally:
-        os.close(fd)

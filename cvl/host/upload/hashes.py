@@ -17,8 +17,8 @@ from typing import NamedTuple
 from cvl.core.digest import blake2b
 from cvl.core.errors import CvlError
 from cvl.core.paths import private, replace_file
+from cvl.core.safe_dir import Folders
 from cvl.core.scope import interrupted
-from cvl.host.upload.safe_folders import Folders
 from cvl.host.upload.secret_files import inside
 
 FORMAT = b"cvl files 2"

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cvl.core.printable import first_of
+from cvl.core.regular_file import start_of
 from cvl.host.upload.git import checkout_of
 from cvl.host.upload.secret_files import inside, named
 
@@ -63,15 +64,9 @@ def _secret(folder: Path, file: Path) -> str:
     if named(inner) or (file.is_symlink() and named(os.fsencode(file.resolve()))):
         return "a secret, by its name"
     try:
-        fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return inside(os.fsencode(file), start_of(file, START, links=True))
     except OSError:
         return ""  # whoever sends it says why it cannot be read
-    try:
-        return inside(os.fsencode(file), os.read(fd, START))
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)
 
 
 def _stranger(file: Path, folder: Path, bound: Path | None) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from cvl.core.digest import blake2b
 from cvl.core.errors import CvlError
+from cvl.core.safe_dir import Folders
 from cvl.host.download.inert_names import active
 from cvl.host.rpc import Writable
 from cvl.host.tarstream import END, FOLDER, LINK, Member, header, padding
 from cvl.host.upload.hashes import BLOCK, Entry, Hashes, blocks, stamp_of
 from cvl.host.upload.repository_files import walk
-from cvl.host.upload.safe_folders import Folders
 from cvl.host.upload.tree import Delta, Tree
 
 OLDEST = 315_532_800

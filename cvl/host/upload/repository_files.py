@@ -12,8 +12,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from cvl.core.safe_dir import Folders
 from cvl.host.upload.git import Question
-from cvl.host.upload.safe_folders import Folders
 
 NEVER = re.compile(
     rb"(?:^|/)(?:\.git|__pycache__|\.venv"

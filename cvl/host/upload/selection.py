@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from errno import EFBIG
 from pathlib import Path
 from posixpath import normpath
 
@@ -27,12 +28,11 @@ from cvl.core.digest import blake2b
 from cvl.core.errors import UsageError
 from cvl.core.frozen import dataclass
 from cvl.core.printable import first_of
-from cvl.core.safe_dir import parents
+from cvl.core.safe_dir import Folders, parents
 from cvl.core.spec import Source
 from cvl.host.download.inert_names import under_own_names
 from cvl.host.upload.hashes import Entry, Hashes
 from cvl.host.upload.repository_files import Listing, walk
-from cvl.host.upload.safe_folders import Folders
 from cvl.host.upload.secret_files import any_named, named
 from cvl.host.upload.tree import Tree, prune
 
@@ -303,7 +303,9 @@ def _rules(root: bytes, example: bytes) -> list[Rule]:
 def _ignore_file(folders: Folders, path: bytes) -> bytes:
     """Return what a `.cvlignore` says, b"" without one. Raises `UsageError` if it is no file."""
     try:
-        return folders.read(path, MOST)
+        text = folders.read(path, MOST + 1)
+        if len(text) > MOST:
+            raise OSError(EFBIG, os.strerror(EFBIG))
     except FileNotFoundError:
         return b""
     except OSError as error:
@@ -311,6 +313,7 @@ def _ignore_file(folders: Folders, path: bytes) -> bytes:
             f"cannot read {os.fsdecode(path)}: {error.strerror}",
             "it has to be a plain file, and no link, for what it names must stay here",
         ) from error
+    return text
 
 
 def _matches(rules: list[Rule], path: bytes) -> bool:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from cvl.core.regular_file import start_of
+
 LIMIT = 1 << 20
 """Bytes of one file that are read."""
 FILES, DEPTH = 100, 16
@@ -78,11 +80,7 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
 def _text(path: Path) -> str:
     """Read a file; "" for a pipe, a device, or what cannot be read."""
     try:
-        if not path.is_file():
-            return ""
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as opened:
-            return opened.read(LIMIT).decode("utf-8", "replace")
+        return start_of(path, LIMIT, links=True).decode("utf-8", "replace")
     except OSError:
         return ""
 
