@@ -56,11 +56,6 @@ class AnswerReader:
             return "answers without end"
         return "words without end" if self._noisy > NOISE else ""
 
-    def close(self) -> None:
-        """Take what is left as the host's: an answer of ours would have ended."""
-        self._heard(self._line.partition(self._mark)[0])
-        self._line = b""
-
     def _whole(self, line: bytes) -> None:
         before, mark, answer = line.partition(self._mark)
         self._heard(before if mark else line + b"\n")

@@ -165,29 +165,16 @@ class RemoteJob:
 
         Raises `Elsewhere` where the machine is not the one that the run is on.
         """
+        offset = int(after or 0)
+        headers = [*self._id(), ("offset", str(offset))]
         try:
-            yield from self._written(after)
+            with self._far.patient(self._scope) as scope:
+                for data in self._far.pieces("written", headers, scope, []):
+                    offset += len(data)
+                    yield LogChunk(data=data, cursor=str(offset))
         except Unknown:
             self._confirm()
             raise
-
-    def _written(self, after: str) -> Iterator[LogChunk]:
-        offset = int(after or 0)
-        headers = [*self._id(), ("offset", str(offset))]
-        with self._far.patient(self._scope) as scope:
-            for _ in range(2):
-                stream = self._far.open("written", headers, scope=scope)
-                try:
-                    for data in stream.payload(scope):
-                        offset += len(data)
-                        yield LogChunk(data=data, cursor=str(offset))
-                    failure = stream.finish(FINISH_LIMIT, scope)
-                finally:
-                    stream.close()
-                if not self._far.supply(stream, failure, scope):
-                    self._far.check(stream, stream.answers(), failure)
-                    return
-        raise self._far.loses()
 
     def close(self) -> None:
         self._scope.cancel(Cause.STOPPED)

@@ -186,38 +186,36 @@ class FarSide:
         `ASK_LIMIT` seconds, `Unreadable` for a payload of more than `ANSWER` bytes; and as
         `scope.checkpoint`.
         """
-        body = bytearray()
+        answers: list[Answer] = []
         with self.within(ASK_LIMIT, scope) as limit:
-            answers = self.collect(verb, headers, body.extend, limit, payload=payload, most=ANSWER)
-        return answers, bytes(body)
+            pieces = self.pieces(verb, headers, limit, answers, payload=payload, most=ANSWER)
+            return answers, b"".join(pieces)
 
-    def collect(
+    def pieces(
         self,
         verb: str,
         headers: Headers,
-        take: Callable[[bytes], object],
         scope: Scope,
+        answers: list[Answer],
         *,
         payload: bytes = b"",
         most: int | None = None,
-    ) -> list[Answer]:
-        """As `ask`, for a payload that may be long: `take` gets it as it comes.
+    ) -> Iterator[bytes]:
+        """As `ask`, for a payload that may be long: it is given as it comes, then `answers` filled.
 
         It takes as long as the scope allows.
         """
         for _ in range(2):
             stream = self.open(verb, headers, payload, scope)
             try:
-                for data in stream.payload(scope, most=most):
-                    take(data)
+                yield from stream.payload(scope, most=most)
                 failure = stream.finish(ASK_LIMIT, scope)
-            except BaseException:
+            finally:
                 stream.close()
-                raise
-            answers = stream.answers()
             if not self.supply(stream, failure, scope):
-                self.check(stream, answers, failure)
-                return answers
+                self.check(stream, stream.answers(), failure)
+                answers += stream.answers()
+                return
         raise self.loses()
 
     @contextmanager

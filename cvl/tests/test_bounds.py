@@ -209,7 +209,6 @@ def test_answers_have_an_end_and_so_has_their_number() -> None:
     inner.take(b"cvl:1 warn in the midst of a line\n")
     assert [each.rest for each in inner.answers] == ["in the midst of a line"]
     inner.take(b"cvl:1 result exited 0 1")
-    inner.close()
     assert len(inner.answers) == 1, "a number may have been cut"
 
 

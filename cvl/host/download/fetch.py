@@ -114,8 +114,10 @@ def _listed(
     in `broken` before: that is no list of ours, but what something over there says instead.
     """
     spool.clear()
+    answers: list[Answer] = []
     with far.patient(scope, LISTING_LIMIT) as limit:
-        answers = far.collect("changed", headers, spool.take, limit)
+        for piece in far.pieces("changed", headers, limit, answers):
+            spool.take(piece)
     if not spool.whole:
         what = f"the list of results from {far.transport.where}"
         if (mark := spool.mark()) in broken:

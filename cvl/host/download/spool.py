@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from hashlib import blake2b
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Self
 
+from cvl.core.digest import blake2b
 from cvl.core.errors import FetchError
 from cvl.core.paths import private
-from cvl.core.safe_dir import write_all
 from cvl.core.staging import landing_in
 
 SMALL = 1 << 22
@@ -27,25 +26,22 @@ class Spool:
     """A list of fields, each ended by a NUL; a context manager."""
 
     def __init__(self, folder: Path, where: str) -> None:
-        """`folder` is where its file lies, nameless; `where` is who lists."""
-        self._folder, self._where = folder, where
-        self._head = bytearray()
-        self._file: int | None = None
+        """`folder` is where its file lies, nameless, if one is needed; `where` is who lists."""
+        self._folder, self._where = private(folder), where
+        self._file = SpooledTemporaryFile(SMALL, dir=str(folder))  # noqa: SIM115 - closed at exit
         self._size = self._open = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.clear()
+        self._file.close()
 
     def clear(self) -> None:
         """Begin anew."""
-        self._head.clear()
+        self._file.seek(0)
+        self._file.truncate()
         self._size = self._open = 0
-        if self._file is not None:
-            os.close(self._file)
-        self._file = None
 
     def take(self, data: bytes) -> None:
         """Add what came. Raises `FetchError` for more than anybody can have, and `Blocked`."""
@@ -54,13 +50,9 @@ class Spool:
         self._size += len(data)
         if self._size > MOST or self._open > WIDEST:
             raise FetchError(f"{self._where} lists results without end")
-        if self._size <= SMALL:
-            self._head += data
-            return
         with landing_in(self._folder):
-            if self._file is None:
-                self._file = self._nameless()
-            write_all(self._file, data)
+            self._file.write(data)
+            self._file.flush()
 
     @property
     def empty(self) -> bool:
@@ -75,7 +67,7 @@ class Spool:
     @property
     def small(self) -> bool:
         """Whether all of it is in memory."""
-        return self._file is None
+        return self._size <= SMALL
 
     def fields(self) -> Iterator[bytes]:
         """Yield each field. Raises `FetchError` when the last one does not end."""
@@ -94,19 +86,9 @@ class Spool:
         return digest.digest()
 
     def _blocks(self) -> Iterator[bytes]:
-        for at in range(0, len(self._head), BLOCK):
-            yield bytes(self._head[at : at + BLOCK])
-        if self._file is not None:
-            os.lseek(self._file, 0, os.SEEK_SET)
-            while block := os.read(self._file, BLOCK):
-                yield block
-
-    def _nameless(self) -> int:
-        private(self._folder)
-        path = self._folder / f".list-{os.getpid()}-{id(self)}"
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        path.unlink()
-        return file
+        self._file.seek(0)
+        while block := self._file.read(BLOCK):
+            yield block
 
 
 class DiskSet:
