@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 from cvl.core.frozen import dataclass
 from cvl.core.paths import private, state_dir
 from cvl.core.spec import Source
-from cvl.host.rpc import Writable
-from cvl.host.tarstream import END, FILE, FOLDER, Member, header, padding
+from cvl.host.tarstream import END, FILE, FOLDER, Member, whole
 from cvl.host.upload.hashes import Entry
 from cvl.host.upload.payload import OLDEST, tree_pieces
 from cvl.host.upload.selection import select
@@ -58,21 +57,17 @@ def contents_of(source: Source) -> Contents:
     )
 
 
-def write_tar(
-    out: Writable,
-    tree: Tree,
-    files: Iterator[tuple[str, bytes, Entry]],
-    ours: Mapping[str, bytes],
-) -> None:
-    """Write a tar of these files, and of `ours`; a name of ours that ends in a slash is a folder.
+def tar(
+    tree: Tree, files: Iterator[tuple[str, bytes, Entry]], ours: Mapping[str, bytes]
+) -> Iterator[bytes]:
+    """Yield a tar of these files, and of `ours`; a name of ours that ends in a slash is a folder.
 
     Equal files give equal bytes. Raises `CvlError` if a file has changed since it was chosen.
     """
     for name, data in ours.items():
         kind = FOLDER if name.endswith("/") else FILE
         member = Member(name=os.fsencode(name), kind=kind, size=len(data), mode=0o755)
-        out.write(header(member) + data + padding(len(data)))
+        yield whole(member, data)
     placed = ((os.fsencode(name), path, entry) for name, path, entry in files)
-    for piece in tree_pieces(tree, placed, OLDEST):
-        out.write(piece)
-    out.write(END)
+    yield from tree_pieces(tree, placed, OLDEST)
+    yield END

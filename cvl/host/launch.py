@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from cvl.core.spec import IN_DOUBT, Build, JobSpec
 from cvl.core.units import size
 from cvl.host.identity import WHOSE, told
 from cvl.host.job import RemoteJob
-from cvl.host.rpc import FarSide, Feed, Headers, Writable
+from cvl.host.rpc import FarSide, Headers
 from cvl.host.stream import Answer, Stream
 from cvl.host.upload.tree_sync import TreeSync
 
@@ -113,7 +113,7 @@ def _begun(far: FarSide, stream: Stream, cargo: Cargo, scope: Scope) -> bool:
         answer = _asked(far, stream, limit)
     if answer and answer.word == "send":
         with far.patient(scope) as limit:
-            far.deliver(stream, cargo.feed(scope), limit)
+            far.deliver(stream, cargo.payload(scope), limit)
         with far.within(START_LIMIT, scope) as limit:
             answer = stream.answer("started", "fail", "need", scope=limit)
     return answer is not None and answer.word == "started"
@@ -166,17 +166,17 @@ class Cargo:
             lines.append(("tty", "1"))
         return lines + needs_headers(spec)
 
-    def feed(self, scope: Scope) -> Feed:
-        """Return what writes the payload: one tar."""
+    def payload(self, scope: Scope) -> Iterator[bytes]:
+        """Yield the payload, one tar; `scope` is told how much has been sent, and may end it."""
+        from cvl.host.upload.payload import payload
 
-        def write(out: Writable) -> None:
-            from cvl.host.upload.payload import write_payload
-
-            files = run_files(self._spec, self._setup)
-            delta = self._sync.delta() if self._sync else None
-            write_payload(Metered(out, scope), files, delta)
-
-        return write
+        sent, delta = 0, self._sync.delta() if self._sync else None
+        for piece in payload(run_files(self._spec, self._setup), delta):
+            scope.checkpoint()
+            yield piece
+            before, sent = sent, sent + len(piece)
+            if sent >> 20 != before >> 20:
+                scope.tell("upload", size(sent))
 
     def refused(self, stream: Stream, scope: Scope) -> None:
         """Do what the answers ask for before another attempt; else raise what they say."""
@@ -281,19 +281,3 @@ def needs_headers(spec: JobSpec) -> list[tuple[str, str]]:
     if spec.image:
         lines.append(("image", spec.image))
     return lines
-
-
-class Metered:
-    """A stream that tells how much has been sent, and stops when the scope does."""
-
-    def __init__(self, out: Writable, scope: Scope) -> None:
-        self._out, self._scope, self._sent = out, scope, 0
-
-    def write(self, data: bytes) -> int:
-        """Pass `data` on."""
-        self._scope.checkpoint()
-        self._out.write(data)
-        before, self._sent = self._sent, self._sent + len(data)
-        if self._sent >> 20 != before >> 20:
-            self._scope.tell("upload", size(self._sent))
-        return len(data)

@@ -7,9 +7,8 @@ on its standard input.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Protocol
 
 from cvl.core.errors import CvlError, NotReady, Silent, Unknown, Unreachable, UsageError
 from cvl.core.interfaces import Transport
@@ -44,40 +43,6 @@ LOOK = 'test ! -d "$base" || echo yes'
 """What tells whether there is a base at all."""
 
 Headers = Sequence[tuple[str, str]]
-
-
-class Writable(Protocol):
-    """What a payload is written to."""
-
-    def write(self, data: bytes, /) -> object: ...
-
-
-Feed = Callable[[Writable], object]
-"""Writes a request's payload."""
-
-
-class Outlet:
-    """The way out of one request: each write ends with the scope, read over there or not.
-
-    The last piece is held back until it is known to be the last.
-    """
-
-    def __init__(self, stream: Stream, scope: Scope) -> None:
-        self._stream, self._scope = stream, scope
-        self._last = b""
-
-    def write(self, data: bytes, /) -> int:
-        """Send what came before, and keep this."""
-        if self._last:
-            self._stream.send(self._last, self._scope)
-        self._last = data
-        return len(data)
-
-    def close(self) -> None:
-        """Send the last piece, and that there is no more."""
-        self._stream.whole = True
-        self._stream.send(self._last, self._scope)
-        self._stream.end(self._scope)
 
 
 class FarSide:
@@ -130,7 +95,7 @@ class FarSide:
             stream = self.stream(SCRIPT, nonce)
             stream.hold(_opening(nonce, f"{len(code)} {self.base}") + code)
             try:
-                self.deliver(stream, data, until)
+                self.deliver(stream, [data], until)
                 said = b"".join(stream.payload(until, most=ANSWER))
                 failure = stream.finish(limit, until)
             finally:
@@ -155,7 +120,7 @@ class FarSide:
         return stream
 
     def open(
-        self, verb: str, headers: Headers, feed: Feed | bytes = b"", scope: Scope | None = None
+        self, verb: str, headers: Headers, payload: bytes = b"", scope: Scope | None = None
     ) -> Stream:
         """Send a request; return its stream once everything has been sent.
 
@@ -164,18 +129,26 @@ class FarSide:
         stream = self.begin(verb, headers)
         try:
             with self.patient(scope or Scope()) as limit:
-                self.deliver(stream, feed, limit)
+                self.deliver(stream, [payload], limit)
         except BaseException:
             stream.close()
             raise
         return stream
 
-    def deliver(self, stream: Stream, feed: Feed | bytes, scope: Scope) -> None:
-        """Send `feed`, or what it writes. Raises as it does, and as `scope.checkpoint`."""
-        out = Outlet(stream, scope)
-        with suppress(BrokenPipeError, ConnectionError):  # it refused early; its answers say why
-            _ = out.write(feed) if isinstance(feed, bytes) else feed(out)
-            out.close()
+    def deliver(self, stream: Stream, payload: Iterable[bytes], scope: Scope) -> None:
+        """Send a payload, the last piece once it is known to be that, and close our end.
+
+        Raises as the pieces do, and as `scope.checkpoint`.
+        """
+        last = b""
+        with suppress(ConnectionError):  # it refused early; its answers say why
+            for piece in payload:
+                if last:
+                    stream.send(last, scope)
+                last = piece
+            stream.whole = True
+            stream.send(last, scope)
+            stream.end(scope)
 
     def ask(
         self, verb: str, headers: Headers, payload: bytes = b"", scope: Scope | None = None

@@ -52,10 +52,10 @@ def library() -> Library:
 
 def tar_of(files: Mapping[str, bytes], mode: int = 0o700) -> bytes:
     """Return a tar of some small files that GNU, BSD and busybox tar can read."""
-    from cvl.host.tarstream import END, Member, header, padding
+    from cvl.host.tarstream import END, Member, whole
 
     members = (
-        header(Member(name=name.encode(), size=len(data), mode=mode)) + data + padding(len(data))
+        whole(Member(name=name.encode(), size=len(data), mode=mode), data)
         for name, data in files.items()
     )
     return b"".join((*members, END))

@@ -55,6 +55,11 @@ def header(member: Member) -> bytes:
     return long + _block(member)
 
 
+def whole(member: Member, content: bytes) -> bytes:
+    """Return a member with its content."""
+    return header(member) + content + padding(len(content))
+
+
 def padding(size: int) -> bytes:
     """Return the zeros that fill a content of `size` bytes up to a whole block."""
     return bytes(-size % BLOCK)

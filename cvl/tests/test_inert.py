@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shutil
@@ -32,7 +31,7 @@ from cvl.host.download.landing import Landed, land_staged, land_tar
 from cvl.host.download.results import Changed, Results, arrange, fresh
 from cvl.host.tarstream import END, HARD, Member, TarReader, header, padding
 from cvl.host.upload.hashes import Entry
-from cvl.host.upload.payload import write_payload
+from cvl.host.upload.payload import payload
 from cvl.host.upload.selection import select
 from cvl.host.upload.tree import Tree, delta
 from cvl.testing.cli_harness import Desk
@@ -346,9 +345,8 @@ def test_results_travel_under_their_own_names_again(job: Job) -> None:
     entries = {path.encode(): Entry("f", False, 1, b"") for path in job.tree()}
     tree = Tree(entries, job.into, None, under_own_names(entries))
     assert tree.entries.keys() == job.files.keys()
-    change = delta(None, tree)
     for path, data in job.files.items():
-        assert (job.into / os.fsdecode((change.local or {}).get(path, path))).read_bytes() == data
+        assert (job.into / os.fsdecode(tree.local.get(path, path))).read_bytes() == data
     known = Tree({path: Entry("f", False, 1, b"") for path in job.files})
     assert tree.id == known.id
 
@@ -387,9 +385,7 @@ def test_what_is_sent_has_its_own_name_and_its_own_content(tmp_path: Path) -> No
     state = tmp_path / "state"
     state.mkdir()
     tree = select(Source(root=tmp_path, folder="examples/one"), state).tree
-    out = io.BytesIO()
-    write_payload(out, {"input": folder}, delta(None, tree))
-    reader = TarReader([out.getvalue()])
+    reader = TarReader(payload({"input": folder}, delta(None, tree)))
     got = {member.name: member.link or b"".join(reader.content()) for member in reader.members()}
     for path, data in sent.items():
         assert got[b"tree/examples/one/" + path] == data

@@ -21,10 +21,10 @@ from cvl.core.errors import CvlError
 from cvl.core.safe_dir import Folders
 from cvl.host.tarstream import Member, TarReader, header, padding
 from cvl.host.upload import hashes as hashes_module
+from cvl.host.upload import payload as payloads
 from cvl.host.upload.hashes import BLOCK, Entry, Hashes
-from cvl.host.upload.payload import write_payload
 from cvl.host.upload.repository_files import walk
-from cvl.host.upload.tree import KEPT, Delta, KnownTrees, Tree, delta
+from cvl.host.upload.tree import KEPT, Delta, Tree, delta, keep, known
 
 TARS = [["tar", "-xpof", "-"], ["busybox", "tar", "-xpof", "-"]]
 
@@ -51,9 +51,7 @@ def age(root: Path) -> None:
 
 
 def payload(files: Mapping[str, bytes | Path], change: Delta | None) -> bytes:
-    out = io.BytesIO()
-    write_payload(out, files, change)
-    return out.getvalue()
+    return b"".join(payloads.payload(files, change))
 
 
 def unpack(tar: list[str], data: bytes, into: Path) -> None:
@@ -161,10 +159,10 @@ def test_what_changes_between_reading_and_sending_is_never_sent_as_what_was_read
             (root / "b").unlink()
         else:
             (root / "b").write_bytes(content)
-        out = io.BytesIO()
+        sent: list[bytes] = []
         with pytest.raises(CvlError, match="b changed while it was sent"):
-            write_payload(out, {}, change)
-        assert b"end" not in out.getvalue()
+            sent.extend(payloads.payload({}, change))
+        assert b"end" not in b"".join(sent)
 
 
 def test_what_was_read_just_now_is_sent_as_it_was_read(tmp_path: Path) -> None:
@@ -175,9 +173,7 @@ def test_what_was_read_just_now_is_sent_as_it_was_read(tmp_path: Path) -> None:
     change = delta(None, Tree(entries, root, hashes))
     (root / "a").write_bytes(b"changed")
     (root / "gone").unlink()
-    out = io.BytesIO()
-    write_payload(out, {}, change)
-    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive:
+    with tarfile.open(fileobj=io.BytesIO(payload({}, change))) as archive:
         sent = archive.getmember("tree/a")
         assert (archive.extractfile(sent) or io.BytesIO()).read() == b"1"
         assert (sent.mode, sent.size) == (0o755, 1)
@@ -207,14 +203,13 @@ def test_a_link_put_in_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_known_trees_are_found_by_id_and_the_oldest_forgotten(tmp_path: Path) -> None:
-    known = KnownTrees(tmp_path)
     trees = [Tree({b"a\xff\nb": Entry("f", True, n, b"%032x" % n)}) for n in range(KEPT + 5)]
     for n, tree in enumerate(trees):
-        known.keep(tree)
+        keep(tmp_path, tree)
         os.utime(tmp_path / f"tree-{tree.id}", (n, n))
-    known.keep(Tree({b"z": Entry("l", content=b"to")}))
-    assert known.load(trees[0].id) is None
-    loaded = known.load(trees[-1].id)
+    keep(tmp_path, Tree({b"z": Entry("l", content=b"to")}))
+    assert known(tmp_path, trees[0].id) is None
+    loaded = known(tmp_path, trees[-1].id)
     assert loaded is not None
     assert loaded.entries == trees[-1].entries
     assert len(list(tmp_path.iterdir())) == KEPT
@@ -223,14 +218,14 @@ def test_known_trees_are_found_by_id_and_the_oldest_forgotten(tmp_path: Path) ->
 
 @pytest.mark.parametrize("tree_id", ["-", "", "../../etc/passwd", "0" * 32])
 def test_an_id_that_is_none_is_unknown(tmp_path: Path, tree_id: str) -> None:
-    assert KnownTrees(tmp_path).load(tree_id) is None
+    assert known(tmp_path, tree_id) is None
 
 
 def test_a_damaged_tree_is_unknown(tmp_path: Path) -> None:
-    known, tree = KnownTrees(tmp_path), Tree({b"a": Entry("f", False, 1, b"0" * 32)})
-    known.keep(tree)
+    tree = Tree({b"a": Entry("f", False, 1, b"0" * 32)})
+    keep(tmp_path, tree)
     (tmp_path / f"tree-{tree.id}").write_bytes(b"a\0f0 1 beef\0")
-    assert known.load(tree.id) is None
+    assert known(tmp_path, tree.id) is None
 
 
 NAMES = st.sampled_from(["a", "b", "c d", "e\nf", "ü"])
@@ -282,7 +277,7 @@ def test_a_delta_makes_any_tree_into_any_other(
 def test_nothing_is_sent_when_nothing_changed(tmp_path: Path) -> None:
     tree = read(put(tmp_path, {"a": b"1"}))
     change = delta(tree, tree)
-    assert (change.gone, change.send, change.base) == ((), {}, change.tree)
+    assert (change.gone, change.send) == ((), {})
 
 
 @pytest.mark.parametrize("tar", TARS, ids=["gnu", "busybox"])
@@ -305,14 +300,7 @@ def test_a_payload_is_the_same_each_time_and_comes_in_large_pieces(
     root = put(tmp_path, {f"f{n}": b"x" * 5000 for n in range(1000)} | {"big": b"y" * 3_000_001})
     change = delta(None, read(root))
     assert payload({}, change) == payload({}, change)
-    pieces: list[int] = []
-
-    class Counting:
-        def write(self, data: bytes) -> None:
-            pieces.append(len(data))
-
-    write_payload(Counting(), {}, change)
-    assert len(pieces) < 12
+    assert len(list(payloads.payload({}, change))) < 12
 
 
 def test_run_files_come_first_and_ours_are_private(tmp_path: Path) -> None:
@@ -391,10 +379,10 @@ def test_one_that_is_written_to_while_it_is_sent_is_noticed_by_its_times(
     assert entry
     assert hashes.stamp(b"long")
 
-    class Writer:
-        def write(self, _: bytes) -> None:
+    def send() -> None:
+        for _ in payloads.payload({}, delta(None, Tree({b"long": entry}, root, hashes))):
             with (root / "long").open("r+b") as file:
                 file.write(b"2")
 
     with pytest.raises(CvlError, match="long changed while it was sent"):
-        write_payload(Writer(), {}, delta(None, Tree({b"long": entry}, root, hashes)))
+        send()

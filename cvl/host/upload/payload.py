@@ -1,4 +1,4 @@
-"""Writes what one start sends: the run's files and the part of a tree that is new, as one tar."""
+"""What one start sends: the run's files and the part of a tree that is new, as one tar."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from cvl.core.digest import blake2b
 from cvl.core.errors import CvlError
 from cvl.core.safe_dir import Folders
 from cvl.host.download.inert_names import active
-from cvl.host.rpc import Writable
-from cvl.host.tarstream import END, FOLDER, LINK, Member, header, padding
+from cvl.host.tarstream import END, FOLDER, LINK, Member, header, padding, whole
 from cvl.host.upload.hashes import BLOCK, Entry, Hashes, blocks, stamp_of
 from cvl.host.upload.repository_files import walk
 from cvl.host.upload.tree import Delta, Tree
@@ -21,16 +20,12 @@ from cvl.host.upload.tree import Delta, Tree
 OLDEST = 315_532_800
 """1980, in epoch seconds: zip files know nothing before, and scripts make zip files."""
 
-
-Readable = Tree | Delta
 Placed = tuple[bytes, bytes, Entry]
 """A member's name, where it lies here below the tree's root, and what lies there."""
 
 
-def write_payload(
-    out: Writable, run_files: Mapping[str, bytes | Path], delta: Delta | None
-) -> None:
-    """Write the payload of the verb `start` (docs/far-side.md): one tar, in large pieces.
+def payload(run_files: Mapping[str, bytes | Path], delta: Delta | None) -> Iterator[bytes]:
+    """Yield the payload of the verb `start` (docs/far-side.md): one tar, in large pieces.
 
     Content given as bytes is ours alone (0600); a local file, or a folder with all that is in it,
     keeps its executable bits. An empty member `end` closes the tar: without it, a stream that
@@ -43,14 +38,12 @@ def write_payload(
         pending.append(piece)
         size += len(piece)
         if size >= BLOCK:
-            out.write(b"".join(pending))
+            yield b"".join(pending)
             pending, size = [], 0
-    out.write(b"".join(pending))
+    yield b"".join(pending)
 
 
-def tree_pieces(
-    tree: Readable, files: Iterable[Placed], mtime: int | None = None
-) -> Iterator[bytes]:
+def tree_pieces(tree: Tree, files: Iterable[Placed], mtime: int | None = None) -> Iterator[bytes]:
     """Yield the members of a tar for files of a tree that was read here, each as it was read.
 
     `mtime` is every file's time, if it is not to be its own. Raises `CvlError` if a file is not
@@ -60,7 +53,9 @@ def tree_pieces(
     with Folders(os.fsencode(tree.root.absolute())) as folders:
         for member, path, entry in files:
             if tree.hashes and (held := tree.hashes.held.get(path)):
-                yield _whole(member, entry, held.content, _mtime(held.mtime, mtime))
+                moment = _mtime(held.mtime, mtime)
+                head = _member(member, entry.size, moment, executable=entry.executable)
+                yield whole(head, held.content)
             elif entry.kind == "f":
                 stamp = tree.hashes.stamp(path) if tree.hashes else b""
                 try:
@@ -76,23 +71,22 @@ def _pieces(run_files: Mapping[str, bytes | Path], change: Delta | None) -> Iter
     for name, content in run_files.items():
         member = os.fsencode(name)
         if isinstance(content, bytes):
-            yield from _ours(member, content)
+            yield _ours(member, content)
         else:
             yield from _local(member, content)
     if change and change.gone:
-        yield from _ours(b"gone", b"\0".join([*change.gone, b""]))
+        yield _ours(b"gone", b"\0".join([*change.gone, b""]))
     if change and change.send:
-        local = change.local or {}
+        local = change.new.local
         files = ((b"tree/" + p, local.get(p, p), entry) for p, entry in change.send.items())
-        yield from tree_pieces(change, files)
-    yield from _ours(b"end", b"")
+        yield from tree_pieces(change.new, files)
+    yield _ours(b"end", b"")
     yield END
 
 
-def _ours(member: bytes, content: bytes) -> Iterator[bytes]:
+def _ours(member: bytes, content: bytes) -> bytes:
     now = int(time.time())
-    head = header(Member(name=member, size=len(content), mode=0o600, mtime=now))
-    yield head + content + padding(len(content))
+    return whole(Member(name=member, size=len(content), mode=0o600, mtime=now), content)
 
 
 def _local(member: bytes, path: Path) -> Iterator[bytes]:
@@ -121,11 +115,8 @@ def _bare(member: bytes, entry: Entry, mtime: int | None) -> bytes:
     return header(Member(name=member + b"/", kind=FOLDER, mode=0o755, mtime=made))
 
 
-def _whole(member: bytes, entry: Entry, content: bytes, mtime: int) -> bytes:
-    """Return a file that is held in memory, with its header, as it was when it was hashed."""
-    mode = 0o755 if entry.executable else 0o644
-    head = header(Member(name=member, size=entry.size, mode=mode, mtime=mtime))
-    return head + content + padding(entry.size)
+def _member(name: bytes, size: int, mtime: int, *, executable: bool) -> Member:
+    return Member(name=name, size=size, mode=0o755 if executable else 0o644, mtime=mtime)
 
 
 def _file(
@@ -143,9 +134,9 @@ def _file(
     try:
         status = os.fstat(fd)
         size = entry.size if entry else status.st_size
-        mode = 0o755 if (entry.executable if entry else status.st_mode & 0o100) else 0o644
+        executable = entry.executable if entry else status.st_mode & 0o100 != 0
         moment = _mtime(status.st_mtime, mtime)
-        head = header(Member(name=member, size=size, mode=mode, mtime=moment))
+        head = header(_member(member, size, moment, executable=executable))
         digest, known = blake2b(digest_size=16), stamp_of(status) == stamp
         sent = 0
         for block in blocks(fd, size):

@@ -63,78 +63,54 @@ class Tree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """What makes the tree `base` ("-": nothing) into the tree `tree`.
+    """What makes another tree, or an empty folder, into the tree `new`.
 
     First everything in `gone` is removed, folders with all that is in them; then the entries of
-    `send` are written. `local` says where an entry lies here, if not at its path.
+    `send` are written.
     """
 
-    base: str
-    tree: str
-    root: Path | None
+    new: Tree
     gone: tuple[bytes, ...]
     send: Mapping[bytes, Entry]
-    hashes: Hashes | None = None
-    local: Mapping[bytes, bytes] | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files that are sent."""
-        return sum(entry.size for entry in self.send.values())
 
 
 def delta(old: Tree | None, new: Tree) -> Delta:
     """Return what turns `old` (None: an empty folder) into `new`."""
     before: Mapping[bytes, Entry] = old.entries if old else {}
     if before is new.entries:
-        return Delta(base=new.id, tree=new.id, root=new.root, gone=(), send={})
+        return Delta(new=new, gone=(), send={})
     send = {path: entry for path, entry in new.entries.items() if before.get(path) != entry}
     gone = [
         path
         for path, entry in before.items()
         if path not in new.entries or new.entries[path].kind != entry.kind
     ]
-    return Delta(
-        base=old.id if old else "-",
-        tree=new.id,
-        root=new.root,
-        gone=tuple(_topmost(gone, _folders(new.entries))) if gone else (),
-        send=send,
-        hashes=new.hashes,
-        local=new.local,
-    )
+    tops = tuple(_topmost(gone, _folders(new.entries))) if gone else ()
+    return Delta(new=new, gone=tops, send=send)
 
 
-class KnownTrees:
-    """The trees that we have sent, by id, in a folder of ours; only the latest few dozen."""
+def known(folder: Path, tree_id: str) -> Tree | None:
+    """Return a tree that was kept in a folder of ours, None if it is unknown or damaged."""
+    if not re.fullmatch(r"[0-9a-f]{32}", tree_id):
+        return None
+    try:
+        record = (folder / f"tree-{tree_id}").read_bytes()
+    except OSError:
+        return None
+    if blake2b(record, digest_size=16).hexdigest() != tree_id:
+        return None
+    fields = record.split(b"\0")
+    return Tree(dict(zip(fields[0::2], map(_entry, fields[1::2]), strict=False)))
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
 
-    def load(self, tree_id: str) -> Tree | None:
-        """Return the tree of that id, or None if it is unknown or its file is damaged."""
-        if not re.fullmatch(r"[0-9a-f]{32}", tree_id):
-            return None
-        try:
-            record = self._file(tree_id).read_bytes()
-        except OSError:
-            return None
-        if blake2b(record, digest_size=16).hexdigest() != tree_id:
-            return None
-        fields = record.split(b"\0")
-        return Tree(dict(zip(fields[0::2], map(_entry, fields[1::2]), strict=False)))
-
-    def keep(self, tree: Tree) -> None:
-        """Remember `tree`, and forget those that were not used for the longest time."""
-        file = self._file(tree.id)
-        try:
-            os.utime(file)
-        except FileNotFoundError:
-            replace_file(private(self._folder) / file.name, tree.record)
-            prune(self._folder, "tree-*")
-
-    def _file(self, tree_id: str) -> Path:
-        return self._folder / f"tree-{tree_id}"
+def keep(folder: Path, tree: Tree) -> None:
+    """Keep `tree` in a folder of ours; those that were not used for the longest time go."""
+    file = folder / f"tree-{tree.id}"
+    try:
+        os.utime(file)
+    except FileNotFoundError:
+        replace_file(private(folder) / file.name, tree.record)
+        prune(folder, "tree-*")
 
 
 def prune(folder: Path, pattern: str, keep: int = KEPT) -> None:

@@ -11,7 +11,7 @@ from cvl.core.paths import private, replace_file, state_dir
 from cvl.core.spec import Source
 from cvl.host.rpc import FarSide, Headers
 from cvl.host.upload.selection import select
-from cvl.host.upload.tree import Delta, KnownTrees, Tree, delta
+from cvl.host.upload.tree import Delta, Tree, delta, keep, known
 
 MANY, MUCH = 300, 16 << 20
 """Files and bytes from which on the machine is asked to keep a spare copy for the next run."""
@@ -23,12 +23,12 @@ class TreeSync:
 
     def __init__(self, far: FarSide, source: Source) -> None:
         """Read what travels. Raises `UsageError` and `CvlError` as `select` does."""
-        folder = private(state_dir() / "trees")
-        selection = select(source, folder)
+        self._folder = private(state_dir() / "trees")
+        selection = select(source, self._folder)
         self.tree, self.warnings = selection.tree, selection.warnings
-        self._known = KnownTrees(folder)
         self._key = _digest(os.uname().nodename, str(source.root), source.folder, *source.include)
-        self._note = folder / f"cache-{_digest(far.transport.where, far.base, self._key)}"
+        place = _digest(far.transport.where, far.base, self._key)
+        self._note = self._folder / f"cache-{place}"
         self._base = self._tree(_text(self._note))
 
     def headers(self) -> Headers:
@@ -51,11 +51,11 @@ class TreeSync:
         self._base = self._tree(tree_id)
 
     def _tree(self, tree_id: str) -> Tree | None:
-        return self.tree if tree_id == self.tree.id else self._known.load(tree_id)
+        return self.tree if tree_id == self.tree.id else known(self._folder, tree_id)
 
     def arrived(self) -> None:
         """Remember that the machine holds this tree now."""
-        self._known.keep(self.tree)
+        keep(self._folder, self.tree)
         if _text(self._note) != self.tree.id:
             replace_file(self._note, self.tree.id.encode())
 

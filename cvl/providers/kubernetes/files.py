@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from cvl.container.contents import Contents, write_tar
+from cvl.container.contents import Contents
+from cvl.container.contents import tar as tar_of
 from cvl.core.errors import AuthError, CvlError, LostContact, Unreachable, UsageError
 from cvl.core.frozen import dataclass
 from cvl.core.scope import Scope
@@ -69,7 +70,7 @@ def packed(contents: Contents, spec: JobSpec) -> Packed:
     tar = TemporaryFile()  # noqa: SIM115 - it goes with the last who holds it
     try:
         with gzip.GzipFile(fileobj=tar, mode="wb", mtime=0) as out:
-            write_tar(out, contents.tree, contents.placed(), inputs)
+            out.writelines(tar_of(contents.tree, contents.placed(), inputs))
         length = tar.tell()
         if length > MOST_SENT:
             raise _too_much(contents, length)

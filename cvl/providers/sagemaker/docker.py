@@ -7,9 +7,9 @@ import shutil
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Self
+from typing import Self
 
 from cvl.core.errors import CvlError, MissingTool
 from cvl.core.scope import Bell, Scope
@@ -20,8 +20,6 @@ KILL_LIMIT = 10.0
 ASK_LIMIT = 30.0
 PLAIN = {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 """With an attestation an image becomes an index of two, which SageMaker does not take."""
-
-Feed = Callable[[IO[bytes]], None]
 
 
 class Docker:
@@ -58,7 +56,7 @@ class Docker:
         return self
 
     def run(
-        self, words: Sequence[str], phase: str, scope: Scope, feed: Feed = lambda _stdin: None
+        self, words: Sequence[str], phase: str, scope: Scope, feed: Iterable[bytes] = ()
     ) -> None:
         """Run `docker WORDS`, with `feed` on its stdin; each line of output is told as `phase`.
 
@@ -106,10 +104,10 @@ def _hear(
     bell.ring()
 
 
-def _feed(process: subprocess.Popen[bytes], feed: Feed, errors: list[CvlError]) -> None:
+def _feed(process: subprocess.Popen[bytes], feed: Iterable[bytes], errors: list[CvlError]) -> None:
     assert process.stdin is not None
     try:
-        feed(process.stdin)
+        process.stdin.writelines(feed)
     except CvlError as error:
         errors.append(error)
         process.kill()

@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-from cvl.container.contents import REPO, WORKSPACE, Contents, write_tar
+from cvl.container.contents import REPO, WORKSPACE, Contents, tar
 from cvl.core.digest import blake2b
 from cvl.core.errors import UsageError
 from cvl.core.octets import octets
@@ -50,8 +49,7 @@ def make(
         base = f"cvl-base:{image.rpartition(':')[2]}"
         scope.tell("building", f"the example's own image, for {PLATFORM}")
         words = build(base, [word for arg in build_args for word in ("--build-arg", arg)])
-        feed = partial(write_tar, tree=contents.tree, files=contents.example(), ours={})
-        docker.run(words, "building", scope, feed)
+        docker.run(words, "building", scope, tar(contents.tree, contents.example(), {}))
     scope.tell("building", f"{image}, with the example's files")
     ours = {
         "Dockerfile": octets(layer(base)),
@@ -59,8 +57,7 @@ def make(
         **{f"{ROOT}/{folder}/": b"" for folder in (WORKSPACE, REPO)},
     }
     files = ((f"{ROOT}/{name}", path, entry) for name, path, entry in contents.placed())
-    feed = partial(write_tar, tree=contents.tree, files=files, ours=ours)
-    docker.run(build(image, []), "building", scope, feed)
+    docker.run(build(image, []), "building", scope, tar(contents.tree, files, ours))
 
 
 def tag_of(contents: Contents, *more: str) -> str:

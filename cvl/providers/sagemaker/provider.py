@@ -10,7 +10,7 @@ from functools import partial
 from typing import IO
 
 from cvl.cleanup.leases import HOUR, cost
-from cvl.container.contents import Contents, contents_of, write_tar
+from cvl.container.contents import Contents, contents_of, tar
 from cvl.core.errors import CvlError, explained
 from cvl.core.interfaces import Leases
 from cvl.core.paths import ledger_file
@@ -239,7 +239,7 @@ class SageMaker:
         """Return what an image that we did not build lacks: our script and the example."""
         more: dict[str, IO[bytes]] = {inputs.ENTRY: io.BytesIO(image.ENTRY_FILE.read_bytes())}
         if (contents := self._contents(spec)) and spec.source:
-            write_tar(code, contents.tree, contents.placed(), {})
+            code.writelines(tar(contents.tree, contents.placed(), {}))
             code.seek(0)
             more[inputs.CODE] = code
         return more
