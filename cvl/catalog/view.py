@@ -42,7 +42,7 @@ def described(example: Example) -> dict[str, object]:
 def resolved(example: Example, preset: str, args: tuple[str, ...]) -> dict[str, object]:
     """Return what runs, where it lies and what it needs, as `cvl _resolve` answers. `UsageError`.
 
-    `Answered` in `host/resolve_there.py` is the same for who reads it.
+    `host/resolve_there.py` reads it.
     """
     chosen = find_preset(example, preset)
     build = build_of(example, chosen)

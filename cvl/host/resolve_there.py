@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 from cvl.core.errors import NotFound, NotReady, Unreadable, UsageError
 from cvl.core.octets import octets
@@ -40,20 +40,6 @@ LIMIT_SHOWN = 400
 """Bytes of an answer that are looked at to show what it is."""
 
 
-class Answered(TypedDict, total=False):
-    """What `cvl _resolve` answers: all but `error`, or that, and the `folder` if it is known."""
-
-    error: tuple[str, str]
-    root: str
-    folder: str
-    preset: str
-    argv: list[str]
-    env: dict[str, str]
-    image: str
-    build: tuple[list[str], str] | None
-    needs: dict[str, Any]
-
-
 def job(
     far: FarSide,
     example: str,
@@ -66,7 +52,7 @@ def job(
     """Return the job that the host's own cvl makes of these words.
 
     `install` puts this cvl there first where there is none, or one that cannot answer. Raises
-    what the host's cvl says, `HostError`, and as `scope`, which hears of a host that is silent.
+    as `parsed`, `HostError`, and as `scope`, which hears of a host that is silent.
     """
     question = {"example": example, "preset": preset, "args": list(args)}
     answer = _asked(far, question, scope)
@@ -78,42 +64,25 @@ def job(
     where = far.transport.where
     if answer is None:
         raise NotReady(f"{example} is unknown here, and no cvl on {where} can be asked for it")
-    if error := answer.get("error"):
-        said, hint = error
-        kind = UsageError if answer.get("folder") else NotFound
-        raise kind(said, hint)
-    return _job(answer, args)
+    return parsed(answer, where, args)
 
 
-def _job(answer: Answered, args: Sequence[str]) -> JobSpec:
-    root, folder, build = answer["root"], answer["folder"], answer["build"]
-    return JobSpec(
-        run_id=new_run_id(folder or root),
-        argv=tuple(answer["argv"]),
-        example=folder or PurePosixPath(root).name,
-        preset=answer["preset"],
-        args=tuple(args),
-        env=answer["env"],
-        source=Source(root=Path(root), folder=folder),
-        image=answer["image"] or None,
-        build=Build(argv=tuple(build[0]), image=build[1]) if build else None,
-        needs=Needs(**answer["needs"]),
-    )
-
-
-def _asked(far: FarSide, question: Mapping[str, object], scope: Scope | None) -> Answered | None:
+def _asked(far: FarSide, question: Mapping[str, object], scope: Scope | None) -> bytes | None:
     """Return the answer, None if there is nobody who can answer."""
     nonce = secrets.token_hex(8)
     data = json.dumps({**question, "nonce": nonce}).encode()
     printed = far.output(ASKING, data, LIMIT, scope)
     _, mark, answer = printed.partition(f"cvl:{nonce}\n".encode())
-    return parsed(answer, far.transport.where) if mark else None
+    return answer if mark else None
 
 
-def parsed(said: bytes, where: str) -> Answered:
-    """Read what `cvl _resolve` answered, checked in every detail. Raises `Unreadable`."""
+def parsed(said: bytes, where: str, args: Sequence[str] = ()) -> JobSpec:
+    """Read what `cvl _resolve` answered, checked in every detail.
+
+    Raises `Unreadable`; `NotFound` or `UsageError` where it answers that there is no such job.
+    """
     try:
-        return _checked(json.loads(said))
+        return _job(json.loads(said), args)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         start = shown(said[:LIMIT_SHOWN].decode("utf-8", "replace"))
         raise Unreadable(
@@ -122,38 +91,40 @@ def parsed(said: bytes, where: str) -> Answered:
         ) from error
 
 
-def _checked(answer: dict[str, Any]) -> Answered:
-    """Return the answer made of nothing but what it may hold. Raises as `parsed` catches."""
+def _job(answer: dict[str, Any], args: Sequence[str]) -> JobSpec:
+    """Return a job made of nothing but what it may hold. Raises as `parsed`, and catches."""
     _must(isinstance(answer, dict))
-    checked: Answered = {"folder": _line(answer["folder"])} if "folder" in answer else {}
-    if "error" in answer:
-        said, hint = _list(answer["error"])
-        checked["error"] = (_sentence(said), _sentence(hint))
-        return checked
-    build = answer["build"]
+    folder = _line(answer["folder"]) if "folder" in answer else ""
+    if "error" in answer:  # of an example that is there the folder is known
+        said, hint = map(_sentence, _list(answer["error"]))
+        raise (UsageError if folder else NotFound)(said, hint)
+    root, build = _line(answer["root"]), answer["build"]
     if build is not None:
-        argv, image = _list(build)
-        build = ([_word(word) for word in _list(argv)], _line(image))
-    env, argv = answer["env"], [_word(word) for word in _list(answer["argv"])]
-    _must(isinstance(env, dict) and bool(argv) and all(map(VARIABLE.fullmatch, env)))
-    return {
-        "root": _line(answer["root"]),
-        "folder": checked["folder"],
-        "preset": _line(answer["preset"]),
-        "argv": argv,
-        "env": {name: _word(value) for name, value in env.items()},
-        "image": "" if answer["image"] is None else _line(answer["image"]),
-        "build": build,
-        "needs": _needs(answer["needs"]),
-    }
+        words, image = _list(build)
+        build = Build(argv=tuple(map(_word, _list(words))), image=_line(image))
+    env, argv = answer["env"], tuple(map(_word, _list(answer["argv"])))
+    _must("folder" in answer and argv and isinstance(env, dict))
+    _must(all(map(VARIABLE.fullmatch, env)))
+    return JobSpec(
+        run_id=new_run_id(folder or root),
+        argv=argv,
+        example=folder or PurePosixPath(root).name,
+        preset=_line(answer["preset"]),
+        args=tuple(args),
+        env={name: _word(value) for name, value in env.items()},
+        source=Source(root=Path(root), folder=folder),
+        image=None if answer["image"] is None else _line(answer["image"]) or None,
+        build=build,
+        needs=_needs(answer["needs"]),
+    )
 
 
-def _needs(given: dict[str, Any]) -> dict[str, Any]:
+def _needs(given: dict[str, Any]) -> Needs:
     _must(isinstance(given, dict) and given.keys() <= NEEDS.keys())
     archs = tuple(_word(each) for each in _list(given.get("archs", [])))
     for name, value in given.items():
         _must(type(value) in NEEDS[name] and (name == "archs" or 0 <= value <= MOST))
-    return {**given, "archs": archs} if archs else given
+    return Needs(**{**given, "archs": archs} if archs else given)
 
 
 def _word(value: object) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.core.errors import Unreadable
-from cvl.core.spec import Needs
+from cvl.core.errors import NotFound, Unreadable, UsageError
+from cvl.core.spec import Build, Needs, Source
 from cvl.host.resolve_there import NEEDS, parsed
 from cvl.operations.doctor import FACTS, docker_there, facts_of, python_there
 
@@ -54,12 +56,20 @@ JSON = st.recursive(
 
 
 def test_a_good_answer_is_taken_as_it_is() -> None:
-    answer = parsed(json.dumps(GOOD).encode(), "there")
-    expected = {**GOOD, "image": "", "build": (["bash", "build.sh"], "one")}
-    assert answer == expected
-    assert parsed(b'{"error": ["no such example", "hint"]}', "there") == {
-        "error": ("no such example", "hint")
-    }
+    job = parsed(json.dumps(GOOD).encode(), "there", ("b", "c"))
+    assert job.source == Source(root=Path("/repo"), folder="examples/one")
+    assert (job.example, job.preset, job.args) == ("examples/one", "sh", ("b", "c"))
+    assert (job.argv, job.env) == (tuple(GOOD["argv"]), GOOD["env"])
+    assert (job.image, job.build) == (None, Build(argv=("bash", "build.sh"), image="one"))
+    assert job.needs == Needs(**GOOD["needs"])
+
+
+@pytest.mark.parametrize(("folder", "kind"), [("examples/one", UsageError), ("", NotFound)])
+def test_what_it_says_is_wrong_is_raised_as_it_is(folder: str, kind: type[UsageError]) -> None:
+    said = {"error": ["no such thing", "hint"], **({"folder": folder} if folder else {})}
+    with pytest.raises(kind, match=r"^no such thing$") as caught:
+        parsed(json.dumps(said).encode(), "there")
+    assert (type(caught.value), caught.value.hint) == (kind, "hint")
 
 
 def test_the_needs_that_may_be_told_are_those_that_there_are() -> None:
@@ -96,20 +106,14 @@ def test_any_bytes_are_an_answer_or_unreadable(said: bytes) -> None:
 
 @given(JSON)
 def test_any_json_is_an_answer_or_unreadable(value: object) -> None:
-    try:
-        answer = parsed(json.dumps(value).encode(), "there")
-    except Unreadable:
-        return
-    assert "error" in answer or answer["argv"]
+    with suppress(Unreadable, UsageError):
+        assert parsed(json.dumps(value).encode(), "there").argv
 
 
 @given(st.dictionaries(st.sampled_from([*GOOD, "error"]), JSON))
 def test_any_value_in_an_answer_is_taken_or_unreadable(values: dict[str, object]) -> None:
-    try:
-        answer = parsed(json.dumps({**GOOD, **values}).encode(), "there")
-    except Unreadable:
-        return
-    assert "error" in answer or Needs(**answer["needs"])
+    with suppress(Unreadable, UsageError):
+        assert parsed(json.dumps({**GOOD, **values}).encode(), "there").needs
 
 
 @given(st.dictionaries(st.sampled_from(FACTS), st.text(st.characters(exclude_categories=["Cs"]))))
