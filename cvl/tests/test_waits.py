@@ -16,7 +16,6 @@ WOKEN = frozenset({"Event", "Condition", "Semaphore", "Barrier"})
 
 OWN = {
     "core/scope.py": "the clock itself",
-    "host/stream.py": "woken by the thread that listens to the host; a scope ends it",
     "operations/guardian_listener.py": "a guardian counts the seconds that a machine sleeps, too",
 }
 """Files that wait by another clock, or none, and why."""
