@@ -15,10 +15,16 @@ def start_of(
 ) -> bytes:
     """Return the first `most` bytes of a regular file, below an open `folder` if one is given.
 
-    `links`: it may also be a link to one. Raises `OSError`, also for what is no file.
+    `links`: it may also be a link to one. Raises `OSError`, also for what is no file: that is not
+    even opened, unless it is put there in this very moment.
     """
     flags = AS_FILE if links else AS_FILE | os.O_NOFOLLOW
+    _regular(os.stat(path, dir_fd=folder, follow_symlinks=links), path)
     with os.fdopen(os.open(path, flags, dir_fd=folder), "rb") as opened:
-        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no file", path)
+        _regular(os.fstat(opened.fileno()), path)
         return opened.read(most)
+
+
+def _regular(status: os.stat_result, path: bytes | str | Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no file", path)

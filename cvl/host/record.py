@@ -92,23 +92,13 @@ def ending_in(file: Path, run_id: str) -> ExitStatus | None:
 
     Raises `Unreadable` for anything else that may be there: a link, a pipe, a folder, no record.
     """
-    data = small(file, LIMIT)
-    if data is None:
-        return None
-    return ending(data.partition(b"\n")[0].decode("ascii", "replace").rstrip(" "), run_id)
-
-
-def small(file: Path, limit: int) -> bytes | None:
-    """Return the first `limit` bytes of a regular file, None if there is nothing of that name.
-
-    Never waits, whatever lies there. Raises `Unreadable` for what is no regular file or is closed.
-    """
     try:
-        return start_of(file, limit)
+        data = start_of(file, LIMIT)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise Unreadable(f"{file} cannot be read: {error.strerror}") from error
+    return ending(data.partition(b"\n")[0].decode("ascii", "replace").rstrip(" "), run_id)
 
 
 def unreadable(run_id: str, text: str) -> Unreadable:

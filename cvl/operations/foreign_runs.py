@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cvl
 from cvl.core.errors import Ambiguous, CvlError, NotFound, Unreadable
+from cvl.core.regular_file import start_of
 from cvl.core.spec import RESULTS, RUN_ID, ExitStatus
 from cvl.ledger import Ledger, Run, RunState
 
@@ -157,11 +158,9 @@ def _about(file: Path) -> dict[str, object]:
 
 
 def _small(file: Path) -> bytes:
-    from cvl.host.record import small
-
     try:
-        return small(file, SMALL) or b""
-    except Unreadable:
+        return start_of(file, SMALL)
+    except OSError:
         return b""
 
 
