@@ -56,7 +56,7 @@ class Stream:
         process: Process,
         nonce: str,
         transport: Transport,
-        silence: Silence | None = None,
+        silence: Silence,
         *,
         quiet: bool = False,
     ) -> None:
@@ -67,8 +67,7 @@ class Stream:
         self._marks = (mark + b"\n", b"\0" + mark + b" end\n")
         self._marked = 0
         self._transport = transport
-        self._silence = silence or Silence(lambda: transport.where)
-        self._quiet = quiet
+        self._silence, self._quiet = silence, quiet
         self._err, self._out = AnswerReader(mark), AnswerReader(mark)
         self._fault: Unreadable | None = None
         self.whole = False
@@ -222,7 +221,7 @@ class Stream:
     def _printing(self) -> bool:
         """Whether more may come on stdout that is ours."""
         ended = self._closed or self._fault is not None or self._stdout not in self._open
-        return not ended and not (self.complete and self._marked != 1)
+        return not ended and (self._marked == 1 or not self.complete)
 
     def _greeted(self, scope: Scope) -> None:
         """Wait until what the login shell prints is over."""
