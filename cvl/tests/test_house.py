@@ -31,7 +31,6 @@ LINE = 100
 LONG = {
     "core/interfaces.py": "all seams on one page, half of it their contracts",
     "core/scope.py": "deadline, stop and clock are one thing to whoever waits",
-    "host/job.py": "every verb of an execution",
     "host/rpc.py": "every verb of the protocol",
     "host/stream.py": "one loop over three pipes, whose state is one",
     "host/upload/hashes.py": "the index, and the reading that it saves",
