@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
 
+from cvl.ledger import Ledger
+from cvl.providers import reopen
 from cvl.testing.cli_harness import Desk
 
 Check = Callable[[Desk], None]
@@ -214,6 +216,26 @@ def killed_client(desk: Desk) -> None:
     assert desk.cvl("logs", desk.runs()[0]).out == whole
 
 
+def killed_attach(desk: Desk) -> None:
+    """After kill -9 of an attach the job goes on, and who attaches again gets its exit code.
+
+    A guardian is there only where something is rented that its provider does not end by itself.
+    """
+    done = desk.sh("for i in $(seq 40); do echo tick; sleep .2; done; exit 5", "-d")
+    assert done.code == 0, done.err
+    run = desk.runs()[0]
+    with desk.start("attach", run) as client:
+        client.shows(b"tick\n")
+        ledger = Ledger(desk.state / "ledger.db")
+        noted = ledger.run(run)
+        guarded = reopen(noted.runner, noted.handle).guarded and ledger.leases(run, open_only=True)
+        assert bool(noted.guardian) == bool(guarded)
+        client.signal(signal.SIGKILL)
+        assert client.ended().code == -signal.SIGKILL
+    end = desk.cvl("attach", run)
+    assert (end.code, desk.ps()[0]["cause"]) == (5, "exited"), end.err
+
+
 def own_limits(desk: Desk) -> None:
     """The script has no stdin, knows its run and its own folder, and Python does not buffer."""
     done = desk.sh('cat; test -d "$CVL_WORK_DIR" && echo "$CVL_RUN_ID $PYTHONUNBUFFERED"')
@@ -248,6 +270,7 @@ CHECKS: tuple[Check, ...] = (
     stop_elsewhere,
     detached,
     killed_client,
+    killed_attach,
     own_limits,
     dry_run,
 )

@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cvl.ledger import Ledger
 from cvl.providers.kubernetes.client import api_path
 from cvl.runners import K8sRunner
-from cvl.testing import kube
+from cvl.testing import conformance, kube
 from cvl.testing.cli_harness import FOLDER, Desk, wait_for
 from cvl.testing.kube import Cluster
 from cvl.testing.kube_cluster import RealCluster
@@ -295,14 +294,4 @@ def test_nothing_of_it_is_left_on_this_computer(there: Desk) -> None:
 
 
 def test_an_attach_that_is_killed_leaves_the_job_alone(there: Desk) -> None:
-    """Nobody takes over from it: what runs the job ends it, and needs no guardian."""
-    started = there.sh("echo ready; sleep 10; exit 5", "-d")
-    run = there.runs()[0]
-    assert started.code == 0, started.err
-    with there.start("attach", run) as client:
-        client.shows(b"ready")
-        assert not Ledger(there.state / "ledger.db").run(run).guardian
-        client.signal(signal.SIGKILL)
-        client.process.wait(30)
-    done = there.cvl("attach", run)
-    assert (done.code, there.ps()[0]["cause"]) == (5, "exited"), done.err
+    conformance.killed_attach(there)

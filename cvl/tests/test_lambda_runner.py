@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.testing import hostile
+from cvl.testing import conformance, hostile
 from cvl.testing.cli_harness import Client, Desk, wait_for
 from cvl.testing.lambda_cloud import FAULTS, LambdaCloud, Moment, Settings
 from cvl.testing.lambda_cloud.api import Entry
@@ -101,6 +101,11 @@ def test_kill_9_while_the_job_runs(desk: Desk, cloud: LambdaCloud) -> None:
     assert ended is not None
     assert ended - died < 5
     assert (desk.result("out"), desk.result("late")) == (b"a\n", b"b\n")
+
+
+def test_kill_9_of_an_attach_leaves_the_run_to_its_guardian(desk: Desk, cloud: LambdaCloud) -> None:
+    conformance.killed_attach(replace(desk, options=(*desk.options, "--accept-unguarded")))
+    all_over(desk, cloud)
 
 
 @pytest.mark.parametrize("n", range(1, 7))

@@ -14,7 +14,6 @@ from shutil import which
 
 import pytest
 
-from cvl.ledger import Ledger
 from cvl.testing import conformance
 from cvl.testing.cli_harness import Desk, wait_for
 from cvl.testing.conformance import CHECKS, Check
@@ -342,17 +341,3 @@ def test_an_image_that_cannot_be_pulled_is_no_exit_code(there: Desk, cloud: AwsC
     assert done.code == 125
     assert "SageMaker training job failed: ClientError: Cannot pull" in done.err
     wait_for(lambda: not cloud.going_on())
-
-
-def test_an_attach_that_is_killed_leaves_the_job_alone(there: Desk) -> None:
-    """Nobody takes over from it: what runs the job ends it, and needs no guardian."""
-    started = there.sh("echo ready; sleep 10; exit 5", "-d")
-    run = there.runs()[0]
-    assert started.code == 0, started.err
-    with there.start("attach", run) as client:
-        client.shows(b"ready")
-        assert not Ledger(there.state / "ledger.db").run(run).guardian
-        client.signal(signal.SIGKILL)
-        client.process.wait(30)
-    done = there.cvl("attach", run)
-    assert (done.code, there.ps()[0]["cause"]) == (5, "exited"), done.err
