@@ -18,7 +18,7 @@ from cvl.testing.docker_engine import Engine
 from cvl.testing.kube import Cluster
 from cvl.testing.kube_cluster import RealCluster
 from cvl.testing.sshd import Sshd
-from cvl.tests.rooms import Room
+from cvl.tests.kube_namespaces import Namespace
 
 # How fast a loaded machine makes up examples says nothing about us.
 settings.register_profile("cvl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -97,9 +97,9 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture
-def room(cluster: Cluster, namespace: str) -> Room:
+def ns(cluster: Cluster, namespace: str) -> Namespace:
     """The same, with the cluster that it lies in."""
-    return Room(cluster=cluster, name=namespace)
+    return Namespace(cluster=cluster, name=namespace)
 
 
 @pytest.fixture(scope="session", params=[pytest.param("real", marks=pytest.mark.kube), "fake"])

@@ -20,8 +20,8 @@ STEP = re.compile(r'\.(\w+)|\[(?:\*|\?\(@\.type=="(\w+)"\))\]')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """A namespace. Paths are JSONPath below each of its pods, or of what `kind` names."""
+class Namespace:
+    """A namespace and what tests do in it. Paths are JSONPath below each of its pods, or of what `kind` names."""
 
     cluster: Cluster
     name: str
