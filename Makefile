@@ -5,7 +5,7 @@ CACHE = -p no:cacheprovider
 # Compiled once, whatever the machine prefers: hundreds of processes of ours are started.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint chaos kube kube-build kube-stop bench clean help
+.PHONY: demo test lint chaos mutants kube kube-build kube-stop bench clean help
 
 demo: ## Train a real example on a throw-away sshd on this machine; show the results
 	@scripts/setup demo
@@ -24,6 +24,10 @@ lint: ## Check style and types: ruff, and mypy --strict
 chaos: ## Kill cvl at random points for MINUTES=30 on hostile hosts; report what was left: nothing
 	@scripts/setup test
 	@$(PYTHON) -m cvl.testing.chaos --minutes $(or $(MINUTES),30)
+
+mutants: ## Break one promise after the other, and see that a test notices each
+	@scripts/setup test
+	@$(PYTHON) -m cvl.testing.mutants $(ARGS)
 
 kube: kube-build ## Start a real Kubernetes to try things on; its servers are built once per machine
 	@scripts/setup test

@@ -46,6 +46,12 @@ def files(book: Ledger) -> set[str]:
     return {path.name for path in book.path.parent.iterdir()}
 
 
+def test_what_is_noted_is_on_the_disk_before_it_is_done(full: Ledger) -> None:
+    """With less than FULL a power cut may take back what SQLite has said is there."""
+    with full._store._connected() as db:
+        assert db.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
 @pytest.mark.parametrize("suffix", ["", "-journal", "-wal"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
 @pytest.mark.timeout(60)

@@ -555,6 +555,18 @@ def test_a_pinned_host_key_is_the_only_one(own: Sshd, box: Sshd, tmp_path: Path)
     assert right.read_text() == own.host_line()
 
 
+@pytest.mark.parametrize("option", ["GlobalKnownHostsFile", "UserKnownHostsFile"])
+def test_no_other_file_says_who_a_pinned_host_is(option: str, own: Sshd, tmp_path: Path) -> None:
+    known, pin = tmp_path / "known", tmp_path / "pin"
+    known.write_text(own.host_line())
+    pin.write_text("")
+    own.known_hosts.unlink()
+    own.ssh_config.write_text(f"{option} {known}\n{own.ssh_config.read_text()}")
+    assert run(OpenSSH(own.name), "true")[0] == 0
+    assert isinstance(trouble(OpenSSH(own.name, known_hosts=pin)), HostKeyError)
+    assert pin.read_text() == ""
+
+
 def test_a_wrong_key(own: Sshd, box: Sshd, tmp_path: Path) -> None:
     pin = tmp_path / "pin"
     pin.write_text(own.host_line())
@@ -942,6 +954,16 @@ def test_a_start_up_file_that_reads_what_rsync_says(
     with pytest.raises(CvlError, match="timeout"):
         transport.pull(str(tmp_path / "there"), [b"f"], tmp_path / "got", Scope(seconds=LIMIT))
     assert time.monotonic() - began < LIMIT
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("RSYNC_RSH", "false"), ("RSYNC_MAX_ALLOC", "1"), ("RSYNC_ICONV", "x,y")]
+)
+def test_what_the_user_says_to_rsync_changes_no_fetch(
+    name: str, value: str, ssh: OpenSSH, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    pull_one(ssh, tmp_path)
 
 
 def test_no_rsync_here(ssh: OpenSSH, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
