@@ -133,8 +133,8 @@ class Leases:
         except Exception as doubt:  # noqa: BLE001 - whatever it was, it may have been created
             in_doubt()
             resource_id = self._release.conclude(lease, doubt)
-        self._release.note_creation(lease)
-        self._created[lease.key] = self._scope.clock.monotonic()
+        created = self._scope.clock.monotonic()
+        self._created[lease.key] = self._release.since[lease.key] = created
         if not self._ledger.confirm(lease, resource_id):
             raise self._ended_elsewhere()
         return replace(resource, id=resource_id)

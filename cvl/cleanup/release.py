@@ -34,7 +34,8 @@ class Release:
         self._ledger, self._run_id, self._owner, self._scope = ledger, run_id, owner, scope
         self._seen: set[int] = set()
         self._unseen: dict[int, int] = {}
-        self._since: dict[int, float] = {}
+        self.since: dict[int, float] = {}
+        """When each line was created here, else first looked for: lists may lag behind that."""
         self._was_used = False
         self._strays: list[Resource] | None = None
         self._strangers: dict[int, Elsewhere] = {}
@@ -42,7 +43,7 @@ class Release:
 
     def open(self, kind: str = "") -> list[Lease]:
         """Return the lines that are open, the last first."""
-        if self._since:  # something was made, and noted: without its ledger nobody can say
+        if self.since:  # something was made, and noted: without its ledger nobody can say
             self._ledger.run(self._run_id)
         lines = self._ledger.leases(self._run_id, open_only=True)
         return [line for line in reversed(lines) if not kind or line.kind == kind]
@@ -78,10 +79,6 @@ class Release:
                     return each.id
             seen_none = 0 if listed is None else seen_none + 1
         raise nobody_knows(lease, doubt)
-
-    def note_creation(self, lease: Lease) -> None:
-        """Hear that it was created just now: lists may lack it for the listing lag."""
-        self._since[lease.key] = self._scope.clock.monotonic()
 
     def ask(self, lines: Iterable[Lease]) -> None:
         """Ask for the end of each; a failure is as good as no answer."""
@@ -194,7 +191,7 @@ class Release:
         but by a clock that may jump.
         """
         now = self._scope.clock.monotonic()
-        waited = now - self._since.setdefault(line.key, now)
+        waited = now - self.since.setdefault(line.key, now)
         proven = line.key in self._seen or (self._was_used and bool(line.id))
         return proven or waited > self._owner.listing_lag
 

@@ -25,7 +25,6 @@ from cvl.ledger.values import (
     Orphan,
     Run,
     RunState,
-    sources,
 )
 
 UNFINISHED = frozenset(RunState) - {RunState.ENDED}
@@ -77,7 +76,7 @@ class Ledger:
         """Move a run on, and note facts with it."""
         if to is RunState.ENDED:
             raise ValueError(to)
-        allowed = sources(RUN_STEPS, to)
+        allowed = frozenset(each for each, steps in RUN_STEPS.items() if to in steps)
         with self._store.writing() as db:
             return runs.change(db, run_id, facts, state=to, come_from=allowed, by=by)
 

@@ -7,7 +7,7 @@ from dataclasses import field
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TypedDict, TypeVar
+from typing import TypedDict
 
 from cvl.core.frozen import dataclass
 from cvl.core.spec import IN_DOUBT, Cause, ExitStatus, Resource
@@ -70,14 +70,6 @@ EARLY = frozenset({RunState.PLANNED, RunState.LAUNCHING})
 
 MAY_ACQUIRE = frozenset({RunState.LAUNCHING, RunState.RUNNING, RunState.FETCHING})
 """The states in which a run may still be given resources."""
-
-
-S = TypeVar("S")
-
-
-def sources(steps: Mapping[S, frozenset[S]], to: S) -> frozenset[S]:
-    """Return the states from which `to` may be reached in one step."""
-    return frozenset(state for state, following in steps.items() if to in following)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ class Survey:
         Raises `NotFound` for an `only` that is no runner.
         """
         self.ledger, self.observer, self.code = Ledger(ledger_file()), observer, 0
-        asked = targets(self.ledger, [name for name in configured if name], only, configured)
+        asked = targets(self.ledger, configured, only)
         self._targets, self._only = asked.targets, only
         self._words = [f"note: {each}" for each in asked.notes]
         self._notes: dict[str, str] = {}

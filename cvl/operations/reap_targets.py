@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -73,14 +73,9 @@ class TargetList:
 
 
 def targets(
-    ledger: Ledger,
-    configured: Iterable[str],
-    only: str = "",
-    own: Mapping[str, Mapping[str, str]] | None = None,
+    ledger: Ledger, configured: Mapping[str, Mapping[str, str]], only: str = ""
 ) -> TargetList:
-    """Return whom to ask; `configured` are the runners of the configuration, `only` one of all.
-
-    `own` are the options that it has for each of them.
+    """Return whom to ask; `configured`: runners, with the options that they have; `only` one.
 
     Raises `NotFound` for an `only` that is no runner.
     """
@@ -112,7 +107,7 @@ def targets(
                 how = f"`cvl reap --remote {name}` asks there too"
                 notes.append(f"there is a login for {name}, which cvl has not used here: {how}")
             continue
-        all_targets += _of(runner, name, ours, holds, (own or {}).get(name, EMPTY), named=meant)
+        all_targets += _of(runner, name, ours, holds, configured.get(name, EMPTY), named=meant)
     return TargetList(targets=tuple(all_targets), notes=tuple(notes), trouble=tuple(trouble))
 
 

@@ -394,7 +394,7 @@ def test_the_places_of_the_ledger_are_asked_each_time(fake: FakeCloud, home: Pat
     one = held("sagemaker", "one", region="eu-west-1", profile="p", output="s3://x")
     held("sagemaker", "two", over=True, region="us-west-2")
     held("k8s", "kube", context="far", kubeconfig="/x", namespace="ml")
-    found = targets(here, []).targets
+    found = targets(here, {}).targets
     shown = {str(each): each for each in found if not each.every}
     assert {"sagemaker (eu-west-1, p)", "sagemaker", "k8s (far, /x)", "lambda"} <= {*shown}
     assert shown["sagemaker (eu-west-1, p)"].holds == (one.id,)
@@ -404,20 +404,20 @@ def test_the_places_of_the_ledger_are_asked_each_time(fake: FakeCloud, home: Pat
 
 def test_all_places_are_asked_once_an_hour(fake: FakeCloud, home: Path) -> None:
     profile(home, PAIR)
-    known = targets(Ledger(ledger_file()), ["sagemaker"])
+    known = targets(Ledger(ledger_file()), {"sagemaker": {}})
     assert any(each.every for each in known.targets)
     from cvl.operations.reap_targets import EVERY, looked_everywhere
 
     looked_everywhere("sagemaker")
-    assert not any(e.every for e in targets(Ledger(ledger_file()), ["sagemaker"]).targets)
+    assert not any(e.every for e in targets(Ledger(ledger_file()), {"sagemaker": {}}).targets)
     earlier = time.time() - EVERY
     os.utime(state_dir() / "reap/sagemaker", (earlier, earlier))
-    assert any(e.every for e in targets(Ledger(ledger_file()), ["sagemaker"]).targets)
+    assert any(e.every for e in targets(Ledger(ledger_file()), {"sagemaker": {}}).targets)
 
 
 def test_what_is_no_runner_is_named(home: Path, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="nowhere"):
-        targets(Ledger(tmp_path / "ledger.db"), [], "nowhere")
+        targets(Ledger(tmp_path / "ledger.db"), {}, "nowhere")
 
 
 def test_without_its_key_what_holds_a_machine_is_said(
@@ -457,7 +457,7 @@ def test_what_several_ways_lead_to_is_found_once(
 ) -> None:
     rented(elsewhere(tmp_path), tmp_path, left=-1)
     ledger = Ledger(ledger_file())
-    known = targets(ledger, [], "lambda")
+    known = targets(ledger, {}, "lambda")
     twice = type(known)(targets=(*known.targets, Target(runner="lambda", handle={})))
     monkeypatch.setattr(reap_survey, "targets", lambda *_: twice)
     found = [each for batch in reap_survey.Survey(Console(), {}).batches() for each in batch]
