@@ -310,7 +310,7 @@ def test_a_cluster_that_the_configuration_names_is_asked(fake: FakeCloud, home: 
     done = command("reap", "-y")
     assert done.returncode == 125
     assert f"k8s ({home}/.config/cvl/kube) could not be asked" in done.stderr
-    assert "`users` must be a list" in done.stderr
+    assert "users must be a list" in done.stderr
 
 
 def test_only_one_may_be_asked(fake: FakeCloud, home: Path, tmp_path: Path) -> None:
