@@ -21,7 +21,10 @@ STEP = re.compile(r'\.(\w+)|\[(?:\*|\?\(@\.type=="(\w+)"\))\]')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Namespace:
-    """A namespace and what tests do in it. Paths are JSONPath below each of its pods, or of what `kind` names."""
+    """A namespace and what tests do in it.
+
+    Paths are JSONPath below each of its pods, or of what `kind` names.
+    """
 
     cluster: Cluster
     name: str
