@@ -1,20 +1,22 @@
-"""The last line of a job's output, which our entry script writes: it tells the exit code.
+"""Takes the last line out of a job's output, which our entry script writes: it tells the exit code.
 
-It is not shown, and proves that the log is complete. What may be its beginning is kept back until
-more has come.
+It is not shown, and proves that the log is complete. Whole lines pass at once; of others what may
+be the beginning of the last line is kept back until more has come.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import accumulate
 
 from cvl.core.frozen import dataclass
-from cvl.providers.kubernetes.log import Mark, Piece
+from cvl.providers.kubernetes.log import Piece
 
 LONG = 1 << 16
-"""Bytes of one line after which it is shown in parts."""
+"""Bytes of one line after which it is shown in parts, where several nodes write."""
 AGAIN = "again"
 """Why a job ended that had been started before: it did not run."""
 MOST = 40
@@ -33,78 +35,45 @@ class Ending:
     time: str
 
 
-class LastLine:
-    """Takes the last line out of a log. `ending` is None until it was seen."""
-
-    def __init__(self, run_id: str) -> None:
-        self.ending: Ending | None = None
-        self._head = f"[cvl] {run_id}: exit code ".encode()
-        self._whole = re.compile(re.escape(self._head) + rb"(\d{1,3})(?: \(([a-z ]+)\))?\r?\n")
-        self._pending: list[Piece] = []
-
-    def feed(self, piece: Piece) -> Iterator[Piece]:
-        """Yield what is surely output."""
-        self._pending.append(piece)
-        data = b"".join(each.data for each in self._pending)
-        if match := self._whole.search(data):
-            self.ending = Ending(
-                code=int(match[1]), why=(match[2] or b"").decode(), time=piece.after.time
-            )
-            yield from self._release(match.start())
-            rest = data[match.end() :]
-            self._pending = [replace(piece, data=rest)] if rest else []
-            return
-        yield from self._release(len(data) - self._suspect(data))
-
-    def end(self) -> Iterator[Piece]:
-        """Yield what was kept back, when nothing more comes."""
-        pieces, self._pending = self._pending, []
-        yield from pieces
-
-    def _suspect(self, data: bytes) -> int:
-        """Return how many of the last bytes may be the beginning of the last line."""
-        tail = data[-(len(self._head) + MOST) :]
-        if (at := tail.rfind(self._head)) >= 0 and b"\n" not in tail[at:]:
-            return len(tail) - at
-        for size in range(min(len(self._head) - 1, len(data)), 0, -1):
-            if data.endswith(self._head[:size]):
-                return size
-        return 0
-
-    def _release(self, size: int) -> Iterator[Piece]:
-        """Yield the first bytes of what is kept; keep the rest."""
-        while size > 0 and self._pending:
-            piece = self._pending.pop(0)
-            if len(piece.data) > size:
-                rest = len(piece.data) - size
-                self._pending.insert(0, replace(piece, data=piece.data[size:]))
-                piece = Piece(data=piece.data[:size], after=_earlier(piece.after, rest))
-            size -= len(piece.data)
-            yield piece
-
-
 class Lines:
-    """Lets whole lines pass: where several nodes write, none breaks into another's line."""
+    """Lets whole lines pass, but not the last: `ending` is what that told, once it was seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_id: str, longest: int = 0) -> None:
+        """`longest`: bytes of a line that are waited for: none breaks into another node's then."""
+        self.ending: Ending | None = None
+        head = f"[cvl] {run_id}: exit code ".encode()
+        self._last = re.compile(re.escape(head) + rb"(\d{1,3})(?: \(([a-z ]+)\))?\r?\n")
+        self._longest, self._kept = longest, len(head) + MOST
         self._pending: list[Piece] = []
 
-    def feed(self, piece: Piece) -> Iterator[Piece]:
-        """Yield what ends in a newline, or is longer than anybody waits for."""
-        end = piece.data.rfind(b"\n") + 1
-        if end or sum(len(each.data) for each in self._pending) > LONG:
-            yield from self.end()
-        if end:
-            rest = len(piece.data) - end
-            yield Piece(data=piece.data[:end], after=_earlier(piece.after, rest))
-        if end < len(piece.data):
-            self._pending.append(replace(piece, data=piece.data[end:]))
+    def feed(self, pieces: Iterable[Piece]) -> Piece | None:
+        """Return what is surely output, None for nothing."""
+        self._pending += pieces
+        data = b"".join(each.data for each in self._pending)
+        if match := self._last.search(data):
+            passed = self._release(data, match.start())
+            time = self._pending[0].after.time
+            self.ending = Ending(code=int(match[1]), why=(match[2] or b"").decode(), time=time)
+            self._pending = []
+            return passed
+        end = data.rfind(b"\n") + 1
+        if len(data) - end > self._longest:
+            end = max(len(data) - self._kept, end)
+        return self._release(data, end)
 
-    def end(self) -> Iterator[Piece]:
-        """Yield what was kept back."""
-        pieces, self._pending = self._pending, []
-        yield from pieces
+    def end(self) -> Piece | None:
+        """Return what was kept back, when nothing more comes."""
+        data = b"".join(each.data for each in self._pending)
+        return self._release(data, len(data))
 
-
-def _earlier(mark: Mark, size: int) -> Mark:
-    return replace(mark, at=max(mark.at - size, 0))
+    def _release(self, data: bytes, size: int) -> Piece | None:
+        """Return the first bytes of the `data` of all that is kept; keep the rest."""
+        if not size:
+            return None
+        ends = list(accumulate(len(each.data) for each in self._pending))
+        last = bisect_left(ends, size)
+        piece, rest = self._pending[last], ends[last] - size
+        kept = [replace(piece, data=piece.data[-rest:])] if rest else []
+        self._pending = [*kept, *self._pending[last + 1 :]]
+        after = piece.after._replace(at=piece.after.at - rest)
+        return Piece(data=data[:size], after=after)

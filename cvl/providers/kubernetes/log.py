@@ -10,9 +10,11 @@ time, number and bytes. What stands without a time is no output: the kubelet's o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from typing import NamedTuple
 
 from cvl.core.frozen import dataclass
 
@@ -25,20 +27,17 @@ NANO = 9
 """Digits of a second's fraction, in nanoseconds."""
 STRAY = 2000
 """Bytes of what the kubelet itself says that are kept."""
-APART = 256
-"""Bytes, more than a last line has: see `joined`."""
-SPARE, MOST_LINES = 2, 1 << 26
-"""Entries: a few; more than a node keeps of one log."""
+MOST_LINES = 1 << 26
+"""Entries, more than a node keeps of one log."""
 BACK = timedelta(seconds=2)
 """How far before the last entry a stream is asked for again: clocks are set back by little."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """A place in a log: so many bytes into the `count`-th entry that bears `time`."""
+class Mark(NamedTuple):
+    """A place in a log: so many bytes into the `number`-th entry that bears `time`."""
 
     time: str = ""
-    count: int = 0
+    number: int = 0
     at: int = 0
 
     @property
@@ -50,141 +49,110 @@ class Mark:
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+BEGINNING = Mark()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """Some bytes of one entry, and the place after them."""
+    """Some bytes of one entry, or of several, and the place after them."""
 
     data: bytes
     after: Mark
 
 
 class Entries:
-    """Cuts one stream into pieces. `strays` has the last of the lines that bear no time.
+    """Cuts one stream into pieces, and passes over those up to a place.
 
-    `began` tells that there was an entry.
+    `began` tells that there was an entry, `strays` has the last of the lines that bear no time.
+    `seeking`: the place has not been reached yet; `lost`: it was not there, the log begins later.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after: Mark = BEGINNING, *, strict: bool = False) -> None:
+        """`strict`: of a stream that began too late nothing is yielded."""
         self.strays: list[bytes] = []
-        self.began = False
-        self._buffer, self._at = b"", 0
+        self.began = self.lost = False
+        self._goal, self._strict = after if after.time else None, strict
+        self._buffer = b""
         self._inside = self._stray = False
         self._time, self._count, self._size = "", 0, 0
 
+    @property
+    def seeking(self) -> bool:
+        return self._goal is not None
+
     def feed(self, block: bytes) -> Iterator[Piece]:
-        """Yield what is complete enough to be told from a time."""
-        self._buffer, self._at = self._buffer[self._at :] + block, 0
-        while self._at < len(self._buffer) and (self._inside or self._begin()):
-            before = self._at
-            yield from self._take(last=False)
-            if self._at == before:
-                return
+        """Yield what is new in whole lines, and in long ones what is surely no part of a time."""
+        buffer = self._buffer + block
+        end = buffer.rfind(b"\n") + 1
+        if len(buffer) - end > PIECE:
+            end = len(buffer) - STAMP
+            astride = TIME.finditer(buffer, end - STAMP)
+            end = next((each.start() for each in astride if each.start() < end < each.end()), end)
+        self._buffer = buffer[end:]
+        for line in BytesIO(buffer[:end]):
+            yield from self._line(line)
 
     def end(self) -> Iterator[Piece]:
-        """Yield what was kept back, at the end of the stream."""
-        while self._at < len(self._buffer) and (self._inside or self._begin()):
-            yield from self._take(last=True)
+        """Yield what is new and was kept back, at the end of the stream."""
+        rest, self._buffer = self._buffer, b""
+        if rest:
+            yield from self._line(rest)
 
-    def _begin(self) -> bool:
-        """Read the time at the start of an entry; return False until it is there whole."""
-        match = TIME.match(self._buffer, self._at)
-        if match and _nodes_own(match[0], 0):
-            time = match[0][:-1].decode()
-            self._count = self._count + 1 if time == self._time else 1
-            self._time, self._size, self.began = time, 0, True
-            self._at, self._stray = match.end(), False
-        elif len(self._buffer) - self._at < STAMP and self._buffer.find(b"\n", self._at) < 0:
-            return False
-        else:
-            self._stray = True
-        self._inside = True
-        return True
+    def _line(self, line: bytes) -> Iterator[Piece]:
+        """Yield what is new in a line, or in the next part of one: a piece for each time."""
+        at = 0 if self._inside else self._begin(line, 0)
+        while at < len(line):
+            cut = self._cut(line, at)
+            if cut > at:
+                yield from self._new(line[at:cut])
+            at = self._begin(line, cut) if cut < len(line) else cut
+        self._inside = not line.endswith(b"\n")
 
-    def _take(self, *, last: bool) -> Iterator[Piece]:
-        """Yield the next bytes of this entry: up to its newline, or to a time within the line."""
-        line = self._buffer.find(b"\n", self._at) + 1
-        reach = line or len(self._buffer)
-        cut = self._cut(reach)
-        if cut is None and not line and not last and self._size + reach - self._at > PIECE:
-            reach = max(reach - STAMP, self._at)
-        reach = reach if cut is None else cut
-        data, self._at = self._buffer[self._at : reach], reach
-        if data:
-            yield from self._piece(data)
-        if cut is not None:
-            self._begin()
-        elif line:
-            self._inside = False
+    def _begin(self, line: bytes, at: int) -> int:
+        """Begin an entry with the time that stands there; return where its data begins."""
+        match = TIME.match(line, at)
+        self._stray = not (match and _nodes_own(match[0], 0))
+        if match is None or self._stray:
+            return at
+        time = match[0][:-1].decode()
+        self._count = self._count + 1 if time == self._time else 1
+        self._time, self._size, self.began = time, 0, True
+        return match.end()
 
-    def _piece(self, data: bytes) -> Iterator[Piece]:
+    def _cut(self, line: bytes, at: int) -> int:
+        """Return where in this line the next piece's time stands, else where the line ends."""
+        if not self._stray:
+            for match in TIME.finditer(line, at + max(PIECE - self._size, 0)):
+                if _nodes_own(match[0], instant(self._time)):
+                    return match.start()
+        return len(line)
+
+    def _new(self, data: bytes) -> Iterator[Piece]:
+        """Yield what of the next bytes follows the place that is sought."""
         if self._stray:
             self.strays = [data[:STRAY]]
             return
         self._size += len(data)
-        mark = Mark(time=self._time, count=self._count, at=self._size)
-        yield Piece(data=data, after=mark)
-
-    def _cut(self, reach: int) -> int | None:
-        """Return where in this line the next piece's time stands."""
-        start = self._at + max(PIECE - self._size, 0)
-        if self._stray or start >= reach:
-            return None
-        for match in TIME.finditer(self._buffer, start, reach):
-            if _nodes_own(match[0], instant(self._time)):
-                return match.start()
-        return None
-
-
-class Resumed:
-    """The pieces of a stream that follow a place; `lost` tells that the place was not there.
-
-    `strict`: then nothing is yielded, for the stream began too late.
-    """
-
-    @property
-    def seeking(self) -> bool:
-        """Whether the place has not been reached yet."""
-        return self._goal is not None
-
-    def __init__(self, after: Mark, *, strict: bool = False) -> None:
-        self.entries = Entries()
-        self.lost, self._strict = False, strict
-        self._goal = after if after.time else None
-
-    def feed(self, block: bytes) -> Iterator[Piece]:
-        """Yield what is new in `block`."""
-        for piece in self.entries.feed(block):
-            yield from self._new(piece)
-
-    def end(self) -> Iterator[Piece]:
-        """Yield what is new and was kept back."""
-        for piece in self.entries.end():
-            yield from self._new(piece)
-
-    def _new(self, piece: Piece) -> Iterator[Piece]:
-        goal, here = self._goal, piece.after
-        if goal is None:
-            yield piece
-            return
-        late = instant(here.time) - instant(goal.time)
-        if late == 0 and here.count == goal.count:
-            if here.at > goal.at:
-                self._goal = None
-                yield replace(piece, data=piece.data[-(here.at - goal.at) :])
-            elif here.at == goal.at:
-                self._goal = None
-        elif late > 0:
+        here, goal = Mark(self._time, self._count, self._size), self._goal
+        late = instant(here.time) - instant(goal.time) if goal else 1
+        if goal and late > 0:
             self.lost = True
-            if not self._strict:
-                self._goal = None
-                yield piece
+        if goal and late == 0 and here.number == goal.number and here.at >= goal.at:
+            self._goal = None
+            data = data[len(data) - (here.at - goal.at) :]
+        elif late > 0 and not (goal and self._strict):
+            self._goal = None
+        else:
+            return
+        if data:
+            yield Piece(data=data, after=here)
 
 
-def tail_after(mark: Mark, first: Callable[[int], str], near: int = 1) -> int:
+def tail_after(mark: Mark, first: Callable[[int], str]) -> int:
     """Return how many of the last entries begin just before a place; 0 if none do.
 
-    `first(n)` is the time of the first of the last n, `near` a guess. For streams that break off
-    within the second from which they can be asked for. New entries may come meanwhile.
+    `first(n)` is the time of the first of the last n. For streams that break off within the
+    second from which they can be asked for. New entries may come meanwhile.
     """
     goal = instant(mark.time) if mark.time else 0
 
@@ -192,31 +160,12 @@ def tail_after(mark: Mark, first: Callable[[int], str], near: int = 1) -> int:
         time = first(lines)
         return not time or instant(time) < goal
 
-    low, high, step = 0, max(near, 1), SPARE
+    high = 1
     while not before(high):
-        low, high, step = high, high + step, step * 2
+        high *= 2
         if high > MOST_LINES:
             return 0
-    step = SPARE
-    while high - step > low and before(high - step):
-        high, step = high - step, step * 2
-    low = max(low, high - step)
-    while high - low > SPARE:
-        middle = (low + high) // 2
-        low, high = (low, middle) if before(middle) else (middle, high)
-    return high
-
-
-def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Join pieces, so that few are handed on; the last bytes stay apart, each with its place."""
-    kept = list(pieces)
-    tail, size = len(kept), 0
-    while tail and size < APART:
-        tail -= 1
-        size += len(kept[tail].data)
-    if tail:
-        yield Piece(data=b"".join(each.data for each in kept[:tail]), after=kept[tail - 1].after)
-    yield from kept[tail:]
+    return bisect_left(range(high), True, lo=high // 2, key=before)
 
 
 def instant(time: str) -> int:

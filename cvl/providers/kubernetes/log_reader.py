@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from queue import Empty, Full, Queue
 
 from cvl.core.errors import CvlError, Denied, Missing
-from cvl.core.frozen import dataclass
 from cvl.core.scope import Cancelled, Scope, Tell
 from cvl.core.spec import Cause, LogChunk
 from cvl.providers.kubernetes.api_errors import NotYet
 from cvl.providers.kubernetes.client import Client, Object, Stream
-from cvl.providers.kubernetes.exit_line import Ending, LastLine, Lines
-from cvl.providers.kubernetes.log import (
-    SPARE,
-    STAMP,
-    TIME,
-    Mark,
-    Piece,
-    Resumed,
-    joined,
-    tail_after,
-)
+from cvl.providers.kubernetes.exit_line import LONG, Ending, Lines
+from cvl.providers.kubernetes.log import BEGINNING, STAMP, TIME, Entries, Mark, Piece, tail_after
 from cvl.providers.kubernetes.manifest import CONTAINER
 from cvl.providers.kubernetes.pods import over, path, started
 
@@ -36,15 +27,8 @@ PAUSES = (0.1, 0.3, 1.0, 2.0)
 """Seconds before a stream is opened again; the last repeats."""
 WAITING = 256
 """Pieces that are read ahead of whoever takes them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class News:
-    """What one node wrote, and where its reader is after it."""
-
-    node: int
-    data: bytes
-    after: Mark
+SPARE = 2
+"""Entries that are asked for besides, for new ones may come meanwhile."""
 
 
 class Logs:
@@ -54,10 +38,10 @@ class Logs:
         self, client: Client, run_id: str, cursor: str, tell: Tell, *, many: bool = False
     ) -> None:
         """`cursor` is "" or one that an earlier chunk carried. `many`: there are several nodes."""
-        self._client, self._run_id, self._tell, self._many = client, run_id, tell, many
+        self._client, self._run_id, self._tell = client, run_id, tell
+        self._longest = LONG if many else 0
         self._marks = read(cursor)
-        self._rows = {node: row(node, mark) for node, mark in self._marks.items()}
-        self._queue: Queue[News] = Queue(WAITING)
+        self._queue: Queue[tuple[int, Piece]] = Queue(WAITING)
         self._readers: dict[int, Reader] = {}
         self._closed = False
 
@@ -69,32 +53,21 @@ class Logs:
     def follow(self, pods: Mapping[int, Object], *, gone: bool) -> None:
         """Begin to read the logs of pods that have one; learn which run no more: all if `gone`."""
         for node, pod in pods.items():
-            reader = self._readers.get(node)
-            if reader is None and started(pod):
-                reader = self._readers[node] = Reader(
-                    self._client,
-                    path(pod),
-                    self._run_id,
-                    self._put,
-                    node=node,
-                    after=self._marks.get(node),
-                    whole_lines=self._many,
-                    tell=self._tell,
-                )
-            if reader and over(pod):
-                reader.over()
-        for reader in self._readers.values() if gone else ():
-            reader.over()
+            if node not in self._readers and started(pod):
+                mark, put = self._marks.get(node, BEGINNING), partial(self._put, node)
+                lines = partial(Lines, self._run_id, self._longest)
+                self._readers[node] = Reader(self._client, path(pod), mark, lines, put, self._tell)
+        for node, reader in self._readers.items():
+            reader.over = reader.over or gone or (node in pods and over(pods[node]))
 
     def take(self, seconds: float) -> Iterator[LogChunk]:
         """Yield what was read; wait so long for the first of it."""
         try:
-            news = self._queue.get(timeout=seconds)
+            node, piece = self._queue.get(timeout=seconds)
             while True:
-                self._rows[news.node] = row(news.node, news.after)
-                cursor = f"{{{','.join(self._rows.values())}}}"
-                yield LogChunk(data=news.data, cursor=cursor, node=news.node)
-                news = self._queue.get_nowait()
+                self._marks[node] = piece.after
+                yield LogChunk(data=piece.data, cursor=written(self._marks), node=node)
+                node, piece = self._queue.get_nowait()
         except Empty:
             return
 
@@ -108,53 +81,41 @@ class Logs:
         for reader in self._readers.values():
             reader.close()
 
-    def _put(self, news: News) -> None:
+    def _put(self, node: int, piece: Piece) -> None:
         """Hand on what a reader read; wait for whoever takes it, as long as anybody does."""
         while not self._closed:
             with suppress(Full):
-                self._queue.put(news, timeout=1.0)
+                self._queue.put((node, piece), timeout=1.0)
                 return
 
 
 class Reader:
-    """One node's log, read in a thread of its own. `ending` is its last line, once seen."""
+    """One node's log, read in a thread of its own.
+
+    `over` is to be set once the container runs no more: what is there then is all. `done`: all of
+    it was read and handed on. `ending` is its last line, once seen.
+    """
 
     def __init__(
         self,
         client: Client,
         pod: str,
-        run_id: str,
-        news: Callable[[News], None],
-        *,
-        node: int = 0,
-        after: Mark | None = None,
-        whole_lines: bool = False,
+        mark: Mark,
+        lines: Callable[[], Lines],
+        put: Callable[[Piece], None],
         tell: Tell,
     ) -> None:
-        """`pod` is its path in the API. `news` hears what is read, and may make us wait.
-
-        `whole_lines`: nothing less is handed on, for others write too.
-        """
+        """`pod` is its path in the API. `put` hears what is read after `mark`; may make us wait."""
         self.pod = pod
+        self.over = self.done = False
         self.ending: Ending | None = None
-        self._client, self._run_id, self._news, self._tell = client, run_id, news, tell
-        self._node, self._mark, self._whole = node, after or Mark(), whole_lines
-        self._over, self._done = threading.Event(), threading.Event()
+        self._client, self._mark, self._lines, self._put = client, mark, lines, put
+        self._tell = tell
         self._scope = Scope(client.clock)
         self._stream: Stream | None = None
-        self._complaint, self._stalled, self._late = "", False, False
-        self._near, self._slack = 1, SPARE
-        self._thread = threading.Thread(target=self._read, name=f"cvl-log-{node}", daemon=True)
-        self._thread.start()
-
-    @property
-    def done(self) -> bool:
-        """Whether all of the log was read and handed on."""
-        return self._done.is_set()
-
-    def over(self) -> None:
-        """Hear that the container runs no more: what is there now is all."""
-        self._over.set()
+        self._kept: Piece | None = None
+        self._complaint, self._stalled, self._spare = "", False, SPARE
+        threading.Thread(target=self._read, name="cvl-log", daemon=True).start()
 
     def close(self) -> None:
         """Stop reading, from any thread."""
@@ -165,12 +126,12 @@ class Reader:
     def _read(self) -> None:
         with suppress(Cancelled):
             self._follow()
-        self._done.set()
+        self.done = True
 
     def _follow(self) -> None:
         missed = 0
         for attempt in self._scope.attempts(PAUSES):
-            final = self._over.is_set()  # asked first: all that was written by then is read below
+            final = self.over  # asked first: all that was written by then is read below
             before = self._mark
             try:
                 self._once(final=final)
@@ -181,6 +142,7 @@ class Reader:
             except Missing:
                 missed += 1
                 if missed == UNSEEN:
+                    self._emit(self._kept)
                     return
             except CvlError as error:
                 self._complain(error)
@@ -194,36 +156,31 @@ class Reader:
         query = {"container": CONTAINER, "timestamps": "true"}
         if not final:
             query["follow"] = "true"
-        tail = self._tail() if self._stalled else 0
+        tail = tail_after(self._mark, self._first) if self._stalled else 0
         if tail:
-            query["tailLines"] = str(tail)
+            query["tailLines"] = str(tail + self._spare)
         elif since := self._mark.since:
             query["sinceTime"] = since
-        start, last, lines = self._mark, LastLine(self._run_id), Lines()
-        resumed = Resumed(start, strict=bool(tail))
+        start, lines, entries = self._mark, self._lines(), Entries(self._mark, strict=bool(tail))
         try:
             with self._client.stream(f"{self.pod}/log", SILENCE, **query) as stream:
-                self._stream = stream
+                self._stream, self._kept = stream, None
                 for block in stream.blocks():
-                    pieces = resumed.feed(block)
-                    if not self._carry(pieces, last, lines) or (tail and resumed.lost):
+                    self._emit(lines.feed(entries.feed(block)))
+                    if lines.ending or self._scope.cause or (tail and entries.lost):
                         break
                 else:
-                    self._carry(resumed.end(), last, lines)
-                    if final and self._mark == start and not resumed.seeking:
-                        self._emit([*lines.end(), *last.end()])  # asked twice: nothing follows
+                    self._emit(lines.feed(entries.end()))
+                    self._kept = lines.end()
+                    if final and self._mark == start and not entries.seeking:
+                        self._emit(self._kept)  # asked twice: nothing follows
         finally:
             # one that broke off before it came to where we are would do so again and again
-            self._stalled = resumed.seeking and resumed.entries.began
-            self._late = self._stalled and resumed.lost
-        self._heed(resumed)
-        self.ending = last.ending
-
-    def _tail(self) -> int:
-        """Return how many entries to ask for: more when new ones had come meanwhile."""
-        self._slack = self._slack * 2 if self._late else SPARE
-        self._near = tail_after(self._mark, self._first, self._near)
-        return self._near + self._slack if self._near else 0
+            self._stalled = entries.seeking and entries.began
+            late = self._stalled and entries.lost
+            self._spare = self._spare * 2 if late else SPARE
+        self._heed(entries)
+        self.ending = lines.ending
 
     def _first(self, lines: int) -> str:
         """Return the time of the first of so many last entries, "" where there is none."""
@@ -232,34 +189,20 @@ class Reader:
             match = TIME.match(b"".join(head.blocks()))
         return match[0][:-1].decode() if match else ""
 
-    def _carry(self, pieces: Iterator[Piece], last: LastLine, lines: Lines) -> bool:
-        """Hand on what is new; return whether more is to come."""
-        passed: list[Piece] = []
-        for piece in pieces if self._whole else joined(pieces):
-            for each in last.feed(piece):
-                passed += lines.feed(each) if self._whole else [each]
-            if last.ending or self._scope.cause:
-                break
-        self._emit([*passed, *lines.end()] if last.ending else passed)
-        return not (last.ending or self._scope.cause)
+    def _emit(self, piece: Piece | None) -> None:
+        if piece and not self._scope.cause:
+            self._put(piece)
+            self._mark = piece.after
 
-    def _emit(self, pieces: Sequence[Piece]) -> None:
-        if not pieces:
-            return
-        data, after = b"".join(each.data for each in pieces), pieces[-1].after
-        self._news(News(node=self._node, data=data, after=after))
-        self._mark = after
-        self._near = max(self._near - data.count(b"\n"), 1)
-
-    def _heed(self, resumed: Resumed) -> None:
+    def _heed(self, entries: Entries) -> None:
         """Say what the kubelet itself wrote into the stream, and what it has no more."""
-        if resumed.lost and not resumed.seeking:
+        if entries.lost and not entries.seeking:
             self._tell(
                 "warning",
                 "the node has put the log away while the connection was broken: "
                 "some output may be missing",
             )
-        for line in resumed.entries.strays[-1:]:
+        for line in entries.strays:
             self._complain(CvlError(f"the node says: {line.decode(errors='replace').strip()}"))
 
     def _complain(self, error: CvlError) -> None:
@@ -268,16 +211,15 @@ class Reader:
             self._tell("waiting", f"the output cannot be read now: {error}")
 
 
-def row(node: int, mark: Mark) -> str:
-    """Return a node's part of a cursor: an object of JSON has one for each."""
-    return f'"{node}":["{mark.time}",{mark.count},{mark.at}]'
+def written(marks: Mapping[int, Mark]) -> str:
+    """Return the cursor that says how far each node's log was read."""
+    return json.dumps(marks, separators=(",", ":"))
 
 
 def read(cursor: str) -> dict[int, Mark]:
     """Return a cursor's marks."""
-    if not cursor.startswith("{"):
-        return {}
+    rows = json.loads(cursor) if cursor.startswith("{") else {}
     return {
-        int(node): Mark(time=str(time), count=int(count), at=int(at))
-        for node, (time, count, at) in json.loads(cursor).items()
+        int(node): Mark(str(time), int(number), int(at))
+        for node, (time, number, at) in rows.items()
     }
