@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from cvl.core.spec import Cause
 from cvl.providers.sagemaker.image import ENTRY_FILE
-from cvl.providers.sagemaker.logs import Ending, first_failed
-from cvl.run.nodes import folder, prefix, variables
+from cvl.run.nodes import NodeEnd, first_failed, folder, prefix, variables
 from cvl.tests.scripts import NANOGPT
+
+
+def end(node: int, code: int, time: int) -> NodeEnd:
+    return NodeEnd(node=node, code=code, time=time)
 
 
 def test_the_words_are_the_same_everywhere() -> None:
@@ -20,11 +26,12 @@ def test_the_words_are_the_same_everywhere() -> None:
 
 
 def test_the_first_to_fail_counts() -> None:
-    ends = [Ending(node=0, code=0, time=1), Ending(node=1, code=143, time=9)]
-    assert first_failed([*ends, Ending(node=2, code=3, time=5)]) == Ending(node=2, code=3, time=5)
-    alike = [Ending(node=1, code=4, time=5), Ending(node=0, code=3, time=5)]
-    assert first_failed(alike) == alike[1]
-    assert first_failed(ends[:1]) is None
+    assert first_failed([end(0, 0, 1), end(1, 143, 9), end(2, 3, 5)]) == end(2, 3, 5)
+    assert first_failed([end(1, 4, 5), end(0, 3, 5)]) == end(0, 3, 5)
+    assert first_failed([end(0, 0, 1)]) is None
+    stopped = replace(end(1, 128, 2), cause=Cause.STOPPED)
+    assert first_failed([stopped, end(2, 3, 5)]) == end(2, 3, 5)
+    assert first_failed([stopped, end(2, 0, 5)]) == stopped
 
 
 def test_the_first_nodes_results_lie_at_the_top() -> None:

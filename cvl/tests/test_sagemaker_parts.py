@@ -39,9 +39,10 @@ from cvl.providers.sagemaker.image import ENTRY_FILE
 from cvl.providers.sagemaker.inputs import exports, script
 from cvl.providers.sagemaker.job import code_in
 from cvl.providers.sagemaker.job_options import JobOptions, request, runtime
-from cvl.providers.sagemaker.logs import Ending, LogReader, first_failed
+from cvl.providers.sagemaker.logs import LogReader
 from cvl.providers.sagemaker.outputs import fetch
 from cvl.providers.sagemaker.s3_location import S3Location
+from cvl.run.nodes import NodeEnd, first_failed
 from cvl.testing.sagemaker import FAULTS, AwsCloud
 from cvl.testing.sagemaker.cloud import BUCKET, missing
 from cvl.testing.sagemaker.faults import Fault
@@ -350,9 +351,9 @@ def test_a_restarted_node_is_complete_by_its_latest_stream(cloud: AwsCloud) -> N
 
 def test_the_first_node_that_fails_gives_the_exit_code() -> None:
     endings = (
-        Ending(node=0, code=143, time=30),
-        Ending(node=1, code=4, time=20),
-        Ending(node=2, code=0, time=10),
+        NodeEnd(node=0, code=143, time=30),
+        NodeEnd(node=1, code=4, time=20),
+        NodeEnd(node=2, code=0, time=10),
     )
     first = first_failed(endings)
     assert first

@@ -32,7 +32,7 @@ from cvl.providers.kubernetes.job_state import JobState, JobTracker
 from cvl.providers.kubernetes.log_reader import Logs
 from cvl.providers.kubernetes.lost_pods import UNSEEN
 from cvl.providers.kubernetes.manifest import CAUSE
-from cvl.providers.kubernetes.pods import Fate
+from cvl.run.nodes import NodeEnd
 
 LOOK = variable("CVL_KUBE_LOOK", 0.5)
 """Seconds between two looks at a run's pods; six times that when nothing happens."""
@@ -188,7 +188,7 @@ class KubeJob:
         detail = f"the cluster knows no Job {self._handle['job']} in {self._namespace}"
         return ended(Cause.LOST, run_id=self.run_id, detail=detail)
 
-    def _exit_status(self, fate: Fate) -> ExitStatus:
+    def _exit_status(self, fate: NodeEnd) -> ExitStatus:
         detail = fate.detail
         if self._handle.get("nodes") != "1":
             detail = f"node {fate.node}" + (f": {detail}" if detail else "")

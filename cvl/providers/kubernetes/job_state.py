@@ -16,7 +16,7 @@ from cvl.providers.kubernetes.exit_line import Ending
 from cvl.providers.kubernetes.first_pods import NONE, Firsts, pods_of_run
 from cvl.providers.kubernetes.lost_pods import UNKNOWN, UNSEEN, Losses
 from cvl.providers.kubernetes.manifest import CAUSE
-from cvl.providers.kubernetes.pods import Fate
+from cvl.run.nodes import NodeEnd, first_failed
 
 ASK_EVENTS = 2.0
 """Seconds between two questions for events, while something waits."""
@@ -34,7 +34,7 @@ class JobState:
     nodes: int
     job: Object | None
     pods: Mapping[int, Object]
-    fates: Mapping[int, Fate]
+    fates: Mapping[int, NodeEnd]
     known: bool
     gone: bool = False
     ran: bool = False
@@ -48,10 +48,9 @@ class JobState:
         return self.job is None or deleted(self.job)
 
     @property
-    def failed(self) -> Fate | None:
+    def failed(self) -> NodeEnd | None:
         """The node that failed first, None while none has."""
-        bad = [each for each in self.fates.values() if each.code or each.cause is not Cause.EXITED]
-        return min(bad, key=lambda each: each.rank) if bad else None
+        return first_failed(self.fates.values())
 
     @property
     def over(self) -> bool:
@@ -73,7 +72,7 @@ class JobTracker:
         self._start_limit = float(handle.get("start_limit") or 0)
         self._firsts = Firsts(client, handle)
         self._losses = Losses(client, handle["namespace"])
-        self.fates: dict[int, Fate] = {}
+        self.fates: dict[int, NodeEnd] = {}
         """How nodes ended, as far as was seen."""
         self._silent: set[int] = set()
         self._known = self._late = self._ran = False
@@ -117,7 +116,7 @@ class JobTracker:
         own = self._firsts.own(self._pods(None))
         return {node: pod for node, pod in own.items() if node not in self._silent}
 
-    def _record(self, node: int, fate: Fate | None, twice: Container[int]) -> None:
+    def _record(self, node: int, fate: NodeEnd | None, twice: Container[int]) -> None:
         """Remember how a node ended; what only says that its pod was deleted is looked into."""
         old = self.fates.get(node)
         if fate is None or (old and old.cause is not Cause.STOPPED):
@@ -129,7 +128,7 @@ class JobTracker:
         if fate:
             self.fates[node] = fate
 
-    def _why_stopped(self, node: int, fate: Fate, *, again: bool) -> Fate | None:
+    def _why_stopped(self, node: int, fate: NodeEnd, *, again: bool) -> NodeEnd | None:
         """Return the fate of a node whose pod was deleted; None while that may become clearer.
 
         Who deletes a Job deletes it before its pods: where it lives on nobody wanted its end.
@@ -151,16 +150,16 @@ class JobTracker:
 
     def _vanished(
         self, node: int, job: Object | None, ending: Ending | None, twice: Container[int]
-    ) -> Fate | None:
+    ) -> NodeEnd | None:
         """Return the fate of a node whose pod is not there, None where that is not sure."""
         if ending and ending.why == "":
-            return Fate(node=node, code=ending.code, time=ending.time)
+            return NodeEnd(node=node, code=ending.code, time=ending.time)
         if job is None or deleted(job) or not (self._losses.missed(node) or node in twice):
             return None
         done = finished(job).get("type") == "Complete"
         if done and not self._losses.was_ending(node):
-            return Fate(node=node, code=0)
-        return Fate(node=node, code=pods.KILLED, cause=Cause.STOPPED)
+            return NodeEnd(node=node, code=0)
+        return NodeEnd(node=node, code=pods.KILLED, cause=Cause.STOPPED)
 
     def _job(self) -> Object | None:
         try:
@@ -231,7 +230,7 @@ class JobTracker:
         if sure:  # its node will not tell how it ended
             index = pods.node_of(pod)
             self._silent.add(index)
-            lost = Fate(node=index, code=pods.KILLED, cause=Cause.LOST, detail=words)
+            lost = NodeEnd(node=index, code=pods.KILLED, cause=Cause.LOST, detail=words)
             self.fates.setdefault(index, lost)
         return words if node is None else f"{words}; the job may still run there"
 

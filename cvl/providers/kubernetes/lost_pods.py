@@ -17,7 +17,7 @@ from cvl.core.spec import Cause
 from cvl.providers.kubernetes import pods
 from cvl.providers.kubernetes.client import Client, Object, api_path
 from cvl.providers.kubernetes.first_pods import Named
-from cvl.providers.kubernetes.pods import Fate
+from cvl.run.nodes import NodeEnd
 
 UNSEEN = 3
 """Looks in a row that must miss something before it is gone."""
@@ -83,18 +83,18 @@ class Losses:
         node_object = self.node(name) if name else UNKNOWN
         return "" if node_object is UNKNOWN else of_node(name, node_object)
 
-    def lost(self, node: int, words: str, *, again: bool) -> Fate:
+    def lost(self, node: int, words: str, *, again: bool) -> NodeEnd:
         """Return the fate of a node whose pod was ended; `again`: a second one was started."""
         pod = self._pods.get(node)
         detail = words or "its pod was deleted, and nothing says why"
-        return Fate(
+        return NodeEnd(
             node=node,
             code=pods.KILLED,
             cause=Cause.NOT_STARTED if pod and not pods.started(pod) else Cause.LOST,
             detail=f"{detail}; a job runs once: its second pod is ended" if again else detail,
         )
 
-    def explained(self, node: int, fate: Fate) -> Fate:
+    def explained(self, node: int, fate: NodeEnd) -> NodeEnd:
         """Add the last words of the init container that has failed."""
         pod = self._pods.get(node)
         failed = pods.failed_init(pod) if pod else {}

@@ -13,11 +13,11 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from cvl.core.frozen import dataclass
 from cvl.core.spec import Cause
 from cvl.providers.kubernetes.client import Object, api_path
 from cvl.providers.kubernetes.exit_line import AGAIN, Ending
 from cvl.providers.kubernetes.manifest import CONTAINER, RANK
+from cvl.run.nodes import NodeEnd
 
 DEFINITE = frozenset(
     {"InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"}
@@ -40,22 +40,6 @@ WORTH_A_WORD = frozenset({"Pulling", "TriggeredScaleUp", "NotTriggerScaleUp"})
 NO_MATTER = frozenset({"MissingClusterDNS"})
 ITS_OWN = frozenset({"ContainersNotReady", "ReadinessGatesNotReady", "PodCompleted", "PodFailed"})
 """Reasons why a pod is not ready that are no fault of its node: a sidecar has failed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fate:
-    """How one node ended. `time` is the cluster's, RFC 3339."""
-
-    node: int
-    code: int
-    cause: Cause = Cause.EXITED
-    detail: str = ""
-    time: str = ""
-
-    @property
-    def rank(self) -> tuple[bool, str, int]:
-        """What sorts first is what failed first: who was stopped was stopped for another."""
-        return (self.cause is Cause.STOPPED, self.time or "9", self.node)
 
 
 def node_of(pod: Object) -> int:
@@ -85,9 +69,9 @@ def _state(pod: Object) -> Object:
     return container(pod).get("state") or {}
 
 
-def started_twice(node: int) -> Fate:
+def started_twice(node: int) -> NodeEnd:
     """Return the fate of a node whose job was started before."""
-    return Fate(node=node, code=KILLED, cause=Cause.LOST, detail=TWICE)
+    return NodeEnd(node=node, code=KILLED, cause=Cause.LOST, detail=TWICE)
 
 
 def over(pod: Object) -> bool:
@@ -101,13 +85,13 @@ def phase(pod: Object) -> str:
     return str(pod.get("status", {}).get("phase") or "Pending")
 
 
-def fate(pod: Object, ending: Ending | None, now: float) -> Fate | None:
+def fate(pod: Object, ending: Ending | None, now: float) -> NodeEnd | None:
     """Return how a pod's job ended, None while it has not. `now` is the cluster's, in seconds."""
     if ending and ending.why == AGAIN:
         return started_twice(node_of(pod))
     if ending and ending.why != "stopped":
         cause = Cause.OUT_OF_MEMORY if ending.why else Cause.EXITED
-        return Fate(node=node_of(pod), code=ending.code, cause=cause, time=ending.time)
+        return NodeEnd(node=node_of(pod), code=ending.code, cause=cause, time=ending.time)
     if by_status := _by_status(pod):
         return by_status
     if ending:
@@ -164,7 +148,7 @@ def epoch(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def _by_status(pod: Object) -> Fate | None:
+def _by_status(pod: Object) -> NodeEnd | None:
     """Judge by what the pod itself says of its end."""
     status = pod.get("status", {})
     reason = status.get("reason")
@@ -178,10 +162,10 @@ def _by_status(pod: Object) -> Fate | None:
     running = _state(pod).get("running")
     if running and cause is Cause.TIMEOUT:
         return None  # its results can still be collected; the last line tells when
-    return Fate(node=node_of(pod), code=KILLED, cause=cause, detail=detail, time=_ended(pod))
+    return NodeEnd(node=node_of(pod), code=KILLED, cause=cause, detail=detail, time=_ended(pod))
 
 
-def _stopped(pod: Object, ending: Ending, now: float) -> Fate:
+def _stopped(pod: Object, ending: Ending, now: float) -> NodeEnd:
     """Judge a job that ended after TERM by who sent that, as far as its pod knows."""
     cause, detail = Cause.STOPPED, ""
     disrupted, due = condition(pod, "DisruptionTarget"), _deadline(pod)
@@ -190,15 +174,17 @@ def _stopped(pod: Object, ending: Ending, now: float) -> Fate:
         cause = Cause.TIMEOUT
     elif disrupted.get("status") == "True":
         cause, detail = Cause.LOST, message(disrupted)
-    return Fate(node=node_of(pod), code=ending.code, cause=cause, detail=detail, time=ending.time)
+    return NodeEnd(
+        node=node_of(pod), code=ending.code, cause=cause, detail=detail, time=ending.time
+    )
 
 
-def _terminated(pod: Object) -> Fate | None:
+def _terminated(pod: Object) -> NodeEnd | None:
     ended = _state(pod).get("terminated")
     if not ended:
         return None
     reason, finished = str(ended.get("reason") or ""), str(ended.get("finishedAt") or "")
-    fate = Fate(node=node_of(pod), code=int(ended.get("exitCode") or 0), time=finished)
+    fate = NodeEnd(node=node_of(pod), code=int(ended.get("exitCode") or 0), time=finished)
     if reason == "OOMKilled":
         return replace(fate, cause=Cause.OUT_OF_MEMORY, detail="OOMKilled: more than --memory")
     if reason in NEVER_RAN:
@@ -251,7 +237,7 @@ def _is_sidecar(pod: Object, name: str) -> bool:
     return any(each["name"] == name and each.get("restartPolicy") == "Always" for each in every)
 
 
-def _not_started(pod: Object) -> Fate | None:
+def _not_started(pod: Object) -> NodeEnd | None:
     waits = [(each["name"], each.get("state") or {}) for each in _inits(pod)]
     waits = [("", _state(pod)), *waits]
     waits = [(name, state.get("waiting") or {}) for name, state in waits]
@@ -263,7 +249,7 @@ def _not_started(pod: Object) -> Fate | None:
         detail = message(pod["status"]) or _init_words(pod) or "its pod failed"
     else:
         return None
-    return Fate(node=node_of(pod), code=KILLED, cause=Cause.NOT_STARTED, detail=detail)
+    return NodeEnd(node=node_of(pod), code=KILLED, cause=Cause.NOT_STARTED, detail=detail)
 
 
 def _init_words(pod: Object) -> str:

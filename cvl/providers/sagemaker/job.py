@@ -28,8 +28,9 @@ from cvl.providers.aws import identity
 from cvl.providers.aws.session import Account, Reply
 from cvl.providers.sagemaker import inputs
 from cvl.providers.sagemaker.job_requests import OVER, describe, stop, tags_of
-from cvl.providers.sagemaker.logs import Ending, LogReader, first_failed
+from cvl.providers.sagemaker.logs import LogReader
 from cvl.providers.sagemaker.s3_location import S3Location
+from cvl.run.nodes import NodeEnd, first_failed
 
 TIMED_OUT = frozenset({"MaxRuntimeExceeded", "MaxWaitTimeExceeded"})
 BEFORE = frozenset({"Starting", "Pending", "LaunchingMLInstances", "PreparingTrainingStack"})
@@ -66,7 +67,7 @@ class TrainingJob:
         self._job, self.run_id = handle["job"], handle["run"]
         self._nodes = int(handle.get("nodes") or 1)
         self._scope = Scope(account.clock)
-        self._endings: tuple[Ending, ...] = ()
+        self._endings: tuple[NodeEnd, ...] = ()
         self._end: Reply | None = None
         self._status: ExitStatus | None = None
         self._phase = ""

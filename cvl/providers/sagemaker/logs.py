@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from cvl.core.errors import Missing, Rejected
-from cvl.core.frozen import dataclass
 from cvl.core.octets import octets
 from cvl.core.spec import LogChunk
 from cvl.providers.aws.session import Account
+from cvl.run.nodes import NodeEnd
 
 MOST = ((1 << 18) - 26, (1 << 20) - 26)
 """Bytes that one event takes: 256 KB and, since 2025, 1 MB, where it is counted as 26 more."""
@@ -24,24 +24,6 @@ LONGEST = 4
 GROUP = "/aws/sagemaker/TrainingJobs"
 NODE = re.compile(r"/algo-(\d+)-(\d+)")
 ENDING = re.compile(r"\[cvl\] (?P<run>[a-z0-9-]+): exit code (?P<code>\d+)\s*\Z")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How a node's job ended, by its own last line; `time` is CloudWatch's, in ms."""
-
-    node: int
-    code: int
-    time: int
-
-
-def first_failed(endings: Iterable[Ending]) -> Ending | None:
-    """Return the node that failed first, None if none is known to have failed.
-
-    What ends because another node failed ends later.
-    """
-    failed = (each for each in endings if each.code)
-    return min(failed, key=lambda each: (each.time, each.node), default=None)
 
 
 class Mark(NamedTuple):
@@ -56,7 +38,7 @@ class LogReader:
 
     def __init__(self, account: Account, job: str, run_id: str, cursor: str) -> None:
         """`cursor` is "" or one that an earlier chunk carried."""
-        self._endings: dict[str, Ending] = {}
+        self._endings: dict[str, NodeEnd] = {}
         self._account, self._job, self._run_id = account, job, run_id
         rows = json.loads(cursor) if cursor.startswith("{") else {}
         self._marks = {name: Mark(str(token), int(count)) for name, (token, count) in rows.items()}
@@ -69,7 +51,7 @@ class LogReader:
             yield from self._stream(stream)
 
     @property
-    def endings(self) -> tuple[Ending, ...]:
+    def endings(self) -> tuple[NodeEnd, ...]:
         """How the nodes ended, as far as this reader has seen it: each in its last attempt."""
         latest = {node_of(stream): stream for stream in self._streams}
         return tuple(self._endings[each] for each in latest.values() if each in self._endings)
@@ -130,7 +112,7 @@ class LogReader:
             message = str(event["message"])
             ending = ENDING.search(message)
             if ending and ending["run"] == self._run_id:
-                self._endings[stream] = Ending(
+                self._endings[stream] = NodeEnd(
                     node=node_of(stream), code=int(ending["code"]), time=int(event["timestamp"])
                 )
                 parts.append(message[: ending.start()])  # a last line that was not ended
