@@ -7,21 +7,11 @@ the others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from cvl.core.errors import (
-    AuthError,
-    CvlError,
-    Denied,
-    FetchError,
-    LostContact,
-    Missing,
-    Rejected,
-    Taken,
-    Unreachable,
-    UsageError,
-)
+from cvl.container.service_job import PASSING, ServiceJob
+from cvl.core.errors import CvlError, FetchError, Missing, Rejected, Taken, Unreachable
 from cvl.core.identity import noted
 from cvl.core.scope import Cancelled, Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
@@ -39,48 +29,41 @@ LOOK = variable("CVL_KUBE_LOOK", 0.5)
 SLOWEST = 6
 DRAIN = 20.0
 """Seconds without news after the end after which the output is taken for complete."""
-PATIENCE, BARRED = 1800.0, 10.0
-"""Seconds without an answer, or while we may not ask, after which we stop; the job lives on."""
 
 
-class KubeJob:
+class KubeJob(ServiceJob):
     """The `Execution` of one run on a cluster. `tell` hears what is waited for."""
 
+    service = "the cluster"
+
     def __init__(
-        self, client: Client, handle: Mapping[str, str], tell: Tell = silent, *, known: bool = False
+        self,
+        client: Client,
+        handle: Mapping[str, str],
+        tell: Tell = silent,
+        *,
+        answered: bool = False,
     ) -> None:
-        """`known`: the cluster has just answered us."""
-        self._client, self._handle, self._tell = client, handle, tell
-        self.run_id, self._namespace = handle["run"], handle["namespace"]
+        super().__init__(handle, client.clock, tell, answered=answered)
+        self._client, self._namespace = client, handle["namespace"]
         self._path = api_path("jobs", self._namespace, handle["job"])
         self._tracker = JobTracker(client, handle, tell)
         self._logs: Logs | None = None
-        self._scope = Scope(client.clock)
-        self._status: ExitStatus | None = None
         self._cause: Cause | None = None
-        self._met = known
-
-    @property
-    def handle(self) -> Mapping[str, str]:
-        return self._handle
 
     def chunks(self, after: str = "") -> Iterator[LogChunk]:
-        self._logs = logs = Logs(
-            self._client, self.run_id, after, self._tell, many=self._handle.get("nodes") != "1"
-        )
+        many = self._nodes > 1
+        self._logs = logs = Logs(self._client, self.run_id, after, self._tell, many=many)
         try:
             yield from self._followed(logs)
         finally:
             logs.close()
 
-    def written(self, after: str = "") -> None:
-        del after
-
     def poll(self) -> ExitStatus | None:
         if self._status is None:
             with self._login_waited_for():
                 self._judge(self._tracker.look(self._logs.endings if self._logs else {}))
-                self._met = True
+                self._answered = True
         return self._status
 
     def stop(self, grace: float, cause: Cause) -> None:
@@ -107,7 +90,7 @@ class KubeJob:
             results.let_go(self._client, self._namespace, self.run_id)
 
     def close(self) -> None:
-        self._scope.cancel(Cause.STOPPED)
+        super().close()
         if self._logs:
             self._logs.close()
 
@@ -124,10 +107,11 @@ class KubeJob:
             try:
                 state = self._tracker.look(logs.endings)
                 looked = since = now()
-                self._met = True
-            except (Unreachable, AuthError, UsageError, Rejected) as error:
-                self._give_up(error)
+                self._answered = True
+            except PASSING as error:
                 self._wait_on(error, now() - since)
+                with suppress(Cancelled):
+                    self._scope.sleep(max(LOOK * 2, error.wait))
                 news = now()
                 continue
             logs.follow(state.pods, gone=state.gone)
@@ -137,24 +121,6 @@ class KubeJob:
                 yield from logs.take(0)
                 return
             pause = min(pause * 1.3, LOOK * SLOWEST)
-
-    def _give_up(self, error: CvlError) -> None:
-        """Raise what is wrong with our own login or configuration, unless it was good before.
-
-        Whoever follows a job for days may have to log in again: that is waited for. A command that
-        begins with it has nothing to wait for.
-        """
-        if not self._met and not isinstance(error, Unreachable | Rejected):
-            raise error
-
-    @contextmanager
-    def _login_waited_for(self) -> Iterator[None]:
-        """Have a login that is good no more pass for what may pass, if it was good before."""
-        try:
-            yield
-        except (AuthError, UsageError) as error:
-            self._give_up(error)
-            raise Unreachable(f"{error}; {error.hint}") from error
 
     def _judge(self, state: JobState) -> None:
         """Find out how the run ended, if it has; end what is left of it when one node failed."""
@@ -190,7 +156,7 @@ class KubeJob:
 
     def _exit_status(self, fate: NodeEnd) -> ExitStatus:
         detail = fate.detail
-        if self._handle.get("nodes") != "1":
+        if self._nodes > 1:
             detail = f"node {fate.node}" + (f": {detail}" if detail else "")
         if fate.cause in {Cause.EXITED, Cause.OUT_OF_MEMORY}:
             return ExitStatus(fate.code, cause=fate.cause, run_id=self.run_id, detail=detail)
@@ -234,15 +200,3 @@ class KubeJob:
             except Missing as error:
                 missing = error
         raise missing
-
-    def _wait_on(self, error: CvlError, waited: float) -> None:
-        """Say what is waited for. Raises `LostContact` when that has taken too long."""
-        self._tell("waiting", f"{error}; asking again")
-        if waited > (BARRED if isinstance(error, Denied) else PATIENCE):
-            raise LostContact(
-                f"lost contact with the cluster: {error}",
-                f"{error.hint}; the job lives on".removeprefix("; ")
-                + f": `cvl attach {self.run_id}` follows it again",
-            ) from error
-        with suppress(Cancelled):
-            self._scope.sleep(max(LOOK * 2, error.wait))

@@ -136,7 +136,7 @@ class Kubernetes:
             scope.tell("warning", UNNOTED.format(spec.run_id))
         if (packed := self._packed(spec)).archive:
             files.send(self._client, self.handle(spec), packed.archive, packed.size, scope)
-        return KubeJob(self._client, self.handle(spec), scope.tell, known=True)
+        return KubeJob(self._client, self.handle(spec), scope.tell, answered=True)
 
     def attach(self, handle: Mapping[str, str], tell: Tell = silent) -> KubeJob:
         if tell is not silent:

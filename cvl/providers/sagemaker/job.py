@@ -9,16 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 
 from cvl.cleanup.leases import cost
-from cvl.core.errors import (
-    AuthError,
-    CvlError,
-    Denied,
-    LostContact,
-    Missing,
-    Rejected,
-    Unreachable,
-    UsageError,
-)
+from cvl.container.service_job import PASSING, ServiceJob
+from cvl.core.errors import AuthError, CvlError, Denied, Missing, Rejected, Unreachable
 from cvl.core.identity import noted
 from cvl.core.scope import Cancelled, Scope, Tell, silent
 from cvl.core.spec import Cause, ExitStatus, LogChunk, ended
@@ -45,12 +37,12 @@ PAUSES = tuple(LOOK * min(1.3**number, 5.0) for number in range(8))
 DRAIN = variable("SAGEMAKER_DRAIN", 20)
 """Seconds without news after the end after which the output is taken for complete, where a
 stream lacks its last line: CloudWatch delivers late."""
-PATIENCE = 1800.0
-"""Seconds without any answer after which we stop asking; the job lives on."""
 
 
-class TrainingJob:
+class TrainingJob(ServiceJob):
     """The `Execution` of one run on SageMaker. `tell` hears what is waited for."""
+
+    service = "AWS"
 
     def __init__(
         self,
@@ -61,23 +53,14 @@ class TrainingJob:
         *,
         answered: bool = False,
     ) -> None:
-        """`billed` hears, once, what the job has cost. `answered`: AWS has just answered us."""
-        self._account, self._handle = account, handle
-        self._tell, self._billed = tell, billed
-        self._job, self.run_id = handle["job"], handle["run"]
-        self._nodes = int(handle.get("nodes") or 1)
-        self._scope = Scope(account.clock)
+        """`billed` hears, once, what the job has cost."""
+        super().__init__(handle, account.clock, tell, answered=answered)
+        self._account, self._billed, self._job = account, billed, handle["job"]
         self._endings: tuple[NodeEnd, ...] = ()
         self._end: Reply | None = None
-        self._status: ExitStatus | None = None
         self._phase = ""
         self._secrets_there = bool(handle.get("secrets"))
         self._missed: float | None = None
-        self._answered = answered
-
-    @property
-    def handle(self) -> Mapping[str, str]:
-        return self._handle
 
     def chunks(self, after: str = "") -> Iterator[LogChunk]:
         with suppress(Cancelled):  # closed
@@ -104,25 +87,19 @@ class TrainingJob:
                 self._tell("waiting", f"the output cannot be read: {error}")
                 if self._end is not None:
                     return
-            except (Unreachable, AuthError, UsageError, Rejected) as error:
-                self._give_up(error)
+            except PASSING as error:
                 self._wait_on(error, now() - since)
                 news = now()
                 attempt.asked(error.wait)
 
-    def written(self, after: str = "") -> None:
-        del after
-
     def poll(self) -> ExitStatus | None:
         if self._status is None:
             try:
-                if self._over():
-                    assert self._end is not None
-                    self._status = self._verdict(self._end)
-                    self._reckon(self._end)  # here, after all output
-            except (AuthError, UsageError) as error:
-                self._give_up(error)
-                raise Unreachable(f"{error}; {error.hint}") from error
+                with self._login_waited_for():
+                    if self._over():
+                        assert self._end is not None
+                        self._status = self._verdict(self._end)
+                        self._reckon(self._end)  # here, after all output
             except Missing:
                 detail = "AWS knows no such training job"
                 self._status = ended(Cause.LOST, run_id=self.run_id, detail=detail)
@@ -131,17 +108,11 @@ class TrainingJob:
     def stop(self, grace: float, cause: Cause) -> None:
         """As the seam says, but SageMaker's own 120 s stand for `grace`."""
         del grace
-        try:
+        with suppress(Missing), self._login_waited_for():
             job = self._describe()
-            if job["TrainingJobStatus"] in OVER:
-                return
-            self._note_cause(str(job["TrainingJobArn"]), cause)
-            stop(self._account, self._job)
-        except Missing:
-            return
-        except (AuthError, UsageError) as error:
-            self._give_up(error)
-            raise Unreachable(f"{error}; {error.hint}") from error
+            if job["TrainingJobStatus"] not in OVER:
+                self._note_cause(str(job["TrainingJobArn"]), cause)
+                stop(self._account, self._job)
 
     def fetch(self, into: Path, scope: Scope) -> None:
         from cvl.providers.sagemaker.outputs import fetch
@@ -153,20 +124,8 @@ class TrainingJob:
     def discard(self) -> None:
         """The outputs stay where the user wanted them; the input goes with its lease."""
 
-    def close(self) -> None:
-        self._scope.cancel(Cause.STOPPED)
-
     def _output(self) -> S3Location:
         return S3Location.parse(self._handle["output"])
-
-    def _give_up(self, error: CvlError) -> None:
-        """Raise what is wrong with our own login or configuration, unless it was good before.
-
-        Whoever follows a job for days may have to log in again: that is waited for. A command that
-        begins with it has nothing to wait for.
-        """
-        if not self._answered and not isinstance(error, Unreachable | Rejected):
-            raise error
 
     def _over(self) -> bool:
         """Return whether the job has ended; what AWS said then stays."""
@@ -222,15 +181,6 @@ class TrainingJob:
         changes = self._end.get("SecondaryStatusTransitions", ())
         began = any(change.get("Status") == "Training" for change in changes)
         return quiet > (DRAIN if began else LOOK)
-
-    def _wait_on(self, error: CvlError, waited: float) -> None:
-        hint = f" ({error.hint})" if error.hint else ""
-        self._tell("waiting", f"{error}{hint}; the job goes on, asking again")
-        if waited > PATIENCE:
-            raise LostContact(
-                f"lost contact with AWS: {error}",
-                f"the job lives on; `cvl attach {self.run_id}` follows it again",
-            ) from error
 
     def _verdict(self, job: Reply) -> ExitStatus:
         state, reason = job["TrainingJobStatus"], str(job.get("FailureReason") or "")
