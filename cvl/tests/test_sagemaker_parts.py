@@ -34,7 +34,7 @@ from cvl.core.spec import JobSpec, Limits, Needs, Source, new_run_id
 from cvl.core.tags import Marks, name_of
 from cvl.providers.aws.api_errors import understood
 from cvl.providers.aws.session import Account
-from cvl.providers.sagemaker.docker import Docker
+from cvl.providers.sagemaker import docker
 from cvl.providers.sagemaker.image import ENTRY_FILE
 from cvl.providers.sagemaker.inputs import exports, script
 from cvl.providers.sagemaker.job import code_in
@@ -488,9 +488,9 @@ def test_docker_is_told_to_make_plain_images(
 ) -> None:
     (tmp_path / "docker").write_text('#!/bin/sh\necho "$1 $BUILDX_NO_DEFAULT_ATTESTATIONS"\n')
     (tmp_path / "docker").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     told: list[tuple[str, str]] = []
-    Docker().run(("build",), "building", Scope(tell=lambda *words: told.append(words)))
+    docker.run(("build",), "building", Scope(tell=lambda *words: told.append(words)))
     assert told == [("building", "build 1")]
 
 

@@ -9,10 +9,12 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Self
+from subprocess import DEVNULL, STDOUT, Popen
 
+from cvl.core.child_process import Leashed
 from cvl.core.errors import CvlError, MissingTool
 from cvl.core.scope import Bell, Scope
+from cvl.core.spec import EMPTY
 
 TAIL = 12
 """Last lines of a failed command that are told."""
@@ -22,78 +24,63 @@ PLAIN = {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 """With an attestation an image becomes an index of two, which SageMaker does not take."""
 
 
-class Docker:
-    """Commands to one engine. `env` is added to the environment; its values are not shown."""
-
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
-        """Raise `MissingTool` where there is no `docker`."""
-        if shutil.which("docker") is None:
-            raise MissingTool(
-                "docker is not installed",
-                "the image is built here: install Docker, or give --image-uri",
-            )
-        self._env = {**os.environ, **PLAIN, **(env or {})}
-
-    def checked(self) -> Self:
-        """Return itself. Raises `CvlError` where no engine answers."""
-        try:
-            done = subprocess.run(
-                ["docker", "version", "--format", "{{.Server.Version}}"],
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=ASK_LIMIT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            done = None
-        if done is None or done.returncode:
-            why = done.stderr.decode(errors="replace").strip() if done else "no answer"
-            raise CvlError(
-                f"the Docker engine does not answer: {why}",
-                "start it, or set DOCKER_HOST, or give --image-uri",
-            )
-        return self
-
-    def run(
-        self, words: Sequence[str], phase: str, scope: Scope, feed: Iterable[bytes] = ()
-    ) -> None:
-        """Run `docker WORDS`, with `feed` on its stdin; each line of output is told as `phase`.
-
-        Raises `CvlError` with its last lines when it fails, and as `scope.checkpoint` does.
-        """
-        last: deque[str] = deque(maxlen=TAIL)
-        bell = Bell()
-        with subprocess.Popen(
-            ["docker", *words],
-            env=self._env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process:
-            errors: list[CvlError] = []
-            threads = (
-                threading.Thread(target=_hear, args=(process, phase, scope, last, bell)),
-                threading.Thread(target=_feed, args=(process, feed, errors)),
-            )
-            for thread in threads:
-                thread.start()
-            try:
-                scope.wait(lambda: process.poll() is not None, bell, pause=0.5)
-            finally:
-                _end(process)
-                for thread in threads:
-                    thread.join(KILL_LIMIT)
-        if errors:
-            raise errors[0]
-        if process.returncode:
-            raise CvlError(f"docker {words[0]} failed: {chr(10).join(last)}")
+def check() -> None:
+    """Raise `MissingTool` where there is no `docker`, `CvlError` where no engine answers."""
+    if shutil.which("docker") is None:
+        raise MissingTool(
+            "docker is not installed",
+            "the image is built here: install Docker, or give --image-uri",
+        )
+    words = ["docker", "version", "--format", "{{.Server.Version}}"]
+    try:
+        done = subprocess.run(
+            words, stdin=DEVNULL, capture_output=True, timeout=ASK_LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        done = None
+    if done is None or done.returncode:
+        why = done.stderr.decode(errors="replace").strip() if done else "no answer"
+        raise CvlError(
+            f"the Docker engine does not answer: {why}",
+            "start it, or set DOCKER_HOST, or give --image-uri",
+        )
 
 
-def _hear(
-    process: subprocess.Popen[bytes], phase: str, scope: Scope, last: deque[str], bell: Bell
+def run(
+    words: Sequence[str],
+    phase: str,
+    scope: Scope,
+    feed: Iterable[bytes] = (),
+    env: Mapping[str, str] = EMPTY,
 ) -> None:
+    """Run `docker WORDS`, with `feed` on its stdin; each line of output is told as `phase`.
+
+    `env` is added to the environment; its values are not shown. Raises `CvlError` with its last
+    lines when it fails, and as `scope.checkpoint` does.
+    """
+    last: deque[str] = deque(maxlen=TAIL)
+    bell, errors = Bell(), list[CvlError]()
+    whole = {**os.environ, **PLAIN, **env}
+    with Leashed(["docker", *words], stderr=STDOUT, env=whole) as process:
+        threads = (
+            threading.Thread(target=_hear, args=(process, phase, scope, last, bell)),
+            threading.Thread(target=_feed, args=(process, feed, errors)),
+        )
+        for thread in threads:
+            thread.start()
+        try:
+            scope.wait(lambda: process.poll() is not None, bell, pause=0.5)
+        finally:
+            _end(process)
+            for thread in threads:
+                thread.join(KILL_LIMIT)
+    if errors:
+        raise errors[0]
+    if process.returncode:
+        raise CvlError(f"docker {words[0]} failed: {chr(10).join(last)}")
+
+
+def _hear(process: Popen[bytes], phase: str, scope: Scope, last: deque[str], bell: Bell) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         text = line.decode(errors="replace").rstrip()
@@ -104,7 +91,7 @@ def _hear(
     bell.ring()
 
 
-def _feed(process: subprocess.Popen[bytes], feed: Iterable[bytes], errors: list[CvlError]) -> None:
+def _feed(process: Popen[bytes], feed: Iterable[bytes], errors: list[CvlError]) -> None:
     assert process.stdin is not None
     try:
         process.stdin.writelines(feed)
@@ -118,7 +105,7 @@ def _feed(process: subprocess.Popen[bytes], feed: Iterable[bytes], errors: list[
             process.stdin.close()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
         try:

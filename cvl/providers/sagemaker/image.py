@@ -15,7 +15,7 @@ from cvl.core.digest import blake2b
 from cvl.core.errors import UsageError
 from cvl.core.octets import octets
 from cvl.core.scope import Scope
-from cvl.providers.sagemaker.docker import Docker
+from cvl.providers.sagemaker import docker
 
 BUILD_LIMIT = 4 * 3600.0
 PLATFORM = "linux/amd64"
@@ -37,7 +37,6 @@ def check(contents: Contents, base: str, name: str) -> None:
 
 
 def make(
-    docker: Docker,
     contents: Contents,
     image: str,
     base: str,

@@ -26,6 +26,7 @@ from cvl.providers.aws.api_errors import EXTRA
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker import (
     check,
+    docker,
     image,
     inputs,
     job_options,
@@ -34,7 +35,6 @@ from cvl.providers.sagemaker import (
     registry,
     template,
 )
-from cvl.providers.sagemaker.docker import Docker
 from cvl.providers.sagemaker.job import LISTING_LAG, TrainingJob
 from cvl.providers.sagemaker.job_options import STOP, JobOptions, Runtime, deadline, runtime
 from cvl.providers.sagemaker.job_requests import KIND
@@ -216,11 +216,11 @@ class SageMaker:
         always = spec.build and spec.build.when == "always"
         if repository and not always and registry.has(self._account, tag):
             return f"{repository}:{tag}"
-        docker = Docker().checked()
+        docker.check()
         check.quota(self._account, options, spec.nodes, scope)
         uri = f"{repository or registry.create(self._account)}:{tag}"
         limited = scope.within(image.BUILD_LIMIT)
-        image.make(docker, contents, uri, spec.image or "", options.build_args, limited)
+        image.make(contents, uri, spec.image or "", options.build_args, limited)
         registry.push(self._account, uri, limited)
         return uri
 

@@ -17,7 +17,7 @@ from cvl.core.paths import replace_file
 from cvl.core.scope import Scope
 from cvl.core.secrets import learn
 from cvl.providers.aws.session import Account
-from cvl.providers.sagemaker.docker import Docker
+from cvl.providers.sagemaker import docker
 
 REPOSITORY = "cvl"
 REFUSED = ("denied", "not authorized", "forbidden", "403", "no basic auth")
@@ -65,7 +65,7 @@ def push(account: Account, image: str, scope: Scope) -> None:
     """Push a local image that bears our URI, with a login of now. Raises `CvlError`."""
     with _private_config(image.partition("/")[0], _login(account)) as env:
         try:
-            Docker(env).run(("push", image), "pushing", scope)
+            docker.run(("push", image), "pushing", scope, env=env)
         except CvlError as error:
             raise CvlError(f"ECR push failed: {error}", _remedy(str(error))) from error
 
