@@ -10,14 +10,16 @@ from __future__ import annotations
 import gzip
 from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
 from cvl.container.contents import Contents
 from cvl.container.contents import tar as tar_of
-from cvl.core.errors import AuthError, CvlError, LostContact, Unreachable, UsageError
+from cvl.core.errors import AuthError, CvlError, Unreachable, UsageError
 from cvl.core.frozen import dataclass
+from cvl.core.retry import steadily
 from cvl.core.scope import Scope
 from cvl.core.spec import JobSpec
 from cvl.core.units import size
@@ -94,17 +96,10 @@ def send(
     Raises `CvlError` where they cannot be sent, and as `scope`.
     """
     tracker, done = JobTracker(client, handle, scope.tell), set[int]()
-    count, heard = int(handle.get("nodes") or 1), scope.clock.monotonic()
+    count, look = int(handle.get("nodes") or 1), partial(tracker.look, {})
     scope.tell("waiting", f"for the pod: {size(length)} of files are sent to it when it runs")
     for _ in scope.attempts((LOOK,)):
-        try:
-            state = tracker.look({})
-        except (Unreachable, AuthError) as error:
-            if scope.clock.monotonic() - heard > PATIENCE:
-                raise LostContact(f"lost contact with the cluster: {error}", error.hint) from error
-            scope.tell("waiting", f"{error}; asking again")
-            continue
-        heard = scope.clock.monotonic()
+        state = steadily(scope.within(PATIENCE), look, passing=(Unreachable, AuthError))
         if state.over or state.gone or state.late or state.ending:
             return  # whoever follows the run tells why
         for node, pod in state.pods.items():

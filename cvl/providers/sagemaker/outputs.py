@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -61,23 +62,14 @@ def _download(
     """Bring the rest of one object. Raises `BrokenOff` where that brings nothing."""
     while (start := out.tell()) < total:
         scope.checkpoint()
-        _stream(account, location, start, out, scope)
+        there = {"Bucket": location.bucket, "Key": location.prefix, "Range": f"bytes={start}-"}
+        with closing(account.call("s3", "get_object", **there)["Body"]) as body:
+            while block := _block(body):
+                out.write(block)
+                scope.heard()
+                scope.checkpoint()
         if out.tell() == start:
             raise BrokenOff(f"S3 gives nothing of {location} from byte {start} on")
-
-
-def _stream(
-    account: Account, location: S3Location, start: int, out: IO[bytes], scope: Scope
-) -> None:
-    rest = {"Range": f"bytes={start}-"} if start else {}
-    reply = account.call("s3", "get_object", Bucket=location.bucket, Key=location.prefix, **rest)
-    try:
-        while block := _block(reply["Body"]):
-            out.write(block)
-            scope.heard()
-            scope.checkpoint()
-    finally:
-        reply["Body"].close()
 
 
 def _block(body: Any) -> bytes:
