@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from cvl.core.frozen import dataclass
 from cvl.core.paths import private, state_dir
@@ -55,6 +56,11 @@ def contents_of(source: Source) -> Contents:
     return Contents(
         folder=source.folder.strip("/"), tree=selection.tree, warnings=tuple(selection.warnings)
     )
+
+
+def entry_script(own: Path) -> bytes:
+    """Return a service's entry script, behind what all of them begin with."""
+    return Path(__file__).with_name("entry.sh").read_bytes() + b"\n" + own.read_bytes()
 
 
 def tar(

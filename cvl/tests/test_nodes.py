@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cvl.core.spec import Cause
-from cvl.providers.sagemaker.image import ENTRY_FILE
+from cvl.providers.sagemaker.image import entry
 from cvl.run.nodes import NodeEnd, first_failed, folder, prefix, variables
 from cvl.tests.scripts import NANOGPT
 
@@ -17,12 +17,12 @@ def end(node: int, code: int, time: int) -> NodeEnd:
 def test_the_words_are_the_same_everywhere() -> None:
     words = set(variables(2, 1, "master"))
     assert words == {"NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-    entry = ENTRY_FILE.read_text()
+    entry_script = entry().decode()
     script = (NANOGPT / "train.sh").read_text()
     for word in words:
-        assert word in entry
+        assert word in entry_script
         assert f"${word}" in script or f"${{{word}" in script
-    assert variables(1)["MASTER_PORT"] in entry
+    assert variables(1)["MASTER_PORT"] in entry_script
 
 
 def test_the_first_to_fail_counts() -> None:

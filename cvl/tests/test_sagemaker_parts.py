@@ -35,7 +35,7 @@ from cvl.core.tags import Marks, name_of
 from cvl.providers.aws.api_errors import understood
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker import docker
-from cvl.providers.sagemaker.image import ENTRY_FILE
+from cvl.providers.sagemaker.image import entry
 from cvl.providers.sagemaker.inputs import exports, script
 from cvl.providers.sagemaker.job import code_in
 from cvl.providers.sagemaker.job_options import JobOptions, request, runtime
@@ -166,9 +166,11 @@ class Container:
     def start(self, *argv: str, **env: str) -> subprocess.Popen[bytes]:
         spec = JobSpec(run_id="r", argv=argv, secrets=self.secrets)
         (self.ml / "input/data/cvl/job.sh").write_bytes(script(spec))
+        own = self.folder / "entry.sh"
+        own.write_bytes(entry())
         ours = {"CVL_ML": str(self.ml), "CVL_ROOT_DIR": str(self.folder), "CVL_RUN_ID": "r"}
         return subprocess.Popen(
-            [*self.shell, str(ENTRY_FILE)],
+            [*self.shell, str(own)],
             env={"PATH": os.environ["PATH"], **ours, **env},
             stdout=subprocess.PIPE,
         )

@@ -1,38 +1,12 @@
-#!/bin/sh
-# Runs one job inside a pod, for POSIX sh and the usual small tools; no Python.
-#
-# The container's arguments are the job's argv; its files came as Secrets, in /cvl-in. The last
-# line that is written tells the exit code: whoever reads the log knows by it that nothing is
-# missing. Then the results wait here: nobody can read the files of a container that has ended.
-set -u
-exec 2>&1
+# In a pod. The container's arguments are the job's argv; its files came as Secrets, in /cvl-in.
+# The last line that is written tells the exit code: whoever reads the log knows by it that nothing
+# is missing. Then the results wait here: nobody can read the files of a container that has ended.
 
 root=${CVL_ROOT_DIR:-}
 in=$root/cvl-in own=$root/cvl home=$root/workspace repo=$root/cvlization_repo
-first=$root/cvl-first/pods pid= killer= stopped= interrupted= twice= code=0
+first=$root/cvl-first/pods twice=
 
 # --- one sentence each ---------------------------------------------------------------------------
-
-say() { printf 'cvl: %s\n' "$*"; }
-
-have() { command -v "$1" >/dev/null 2>&1; }
-
-# Signal everything in this container but ourselves. Where we are not its first process, we are in
-# no container of our own, and only the job itself is ours to signal.
-signal_all() {
-    if [ "$$" = 1 ]; then kill -s "$1" -1; else kill -s "$1" "$pid"; fi 2>/dev/null
-}
-
-# TERM comes when the pod is deleted, evicted or past its deadline.
-end_job() {
-    interrupted=1
-    [ -z "$stopped" ] || return 0
-    stopped=1
-    [ -n "$pid" ] || return 0
-    signal_all TERM
-    (sleep "$CVL_GRACE"; signal_all KILL) &
-    killer=$!
-}
 
 # A job runs once. This is a second pod for it if another one has been noted as the first, and a
 # second start of this pod's container if this folder has been made before.
@@ -91,27 +65,9 @@ out_of_memory() {
     done | grep -qv '^0$'
 }
 
-# The interpreter that a preset names is not in every image, another that will do may be.
 start() {
     cd "$home" || exit 125
-    case $1 in
-        bash) have bash || { shift; set -- sh "$@"; } ;;
-        python) have python || { shift; set -- python3 "$@"; } ;;
-        python3) have python3 || { shift; set -- python "$@"; } ;;
-    esac
-    exec "$@"
-}
-
-# A signal that comes during `wait` cuts it short: ask again for the job's own exit code.
-await() {
-    wait "$pid"
-    code=$?
-    while [ -n "$interrupted" ]; do
-        interrupted=
-        wait "$pid" 2>/dev/null
-        again=$?
-        [ "$again" = 127 ] || code=$again
-    done
+    become "$@"
 }
 
 collecting() { read -r collector <"$own/collecting" && kill -0 "$collector"; } 2>/dev/null
@@ -147,7 +103,7 @@ tell_end() {
 
 # --- the life of a job ---------------------------------------------------------------------------
 
-trap end_job TERM
+trap end_job TERM # which comes when the pod is deleted, evicted or past its deadline
 CVL_WORK_DIR=$own/work CVL_GRACE=${CVL_GRACE:-10} CVL_HOLD=${CVL_HOLD:-600}
 CVL_RUNTIME=${CVL_RUNTIME:-999999999} CVL_AWAIT=${CVL_AWAIT:-}
 export CVL_WORK_DIR CVL_INPUTS="$CVL_WORK_DIR" CVL_OUTPUTS="$CVL_WORK_DIR"

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from cvl.container.contents import Contents
+from cvl.container.contents import Contents, entry_script
 from cvl.container.contents import tar as tar_of
 from cvl.core.errors import AuthError, CvlError, Unreachable, UsageError
 from cvl.core.frozen import dataclass
@@ -68,7 +68,7 @@ class Packed:
 def packed(contents: Contents, spec: JobSpec) -> Packed:
     """Return the files, packed. Raises `UsageError` for too many."""
     inputs = {f"cvl/work/{path}": file.read_bytes() for path, file in spec.inputs.items()}
-    scripts = {name: (HERE / name).read_bytes() for name in (ENTRY, COLLECT)}
+    scripts = {ENTRY: entry_script(HERE / ENTRY), COLLECT: (HERE / COLLECT).read_bytes()}
     tar = TemporaryFile()  # noqa: SIM115 - it goes with the last who holds it
     try:
         with gzip.GzipFile(fileobj=tar, mode="wb", mtime=0) as out:

@@ -1,12 +1,8 @@
-#!/bin/sh
-# Runs one job inside a training container, for POSIX sh and the usual small tools; no Python.
-#
-# job.sh (variables, then `set -- ARGV`) comes through the input channel `cvl`, so that arguments
-# are of any length. So does secrets.sh, which is removed as soon as it was read. What the job leaves in
-# /workspace and in $CVL_WORK_DIR goes to /opt/ml/output/data on every ending. The last line that
-# is written tells the exit code: whoever reads the log knows by it that nothing is missing.
-set -u
-exec 2>&1
+# In a training container. job.sh (variables, then `set -- ARGV`) comes through the input channel
+# `cvl`, so that arguments are of any length. So does secrets.sh, which is removed as soon as it
+# was read. What the job leaves in /workspace and in $CVL_WORK_DIR goes to /opt/ml/output/data on
+# every ending. The last line that is written tells the exit code: whoever reads the log knows by
+# it that nothing is missing.
 
 ml=${CVL_ML:-/opt/ml}
 root=${CVL_ROOT_DIR:-}
@@ -15,30 +11,8 @@ repo=$root/cvlization_repo
 input=$ml/input/data/cvl
 data=$ml/output/data
 old=$ml/output/cvl-old newest=$ml/output/cvl-newest before=$ml/output/cvl-before
-pid= killer= stopped= interrupted= code=0
 
 # --- one sentence each ---------------------------------------------------------------------------
-
-say() { printf 'cvl: %s\n' "$*"; }
-
-have() { command -v "$1" >/dev/null 2>&1; }
-
-# Signal everything in this container but ourselves. Where we are not its first process, we are in
-# no container of our own, and only the job itself is ours to signal.
-signal_all() {
-    if [ "$$" = 1 ]; then kill -s "$1" -1; else kill -s "$1" "$pid"; fi 2>/dev/null
-}
-
-# SageMaker sends TERM and, 120 s later, KILL. The job has $CVL_GRACE of that; the rest is for us.
-end_job() {
-    interrupted=1
-    [ -z "$stopped" ] || return 0
-    stopped=1
-    [ -n "$pid" ] || return 0
-    signal_all TERM
-    (sleep "$CVL_GRACE"; signal_all KILL) &
-    killer=$!
-}
 
 # Take one value out of resourceconfig.json: `"key": "value"` or `"key": [list]`.
 config() {
@@ -144,7 +118,6 @@ finish() {
     exit "$code"
 }
 
-# The interpreter that a preset names is not in every image, another that will do may be.
 start() {
     cd "$home" || exit 125
     . "$input/job.sh"
@@ -154,16 +127,12 @@ start() {
         rm -f "$input/secrets.sh" 2>/dev/null
     fi
     unset _cvl_secrets
-    case $1 in
-        bash) have bash || { shift; set -- sh "$@"; } ;;
-        python) have python || { shift; set -- python3 "$@"; } ;;
-        python3) have python3 || { shift; set -- python "$@"; } ;;
-    esac
-    exec "$@"
+    become "$@"
 }
 
 # --- the life of a job ---------------------------------------------------------------------------
 
+# SageMaker sends TERM and, 120 s later, KILL. The job has $CVL_GRACE of that; the rest is for us.
 trap end_job TERM
 know_nodes
 CVL_GRACE=${CVL_GRACE:-100}
@@ -183,15 +152,7 @@ if have find; then mark_start; fi
 if [ -z "$stopped" ]; then
     start &
     pid=$!
-    wait "$pid"
-    code=$?
-    # A signal that came during `wait` cut it short: ask again for the job's own exit code.
-    while [ -n "$interrupted" ]; do
-        interrupted=
-        wait "$pid" 2>/dev/null
-        again=$?
-        [ "$again" = 127 ] || code=$again
-    done
+    await
 else
     code=143
 fi

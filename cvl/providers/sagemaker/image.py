@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cvl.container.contents import REPO, WORKSPACE, Contents, tar
+from cvl.container.contents import REPO, WORKSPACE, Contents, entry_script, tar
 from cvl.core.digest import blake2b
 from cvl.core.errors import UsageError
 from cvl.core.octets import octets
@@ -20,11 +20,15 @@ from cvl.providers.sagemaker import docker
 BUILD_LIMIT = 4 * 3600.0
 PLATFORM = "linux/amd64"
 ENTRY = "/opt/cvl/entry.sh"
-ENTRY_FILE = Path(__file__).with_name("entry.sh")
 FORMAT = b"1"
 """Goes up when the same files would make another image."""
 ROOT = "root"
 """The folder of the build context that is copied to `/`: in one step, for one thin layer."""
+
+
+def entry() -> bytes:
+    """Return our entry script."""
+    return entry_script(Path(__file__).with_name("entry.sh"))
 
 
 def check(contents: Contents, base: str, name: str) -> None:
@@ -52,7 +56,7 @@ def make(
     scope.tell("building", f"{image}, with the example's files")
     ours = {
         "Dockerfile": octets(layer(base)),
-        f"{ROOT}{ENTRY}": ENTRY_FILE.read_bytes(),
+        f"{ROOT}{ENTRY}": entry(),
         **{f"{ROOT}/{folder}/": b"" for folder in (WORKSPACE, REPO)},
     }
     files = ((f"{ROOT}/{name}", path, entry) for name, path, entry in contents.placed())
@@ -62,7 +66,7 @@ def make(
 def tag_of(contents: Contents, *more: str) -> str:
     """Return a tag for an image with just these contents; `more` is what else makes it."""
     digest = blake2b(FORMAT, digest_size=10)
-    for part in (contents.tree.id, contents.folder, ENTRY_FILE.read_text(), *more):
+    for part in (contents.tree.id, contents.folder, entry().decode(), *more):
         digest.update(octets(part) + b"\0")
     words = re.findall(r"[a-z0-9]+", contents.folder.rpartition("/")[2].lower())
     return "-".join([*words, digest.hexdigest()])[-128:].lstrip("-")

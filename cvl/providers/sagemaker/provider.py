@@ -237,7 +237,7 @@ class SageMaker:
 
     def _code(self, spec: JobSpec, code: IO[bytes]) -> Mapping[str, IO[bytes]]:
         """Return what an image that we did not build lacks: our script and the example."""
-        more: dict[str, IO[bytes]] = {inputs.ENTRY: io.BytesIO(image.ENTRY_FILE.read_bytes())}
+        more: dict[str, IO[bytes]] = {inputs.ENTRY: io.BytesIO(image.entry())}
         if (contents := self._contents(spec)) and spec.source:
             code.writelines(tar(contents.tree, contents.placed(), {}))
             code.seek(0)
