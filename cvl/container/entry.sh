@@ -37,8 +37,12 @@ become() {
     exec "$@"
 }
 
-# A signal that comes during `wait` cuts it short: ask again for the job's own exit code.
-await() {
+# Run the job, which is what `start` becomes, to its end. A TERM may come before its number is
+# known; one that comes during `wait` cuts it short: ask again for the job's own exit code.
+run() {
+    start "$@" &
+    pid=$!
+    if [ -n "$stopped" ]; then stopped='' && end_job; fi
     wait "$pid"
     code=$?
     while [ -n "$interrupted" ]; do

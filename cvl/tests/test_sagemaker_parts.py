@@ -255,6 +255,16 @@ def test_term_reaches_the_job_and_its_results_are_kept(container: Container) -> 
     assert container.results() == {"saved"}
 
 
+def test_a_term_that_comes_as_soon_as_the_job_reaches_it(container: Container) -> None:
+    """Also before our script knows which process it has started."""
+    line = "trap 'exit 9' TERM; kill -s TERM $PPID; while :; do sleep 0.05; done"
+    for _ in range(5):
+        with container.start("sh", "-c", line, CVL_GRACE="20") as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"[cvl] r: exit code 9\n"
+            assert process.wait(LIMIT) == 9
+
+
 def test_a_job_that_does_not_end_is_killed_in_time(container: Container) -> None:
     line = "trap '' TERM; echo x >x; echo ready; while :; do sleep 0.05; done"
     with container.start("sh", "-c", line, CVL_GRACE="0") as process:

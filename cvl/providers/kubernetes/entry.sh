@@ -121,9 +121,7 @@ else
     if [ -z "$stopped" ]; then
         mkdir "$own/begun"
         echo "$$" >"$own/pid"
-        start "$@" &
-        pid=$!
-        await
+        run "$@"
     else
         code=143 CVL_HOLD=0
     fi

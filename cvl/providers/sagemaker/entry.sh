@@ -150,9 +150,7 @@ if [ -d "$repo" ]; then export PYTHONPATH="$repo${PYTHONPATH:+:$PYTHONPATH}"; fi
 if have find; then mark_start; fi
 
 if [ -z "$stopped" ]; then
-    start &
-    pid=$!
-    await
+    run
 else
     code=143
 fi
