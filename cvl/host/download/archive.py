@@ -7,61 +7,47 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from cvl.core.errors import AuthError, BrokenOff, CvlError, FetchError
-from cvl.core.frozen import dataclass
 from cvl.core.retry import PASSING
 from cvl.core.scope import Scope
 from cvl.core.staging import incoming, landing_in, not_taken
 from cvl.host.download.inert_names import told
 from cvl.host.download.landing import NOTHING, Landed, land_tar
-from cvl.host.download.results import Changed, Results, TakenPaths, arrange, batches
+from cvl.host.download.results import Changed, TakenPaths, arrange, batches
 from cvl.host.download.spool import DiskSet
 from cvl.host.tarstream import FILE, FOLDER, HARD, LINK, Member, TarReader
 
 BLOCK = 1 << 20
 MAY_PASS = (*PASSING, AuthError)
 """Also a login that has expired: somebody may log in again, and a credential program does."""
+Where = Callable[[bytes], tuple[str, bytes] | None]
 KINDS = {FILE: "f", HARD: "f", LINK: "l", FOLDER: "d"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """Where in a tar the results are; `gzipped` if it is packed so.
-
-    `where` tells the area and the path of a member by its name, None for nothing of ours;
-    `source` turns what `arrange` takes for a run's file, in the `example`'s folder, into that name.
-    """
-
-    where: Callable[[bytes], tuple[str, bytes] | None]
-    source: Callable[[bytes], bytes]
-    example: bytes = b""
-    gzipped: bool = False
 
 
 def fetch_archive(
     name: str,
     bring: Callable[[IO[bytes]], CvlError | None],
-    layout: Layout,
+    where: Where,
     into: Path,
     scope: Scope,
 ) -> Landed:
-    """Have `bring` write an archive, and land what it holds.
+    """Have `bring` write an archive, gzipped if `name` says so, and land what it holds.
 
-    `bring` may return what of it could not be packed: that is raised once all the rest has
-    landed. Raises as `land_tar`, and `Blocked` where single files cannot be written here.
+    `where` tells the area and the path of a member by its name, None for nothing of ours. `bring`
+    may return what of it could not be packed: that is raised once all the rest has landed. Raises
+    as `land_tar`, and `Blocked` where single files cannot be written here.
     """
     with incoming(into) as folder, landing_in(into):
         archive = folder / name
         with archive.open("wb") as out:
             failure = bring(out)
         try:
-            landed = _landed(archive, layout, into)
+            landed = _landed(archive, where, into)
         except BrokenOff as error:
             raise BrokenOff(f"{error}: {failure}") if failure else error from error
     if failure:
@@ -73,34 +59,36 @@ def fetch_archive(
     return landed
 
 
-def _landed(archive: Path, layout: Layout, into: Path) -> Landed:
+def _landed(archive: Path, where: Where, into: Path) -> Landed:
     """Land what a tar holds, read anew for each part."""
-    if layout.gzipped:
+    if archive.suffix == ".gz":
         read = partial(_gunzipped, archive)
     elif archive.stat().st_size:
         read = partial(_plain, archive)
     else:
         return NOTHING
-    changes = (each for member in TarReader(read()).members() if (each := _changed(member, layout)))
+    changes = (each for member in TarReader(read()).members() if (each := _changed(member, where)))
     parts = batches(changes)
     first, second = next(parts, []), next(parts, None)
     taken, total = TakenPaths(set if second is None else DiskSet), NOTHING
     for part in chain([first], [second] if second else [], parts):
-        results = arrange(part, layout.example, taken)
-        pieces = tuple(replace(each, source=layout.source(each.source)) for each in results.pieces)
-        chosen = Results(pieces=pieces, skipped=results.skipped)
-        total = total.joined(land_tar(read(), chosen, into, others=True))
+        results = arrange(part, b"", taken)
+        total = total.joined(land_tar(read(), results, into, others=True))
     return total
 
 
-def _changed(member: Member, layout: Layout) -> Changed | None:
+def _changed(member: Member, where: Where) -> Changed | None:
     """Return what a member is and where it lands, None for nothing of ours."""
-    location = layout.where(member.name.removeprefix(b"./").rstrip(b"/"))
-    if location is None:
+    name = member.name.removeprefix(b"./").rstrip(b"/")
+    if (location := where(name)) is None:
         return None
-    kind = KINDS.get(member.kind, "o")
     return Changed(
-        kind=kind, size=member.size, area=location[0], path=location[1], link=member.link
+        kind=KINDS.get(member.kind, "o"),
+        size=member.size,
+        area=location[0],
+        path=location[1],
+        link=member.link,
+        source=name,
     )
 
 

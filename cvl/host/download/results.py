@@ -49,9 +49,10 @@ REASONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """One record of the verb `changed` (docs/far-side.md).
+    """One record of the verb `changed` (docs/far-side.md), or a member of an archive.
 
-    `stamp` is the host's ctime of it, opaque, "" where the host does not say.
+    `stamp` is the host's ctime of it, opaque, "" where the host does not say. `source` is its name
+    in an archive, "" where it lies in the run's folder.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class Changed:
     path: bytes
     link: bytes = b""
     stamp: bytes = b""
+    source: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +250,7 @@ def _piece(item: Changed, example: bytes, target: bytes) -> Piece:
     inner = os.path.join(b"ws", example.rstrip(b"/")).rstrip(b"/")  # noqa: PTH118 - or absolute
     folder = {"w": b"work", "e": inner, "r": b"ws"}[item.area]
     return Piece(
-        source=folder + b"/" + item.path,
+        source=item.source or folder + b"/" + item.path,
         target=target,
         kind=item.kind,
         size=item.size,

@@ -19,7 +19,7 @@ from cvl.core.retry import steadily
 from cvl.core.scope import Scope
 from cvl.core.spec import FETCH_LIMIT, Cause, ExitStatus
 from cvl.core.units import elapsed, size
-from cvl.host.download.archive import MAY_PASS, Layout, fetch_archive
+from cvl.host.download.archive import MAY_PASS, fetch_archive
 from cvl.host.download.landing import NOTHING, Landed
 from cvl.host.download.report import report
 from cvl.providers.kubernetes import pods
@@ -137,8 +137,7 @@ def _gone(run_id: str) -> FetchError:
 
 def _node(client: Client, pod: Object, into: Path, scope: Scope) -> Landed:
     meta, bring = pod["metadata"], partial(_collected, client, pods.path(pod), scope)
-    layout = Layout(where=_where, source=_there, example=WORKSPACE.encode())
-    fetch_once = partial(fetch_archive, "results.tar", bring, layout, into, scope)
+    fetch_once = partial(fetch_archive, "results.tar", bring, _where, into, scope)
     with _judged(f"`kubectl cp -n {meta['namespace']} {meta['name']}:{WORKSPACE} DIR`"):
         return steadily(scope, fetch_once, passing=MAY_PASS)
 
@@ -198,14 +197,6 @@ def _after_size(blocks: Iterator[bytes], scope: Scope) -> Iterator[bytes]:
         if left < 0:
             raise FetchError("the pod sends more than it has announced")
         yield block
-
-
-def _there(source: bytes) -> bytes:
-    """Return where in the archive lies what `arrange` takes for a part of a run's folder."""
-    for ours, theirs in ((b"work/", f"{OWN}/work/"), (b"ws/", f"{REPO}/")):
-        if source.startswith(ours):
-            return theirs.lstrip("/").encode() + source[len(ours) :]
-    return source
 
 
 def _where(name: bytes) -> tuple[str, bytes] | None:

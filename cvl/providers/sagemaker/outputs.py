@@ -11,7 +11,7 @@ from cvl.core.errors import BrokenOff, CvlError, FetchError, Missing
 from cvl.core.retry import steadily
 from cvl.core.scope import Scope
 from cvl.core.units import size
-from cvl.host.download.archive import MAY_PASS, Layout, fetch_archive
+from cvl.host.download.archive import MAY_PASS, fetch_archive
 from cvl.host.download.landing import NOTHING, Landed
 from cvl.host.download.report import report
 from cvl.providers.aws.api_errors import boundary
@@ -40,7 +40,7 @@ def fetch(account: Account, location: S3Location, into: Path, scope: Scope) -> N
 
 
 def _one(account: Account, archive: S3Location, below: bytes, into: Path, scope: Scope) -> Landed:
-    name, skip = archive.prefix.rpartition("/")[2], len(b"work/" + below)
+    name = archive.prefix.rpartition("/")[2]
     head = partial(account.call, "s3", "head_object", Bucket=archive.bucket, Key=archive.prefix)
     total = steadily(scope, lambda: int(head()["ContentLength"]), passing=MAY_PASS)
     scope.tell("fetching", f"{name}, {size(total)}")
@@ -48,12 +48,10 @@ def _one(account: Account, archive: S3Location, below: bytes, into: Path, scope:
     def bring(out: IO[bytes]) -> None:
         steadily(scope, lambda: _download(account, archive, total, out, scope), passing=MAY_PASS)
 
-    layout = Layout(
-        where=lambda member: ("w", below + member) if member else None,
-        source=lambda source: source[skip:],
-        gzipped=True,
-    )
-    return fetch_archive(name, bring, layout, into, scope)
+    def where(member: bytes) -> tuple[str, bytes] | None:
+        return ("w", below + member) if member else None
+
+    return fetch_archive(name, bring, where, into, scope)
 
 
 def _download(
