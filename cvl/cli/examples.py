@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from cvl.catalog import Lookup, described, find, find_root, listed, load
-from cvl.cli.options import PATH
+from cvl.cli.parameter_types import PATH
 from cvl.cli.settings import configured_root, settings
 from cvl.cli.terminal import complain, show, show_json, show_table, show_text
 

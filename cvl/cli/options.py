@@ -7,14 +7,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from types import MappingProxyType, NoneType, UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import click
 
-from cvl.core.errors import UsageError
+from cvl.cli.parameter_types import KINDS, MONEY, PATH
 from cvl.core.frozen import dataclass
-from cvl.core.units import duration, money, pause
 from cvl.providers.common import OPTIONS
 from cvl.providers.runner import Runner
 
@@ -36,7 +35,6 @@ class Parameter:
     required: bool
 
 
-T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -129,43 +127,3 @@ def _help(words: str, default: object) -> str:
     shown = "yes" if default is True else default
     said = "" if default in {None, (), "", False} else f"default: {shown}"
     return "; ".join(part for part in (words, said) if part)
-
-
-class Parsed(click.ParamType[T]):
-    """A word that `read` makes a value of, or raises `UsageError`; what is one already stays."""
-
-    def __init__(self, name: str, kind: type[T], read: Callable[[str], T]) -> None:
-        self.name, self._kind, self._read = name, kind, read
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> T:
-        try:
-            return value if isinstance(value, self._kind) else self._read(str(value))
-        except UsageError as error:
-            self.fail(f"{error}. {error.hint}" if error.hint else str(error), param, ctx)
-
-
-def _path(text: str) -> Path:
-    """Return a path; the empty one, which a variable that is not set leaves behind, is none."""
-    if text == "":
-        raise UsageError("it is empty")
-    return Path(text)
-
-
-PATH = Parsed("path", Path, _path)
-DURATION = Parsed("duration", float, duration)
-PAUSE = Parsed("duration", float, pause)
-MONEY = Parsed("number", Decimal, money)
-KINDS: Mapping[str, click.ParamType[Any]] = MappingProxyType(
-    {
-        "path": PATH,
-        "paths": PATH,
-        "duration": DURATION,
-        "pause": PAUSE,
-        "minutes": click.FLOAT,
-        "money": MONEY,
-        "count": click.IntRange(1),
-        "text": click.STRING,
-        "texts": click.STRING,
-    }
-)
-"""How each kind of option is read."""

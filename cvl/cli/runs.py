@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cvl.cli.console import Console
-from cvl.cli.options import PATH, PAUSE
+from cvl.cli.parameter_types import PATH, PAUSE
 from cvl.cli.screen import SCREEN
 from cvl.cli.terminal import complain
 from cvl.core.spec import GRACE

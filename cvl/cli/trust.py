@@ -12,7 +12,7 @@ import click
 
 from cvl.cli import config, project_config
 from cvl.cli.config_file import FILE, content, display, layer
-from cvl.cli.options import PATH
+from cvl.cli.parameter_types import PATH
 from cvl.cli.project_config import Own, Project, allowed, counts
 from cvl.cli.terminal import agree, show
 from cvl.core import trust as store

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cvl.core.paths import learn_paths
 from cvl.core.spec import EMPTY
-from cvl.providers.arguments import checked
 
 if TYPE_CHECKING:
     from cvl.core.extras import Extra
@@ -58,6 +57,8 @@ class Runner:
 
     def __init_subclass__(cls, **more: object) -> None:
         """Have what a caller gives it checked before any of it is used."""
+        from cvl.providers.arguments import checked
+
         super().__init_subclass__(**more)
         for name, function in vars(cls).copy().items():
             if isinstance(function, FunctionType) and (name == "__init__" or name[0] != "_"):

@@ -14,7 +14,8 @@ from cvl.cleanup.guardian_client import Guardian, environment
 from cvl.cleanup.guardian_keeper import DONE
 from cvl.cleanup.reap_timer import environment_text
 from cvl.cli import config
-from cvl.cli.options import PATH, parameters
+from cvl.cli.options import parameters
+from cvl.cli.parameter_types import PATH
 from cvl.core.handles import checked
 from cvl.core.paths import LISTS, PLACES, anchored, ledger_file
 from cvl.core.process import me

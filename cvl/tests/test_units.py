@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.cli.options import PAUSE
+from cvl.cli.parameter_types import PAUSE
 from cvl.core import units
 from cvl.core.errors import UsageError
 
