@@ -277,13 +277,16 @@ class Stream:
             self._hear(self._err, data)
 
     def _printed(self, data: bytes) -> None:
-        """Take stdout in: what might be the beginning of a mark is held back while more comes."""
+        """Take stdout in: what might be the beginning of a mark is held back while more comes.
+
+        Behind the first one it stays so: what has come of the second is no part of a payload.
+        """
         data = self._rest + data
         while not self._paid and self._marks[self._marked] in data:
             part, _, data = data.partition(self._marks[self._marked])
             self._part(part)
             self._marked += 1
-        ends = self._paid or self._stdout not in self._open
+        ends = self._paid or (not self._marked and self._stdout not in self._open)
         keep = 0 if ends else _begun(data, self._marks[self._marked])
         self._rest = data[len(data) - keep :]
         self._part(data[: len(data) - keep])

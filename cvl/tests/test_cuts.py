@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from cvl.core.interfaces import Process
+from cvl.core.scope import Scope
+from cvl.core.spec import JobSpec, Source, new_run_id
+from cvl.host.job import RemoteJob
+from cvl.host.launch import Setup, start
+from cvl.host.rpc import FarSide
 from cvl.testing.cli_harness import Client, Desk, wait_for
 from cvl.testing.fault_proxy import Cable
 from cvl.testing.sshd import Sshd
+from cvl.transports.local import Local
 
 LINES = 40_000
 CUTS = 10
@@ -26,6 +33,18 @@ done
 exit 7
 """
 WHOLE = b"".join(b"line %d\n" % (i + 1) for i in range(LINES))
+
+
+class Severed(Local):
+    """This machine; of what it says there comes only the beginning, when it is told so."""
+
+    said: int | None = None
+
+    def start(self, argv: Sequence[str]) -> Process:
+        if self.said is None:
+            return super().start(argv)
+        beginning, self.said = f'"$@" 2>/dev/null | head -c {self.said}', None
+        return super().start(("sh", "-c", beginning, "sh", *argv))
 
 
 @contextmanager
@@ -170,3 +189,24 @@ def test_cut_while_results_come(host: Sshd, tmp_path: Path) -> None:
             assert f"cvl fetch {run}" in done.err
             assert desk.cvl("fetch", run).code == 0
         assert len(desk.result("result")) == 3_000_000
+
+
+def test_cut_at_each_byte(tmp_path: Path) -> None:
+    """Also within what says that the output is over: it is no part of it."""
+    severed, output = Severed(), b"one\n\0"
+    far = FarSide(severed, str(tmp_path / "base"))
+    spec = JobSpec(
+        run_id=new_run_id("one"),
+        argv=("printf", r"one\n\000"),
+        example="one",
+        preset="p",
+        source=Source(root=tmp_path, folder=""),
+    )
+    started = start(far, spec, {"run": spec.run_id}, Setup(in_place=True), Scope(seconds=60))
+    assert b"".join(chunk.data for chunk in started.chunks()) == output
+    mark = len("cvl:0123456789abcdef\n")
+    for said in range(mark + len(output) + len("\0 end\n") + mark):
+        severed.said = said
+        chunks = list(RemoteJob(far, started.handle).chunks())
+        assert b"".join(chunk.data for chunk in chunks) == output, said
+        assert chunks[-1].cursor == str(len(output))
