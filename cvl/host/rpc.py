@@ -143,6 +143,7 @@ class FarSide:
         last = b""
         with suppress(ConnectionError):  # it refused early; its answers say why
             for piece in payload:
+                scope.heard()  # while the piece was made, nothing could be taken
                 if last:
                     stream.send(last, scope)
                 last = piece

@@ -116,6 +116,7 @@ class Stream:
             if most is not None and taken > most:
                 raise self._refuse(f"answers with more than {most // 1000} kB")
             yield piece
+            scope.heard()  # while the piece was used, nobody listened
 
     def answer(self, *words: str, scope: Scope) -> Answer | None:
         """Wait for the first answer with one of `words`, or None when the stream has ended.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from cvl.ledger import Ledger, RunState
 from cvl.testing import hostile
 from cvl.testing.cli_harness import Desk, wait_for
 from cvl.testing.hostile import BEHAVIOURS, HostileHost
+from cvl.transports.local import Local
 from cvl.transports.ssh.openssh import OpenSSH
 
 LIMIT = 1.0
@@ -162,6 +163,28 @@ def test_one_that_never_ends_its_answer_is_not(
     assert isinstance(request.finish(1.5), Silent)
     request.close()
     assert 1.9 < time.monotonic() - began < SLACK
+
+
+def test_a_host_is_not_silent_while_we_ourselves_take_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As files that are slow to read here, or a pager behind `cvl logs`."""
+    monkeypatch.setattr(rpc, "ASK_LIMIT", LIMIT)
+    words = "size=$(wc -c); echo cvl:1; head -c $size /dev/zero; printf '\\000cvl:1 end\\n'; "
+    far, sent = FarSide(Local()), [bytes(1 << 20)] * 3
+    request = far.stream(("sh", "-c", words + "echo cvl:1 end payload >&2"), "1")
+    with far.patient(Scope()) as scope:
+        far.deliver(request, slowly(sent), scope)
+        assert b"".join(slowly(request.payload(scope))) == b"".join(sent)
+        assert request.finish(LIMIT, scope) is None
+
+
+def slowly(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Give them on, the first two after longer than a question may take."""
+    for number, piece in enumerate(pieces):
+        if number < 2:
+            time.sleep(1.2 * LIMIT)
+        yield piece
 
 
 def test_the_line_that_begins_a_payload_does_come(
