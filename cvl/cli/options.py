@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 
 from cvl.cli.parameter_types import KINDS, MONEY, PATH
 from cvl.core.frozen import dataclass
+from cvl.providers.arguments import SECRET
 from cvl.providers.common import OPTIONS
 from cvl.providers.runner import Runner
 
@@ -21,8 +21,6 @@ GIVEN = frozenset({"self", "example", "preset", "args", "command"})
 """Parameters that stand on the command line without an option."""
 LIMITS = frozenset({"timeout_minutes", "max_run_minutes"})
 """Parameters that are `--timeout`."""
-SECRET = re.compile(r"(^|_)(key|token|password|secret)$")
-"""Parameters that become no option: a secret has no place in argv."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

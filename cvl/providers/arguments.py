@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import wraps
+from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -21,6 +24,8 @@ Made = TypeVar("Made")
 
 OURS = frozenset({"CVL_RUN_ID", "CVL_WORK_DIR", "CVL_CONTAINER_NAME"})
 """Variables by which a run's processes, containers and results are found."""
+SECRET = re.compile(r"(^|_)(key|token|password|secret)$")
+"""Parameters that hold a secret: it stands neither in argv nor in a message."""
 NAMES = "a name has letters, digits and _, no digit first"
 HUGE = 10**18
 """A whole number that is no amount of anything, and may be too long for a float."""
@@ -87,27 +92,24 @@ def checked(function: Callable[..., Made]) -> Callable[..., Made]:
 
     @wraps(function)
     def call(*args: object, **keywords: object) -> Made:
-        from inspect import Parameter, signature
+        from inspect import signature
 
         _in_utf8()
-        known = signature(function)
-        known.bind(*args, **keywords)
-        named = dict(zip(known.parameters, args, strict=False))
-        hints = COMMON | {name: str(each.annotation) for name, each in known.parameters.items()}
-        needed = {
-            name for name, each in known.parameters.items() if each.default is Parameter.empty
-        }
-        given = {
-            name: value
-            for name, value in {**named, **keywords}.items()
-            if value is not None or name in needed
-        }
-        for name, value in given.items():
-            if name in hints and (wanted := _wanted(name, hints[name], value)):
-                raise UsageError(f"{name} is {wanted}", _example(name, hints[name]))
-            if hints.get(name) == "Sequence[str]":
-                words(cast("Sequence[str]", value))
-        return function(**given)
+        given = signature(function).bind(*args, **keywords)
+        for name, each in given.signature.parameters.items():
+            if each.kind is each.VAR_KEYWORD:
+                more = given.arguments.get(name, {}).items()
+                said = {word: value for word, value in more if value is not None}
+                given.arguments[name] = {
+                    word: _taken(word, COMMON.get(word, ""), value) for word, value in said.items()
+                }
+            elif name in given.arguments and each.kind is not each.VAR_POSITIONAL:
+                value = given.arguments[name]
+                nothing = value is None and each.default is not each.empty
+                given.arguments[name] = (
+                    each.default if nothing else _taken(name, str(each.annotation), value)
+                )
+        return function(*given.args, **given.kwargs)
 
     return call
 
@@ -118,14 +120,36 @@ def _in_utf8() -> None:
         raise UsageError(f"Python reads the names of files here as {encoding}", "set PYTHONUTF8=1")
 
 
-def _wanted(name: str, hint: str, value: object) -> str:
-    """Return what is wanted where a value is not of an annotation, and what is there instead."""
-    words = [each.partition("[")[0] for each in hint.split(" | ")]
-    if not set(words) <= TYPES.keys() or any(TYPES[word][1](value) for word in words):
-        return ""
-    kind = next((row.kind for row in OPTIONS if row.name == name), "")
-    wanted = WORDS.get(kind) or next(TYPES[word][0] for word in words)
-    return f"{wanted}, not {_shown(value, words[0])}"
+def _taken(name: str, hint: str, value: object) -> object:
+    """Return a value that is of its annotation. Raises `UsageError`."""
+    kinds = [each.partition("[")[0] for each in hint.split(" | ")]
+    value = _plain(value, kinds)
+    if set(kinds) <= TYPES.keys() and not any(TYPES[kind][1](value) for kind in kinds):
+        kind = next((row.kind for row in OPTIONS if row.name == name), "")
+        wanted = WORDS.get(kind) or next(TYPES[kind][0] for kind in kinds)
+        shown = type(value).__name__ if SECRET.search(name) else _shown(value, kinds[0])
+        raise UsageError(f"{name} is {wanted}, not {shown}", _example(name, hint))
+    if hint == "Sequence[str]":
+        words(cast("Sequence[str]", value))
+    return value
+
+
+def _plain(value: object, kinds: Collection[str]) -> object:
+    """Return what is as good as a value of one of these kinds as such a value, else as it is.
+
+    Whatever can be gone through once is a list, 0 and 1 are truth values, and other libraries
+    have numbers of their own.
+    """
+    if "Sequence" in kinds and not isinstance(value, str | bytes | Mapping | Sequence):
+        return tuple(value) if isinstance(value, Iterable) else value
+    if isinstance(value, int):
+        return bool(value) if "bool" in kinds and value in {0, 1} else value
+    with suppress(ValueError, OverflowError):
+        if isinstance(value, Integral):
+            return int(value)
+        if "float" in kinds and isinstance(value, Real | Decimal):
+            return float(value)
+    return value
 
 
 def _example(name: str, hint: str) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from decimal import Decimal
+from fractions import Fraction
+from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from cvl.core.errors import CvlError, UsageError
 from cvl.providers import BUILT_IN, load
 from cvl.providers.arguments import COMMON
-from cvl.runners import LocalRunner
+from cvl.providers.runner import Runner
+from cvl.runners import LambdaLabsRunner, LocalRunner
 from cvl.testing.cli_harness import Desk
 from cvl.testing.lambda_cloud import LambdaCloud, Settings
 
@@ -88,6 +91,62 @@ def test_none_stands_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "one", "args", nothing, root=desk.repo, output_dir=out, env=nothing, include=nothing
     )
     assert status == 0
+
+
+def taken(**given: object) -> dict[str, object]:
+    """Return what a runner gets of what it is given."""
+
+    class Told(Runner):
+        def take(self, **common: Any) -> dict[str, object]:
+            return common
+
+    return Told().take(**given)
+
+
+class Whole:
+    """A whole number of another library."""
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __int__(self) -> int:
+        return self._value
+
+
+Integral.register(Whole)
+
+
+def test_what_is_as_good_as_the_kind_that_is_asked_for_is_taken() -> None:
+    for words in ((each for each in "ab"), map(str, "ab"), {"a": 1, "b": 2}.keys(), iter("ab")):
+        assert taken(include=words) == {"include": ("a", "b")}
+    for number in (Fraction(5, 2), Decimal("2.5")):
+        assert taken(timeout=number) == {"timeout": 2.5}
+    got = taken(timeout=Whole(5), nodes=Whole(2), max_cost=Whole(3), detach=1, keep=0)
+    assert list(map(repr, got.values())) == ["5", "2", "3", "True", "False"]
+    for nonsense in (Fraction(10**400), Decimal("snan")):
+        with pytest.raises(UsageError, match="timeout is a number of seconds, not "):
+            taken(timeout=nonsense)
+    with pytest.raises(UsageError, match="include is a list of texts, not dict"):
+        taken(include={"a": "b"})
+
+
+def test_a_runner_of_another_package_may_hand_on_what_it_is_given() -> None:
+    class Mine(LocalRunner):
+        def run(self, *args: Any, **options: Any) -> Any:
+            return args, options
+
+        def place(self, first: str = "a", /, second: str | None = None, *more: str) -> Any:
+            return first, second, more
+
+    mine, nothing = Mine(), cast("Any", None)
+    assert mine.run("one", "sh", ["x"], grace=5, tty=None) == (("one", "sh", ["x"]), {"grace": 5})
+    assert mine.place(nothing, nothing, "c", "d") == ("a", None, ("c", "d"))
+
+
+def test_a_key_of_another_type_is_not_shown() -> None:
+    for key in (["s3cret"], 53, b"s3cret"):
+        with pytest.raises(UsageError, match=r"^api_key is a text, not (list|int|bytes)$"):
+            LambdaLabsRunner(api_key=cast("Any", key))
 
 
 def test_an_example_cannot_set_what_cvl_itself_sets(tmp_path: Path) -> None:

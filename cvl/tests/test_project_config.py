@@ -13,14 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvl.cli import options
 from cvl.cli.config import Config, load
 from cvl.cli.config_file import display
 from cvl.cli.options import Parameter, parameters
 from cvl.cli.project_config import KEYS, NEVER, allowed
 from cvl.cli.settings import configured_root
 from cvl.core.errors import UsageError
-from cvl.providers import BUILT_IN
+from cvl.providers import BUILT_IN, arguments
 from cvl.providers import load as runner_of
 from cvl.providers.common import SETTINGS
 from cvl.testing.cli_harness import Desk, Done
@@ -468,4 +467,4 @@ def test_a_file_that_cannot_be_read_stops_a_run_and_nothing_else(
 def test_the_name_of_every_secret_option_is_known() -> None:
     for name in ("key", "api_key", "hf_token", "password", "client_secret"):
         assert KEYS.search(name), name
-        assert options.SECRET.search(name), name
+        assert arguments.SECRET.search(name), name
