@@ -256,6 +256,24 @@ def test_one_broken_file_of_several_is_named(
         access()
 
 
+def test_what_has_no_meaning_where_it_stands_is_not_looked_at(tmp_path: Path) -> None:
+    """As for kubectl, which has a place for none of these."""
+    odd = {"client-key": {"a": "b"}, "tokenFile": ["x"], "exec": "x", "extensions": []}
+    whole = config(
+        clusters=[{"name": "c", "cluster": {"server": NOBODY, **odd}}],
+        users=[{"name": "u", "user": {"token": "t", "certificate-authority": ["x"]}}],
+        contexts=[
+            {"name": "c", "context": {"cluster": "c", "user": "u", "exec": 5}},
+            {"name": "d", "context": {"certificate-authority": {}}},
+        ],
+        preferences=5,
+    )
+    (tmp_path / "config").write_text(json.dumps(whole))
+    found = access(named=str(tmp_path / "config"))
+    assert (found.server, found.user) == (NOBODY, {"token": "t"})
+    assert list(found.files) == [tmp_path / "config"]
+
+
 def test_names_of_digits_are_names(tmp_path: Path) -> None:
     """Unquoted: YAML takes them for numbers."""
     (tmp_path / "config").write_text(

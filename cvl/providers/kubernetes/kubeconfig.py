@@ -31,11 +31,10 @@ LIMIT = 8 << 20
 VALUES = 100_000
 SHOWN = 80
 """Characters of a name that are shown."""
-KINDS = ("clusters", "users", "contexts")
 PATHS = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 """What names a file, in a cluster or a user."""
 TEXT = "text"
-CLUSTER: Form = {
+CLUSTER: Mapping[str, Form] = {
     **dict.fromkeys(("server", "tls-server-name", "proxy-url"), TEXT),
     **dict.fromkeys(("certificate-authority", "certificate-authority-data"), TEXT),
     **dict.fromkeys(("insecure-skip-tls-verify", "disable-compression"), SWITCH),
@@ -47,7 +46,7 @@ PLUGIN: Form = {
     "env": [{"name": TEXT, "value": TEXT}],
     "provideClusterInfo": SWITCH,
 }
-USER: Form = {
+USER: Mapping[str, Form] = {
     **dict.fromkeys(("token", "tokenFile", "username", "password", "as", "as-uid"), TEXT),
     **dict.fromkeys(("client-certificate", "client-certificate-data"), TEXT),
     **dict.fromkeys(("client-key", "client-key-data"), TEXT),
@@ -56,12 +55,15 @@ USER: Form = {
     "auth-provider": {"config": {"*": TEXT}},
     "exec": PLUGIN,
 }
-CONTEXT: Form = dict.fromkeys(("cluster", "user", "namespace"), TEXT)
+CONTEXT: Mapping[str, Form] = dict.fromkeys(("cluster", "user", "namespace"), TEXT)
+KINDS: Mapping[str, Mapping[str, Form]] = {
+    "clusters": CLUSTER,
+    "users": USER,
+    "contexts": CONTEXT,
+}
 FORM: Form = {
     "current-context": TEXT,
-    "clusters": [{"name": TEXT, "cluster": CLUSTER}],
-    "users": [{"name": TEXT, "user": USER}],
-    "contexts": [{"name": TEXT, "context": CONTEXT}],
+    **{kind: [{"name": TEXT, kind[:-1]: entry}] for kind, entry in KINDS.items()},
 }
 """A kubeconfig; what is not named here is not looked at."""
 Entry = Mapping[str, Any]
@@ -204,10 +206,11 @@ def _merged(sources: Iterable[Path]) -> dict[str, Any]:
     for file in sources:
         read = _read(file)
         whole["current-context"] = whole["current-context"] or read.get("current-context", "")
-        for kind in KINDS:
+        for kind, known in KINDS.items():
             for each in read.get(kind, ()):
-                entry = _anchored(each.get(kind[:-1], {}), file.parent)
-                whole[kind].setdefault(each.get("name", ""), entry)
+                said = each.get(kind[:-1], {})
+                entry = {name: said[name] for name in known if name in said}
+                whole[kind].setdefault(each.get("name", ""), _anchored(entry, file.parent))
     return whole
 
 
