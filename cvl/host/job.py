@@ -90,6 +90,8 @@ class RemoteJob:
         with suppress(Cancelled):  # closed
             self._scope.checkpoint()
             yield from self._followed(int(after or 0))
+        if self._scope.cause and self._stream:
+            self._stream.close()  # it may have been opened just after we were
 
     def _followed(self, offset: int) -> Iterator[LogChunk]:
         now = self._scope.clock.monotonic

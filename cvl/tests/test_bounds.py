@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from cvl.core.errors import CvlError, Silent, Unreadable
+from cvl.core.interfaces import Process
 from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
 from cvl.core.spec import Cause
 from cvl.host import job, resolve_there, rpc, stream
@@ -116,6 +117,20 @@ def test_a_job_that_is_let_go_asks_no_more(there: HostileHost) -> None:
     signal_in(closing, 0.3, job.close)
     assert "was let go" in str(soon(job.poll))
     there.login.reform()
+
+
+def test_a_job_that_is_let_go_while_it_asks_leaves_nothing_behind() -> None:
+    started: list[Process] = []
+
+    class Closing(Local):
+        def start(self, argv: Sequence[str]) -> Process:
+            remote.close()
+            started.append(super().start(("sleep", "1000")))
+            return started[-1]
+
+    remote = RemoteJob(FarSide(Closing()), {"run": "none"})
+    assert list(remote.chunks()) == []
+    assert [each.poll() for each in started] == [-signal.SIGKILL]
 
 
 def test_no_more_output_is_taken_than_the_result_names(host: HostileHost) -> None:
