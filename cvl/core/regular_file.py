@@ -20,9 +20,13 @@ def start_of(
     """
     flags = AS_FILE if links else AS_FILE | os.O_NOFOLLOW
     _regular(os.stat(path, dir_fd=folder, follow_symlinks=links), path)
-    with os.fdopen(os.open(path, flags, dir_fd=folder), "rb") as opened:
-        _regular(os.fstat(opened.fileno()), path)
-        return opened.read(most)
+    fd = os.open(path, flags, dir_fd=folder)
+    try:
+        _regular(os.fstat(fd), path)
+        with os.fdopen(fd, "rb", closefd=False) as opened:  # of a folder it would leave `fd` open
+            return opened.read(most)
+    finally:
+        os.close(fd)
 
 
 def _regular(status: os.stat_result, path: bytes | str | Path) -> None:

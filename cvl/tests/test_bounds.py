@@ -124,6 +124,7 @@ def test_a_job_that_is_let_go_while_it_asks_leaves_nothing_behind() -> None:
 
     class Closing(Local):
         def start(self, argv: Sequence[str]) -> Process:
+            del argv
             remote.close()
             started.append(super().start(("sleep", "1000")))
             return started[-1]
