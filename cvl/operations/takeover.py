@@ -16,6 +16,7 @@ from threading import Thread
 
 from cvl.cleanup.guardian_client import GONE, LATE, RELEASE
 from cvl.cleanup.guardian_keeper import FOLLOW
+from cvl.cleanup.leases import room_of
 from cvl.core.attempts import Attempts
 from cvl.core.errors import FetchError, LedgerError, said
 from cvl.core.paths import ledger_file
@@ -52,6 +53,10 @@ def take_over(record: Run, word: str, secrets: Mapping[str, str], listener: List
 
     `record` is the run as it was when the guardian began: what is known of it without the ledger.
     """
+    if listener.last() is None and record.deadline is not None:
+        # noted before our time, and its client was killed before it had told us
+        left = max(record.deadline - time.time(), 0.0)
+        listener.limit(left, left + room_of(record))
     work = Work(record, word, secrets, listener)
     thread = Thread(target=work.go, name="cvl-work", daemon=True)
     thread.start()

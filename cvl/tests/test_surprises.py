@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -20,6 +23,7 @@ from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import GRACE, Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 from cvl.ledger import Ledger, Run, RunState
 from cvl.operations import takeover
+from cvl.operations.guardian_listener import Listener
 from cvl.run import lifecycle
 from cvl.run.context import Context
 
@@ -392,3 +396,26 @@ def test_whatever_bits_of_the_ledger_flip_the_machine_is_given_back(
         there.alive = True
         takeover.Work(record, "release", {}, Deaf(0.0)).go()  # type: ignore[arg-type]
         assert not there.alive
+
+
+@pytest.fixture
+def ears() -> Iterator[Listener]:
+    """Those of a guardian to which nothing was said."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield Listener(os.getpid())
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_limit_that_was_noted_counts_though_nobody_has_told_it(
+    ears: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client was killed when a guardian had just taken the place of one that had died."""
+    there = Rented("attach", SURPRISES["unreadable"])
+    Leases(Ledger(ledger_file()), running(there, detached=True).id, there, Scope()).until(0.5, 0.4)
+    record = Ledger(ledger_file()).run(RUN)
+    monkeypatch.setattr(takeover, "reopen", lambda *_: there)
+    monkeypatch.setattr(takeover, "PAUSES", (0.05,))
+    guardian = Thread(target=takeover.take_over, args=(record, "gone", {}, ears), daemon=True)
+    guardian.start()
+    guardian.join(10)
+    assert not there.alive
