@@ -59,10 +59,11 @@ def take_over(record: Run, word: str, secrets: Mapping[str, str], listener: List
         listener.limit(left, left + room_of(record))
     work = Work(record, word, secrets, listener)
     thread = Thread(target=work.go, name="cvl-work", daemon=True)
-    thread.start()
-    while not (work.over or listener.hurried or listener.last() == 0):
+    with suppress(RuntimeError):  # no more threads to be had: what is rented ends without
+        thread.start()
+    while thread.is_alive() and not (work.over or listener.hurried or listener.last() == 0):
         listener.hear()
-    if not work.over:
+    if thread.is_alive() and not work.over:
         work.rush()
         thread.join(GIVE_WAY)
     if not work.over:

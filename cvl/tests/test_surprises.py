@@ -22,7 +22,7 @@ from cvl.core.process import me
 from cvl.core.scope import Scope, Tell, silent
 from cvl.core.spec import GRACE, Cause, ExitStatus, JobSpec, LogChunk, Plan, Resource, ended
 from cvl.ledger import Ledger, Run, RunState
-from cvl.operations import takeover
+from cvl.operations import guardian_listener, takeover
 from cvl.operations.guardian_listener import Listener
 from cvl.run import lifecycle
 from cvl.run.context import Context
@@ -419,3 +419,31 @@ def test_a_limit_that_was_noted_counts_though_nobody_has_told_it(
     guardian.start()
     guardian.join(10)
     assert not there.alive
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("where", ["attach", "fetch"])
+def test_a_guardian_s_thread_that_dies_leaves_the_release_to_the_other(
+    where: str, ears: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Rented(where, SystemExit(3))  # type: ignore[arg-type]
+    record = running(there, results="/nowhere")
+    monkeypatch.setattr(takeover, "reopen", lambda *_: there)
+    monkeypatch.setattr(guardian_listener, "LONG", 0.1)
+    assert takeover.take_over(record, "follow" if where == "attach" else "gone", {}, ears) == 0
+    assert (there.alive, Ledger(ledger_file()).run(RUN).state) == (False, RunState.ENDED)
+
+
+def test_where_no_thread_can_be_had_what_is_rented_ends_without(
+    ears: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Rented()
+    record = running(there)
+    monkeypatch.setattr(takeover, "reopen", lambda *_: there)
+    monkeypatch.setattr(Thread, "start", none_more)
+    assert takeover.take_over(record, "gone", {}, ears) == 0
+    assert (there.alive, Ledger(ledger_file()).run(RUN).state) == (False, RunState.ENDED)
+
+
+def none_more(_thread: Thread) -> None:
+    raise RuntimeError("can't start new thread")
