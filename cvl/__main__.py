@@ -33,7 +33,7 @@ def main() -> int:
 
 def _in_utf8() -> None:
     """Begin again in Python's UTF-8 mode if the locale is another: `core/octets.py` says why."""
-    if sys.getfilesystemencoding() != "utf-8":
+    if sys.getfilesystemencoding() != "utf-8" and sys.executable:  # without, `run` says what to do
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
 
 

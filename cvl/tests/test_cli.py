@@ -81,6 +81,21 @@ def test_every_locale(desk: Desk) -> None:
     assert desk.cvl("ps", env=plain).code == 0
 
 
+def test_a_python_that_cannot_begin_again_says_what_to_set(desk: Desk) -> None:
+    """An embedded one, as in a bundle, does not know by which program it runs."""
+    code = "import sys; sys.executable = ''; from cvl.__main__ import main; sys.exit(main())"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "one", "args"],
+        capture_output=True,
+        env={**desk.environment, **plain},
+        cwd=desk.repo,
+        check=False,
+    )
+    assert done.returncode == 2, done
+    assert b"hint: set PYTHONUTF8=1" in done.stderr
+
+
 def test_doctor_looks_here_and_there(desk: Desk, tmp_path: Path) -> None:
     found = json.loads(desk.cvl("doctor", "--host", "testhost", "--json").out)
     by_name = {each["what"]: each for each in found}
