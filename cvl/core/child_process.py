@@ -2,7 +2,7 @@
 
 It and all that it starts are a process group. A small sh in that group holds the read end of a
 pipe whose write end we hold: when we are gone, the pipe ends, and the sh ends the group: with
-TERM, for rsync keeps what has arrived of a file, then with KILL. A line means that it may go.
+TERM, then with KILL. A line means that it may go.
 (What Linux offers for this, PR_SET_PDEATHSIG, comes already when the *thread* is gone that started
 the program.) An ssh that keeps a connection for others has left the group by then, and stays.
 """

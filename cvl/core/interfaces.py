@@ -322,15 +322,6 @@ class Transport(Protocol):
         """
         ...
 
-    def pull(self, source: str, files: Sequence[bytes], into: Path, scope: Scope) -> None:
-        """Copy regular `files`, relative to the absolute folder `source` there, into `into`.
-
-        Symbolic links are not followed and not made. May be repeated: what has arrived whole is
-        not sent again. Raises `FetchError`, `Unreachable`, `MissingTool` (no rsync here) and
-        `NotReady` (no rsync there).
-        """
-        ...
-
 
 MAY_LACK: Mapping[type, Sequence[str]] = MappingProxyType(
     {

@@ -33,10 +33,6 @@ FLAGS = frozenset({"disk-full", LEFT})
 STATES = frozenset({"running", "stopping", "result", "unknown"})
 """The answers that tell the state of a run."""
 LAST_CODE = 255
-FOLDER = re.compile(r"/[^\x00-\x1f\x7f]*")
-"""A folder on a host: absolute, on one line."""
-PATH_LIMIT = 4096
-"""Characters of a path: what Linux holds in bytes."""
 
 
 def ending(text: str, run_id: str) -> ExitStatus:
@@ -76,15 +72,6 @@ def state_of(answers: Iterable[Answer], run_id: str) -> ExitStatus | None:
     if word == "unknown":
         return ended(Cause.LOST, run_id=run_id, detail="the machine knows no such run")
     return ending(rest, run_id) if word == "result" else None
-
-
-def folder_of(answers: Iterable[Answer], where: str) -> str:
-    """Return the folder that results are relative to, as a host spells it. Raises `Unreadable`."""
-    told = {answer.rest for answer in answers if answer.word == "folder"}
-    folder = told.pop() if len(told) == 1 else ""
-    if len(folder) > PATH_LIMIT or not FOLDER.fullmatch(folder):
-        raise Unreadable(f"where the results are on {where} cannot be read: {shown(folder)!r}")
-    return folder
 
 
 def ending_in(file: Path, run_id: str) -> ExitStatus | None:

@@ -16,11 +16,10 @@ from cvl.providers.needs import Check
 
 SEARCH = """
 say() { printf '%s\\t%s\\n' "$1" "$2"; }
-for tool in bash rsync docker; do
+for tool in bash docker; do
     say "$tool" "$(command -v "$tool" 2>/dev/null)"
 done
 say python-version "$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)"
-say rsync-version "$(rsync --version 2>/dev/null | head -n 1)"
 # sshd's own words lack the p1; both come of one source
 say sshd-version "$({ ssh -V || sshd -V || /usr/sbin/sshd -V; } 2>&1 </dev/null |
     grep OpenSSH_ | head -n 1)"
@@ -41,8 +40,6 @@ VERSION_LIMIT, MOST = 5.0, 4096
 FACTS = (
     "home",
     "free-mb",
-    "rsync",
-    "rsync-version",
     "sshd-version",
     "bash",
     "python-version",
@@ -73,11 +70,7 @@ def here() -> Iterator[Check]:
     parent = next(folder for folder in (state, *state.parents) if folder.exists())
     writable = os.access(parent, os.W_OK)
     yield Check("state folder", writable, str(state), "set CVL_STATE_DIR to one that is writable")
-    for program, words in (
-        (vulnerabilities.RSYNC, ("rsync", "--version")),
-        (vulnerabilities.SSH, ("ssh", "-V")),
-    ):
-        yield from known_holes(program, f"{program} version", said_by(words))
+    yield from known_holes(vulnerabilities.SSH, "ssh version", said_by(("ssh", "-V")))
     checks, flags = dict[str, Check](), dict[str, list[str]]()
     for name in names():
         for check in needed_by(name):
@@ -110,9 +103,6 @@ def there(host: str, tell: Tell) -> Iterator[Check]:
     folder = "choose a folder with --remote-workdir"
     yield Check("home there", bool(home), home or "not writable", folder)
     yield Check("disk there", free > ROOM_MB, f"{free} MB free", "free some space")
-    absent = "absent: results come by tar, slower and without resuming"
-    yield optional("rsync", facts["rsync"], absent, "apt install rsync")
-    yield from known_holes(vulnerabilities.RSYNC, "rsync version there", facts["rsync-version"])
     yield from known_holes(vulnerabilities.SSHD, "ssh version there", facts["sshd-version"])
     absent = "most examples' scripts need it"
     yield optional("bash", facts["bash"], absent, "apt install bash")

@@ -1,6 +1,6 @@
 """Which versions of the programs that we run have holes that are publicly known.
 
-Only what concerns how we use them: no rsync daemon, no agent forwarding. Distributions mend holes
+Only what concerns how we use them: no agent forwarding. Distributions mend holes
 without a new version number, so a version is a reason to look, and no proof.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-VERSION = re.compile(r"(?:OpenSSH_|rsync +version v?)(\d+(?:[.p]\d+)*)")
+VERSION = re.compile(r"OpenSSH_(\d+(?:[.p]\d+)*)")
 
 
 class Hole(NamedTuple):
@@ -20,13 +20,8 @@ class Hole(NamedTuple):
     since: tuple[int, ...] = ()
 
 
-RSYNC, SSH, SSHD = "rsync", "ssh", "sshd"
+SSH, SSHD = "ssh", "sshd"
 HOLES: dict[str, tuple[Hole, ...]] = {
-    RSYNC: (
-        Hole((3, 4, 0), "CVE-2024-12084 to 12088, CVE-2024-12747"),
-        Hole((3, 4, 3), "CVE-2026-29518, CVE-2026-43617 to 43620"),
-        Hole((3, 5, 0), "CVE-2026-53783 to 53803"),
-    ),
     SSH: (
         Hole((9, 3, 2), "CVE-2023-38408"),
         Hole((9, 6), "CVE-2023-48795, CVE-2023-51385"),
@@ -44,7 +39,7 @@ HOLES: dict[str, tuple[Hole, ...]] = {
 
 
 def version(said: str) -> str:
-    """Return the version in what a program says of itself, "" for none: `3.2.7`, `9.2p1`."""
+    """Return the version in what a program says of itself, "" for none: `9.2p1`."""
     match = VERSION.search(said)
     return match[1] if match else ""
 

@@ -40,7 +40,6 @@ def packages(extra: Extra) -> Check:
 def ssh() -> Iterator[Check]:
     """Look for what reaches a machine over SSH."""
     yield program("ssh", "openssh-client")
-    yield program("rsync", "rsync")
     keys = sorted(Path("~/.ssh").expanduser().glob("id_*.pub"))
     agent = bool(os.environ.get("SSH_AUTH_SOCK"))
     text = ", ".join(key.stem for key in keys) or ("an agent" if agent else "none found")

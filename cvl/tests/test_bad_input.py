@@ -180,13 +180,10 @@ def test_a_key_that_others_can_read(desk: Desk, host: Sshd) -> None:
 
 def test_missing_programs_are_named_before_anything_starts(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
-    for tool in ("sh", "git", "ssh"):
+    for tool in ("sh", "git"):
         where = subprocess.check_output(["which", tool], text=True).strip()
         (tmp_path / "bin" / tool).symlink_to(where)
     here = {"PATH": str(tmp_path / "bin")}
-    done = desk.cvl("run", *SSH, "one", "sh", "exit 0", env=here)
-    refused(done, 125, "rsync", "apt install rsync")
-    (tmp_path / "bin" / "ssh").unlink()
     done = desk.cvl("run", *SSH, "one", "sh", "exit 0", env=here)
     refused(done, 125, "ssh", "openssh-client")
     assert desk.ps() == []

@@ -99,7 +99,7 @@ def test_a_python_that_cannot_begin_again_says_what_to_set(desk: Desk) -> None:
 def test_doctor_looks_here_and_there(desk: Desk, tmp_path: Path) -> None:
     found = json.loads(desk.cvl("doctor", "--host", "testhost", "--json").out)
     by_name = {each["what"]: each for each in found}
-    for what in ("ssh", "rsync", "state folder", "testhost", "home there", "python there"):
+    for what in ("ssh", "state folder", "testhost", "home there", "python there"):
         assert by_name[what]["ok"] is True, by_name[what]
     text = desk.cvl("doctor").out.decode()
     assert "LAMBDA_API_KEY" in text
@@ -108,7 +108,6 @@ def test_doctor_looks_here_and_there(desk: Desk, tmp_path: Path) -> None:
     done = desk.cvl("doctor", env={"PATH": str(tools)})
     assert done.code == 125
     assert "apt install openssh-client" in done.out.decode()
-    assert "apt install rsync" in done.out.decode()
 
 
 @pytest.mark.parametrize(

@@ -425,9 +425,7 @@ def test_results_can_stay_and_be_fetched_later(
     assert built.result("result.txt") == b"a\n"
 
 
-def test_large_results_come_by_rsync_and_survive_a_cut(
-    engine: Engine, docker_host: Sshd, tmp_path: Path
-) -> None:
+def test_large_results_survive_a_cut(engine: Engine, docker_host: Sshd, tmp_path: Path) -> None:
     with Cable((docker_host.address, docker_host.port)) as cable:
         mine = box(tmp_path / "desk", engine, through(cable, docker_host, tmp_path))
         engine.docker("tag", engine.image, mine.image)

@@ -231,7 +231,6 @@ def test_the_page_of_troubles_has_a_heading_for_each_message_of_a_runner() -> No
 
 
 SAID = {
-    "ssh is not installed here": "} is not installed here",
     "Instance not ready": "did not come up",
     "Instance not terminated": "not seen gone",
     "Unable to locate credentials": "NoCredentialsError",

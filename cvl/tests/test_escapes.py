@@ -219,7 +219,7 @@ def strange(tmp_path: Path) -> Iterator[Sshd]:
     """A host whose tools and whose login shell say such things of themselves."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("docker", "nvidia-smi", "rsync", "find"):
+    for name in ("docker", "nvidia-smi", "find"):
         (tools / name).write_text(f"#!/bin/sh\nprintf '%s\\n' {quoted(HOSTILE)}\nexit 1\n")
         (tools / name).chmod(0o755)
     with Sshd(tmp_path / "host", path=f"{tools}:{SYSTEM_PATH}", noise=HOSTILE) as sshd:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from cvl.core.errors import Blocked, BrokenOff, FetchError
-from cvl.host.download.landing import Landed, land_tar
+from cvl.host.download.landing import land_tar
+from cvl.host.download.report import Landed
 from cvl.host.download.results import Piece, Results
 from cvl.host.tarstream import END, Member, header, padding
 from cvl.testing.cli_harness import Desk, wait_for
@@ -23,8 +24,7 @@ from cvl.testing.sshd import Sshd
 from cvl.tests.test_cuts import cabled, passes
 
 MUCH = 20_000_000
-"""Bytes from which on rsync is taken."""
-LIMIT = 60.0
+"""Bytes that take a while."""
 
 
 def tar_of(*names: bytes, size: int = 3) -> bytes:
@@ -157,55 +157,6 @@ def test_a_stream_that_ends_early_may_come_whole_another_time(tmp_path: Path) ->
         land_tar([tar_of(b"a")[:700]], Results(pieces=pieces), tmp_path)
 
 
-# --- a host's rsync that is of no use
-
-BROKEN = {
-    "is not there": "",
-    "is too old": "echo 'protocol version mismatch -- is your shell clean?' >&2; exit 2",
-    "knows no option": "echo 'rsync: --protect-args: unknown option' >&2; exit 1",
-    "is not supported": "echo 'rsync: unsupported option' >&2; exit 4",
-    "prints garbage": "head -c 300 /dev/urandom; exit 0",
-    "says a line first": 'echo Welcome to the cluster; exec /usr/bin/rsync "$@"',
-    "is killed": "kill -9 $$",
-    "ends at once": "exit 0",
-    "says that it breaks": "echo 'rsync error: error in rsync protocol data stream' >&2; exit 12",
-    "times out": "exit 30",
-    "cannot write": "exit 11",
-    "finds nothing": "exit 23",
-    "has no memory": "exit 22",
-    "looks like no connection": "exit 255",
-    "cannot be run": "exit 126",
-    "brings half": 'timeout 1 /usr/bin/rsync --bwlimit=8000 "$@"',
-}
-
-
-@pytest.fixture(scope="module")
-def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sshd, Path]]:
-    """A host whose rsync is a script of ours."""
-    folder = tmp_path_factory.mktemp("odd")
-    bin_ = folder / "bin"
-    bin_.mkdir()
-    with Sshd(folder / "sshd", path=f"{bin_}:/usr/local/bin:/usr/bin:/bin") as host:
-        yield host, bin_ / "rsync"
-
-
-@pytest.mark.parametrize("how", BROKEN)
-def test_what_their_rsync_cannot_tar_can(how: str, odd: tuple[Sshd, Path], tmp_path: Path) -> None:
-    host, rsync = odd
-    rsync.write_text(f"#!/bin/sh\n{BROKEN[how] or 'exit 127'}\n")
-    rsync.chmod(0o755)
-    desk = Desk(folder=tmp_path / "desk", options=("--ssh", host.name), env=host.env)
-    began = time.monotonic()
-    done = desk.sh(f"head -c {MUCH} /dev/zero >big; echo a >small; exit 3")
-    assert done.code == 3, done.err
-    assert (len(desk.result("big")), desk.result("small")) == (MUCH, b"a\n")
-    assert time.monotonic() - began < LIMIT
-    if how != "says a line first" or "going on with tar" in done.err:
-        assert "going on with tar" in done.err
-    if "echo '" in BROKEN[how]:
-        assert BROKEN[how].split("'")[1] in done.err
-
-
 # --- connections
 
 
@@ -223,6 +174,32 @@ def test_a_host_that_is_away_for_a_while_loses_nothing(host: Sshd, tmp_path: Pat
             done = client.ended()
         assert done.code == 4, done.err
         assert len(desk.result("big")) == 9_000_000
+
+
+@pytest.mark.parametrize("changes", [False, True], ids=["the same", "changed"])
+def test_a_large_file_goes_on_where_it_was_unless_it_is_another_by_then(
+    host: Sshd, tmp_path: Path, changes: bool
+) -> None:
+    with cabled(host, tmp_path, "--ssh") as (desk, cable):
+        done = desk.sh(f"head -c {MUCH} /dev/urandom >big; echo a >small", "--no-fetch")
+        assert done.code == 0, done.err
+        run = desk.runs()[0]
+        (there,) = host.home.glob(f".cvl/jobs/{run}/**/big")
+        cable.rate, before = 6_000_000, cable.passed
+        with desk.start("fetch", run, "-o", str(tmp_path / "here")) as client:
+            passes(cable, MUCH // 2)
+            cable.cut()
+            client.says("asking again")
+            if changes:
+                with there.open("r+b") as file:
+                    file.write(b"another")
+            cable.rate = 0
+            cable.listen()
+            done = client.ended()
+        assert done.code == 0, done.err
+        assert (tmp_path / "here/big").read_bytes() == there.read_bytes()
+        assert (tmp_path / "here/small").read_bytes() == b"a\n"
+        assert (cable.passed - before < 1.2 * MUCH) == (not changes)
 
 
 def test_sshd_that_is_started_again_meanwhile_is_waited_for(tmp_path: Path) -> None:
@@ -245,7 +222,7 @@ def test_a_full_disk_here_is_told_at_once_and_the_host_is_not_blamed(
     """A stream that goes on for long: what ends it is our own stopping, and says nothing."""
     with disk(tmp_path / "small") as small:
         desk = Desk(folder=tmp_path / "desk", options=("--ssh", host.name), env=host.env)
-        for size in (8_000_000, 30_000_000):  # by tar, by rsync
+        for size in (8_000_000, 30_000_000):
             began = time.monotonic()
             done = desk.sh(f"head -c {size} /dev/zero >big", "-o", str(small / f"r{size}"))
             took = time.monotonic() - began

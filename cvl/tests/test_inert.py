@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvl.core.spec import Source
-from cvl.core.staging import incoming
 from cvl.host.download.inert_names import (
     ACTING,
     SHOWN,
@@ -27,7 +26,8 @@ from cvl.host.download.inert_names import (
     told,
     under_own_names,
 )
-from cvl.host.download.landing import Landed, land_staged, land_tar
+from cvl.host.download.landing import land_tar
+from cvl.host.download.report import Landed
 from cvl.host.download.results import Changed, Results, arrange, fresh
 from cvl.host.tarstream import END, HARD, Member, TarReader, header, padding
 from cvl.host.upload.hashes import Entry
@@ -179,16 +179,6 @@ class Job:
             parts += [data + padding(len(data))]
         return b"".join(parts) + END
 
-    def stage(self) -> Landed:
-        """Bring all as rsync does."""
-        results = self.results()
-        with incoming(self.into) as staging:
-            for piece in results.files:
-                place = staging / os.fsdecode(piece.source)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(self.files[piece.source[5:]])
-            return land_staged(staging, results, self.into)
-
     def ask_git(self) -> None:
         """Do what a prompt does, in every folder there is."""
         for folder in (self.into, *(path for path in self.into.rglob("*") if path.is_dir())):
@@ -228,10 +218,9 @@ def test_the_trap_works_where_nobody_disarms_it(job: Job) -> None:
 
 
 @pytest.mark.parametrize("at", [b"", b".git/", b"a/b/", b"x.git/", b".GIT/", b"a/.git/modules/m/"])
-@pytest.mark.parametrize("way", ["tar", "rsync"])
-def test_a_repository_becomes_none(at: bytes, way: str, job: Job) -> None:
+def test_a_repository_becomes_none(at: bytes, job: Job) -> None:
     job.repository(at)
-    landed = job.fetch() if way == "tar" else job.stage()
+    landed = job.fetch()
     job.ask_git()
     assert landed.files == 4
     assert {active(path.encode()) for path in job.tree()} == job.files.keys()

@@ -127,7 +127,7 @@ def test_an_ssh_that_crashes_is_named(number: str, host: Sshd, tmp_path: Path) -
 def test_an_ssh_that_is_no_program(host: Sshd, tmp_path: Path) -> None:
     fake_ssh(tmp_path / "bin", "")
     (tmp_path / "bin" / "ssh").write_bytes(b"#!/nonexistent/interpreter\n")
-    for name in ("sh", "rsync", "git"):  # else a shell looks for the next one
+    for name in ("sh", "git"):  # else a shell looks for the next one
         (tmp_path / "bin" / name).symlink_to(shutil.which(name) or "/bin/false")
     desk = desk_at(host, tmp_path, PATH=str(tmp_path / "bin"))
     never_sent(desk, "ssh of this machine does not work")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -13,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -24,20 +23,15 @@ from hypothesis import strategies as st
 from cvl.core.errors import (
     AuthError,
     CvlError,
-    FetchError,
     HostKeyError,
     MissingTool,
     NotConnected,
-    NotReady,
     Unreachable,
     UsageError,
 )
 from cvl.core.interfaces import Process, Transport
-from cvl.core.scope import Cancelled, DeadlineExceeded, Scope
-from cvl.core.spec import Cause
 from cvl.testing.fault_proxy import Cable
 from cvl.testing.sshd import Sshd
-from cvl.transports import rsync
 from cvl.transports.ssh import mux, openssh
 from cvl.transports.ssh.address import Destination, command, parse
 from cvl.transports.ssh.connect_lock import Turn
@@ -636,7 +630,6 @@ def test_ipv6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             use(host, monkeypatch)
             transport = direct(host, known_hosts=host.known_hosts)
             assert run(transport, "echo", "six") == (0, b"six\n", b"")
-            pull_one(transport, tmp_path)
     except OSError:
         pytest.skip("no IPv6 loopback here")
 
@@ -744,8 +737,7 @@ def test_no_ssh_here(ssh: OpenSSH, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(MissingTool, match="ssh is not installed"):
         ssh.check()
     (tmp_path / "ssh").symlink_to("/bin/true")
-    with pytest.raises(MissingTool, match="rsync is not installed"):
-        ssh.check()
+    ssh.check()
 
 
 @pytest.mark.parametrize(
@@ -780,226 +772,6 @@ def test_the_words_of_ssh(words: bytes, kind: type[CvlError], message: str) -> N
 def test_a_stranger_s_words_cannot_paint_the_terminal() -> None:
     assert "\x1b" not in str(lost("box", 255, b"\x1b[2J" + b"x" * 9999))
     assert len(str(lost("box", 255, b"\x1b[2J" + b"x" * 9999))) < 400
-
-
-# Files
-
-
-def tree(folder: Path, files: dict[bytes, bytes]) -> Path:
-    for name, data in files.items():
-        path = folder / os.fsdecode(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return folder
-
-
-def contents(folder: Path) -> dict[bytes, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    return {os.fsencode(path.relative_to(folder)): path.read_bytes() for path in found}
-
-
-def pull_one(transport: Transport, tmp_path: Path) -> None:
-    tree(tmp_path / "one", {b"f": b"data"})
-    transport.pull(str(tmp_path / "one"), [b"f"], tmp_path / "got one", Scope(seconds=LIMIT))
-    assert contents(tmp_path / "got one") == {b"f": b"data"}
-
-
-ODD = {
-    b"plain": b"1",
-    b"with space/and more": b"2",
-    b"new\nline": b"3",
-    b"\xff\xfe not utf-8": b"4",
-    b"#hash": b"5",
-    b"; semi": b"6",
-    b"-dash": b"7",
-    b"*": b"8",
-    b"quo'te\"\\": b"9",
-    b"a/b/c/d": b"10",
-    b"empty": b"",
-}
-
-
-@pytest.mark.parametrize("noise", ["", "Last login: today\nno line break"])
-@pytest.mark.parametrize("warm", [False, True])
-def test_files_with_odd_names(
-    noise: str, warm: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tree(tmp_path / "source with 'quotes\"", {**ODD, b"not asked for": b"x"})
-    with Sshd(tmp_path / "host", noise=noise) as host:
-        transport = reach(host, monkeypatch)
-        if warm:
-            run(transport, "true")
-        transport.pull(str(source), list(ODD), tmp_path / "got", Scope(seconds=LIMIT))
-        assert contents(tmp_path / "got") == ODD
-        assert logins(host) == 1
-
-
-def test_only_regular_files_travel_and_no_link_is_written_through(
-    ssh: OpenSSH, tmp_path: Path
-) -> None:
-    source = tree(tmp_path / "source", {b"dir/file": b"new", b"plain": b"new"})
-    (source / "link").symlink_to("/etc/hostname")
-    os.mkfifo(source / "pipe")
-    outside = tree(tmp_path / "outside", {b"file": b"old", b"target": b"old"})
-    into = tmp_path / "got"
-    into.mkdir()
-    (into / "dir").symlink_to(outside)
-    (into / "plain").symlink_to(outside / "target")
-    names = [b"dir/file", b"plain", b"link", b"pipe"]
-    ssh.pull(str(source), names, into, Scope(seconds=LIMIT))
-    assert contents(outside) == {b"file": b"old", b"target": b"old"}
-    assert contents(into) == {b"dir/file": b"new", b"plain": b"new"}
-    assert {path.name for path in into.iterdir()} == {"dir", "plain"}
-
-
-@pytest.mark.parametrize("name", [b"../up", b"/etc/passwd", b"a/../../b", b"", b"a\0b"])
-def test_nothing_outside_of_the_results_is_asked_for(
-    name: bytes, ssh: OpenSSH, tmp_path: Path
-) -> None:
-    with pytest.raises(FetchError, match="outside"):
-        ssh.pull(str(tmp_path), [name], tmp_path / "got", Scope(seconds=LIMIT))
-
-
-def test_what_is_missing_is_said_and_the_rest_comes(ssh: OpenSSH, tmp_path: Path) -> None:
-    source = tree(tmp_path / "source", {b"a": b"1", b"z": b"2"})
-    with pytest.raises(FetchError, match="gone"):
-        ssh.pull(str(source), [b"a", b"gone", b"z"], tmp_path / "got", Scope(seconds=LIMIT))
-    assert contents(tmp_path / "got") == {b"a": b"1", b"z": b"2"}
-
-
-def test_what_has_arrived_is_not_sent_again(own: Sshd, tmp_path: Path) -> None:
-    source = tree(tmp_path / "source", {b"big": os.urandom(3_000_000), b"small": b"1"})
-    said: list[tuple[str, str]] = []
-    with cabled(own) as (cable, transport):
-        scope = Scope(seconds=LIMIT, tell=lambda phase, text: said.append((phase, text)))
-        transport.pull(str(source), [b"big", b"small"], tmp_path / "got", scope)
-        once = cable.passed
-        transport.pull(str(source), [b"big", b"small"], tmp_path / "got", scope)
-        assert cable.passed - once < 100_000
-    assert ("fetch", "3.0 MB, 100 %") in [(phase, text.rpartition(",")[0]) for phase, text in said]
-
-
-def test_a_pull_that_was_cut_goes_on_where_it_was(own: Sshd, tmp_path: Path) -> None:
-    data = {b"folder/big": os.urandom(6_000_000)}
-    source = tree(tmp_path / "source", data)
-    with cabled(own) as (cable, transport):
-        run(transport, "true")
-        cable.rate = 2_000_000
-        errors: list[Exception] = []
-
-        def pull() -> None:
-            try:
-                transport.pull(str(source), list(data), tmp_path / "got", Scope(seconds=LIMIT))
-            except Unreachable as error:
-                errors.append(error)
-
-        puller = threading.Thread(target=pull)
-        puller.start()
-        until(lambda: cable.passed > 4_000_000, "half the file")
-        cable.reset()
-        puller.join(LIMIT)
-        assert len(errors) == 1
-        cable.rate, before = 0.0, cable.passed
-        transport.pull(str(source), list(data), tmp_path / "got", Scope(seconds=LIMIT))
-        assert cable.passed - before < 4_500_000
-    assert contents(tmp_path / "got") == data
-
-
-@pytest.mark.parametrize("reason", ["deadline", "cancel"])
-def test_a_pull_ends_with_its_scope(reason: str, own: Sshd, tmp_path: Path) -> None:
-    source = tree(tmp_path / "source", {b"big": os.urandom(6_000_000)})
-    with cabled(own) as (cable, transport):
-        run(transport, "true")
-        cable.rate = 1_000_000
-        scope = Scope(seconds=0.7 if reason == "deadline" else LIMIT)
-        timer = threading.Timer(0.7, scope.cancel, [Cause.INTERRUPTED])
-        if reason == "cancel":
-            timer.start()
-        with pytest.raises(DeadlineExceeded if reason == "deadline" else Cancelled):
-            transport.pull(str(source), [b"big"], tmp_path / "got", scope)
-        timer.cancel()
-        until(lambda: not children("rsync"), "rsync to end", 3)
-
-
-def children(name: str) -> Sequence[str]:
-    listed = subprocess.run(
-        ["ps", "-o", "comm=", "--ppid", str(os.getpid())],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [line for line in listed.stdout.splitlines() if line == name]
-
-
-def test_no_rsync_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "sh").symlink_to("/bin/sh")
-    for shell in ("/bin/sh", *filter(None, [shutil.which("fish"), shutil.which("tcsh")])):
-        with Sshd(tmp_path / shell.replace("/", ""), shell=shell, path=str(tmp_path)) as host:
-            with pytest.raises(NotReady, match="rsync is not installed") as caught:
-                reach(host, monkeypatch).pull("/", [b"f"], tmp_path / "got", Scope(seconds=LIMIT))
-            assert "apt install rsync" in caught.value.hint
-
-
-def test_a_start_up_file_that_reads_what_rsync_says(
-    own: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The two would wait for each other for ever."""
-    (own.home / ".bashrc").write_text("read answer\n")
-    tree(tmp_path / "there", {b"f": b"x"})
-    options = [word.replace("--timeout=30", "--timeout=1") for word in rsync.OPTIONS]
-    monkeypatch.setattr(rsync, "OPTIONS", options)
-    transport, began = reach(own, monkeypatch), time.monotonic()
-    if not pwd.getpwuid(os.getuid()).pw_shell.endswith("bash"):
-        pytest.skip("the account's login shell reads no .bashrc")
-    with pytest.raises(CvlError, match="timeout"):
-        transport.pull(str(tmp_path / "there"), [b"f"], tmp_path / "got", Scope(seconds=LIMIT))
-    assert time.monotonic() - began < LIMIT
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("RSYNC_RSH", "false"), ("RSYNC_MAX_ALLOC", "1"), ("RSYNC_ICONV", "x,y")]
-)
-def test_what_the_user_says_to_rsync_changes_no_fetch(
-    name: str, value: str, ssh: OpenSSH, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(name, value)
-    pull_one(ssh, tmp_path)
-
-
-def test_no_rsync_here(ssh: OpenSSH, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingTool, match="rsync"):
-        ssh.pull("/", [b"f"], tmp_path / "got", Scope(seconds=LIMIT))
-
-
-def test_a_pull_from_nowhere(own: Sshd, tmp_path: Path) -> None:
-    own.stop()
-    with pytest.raises(Unreachable, match="refused"):
-        OpenSSH(own.name).pull("/", [b"f"], tmp_path / "got", Scope(seconds=LIMIT))
-
-
-def test_a_pull_with_a_frozen_master(
-    own: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(openssh, "ANSWER_LIMIT", 0.3)
-    transport = OpenSSH(own.name)
-    run(transport, "true")
-    (pid,) = masters(own)
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        pull_one(transport, tmp_path)
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-def test_the_mux_speaks_of_its_master(own: Sshd) -> None:
-    transport = OpenSSH(own.name)
-    path = next(transport._sockets())
-    assert not mux.alive(path, 1)
-    run(transport, "true")
-    assert mux.alive(path, 1)
-    close_masters(transport)
-    assert not mux.alive(path, 1)
 
 
 @pytest.mark.parametrize("kept", [False, True])

@@ -18,7 +18,7 @@ from cvl.core.spec import EXIT_CODES, Cause, ExitStatus, JobSpec, Source
 from cvl.host import launch
 from cvl.host.job import RemoteJob
 from cvl.host.launch import Setup
-from cvl.host.record import CAUSES, SHOWN, ending, ending_in, folder_of, shown, state_of
+from cvl.host.record import CAUSES, SHOWN, ending, ending_in, shown, state_of
 from cvl.host.rpc import FarSide
 from cvl.host.shell_files import library
 from cvl.host.stream import Answer
@@ -247,16 +247,6 @@ def test_a_start_that_is_always_refused_ends_in_a_sentence(what: str, tmp_path: 
     spec = JobSpec(run_id="one", argv=("x",), source=Source(root=tmp_path / "repo", folder="ex"))
     with pytest.raises(NotReady, match="asks again and again"):
         launch.start(FarSide(Saying(tmp_path, need)), spec, {"run": "one"}, Setup(), Scope())
-
-
-@pytest.mark.parametrize("folder", ["", "x", "/a\033b", f"/{'x' * 5000}", "~/x", "/a\x7f"])
-def test_a_folder_of_results_that_makes_no_sense_is_unreadable(folder: str) -> None:
-    with pytest.raises(Unreadable):
-        folder_of([Answer("folder", folder)], "there")
-    with pytest.raises(Unreadable):
-        folder_of([], "there")
-    with pytest.raises(Unreadable):
-        folder_of([Answer("folder", "/a"), Answer("folder", "/b")], "there")
 
 
 GOOD = f"{'exited 3 0':<99}\n"

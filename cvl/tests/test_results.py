@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvl.core.errors import FetchError
+from cvl.core.errors import BrokenOff, FetchError
 from cvl.core.staging import incoming
-from cvl.host.download.landing import Landed, land_staged, land_tar, stays_inside
+from cvl.host.download.landing import land_tar, landing, stays_inside
+from cvl.host.download.report import Landed
 from cvl.host.download.results import (
     Changed,
     Piece,
@@ -152,29 +153,6 @@ def test_no_record_and_no_tar_leads_out_of_the_folder(
 def stat_is_harmless(path: Path) -> bool:
     known = path.is_symlink() or path.is_dir() or path.is_file()
     return known and (path.is_symlink() or path.stat().st_mode & 0o7000 == 0)
-
-
-@settings(max_examples=60, deadline=None)
-@given(records=RECORDS, data=st.data())
-def test_nothing_that_rsync_brings_leads_out_of_the_folder(
-    records: list[Changed], data: st.DataObject
-) -> None:
-    with trap() as into, incoming(into) as staging:
-        results = arrange(records, PLACE)
-        for piece in results.files:
-            path = staging / os.fsdecode(piece.source)
-            with suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                match data.draw(st.sampled_from(["file", "link", "folder", "pipe", "nothing"])):
-                    case "file":
-                        path.write_bytes(b"new")
-                    case "link":
-                        path.symlink_to("/etc/passwd")
-                    case "folder":
-                        path.mkdir()
-                    case "pipe":
-                        os.mkfifo(path)
-        land_staged(staging, results, into)
 
 
 @settings(max_examples=60, deadline=None)
@@ -452,6 +430,46 @@ def test_a_tar_that_breaks_off_leaves_no_half_file(tmp_path: Path) -> None:
         assert {path.name for path in tmp_path.iterdir()} <= {"a", "b"}
 
 
+PARTS = Results(
+    pieces=tuple(
+        Piece(source=b"work/" + name, target=name, size=len(data), stamp=b"1")
+        for name, data in ((b"a", b"0123456789" * 60), (b"b", b"x"), (b"c", b"y" * 700))
+    )
+)
+CONTENT = {b"work/a": b"0123456789" * 60, b"work/b": b"x", b"work/c": b"y" * 700}
+
+
+@settings(max_examples=80, deadline=None)
+@given(cuts=st.lists(st.integers(0, 3000), max_size=5), same=st.booleans())
+def test_what_breaks_off_goes_on_where_it_was(cuts: list[int], same: bool) -> None:
+    """However often: nothing is missing, nothing comes twice, unless the file has changed."""
+    with tempfile.TemporaryDirectory() as name, landing(PARTS, Path(name, "into")) as it:
+        for cut in [*cuts, 9999]:
+            if part := it.part:
+                rest = CONTENT[part.piece.source][part.size :]
+                it.go_on([rest[:cut]])
+                if cut < len(rest):
+                    continue
+                it.settle(same=same)
+            data = tar(*[file(each.source, CONTENT[each.source]) for each in it.awaited.values()])
+            with suppress(BrokenOff):
+                it.take([data[:cut]])
+        landed = it.finish()
+        assert {path.name for path in Path(name, "into").iterdir()} >= {"a", "b", "c"}
+        for source, content in CONTENT.items():
+            assert Path(name, "into", source[5:].decode()).read_bytes() == content
+        assert landed.files == len(CONTENT)
+        assert landed.seen.keys() == {b"a", b"b", b"c"}
+
+
+def test_more_than_the_rest_of_a_file_is_not_taken(tmp_path: Path) -> None:
+    with landing(PARTS, tmp_path / "into") as it:
+        with suppress(BrokenOff):
+            it.take([tar(file(b"work/a", CONTENT[b"work/a"]))[:700]])
+        with pytest.raises(FetchError, match="more than it has listed"):
+            it.go_on([b"0" * 5000])
+
+
 def test_a_full_disk_is_named_and_leaves_no_half_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,31 +488,6 @@ def test_a_name_that_this_disk_refuses_is_reported_and_the_rest_lands(tmp_path: 
     assert (tmp_path / "b").read_text() == "new"
     if os.geteuid() != 0:
         assert b"locked/a" in whys(landed)
-
-
-def test_what_rsync_staged_lands_with_its_time_and_executable_bit(tmp_path: Path) -> None:
-    results = arrange(
-        [
-            Changed(kind="f", size=3, area="e", path=b"o/run.sh"),
-            Changed(kind="f", size=3, area="w", path=b"gone"),
-            Changed(kind="d", size=0, area="w", path=b"empty"),
-        ],
-        PLACE,
-    )
-    with incoming(tmp_path) as staging:
-        assert staging.stat().st_mode & 0o777 == 0o700
-        source = staging / "ws/examples/a/b/o/run.sh"
-        source.parent.mkdir(parents=True)
-        source.write_text("new")
-        source.chmod(0o4700)
-        os.utime(source, (1_700_000_000, 1_700_000_000))
-        landed = land_staged(staging, results, tmp_path)
-    found = (tmp_path / "o/run.sh").stat()
-    assert found.st_mode & 0o7777 == 0o777 & ~umask()
-    assert found.st_mtime == 1_700_000_000
-    assert (tmp_path / "empty").is_dir()
-    assert whys(landed).keys() == {b"gone"}
-    assert {path.name for path in tmp_path.iterdir()} == {"o", "empty"}
 
 
 def test_only_what_is_new_is_fetched_again(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def listed(folder: Path) -> list[str]:
 def changed(host: Host, run: str = "one", image: str = "") -> dict[tuple[str, str, bytes], bytes]:
     """Return (type, area, path) -> size or link target."""
     reply = host.ask("changed", id=run, image=image)
-    assert reply.answers == [f"folder {host.job(run)}"], reply
+    assert reply.answers == [], reply
     records = iter(reply.body.split(b"\0")[:-1])
     found = {}
     for record in records:
@@ -323,7 +323,7 @@ def test_what_is_ours_and_closed_is_opened(open_folder: Path) -> None:
 
 
 def test_an_unknown_run_has_no_files(dash: Host) -> None:
-    for verb in ("changed", "pack"):
+    for verb in ("changed", "pack", "rest"):
         assert dash.ask(verb, id="x").answers == ["fail unknown no such run: x"]
 
 
@@ -337,6 +337,31 @@ def test_pack_brings_what_is_asked_for(host: Host) -> None:
         member = archive.extractfile(os.fsdecode(names[0]))
         assert member
         assert member.read() == b"123"
+
+
+def mark_of(host: Host, name: bytes) -> bytes:
+    """Return what `rest` wants to know of a file: how `changed` marks it."""
+    records = host.ask("changed", id="one").body.split(b"\0")
+    found = next(each for each in records if each.endswith(b"\t" + name))
+    return found.split(b"\t")[1].replace(b":", b" ")
+
+
+@pytest.mark.parametrize("name", [ODD, b"plain", b"ends\n\n"])
+def test_the_rest_of_a_file_comes_if_that_is_marked_as_it_was(name: bytes, host: Host) -> None:
+    quoted = b"'" + name.replace(b"'", b"'\\''") + b"'"
+    host.start("one", b"printf 0123456789 >" + quoted + b"\n", follow=1)
+    asked = mark_of(host, name) + b"\nws/" + name
+    reply = host.ask("rest", asked, id="one", offset=4)
+    assert (reply.body, reply.answers) == (b"456789", ["same"])
+    assert host.ask("rest", asked, id="one", offset=10).body == b""
+    time.sleep(0.02)  # the clock of files has ticks
+    path = Path(os.fsdecode(os.fsencode(host.job("one")) + b"/ws/" + name))
+    path.write_bytes(b"9876543210")
+    reply = host.ask("rest", asked, id="one", offset=4)
+    assert (reply.body, reply.answers) == (b"", [])
+    path.unlink()
+    reply = host.ask("rest", asked, id="one", offset=4)
+    assert (reply.body, reply.answers) == (b"", [])
 
 
 def test_pack_tells_what_it_could_not_read(host: Host) -> None:

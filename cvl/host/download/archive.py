@@ -17,7 +17,8 @@ from cvl.core.retry import PASSING
 from cvl.core.scope import Scope
 from cvl.core.staging import incoming, landing_in, not_taken
 from cvl.host.download.inert_names import told
-from cvl.host.download.landing import NOTHING, Landed, land_tar
+from cvl.host.download.landing import land_tar
+from cvl.host.download.report import NOTHING, Landed
 from cvl.host.download.results import Changed, TakenPaths, arrange, batches
 from cvl.host.download.spool import DiskSet
 from cvl.host.tarstream import FILE, FOLDER, HARD, LINK, Member, TarReader

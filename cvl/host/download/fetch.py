@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cvl.core.errors import (
-    AuthError,
-    Blocked,
-    BrokenOff,
-    CvlError,
-    FetchError,
-    HostKeyError,
-    MissingTool,
-    NotReady,
-    Silent,
-    Unreachable,
-    UsageError,
-)
+from cvl.core.errors import BrokenOff, FetchError, Silent
 from cvl.core.frozen import dataclass
 from cvl.core.retry import steadily
 from cvl.core.scope import Scope
-from cvl.core.staging import incoming
 from cvl.core.units import size
 from cvl.host.download.inert_names import told
-from cvl.host.download.landing import NOTHING, Landed, land_staged, land_tar
-from cvl.host.download.report import report
-from cvl.host.download.results import Results, TakenPaths, arrange, fresh, parts, produced
+from cvl.host.download.landing import Landing, landing
+from cvl.host.download.report import NOTHING, Landed, report
+from cvl.host.download.results import Results, TakenPaths, arrange, fresh, mark, parts, produced
 from cvl.host.download.spool import DiskSet, Spool
-from cvl.host.record import folder_of
 from cvl.host.rpc import FarSide, Headers
 from cvl.host.stream import Answer
 from cvl.run.log import run_folder
@@ -42,22 +28,21 @@ if TYPE_CHECKING:
     from cvl.host.download.fetch_history import FetchHistory
 
 SMALL = 16_000_000
-"""Bytes up to which one tar stream is used: one round trip, no second program."""
+"""Bytes up to which nothing is told while they come."""
+TELL = 0.2
+"""Seconds between two words about how much has come."""
 FINISH_LIMIT = 30.0
 LAST_WORDS = 3.0
 """Seconds for the host to say why what it sends has ended early."""
-SSH_SAYS = (Unreachable, AuthError, HostKeyError, UsageError)
-"""What ssh's last words may mean, if it was ssh: the rsync over there may have said them."""
 LISTING_LIMIT = 300.0
 """Seconds without a byte while a host looks for what has changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Load:
-    """What is to come from a job's `folder`; `arrived` notes what has landed."""
+    """What is to come; `arrived` notes what has landed."""
 
     new: Results
-    folder: str
     into: Path
     arrived: Callable[[Landed], None]
     between: Callable[[], None]
@@ -82,22 +67,20 @@ def fetch(
     here = os.fsencode(into) if "host" not in handle else b""
     with Spool(run_folder(run_id), where) as spool:
         broken: set[bytes] = set()
-        answers = steadily(
-            scope, lambda: _listed(far, headers, spool, scope, broken), between=between
-        )
+        steadily(scope, lambda: _listed(far, headers, spool, scope, broken), between=between)
         if spool.empty:  # as after many a job: then no history has to be opened
             report(scope, NOTHING, into)
             return NOTHING
         from cvl.host.download.fetch_history import FetchHistory
 
-        folder, taken = folder_of(answers, where), TakenPaths(set if spool.small else DiskSet)
+        taken = TakenPaths(set if spool.small else DiskSet)
         with closing(FetchHistory(run_folder(run_id) / "fetched.db", os.fsencode(into))) as history:
             total, arrived = NOTHING, partial(_arrived, scope, history)
             for part in parts(spool.fields()):
                 results = arrange(produced(part, example, here), example, taken)
                 new = fresh(results, into, history.marks(piece.target for piece in results.files))
                 scope.tell("fetching", f"{len(new.files)} files, {size(new.size)}")
-                load = _Load(new=new, folder=folder, into=into, arrived=arrived, between=between)
+                load = _Load(new=new, into=into, arrived=arrived, between=between)
                 landed = _carried(load, far, headers, scope)
                 arrived(landed)
                 total = total.joined(landed)
@@ -105,55 +88,65 @@ def fetch(
     return total
 
 
-def _listed(
-    far: FarSide, headers: Headers, spool: Spool, scope: Scope, broken: set[bytes]
-) -> list[Answer]:
+def _listed(far: FarSide, headers: Headers, spool: Spool, scope: Scope, broken: set[bytes]) -> None:
     """Have the host list what has changed, however long it looks for it.
 
     One that ends in the middle may be whole the next time. Raises `FetchError` for one that was
     in `broken` before: that is no list of ours, but what something over there says instead.
     """
     spool.clear()
-    answers: list[Answer] = []
     with far.patient(scope, LISTING_LIMIT) as limit:
-        for piece in far.pieces("changed", headers, limit, answers):
+        for piece in far.pieces("changed", headers, limit, []):
             spool.take(piece)
     if not spool.whole:
         what = f"the list of results from {far.transport.where}"
-        if (mark := spool.mark()) in broken:
+        if (digest := spool.mark()) in broken:
             raise FetchError(f"{what} makes no sense: it ends in the middle each time")
-        broken.add(mark)
+        broken.add(digest)
         raise BrokenOff(f"{what} broke off")
-    return answers
 
 
 def _carried(load: _Load, far: FarSide, headers: Headers, scope: Scope) -> Landed:
-    """Bring the files of a load; by rsync if they are many bytes, by tar if that does not work."""
-    if not load.new.files:
-        return _without_files(load.new, load.into)
-    landed = NOTHING
-    if load.new.size > SMALL:
+    """Bring the files of a load: those that have not come, whenever the connection breaks."""
+    if not load.new.pieces:
+        return replace(NOTHING, skipped=load.new.skipped)
+    with landing(load.new, load.into) as it:
         try:
-            return _by_rsync(load, far, scope)
-        except _Useless as useless:
-            scope.warn(f"{useless}; going on with tar")
-            landed = useless.landed
-    pieces = tuple(each for each in load.new.pieces if each.target not in landed.seen)
-    left = replace(load, new=replace(load.new, pieces=pieces))
-    return landed.joined(
-        steadily(scope, lambda: _by_tar(far, headers, left, scope), between=load.between)
-    )
+            steadily(scope, lambda: _brought(load, it, far, headers, scope), between=load.between)
+        except BaseException:
+            load.arrived(it.landed())
+            raise
+        return it.finish()
 
 
-def _by_tar(far: FarSide, headers: Headers, load: _Load, whole: Scope) -> Landed:
-    wanted = b"".join(piece.source + b"\0" for piece in load.new.files)
+def _brought(load: _Load, it: Landing, far: FarSide, headers: Headers, scope: Scope) -> None:
+    """Bring the rest of a file that has broken off, if it is still the same, then all others."""
+    if part := it.part:
+        wanted = mark(part.piece) + b"\n" + part.piece.source
+        rest = ("rest", [*headers, ("offset", str(part.size))], wanted)
+        came = it.landed().size + part.size
+        answers = _taken(far, rest, lambda data: it.go_on(_told(data, came, load, scope)), scope)
+        it.settle(same=Answer("same", "") in answers)
+    if it.awaited:
+        wanted = b"".join(piece.source + b"\0" for piece in it.awaited.values())
+        done, pack = it.landed().size, ("pack", headers, wanted)
+        _taken(far, pack, lambda data: it.take(_told(data, done, load, scope)), scope)
+
+
+def _taken(
+    far: FarSide,
+    request: tuple[str, Headers, bytes],
+    take: Callable[[Iterator[bytes]], None],
+    whole: Scope,
+) -> list[Answer]:
+    """Have `take` take what a request brings; return its answers."""
     with far.patient(whole) as scope:
-        stream = far.open("pack", headers, wanted, scope)
+        stream = far.open(*request, scope)
         try:
-            landed = land_tar(stream.payload(scope), load.new, load.into)
+            take(stream.payload(scope))
             failure = stream.finish(FINISH_LIMIT, scope)
             far.check(stream, stream.answers(), failure)
-            return landed
+            return stream.answers()
         except BrokenOff:  # what broke it off says more; what we end ourselves says nothing
             failure = stream.finish(LAST_WORDS, scope)
             far.check(stream, stream.answers(), None if isinstance(failure, Silent) else failure)
@@ -162,72 +155,18 @@ def _by_tar(far: FarSide, headers: Headers, load: _Load, whole: Scope) -> Landed
             stream.close()
 
 
-def _without_files(new: Results, into: Path) -> Landed:
-    """Make the links and folders that are to be made; nothing at all if there are none."""
-    if not new.pieces:
-        return replace(NOTHING, skipped=new.skipped)
-    with incoming(into) as staging:
-        return land_staged(staging, new, into)
-
-
-class _Useless(Exception):
-    """The two rsyncs do not get on; `landed` is what they have brought all the same."""
-
-    def __init__(self, where: str, error: CvlError, landed: Landed) -> None:
-        super().__init__(str(error) if where in str(error) else f"{where}: {error}")
-        self.landed = landed
-
-
-def _by_rsync(load: _Load, far: FarSide, scope: Scope) -> Landed:
-    """Let rsync fill a private folder, then land it; if that ends early, what is there whole.
-
-    Raises `_Useless` when it fails in whatever way that is neither the connection's nor ours.
-    """
-    with incoming(load.into) as staging:
-        try:
-            _pulled(load, far, staging, scope)
-        except (NotReady, MissingTool, FetchError) as error:
-            if isinstance(error, Blocked):
-                raise
-            files = Results(pieces=load.new.files)  # what is made here is made once all are here
-            landed = replace(land_staged(staging, files, load.into), skipped=())
-            load.arrived(landed)
-            raise _Useless(far.transport.where, error, landed) from error
-        except BaseException:
-            with suppress(FetchError):  # what has ended it says more
-                load.arrived(land_staged(staging, load.new, load.into))
-            raise
-        return land_staged(staging, load.new, load.into)
-
-
-def _pulled(load: _Load, far: FarSide, staging: Path, scope: Scope) -> None:
-    """Have rsync bring a load's files, again whenever the connection breaks."""
-    sources = [piece.source for piece in load.new.files]
-    for folder, absolute in (("/", True), (load.folder, False)):
-        names = [s.lstrip(b"/") for s in sources if s.startswith(b"/") is absolute]
-        if names:
-            pull = partial(_pulled_once, far, folder, names, staging, scope)
-            steadily(scope, pull, between=load.between)
-
-
-def _pulled_once(
-    far: FarSide, folder: str, names: Sequence[bytes], staging: Path, scope: Scope
-) -> None:
-    """Try once. Raises as `Transport.pull`; `FetchError` where it is not the connection."""
-    before = held(staging)
-    try:
-        far.transport.pull(folder, names, staging, scope)
-    except SSH_SAYS as error:
-        if isinstance(error, Unreachable) and held(staging) > before:
-            raise
-        far.script(":", scope=scope)  # raises where there is no connection either
-        raise FetchError(f"rsync brings nothing: {error}") from error
-
-
-def held(folder: Path) -> int:
-    """Return the bytes of all files below a folder of ours."""
-    inside = (Path(at, name) for at, _, names in os.walk(folder) for name in names)
-    return sum(path.lstat().st_size for path in inside)
+def _told(data: Iterable[bytes], done: int, load: _Load, scope: Scope) -> Iterator[bytes]:
+    """Pass `data` on, behind the `done` bytes; tell how much has come where that takes a while."""
+    whole, began, then = load.new.size, scope.clock.monotonic(), 0.0
+    came = 0
+    for piece in data:
+        came += len(piece)
+        now = scope.clock.monotonic()
+        if whole > SMALL and now - then >= TELL:
+            then, here = now, min(done + came, whole)
+            rate = came / 1e6 / max(now - began, TELL)
+            scope.tell("fetch", f"{here / 1e6:.1f} MB, {100 * here // whole} %, {rate:.1f} MB/s")
+        yield piece
 
 
 def _arrived(scope: Scope, history: FetchHistory, landed: Landed) -> None:

@@ -110,7 +110,7 @@ class Results:
 
     @property
     def files(self) -> tuple[Piece, ...]:
-        """The pieces that rsync or `pack` has to bring; the others are made here."""
+        """The pieces that `pack` has to bring; the others are made here."""
         return tuple(piece for piece in self.pieces if piece.kind == "f")
 
 

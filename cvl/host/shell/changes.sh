@@ -6,7 +6,6 @@ changed() {
     place
     [ -d "$_place" ] || _place=$_job/work
     [ -e "$_run/inplace" ] || [ ! -d "$_job" ] || unlock_files
-    say folder "$_job"
     open_answer
     list w "$_job/work" ''
     [ "$_place" = "$_job/work" ] || list e "$_place" "$_job/ws/.git"
@@ -126,6 +125,28 @@ pack() {
         *GNU*) tar -cf - --no-recursion --null -T - ;;
         *) xargs -0 tar -cf - --no-recursion ;;
     esac || say warn 'some files could not be read'
+}
+
+# rest: what follows the byte `offset` of a file, if it is marked as it was, before and afterwards.
+rest() {
+    known || fail unknown "no such run: $_id"
+    IFS= read -r _mark
+    _file=$(cat && echo .) # its last characters may be line breaks
+    _file=${_file%.}
+    cd "$_job" || fail internal "cannot enter $_job"
+    open_answer
+    [ "$(stamp "$_file")" = "$_mark" ] || return
+    tail -c "+$((_offset + 1))" "$_file" | head -c "$((${_mark%% *} - _offset))"
+    [ "$(stamp "$_file")" != "$_mark" ] || say same
+}
+
+# stamp FILE: its size and its ctime, as `changed` writes them.
+stamp() {
+    if find /dev/null -printf '' 2>/dev/null; then
+        find "$1" -maxdepth 0 -printf '%s %C@'
+    else
+        printf '%s %s' "$(stat -c %s "$1")" "$(TZ=UTC0 stat -c %z "$1" | tr -cd 0-9)"
+    fi
 }
 
 _loaded=changes # the last line: nothing of it is missing

@@ -163,7 +163,7 @@ request() {
         start) load start && start ;;
         follow | written) load follow sweep && "$_verb" ;;
         status | stop) "$_verb" ;;
-        changed | pack) load changes && "$_verb" ;;
+        changed | pack | rest) load changes && "$_verb" ;;
         clean | runs | sweep) load clean sweep && "$_verb" ;;
         *) fail usage "verb: $_verb" ;;
     esac

@@ -20,8 +20,7 @@ from cvl.core.scope import Scope
 from cvl.core.spec import FETCH_LIMIT, Cause, ExitStatus
 from cvl.core.units import elapsed, size
 from cvl.host.download.archive import MAY_PASS, fetch_archive
-from cvl.host.download.landing import NOTHING, Landed
-from cvl.host.download.report import report
+from cvl.host.download.report import NOTHING, Landed, report
 from cvl.providers.kubernetes import pods
 from cvl.providers.kubernetes.client import Client, Object
 from cvl.providers.kubernetes.first_pods import pods_of_run

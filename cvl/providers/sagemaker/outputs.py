@@ -12,8 +12,7 @@ from cvl.core.retry import steadily
 from cvl.core.scope import Scope
 from cvl.core.units import size
 from cvl.host.download.archive import MAY_PASS, fetch_archive
-from cvl.host.download.landing import NOTHING, Landed
-from cvl.host.download.report import report
+from cvl.host.download.report import NOTHING, Landed, report
 from cvl.providers.aws.api_errors import boundary
 from cvl.providers.aws.session import Account
 from cvl.providers.sagemaker.s3_location import S3Location

@@ -21,8 +21,8 @@ from typing import IO
 
 from cvl.core.scope import Scope
 
-HELLO, NEW_SESSION, ALIVE_CHECK = 1, 0x10000002, 0x10000004
-EXIT_MESSAGE, ALIVE, SESSION_OPENED = 0x80000004, 0x80000005, 0x80000006
+HELLO, NEW_SESSION = 1, 0x10000002
+EXIT_MESSAGE, SESSION_OPENED = 0x80000004, 0x80000006
 VERSION = 4
 LOST = 255
 """The exit code when the master went away without one: what `ssh` itself ends with."""
@@ -117,7 +117,7 @@ def start(path: str, command: str, timeout: float) -> MuxProcess:
             for descriptor in inner:
                 rights = (SOL_SOCKET, SCM_RIGHTS, struct.pack("=i", descriptor))
                 master.sendmsg([b"\0"], [rights])
-            _answer(master, SESSION_OPENED)
+            _answer(master)
         except BaseException:
             master.close()
             raise
@@ -127,22 +127,6 @@ def start(path: str, command: str, timeout: float) -> MuxProcess:
     finally:
         _close(inner)
     return MuxProcess(master, *outer)
-
-
-def alive(path: str, timeout: float) -> bool:
-    """Return whether a master answers at `path` within `timeout` seconds."""
-    try:
-        master = _connect(path, timeout)
-    except OSError:
-        return False
-    try:
-        master.sendall(_packet(HELLO, VERSION) + _packet(ALIVE_CHECK, 0))
-        _answer(master, ALIVE)
-    except (OSError, Refused):
-        return False
-    finally:
-        master.close()
-    return True
 
 
 def _connect(path: str, timeout: float) -> socket:
@@ -156,13 +140,13 @@ def _connect(path: str, timeout: float) -> socket:
     return master
 
 
-def _answer(master: socket, wanted: int) -> None:
-    """Read the master's hello and its answer. Raises `Refused` if that is not `wanted`."""
+def _answer(master: socket) -> None:
+    """Read the master's hello and its answer. Raises `Refused` if it opens no session."""
     kind, body = _receive(master)
     if kind != HELLO or body[:4] != struct.pack(">I", VERSION):
         raise OSError(errno.EPROTO, "not an ssh master that we understand")
     kind, body = _receive(master)
-    if kind != wanted:
+    if kind != SESSION_OPENED:
         raise Refused(body[8:].decode(errors="replace"))
 
 
