@@ -31,6 +31,7 @@ from cvl.cleanup import guardian_client, release, until_gone
 from cvl.cli import main as command_line
 from cvl.cli import reap as _reap  # noqa: F401 - warm
 from cvl.core.errors import CvlError
+from cvl.core.http import pool as _pool  # noqa: F401 - warm
 from cvl.core.interfaces import Observer, Process
 from cvl.core.paths import ledger_file
 from cvl.core.spec import JobSpec, Limits, LogChunk, Source
