@@ -30,14 +30,17 @@ class Listener:
         self.hurried = False
         signal.signal(signal.SIGTERM, self._hasten)
 
-    def word(self) -> str:
-        """Return the client's last word, or why there is none."""
+    def listen(self) -> None:
+        """Hear the client from now on. Raises `RuntimeError` where no thread can be had."""
         Thread(target=self._listen, daemon=True).start()
+
+    def word(self) -> str:
+        """Return the client's last word, or why there is none; no limit is heard any more."""
         while not (self._word or self.hurried or self.left() == 0):
             self.pause(LONG)
-        if self.hurried:
-            return RELEASE
-        return LATE if self.left() == 0 else self._word
+        if self.hurried or self.left() == 0:
+            self._word = RELEASE if self.hurried else LATE
+        return self._word
 
     def pause(self, seconds: float) -> None:
         """Wait, but not past the limit or SIGTERM."""
@@ -76,25 +79,28 @@ class Listener:
 
         The pipe may still be open then, in some child of its; what it holds counts all the same.
         """
-        heard = b""
-        while not self._word:
-            ready, _, _ = select.select([0, *self._exit], [], [], None if self._exit else LOOK)
-            if 0 in ready:
-                data = os.read(0, 4096)
-                *lines, heard = (heard + data).split(b"\n")
-                for line in lines:
-                    self._take(*line.decode().split())
-                gone = not data
-            else:
-                gone = bool(ready) or os.getppid() != self._client
-            if gone:
-                self._take(GONE)
+        heard, gone = b"", False
+        try:
+            while not (self._word or gone):
+                ready, _, _ = select.select([0, *self._exit], [], [], None if self._exit else LOOK)
+                if 0 in ready:
+                    data = os.read(0, 4096)
+                    *lines, heard = (heard + data).split(b"\n")
+                    for line in lines:
+                        self._take(*line.decode().split())
+                    gone = not data
+                else:
+                    gone = bool(ready) or os.getppid() != self._client
+        finally:
+            self._take(GONE)  # also whom we do not understand: while it lives, nothing follows
 
     def _take(self, word: str, *values: str) -> None:
+        if self._word:
+            return
         if word == LIMIT:
             self.limit(*map(float, values))
         else:
-            self._word = self._word or word
+            self._word = word
         self._bell.ring()
 
     def _hasten(self, _number: int, _frame: object) -> None:

@@ -42,6 +42,7 @@ def main(run_id: str) -> int:
     ledger = Ledger(ledger_file())
     ledger.note(run_id, guardian=me())
     record = ledger.run(run_id)
+    listener.listen()
     with suppress(BrokenPipeError):  # it has died by now, which is what we are for
         os.write(1, b"ready\n")
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)

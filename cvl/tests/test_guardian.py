@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cvl.cleanup.guardian_client import Guardian, environment
+from cvl.cleanup.guardian_client import LATE, Guardian, environment
 from cvl.cleanup.guardian_keeper import DONE, KEEP
 from cvl.cleanup.leases import Leases
 from cvl.core.paths import ledger_file
@@ -21,6 +21,7 @@ from cvl.core.process import me, owner_of
 from cvl.core.scope import Scope
 from cvl.core.spec import ExitStatus, Resource, new_run_id
 from cvl.ledger import Ledger, Run, RunState
+from cvl.operations.guardian_listener import Listener
 from cvl.providers.lambda_cloud.cloud import LambdaCloud, api
 from cvl.run import lifecycle
 from cvl.run.log import run_folder
@@ -149,6 +150,31 @@ def test_hanging_up_while_we_live_is_no_reason_to_take_over(
     assert len(fake.alive()) == 1
     Ledger(ledger_file()).take(only().id, guard.owner, me())
     wait_for(lambda: nothing_left(fake), 20)
+
+
+@pytest.mark.parametrize("said", [b"\n", b"\xff\n", b"limit soon\n", b"limit 1\n"])
+def test_a_client_that_it_does_not_understand_is_outlived_all_the_same(
+    fake: FakeCloud, guard: Guardian, said: bytes
+) -> None:
+    assert guard._process.stdin
+    guard._process.stdin.write(said)
+    guard._process.stdin.flush()
+    time.sleep(0.3)
+    assert len(fake.alive()) == 1
+    Ledger(ledger_file()).take(only().id, guard.owner, me())
+    guard.hang_up()
+    wait_for(lambda: nothing_left(fake), 20)
+
+
+def test_once_it_has_taken_over_it_is_told_no_other_limit() -> None:
+    """A client that was stopped, or slept, may go on where it was."""
+    before = signal.getsignal(signal.SIGTERM)
+    listener = Listener(os.getpid())
+    signal.signal(signal.SIGTERM, before)
+    listener.limit(0.0, 5.0)
+    assert listener.word() == LATE
+    listener._take("limit", "600", "900")
+    assert (listener.left(), (listener.last() or 900.0) <= 5.0) == (0.0, True)
 
 
 def test_past_the_limit_it_takes_over_from_a_client_that_lives(
