@@ -42,7 +42,7 @@ become() {
 run() {
     start "$@" &
     pid=$!
-    if [ -n "$stopped" ]; then stopped='' && end_job; fi
+    if [ -n "$stopped" ] && [ -z "$killer" ]; then stopped='' && end_job; fi
     wait "$pid"
     code=$?
     while [ -n "$interrupted" ]; do

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cvl.container.command import command, docker_runs
+from cvl.container.contents import entry_script
 from cvl.core.errors import (
     AuthError,
     Denied,
@@ -263,6 +264,31 @@ def test_a_term_that_comes_as_soon_as_the_job_reaches_it(container: Container) -
             assert process.stdout is not None
             assert process.stdout.readline() == b"[cvl] r: exit code 9\n"
             assert process.wait(LIMIT) == 9
+
+
+def test_a_term_sends_one_kill_whenever_it_comes(tmp_path: Path) -> None:
+    """A second one would come when the job has ended, and hit what brings its results home."""
+    script_text = """
+    start() { exec sleep 30; }
+    signal_all() { echo "$1"; kill -s KILL "$pid"; } 2>/dev/null
+    come() { [[ -z $pid || -n ${sent:-} ]] || { sent=1; kill -s TERM "$$"; }; }
+    trap end_job TERM
+    set -o functrace
+    trap come DEBUG
+    run
+    wait
+    """
+    own = tmp_path / "entry.sh"
+    own.write_text(script_text)
+    own.write_bytes(entry_script(own))
+    done = subprocess.run(
+        ["bash", str(own)],
+        env={"PATH": os.environ["PATH"], "CVL_GRACE": "0"},
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert [done.stdout.count(b"%s\n" % each) for each in (b"TERM", b"KILL")] == [1, 1]
 
 
 def test_a_job_that_does_not_end_is_killed_in_time(container: Container) -> None:
