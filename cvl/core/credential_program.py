@@ -62,8 +62,8 @@ def answer(program: Program, hear: Callable[[str], None]) -> bytes:
     try:
         out = _output(process, program, words)
     finally:
-        words.end()
         _dismiss(process)
+        words.end()
     if process.returncode:
         raise program.failed(words.last or f"it ended with {process.returncode}")
     return out

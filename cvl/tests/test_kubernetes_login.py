@@ -748,6 +748,20 @@ def test_a_child_that_keeps_its_pipes_is_not_waited_for(tmp_path: Path) -> None:
     assert time.monotonic() - began < 20
 
 
+def test_it_is_ended_where_nobody_can_hear_it(tmp_path: Path) -> None:
+    script = f"echo $$ > {tmp_path}/pid; printf 'a\\nb' >&2; sleep 60"
+    client, _ = asked(tmp_path, script)
+
+    def deaf(words: str) -> None:
+        raise ValueError(words)
+
+    client.doors.hear = deaf
+    with pytest.raises(ValueError, match="program: "):
+        client.doors.current()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_who_has_said_something_has_more_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
