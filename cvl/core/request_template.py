@@ -69,7 +69,7 @@ def merged(ours: Mapping[str, Any], template: Template | None, rules: Rules) -> 
     """Merge what cvl sends over a template. Raises `UsageError` for what no template may set."""
     if template is None:
         return Merged(value=dict(ours))
-    theirs, own = _named(template.data, rules, template.origin), _named(ours, rules)
+    theirs, own = _named(template.data, rules), _named(ours, rules)
     for where, why in _forbidden(theirs, own, rules, ()):
         raise UsageError(f"{template.origin}: {shown(where)} cannot be set in a template", why)
     merge = _Merge(template.origin, rules)
@@ -110,6 +110,8 @@ class _Merge:
             raise _wrong(self._origin, where, "a list" if named else "key: value pairs")
         if every:
             return [*ours, *(each for each in theirs if each not in ours)]
+        if isinstance(ours, _Items):
+            self._look_at(theirs, where)
         if isinstance(ours, dict) and not self._rules.whole.intersection(where[-2:-1]):
             both = {
                 key: self.values(theirs[key], each, (*where, key)) if key in theirs else each
@@ -120,6 +122,16 @@ class _Merge:
         if theirs != ours:
             self._lost.append(shown(where))
         return ours
+
+    def _look_at(self, items: _Items, where: Where) -> None:
+        """Raise `UsageError` for an item that has no name, or another's."""
+        for place in items:
+            if place.startswith("[]"):
+                key = self._rules.keys[where[-1]]
+                raise _wrong(self._origin, where, f"a list of things that each have a {key}")
+            if not place.endswith("]"):
+                named = (*where, place.rpartition(" ")[0])
+                raise _wrong(self._origin, named, "there once, not twice")
 
 
 def _forbidden(
@@ -150,28 +162,22 @@ def _dropped(template: object, sent: object, seen: object, where: Where) -> Iter
 
 
 class _Items(dict[str, Any]):
-    """A list whose items have names, by these: `[job]`."""
+    """A list whose items have names, by these: `[job]`, and `[job] 2` for another of that name."""
 
 
-def _named(value: Any, rules: Rules, origin: str = "", where: Where = ()) -> Any:
-    """Return a value with its lists as `Rules.keys` tell their items apart.
-
-    With an `origin`, raises `UsageError` for an item without a name, or with another's.
-    """
+def _named(value: Any, rules: Rules, where: Where = ()) -> Any:
+    """Return a value with its lists as `Rules.keys` tell their items apart."""
     if isinstance(value, Mapping):
-        return {key: _named(each, rules, origin, (*where, key)) for key, each in value.items()}
+        return {key: _named(each, rules, (*where, key)) for key, each in value.items()}
     key = rules.keys.get(where[-1]) if where and isinstance(value, list) else None
     if not key:
         return value
     items = _Items()
     for each in value:
-        name = _name(each, key)
-        place = (*where, f"[{name}]")
-        if origin and not name:
-            raise _wrong(origin, where, f"a list of things that each have a {key}")
-        if origin and place[-1] in items:
-            raise _wrong(origin, place, "there once, not twice")
-        items[place[-1]] = _named(each, rules, origin, place)
+        place = f"[{_name(each, key)}]"
+        if place in items:
+            place += f" {len(items)}"
+        items[place] = _named(each, rules, (*where, place))
     return items
 
 

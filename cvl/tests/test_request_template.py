@@ -164,6 +164,18 @@ def test_lists_are_merged_by_what_names_their_items() -> None:
     assert "named[b].x" in found.warnings[0]
 
 
+def test_only_where_lists_meet_an_item_has_to_be_told_from_the_others() -> None:
+    """A variable that stands twice in a container beside ours is the API server's to judge."""
+    twice = [{"name": "x", "is": "a"}, {"name": "x", "is": "b"}, {"is": "c"}]
+    theirs = Template(origin="t.yaml", data={"b": {"named": twice}})
+    merged = request_template.merged({"a": 1}, theirs, RULES)
+    assert (merged.value, merged.warnings) == ({"a": 1, "b": {"named": twice}}, ())
+    for items, said in ((twice[:2], r"b.named\[x\] must be there once"), (twice[1:], "each have")):
+        theirs = Template(origin="t.yaml", data={"b": {"named": items}})
+        with pytest.raises(UsageError, match=said):
+            request_template.merged({"b": {"named": []}}, theirs, RULES)
+
+
 @pytest.mark.parametrize("wrong", [{"named": 1}, {"named": ["x"]}, {"named": [{}]}, {"map": [1]}])
 def test_what_has_another_shape_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"t: (named|map) must be"):
