@@ -112,6 +112,25 @@ def test_a_growing_log_is_followed_from_any_mark() -> None:
         assert b"".join(more) == b"".join(entry.data for entry in entries[at:])
 
 
+@pytest.mark.parametrize("back", [10**6, 9 * 10**8 + 1, 19 * 10**8 + 1])
+def test_a_clock_that_was_set_back_a_little_repeats_nothing(back: int) -> None:
+    """Wherever the stream breaks, and however often."""
+    times = [START + n * 10**8 - (back if n >= 30 else 0) for n in range(60)]
+    entries = [Entry(time, b"line %d\n" % n) for n, time in enumerate(times)]
+    for cuts in ([each, each + 1] for each in range(1, 60)):
+        mark, got = Mark(), b""
+        for cut in [*cuts, 60]:
+            resumed = Entries(next(iter(read(written({0: mark})).values())))
+            for piece in resumed.feed(kubelet(entries[:cut], mark.since, modern=True)):
+                got, mark = got + piece.data, piece.after
+            assert not resumed.lost
+        assert got == b"".join(entry.data for entry in entries)
+
+
+def test_a_cursor_of_an_older_cvl_is_read() -> None:
+    assert read('{"0":["t",2,7]}') == {0: Mark(time="t", number=2, at=7)}
+
+
 @given(st.integers(1, 400), st.integers(0, 399), st.integers(0, 50))
 def test_what_lies_within_one_second_is_found_from_the_end(total: int, at: int, more: int) -> None:
     """Whoever is cut off before a second is over cannot get on by asking for that second."""

@@ -34,11 +34,15 @@ BACK = timedelta(seconds=2)
 
 
 class Mark(NamedTuple):
-    """A place in a log: so many bytes into the `number`-th entry that bears `time`."""
+    """A place in a log: so many bytes into the `number`-th entry that bears `time`.
+
+    `behind`: nanoseconds by which an entry before it is later, for the clock was set back.
+    """
 
     time: str = ""
     number: int = 0
     at: int = 0
+    behind: int = 0
 
     @property
     def since(self) -> str:
@@ -47,6 +51,12 @@ class Mark(NamedTuple):
             return ""
         moment = datetime.fromisoformat(self.time).astimezone(UTC) - BACK
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    @property
+    def latest(self) -> int:
+        """The latest time up to here, in nanoseconds, as far as a stream from `since` has it."""
+        most = int(BACK.total_seconds()) * 10**9
+        return instant(self.time) + min(self.behind, most) if self.time else 0
 
 
 BEGINNING = Mark()
@@ -73,8 +83,9 @@ class Entries:
         self.began = self.lost = False
         self._goal, self._strict = after if after.time else None, strict
         self._buffer = b""
-        self._inside = self._stray = False
+        self._inside = self._stray = self._late = False
         self._time, self._count, self._size = "", 0, 0
+        self._latest, self._behind = after.latest, 0
 
     @property
     def seeking(self) -> bool:
@@ -117,6 +128,9 @@ class Entries:
         time = match[0][:-1].decode()
         self._count = self._count + 1 if time == self._time else 1
         self._time, self._size, self.began = time, 0, True
+        moment = instant(time)
+        self._late, self._latest = moment > self._latest, max(moment, self._latest)
+        self._behind = self._latest - moment
         return match.end()
 
     def _cut(self, line: bytes, at: int) -> int:
@@ -133,17 +147,17 @@ class Entries:
             self.strays = [data[:STRAY]]
             return
         self._size += len(data)
-        here, goal = Mark(self._time, self._count, self._size), self._goal
-        late = instant(here.time) - instant(goal.time) if goal else 1
-        if goal and late > 0:
+        here, goal = Mark(self._time, self._count, self._size, self._behind), self._goal
+        if goal and self._late:
             self.lost = True
-        if goal and late == 0 and here.number == goal.number and here.at >= goal.at:
-            self._goal = None
+            if self._strict:
+                return
+        elif goal:
+            there = (instant(here.time), here.number) == (instant(goal.time), goal.number)
+            if not there or here.at < goal.at:
+                return
             data = data[len(data) - (here.at - goal.at) :]
-        elif late > 0 and not (goal and self._strict):
-            self._goal = None
-        else:
-            return
+        self._goal = None
         if data:
             yield Piece(data=data, after=here)
 

@@ -220,6 +220,5 @@ def read(cursor: str) -> dict[int, Mark]:
     """Return a cursor's marks."""
     rows = json.loads(cursor) if cursor.startswith("{") else {}
     return {
-        int(node): Mark(str(time), int(number), int(at))
-        for node, (time, number, at) in rows.items()
+        int(node): Mark(str(time), *map(int, numbers)) for node, (time, *numbers) in rows.items()
     }
