@@ -19,8 +19,8 @@ from cvl.core.regular_file import AS_FILE, start_of
 AS_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 AS_STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """`O_PATH` asks only for the right to pass through a folder, as a path does."""
-HELD = 128
-"""How many folders in one another are held open."""
+HELD = 32
+"""How many folders in one another are held open: a fetch does so three times, of 256 files."""
 PATH_LIMIT = 4096
 """Bytes of a path: what Linux holds."""
 ASIDES = 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import resource
 import subprocess
 import tarfile
 import tempfile
@@ -57,6 +58,22 @@ def land(into: Path, *names: bytes) -> Landed:
 
 def whys(landed: Landed) -> dict[bytes, str]:
     return {skipped.path: skipped.why for skipped in landed.skipped}
+
+
+def test_results_that_lie_deep_land_where_few_files_may_be_open(tmp_path: Path) -> None:
+    deep = Path(tmp_path, *"d" * 150)
+    deep.mkdir(parents=True)
+    free = [os.dup(1) for _ in range(110)]
+    for each in free:
+        os.close(each)
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1] + 1, usual[1]))
+    try:
+        landed = land(tmp_path, os.fsencode(deep.relative_to(tmp_path) / "x"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+    assert not landed.skipped
+    assert (deep / "x").read_bytes() == b"new"
 
 
 def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
