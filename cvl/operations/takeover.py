@@ -47,6 +47,9 @@ more."""
 CAUSES = {FOLLOW: None, GONE: Cause.STOPPED, RELEASE: Cause.STOPPED, LATE: Cause.TIMEOUT}
 """What the job is told when it is stopped for that reason; None: it is not stopped."""
 
+STABLE = frozenset({"handle", "results"})
+"""What counts as it was when the guardian began, where the ledger has been damaged since."""
+
 
 def take_over(record: Run, word: str, secrets: Mapping[str, str], listener: Listener) -> int:
     """Bring the run to its end, as `word` asks for; return 0 once nothing of it is open.
@@ -125,7 +128,7 @@ class Work:
             if not lifecycle.adopt(ledger.run(record.id), ledger):
                 return False
             try:
-                self._recover(ledger.run(record.id), ledger, meant(record, word))
+                self._recover(ledger.run(record.id), ledger, meant(self._record, word))
             except FetchError as error:
                 if ledger.run(record.id).guardian == me():
                     raise
@@ -151,14 +154,15 @@ class Work:
 
     def _recover(self, record: Run, ledger: Ledger, word: str, *, hold: bool = True) -> None:
         """Drive the run to its end; SIGTERM and the limit reach us there too."""
+        lost = STABLE if word == RELEASE else STABLE & {*record.damage}
+        record = replace(record, **{name: getattr(self._record, name) for name in lost})
         options = Options(
             observer=Log(),
             fetch=word != RELEASE and bool(record.results),
             hold=hold,
             release_limit=RELEASE_LIMIT,
         )
-        known = self._record if word == RELEASE else record  # which may be damaged by now
-        provider = reopen(self._record.runner, known.handle, self._secrets)
+        provider = reopen(self._record.runner, record.handle, self._secrets)
         work = Context(record, provider, ledger, options)
         left, last = self._listener.left(), self._listener.last()
         if left is not None and last is not None:

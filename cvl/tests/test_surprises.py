@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -294,6 +296,31 @@ def without_ledger(there: Rented, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger_file().write_bytes(b"no database" * 1000)
     monkeypatch.setattr(takeover, "reopen", lambda *_: there)
     assert takeover.take_over(record, "gone", {}, Deaf(10.0)) == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("handle", '{"run": 5}'), ("results", None), ("detached", None), ("runner", None)],
+)
+def test_what_the_ledger_has_lost_is_known_from_the_start(
+    column: str, value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a job is followed, or stopped, and its results are brought."""
+    there, known = Rented(), dict[str, str]()
+    record = running(there, results="/nowhere", detached=column == "detached")
+    there.end = ExitStatus(0, run_id=RUN) if record.detached else None
+    with closing(sqlite3.connect(ledger_file(), isolation_level=None)) as db:
+        db.execute(f"UPDATE runs SET {column} = ?", (value,))
+    assert Ledger(ledger_file()).run(RUN).damage == (column,)
+
+    def reopened(_name: str, handle: Mapping[str, str], _secrets: object) -> Rented:
+        known.update(handle)
+        return there
+
+    monkeypatch.setattr(takeover, "reopen", reopened)
+    assert takeover.take_over(record, "gone", {}, Deaf(10.0)) == 0  # type: ignore[arg-type]
+    assert (known, there.alive, "fetch" in there.asked) == (record.handle, False, True)
+    assert ("stop" in there.asked) is (not record.detached)
 
 
 class Deaf:
