@@ -31,6 +31,7 @@ from cvl.ledger import EARLY, Ledger, Run, RunState
 from cvl.operations.foreign_runs import find, foreign
 from cvl.operations.reap_findings import tagged
 from cvl.operations.reattach import WithoutOutput, attached, follow, standing_when_slow
+from cvl.operations.refresh import undriven
 from cvl.providers import BUILT_IN, load, reopen
 from cvl.run import lifecycle
 from cvl.run.context import Context
@@ -114,6 +115,11 @@ def _stop_one(run: Run, grace: float, ledger: Ledger, observer: Observer) -> Non
         status = _stopped(run, grace, ledger, observer)
     except (MissingExtra, Elsewhere):
         raise  # neither could its machine be given back
+    except LedgerError as error:
+        if undriven(run):
+            raise
+        text = f"{run.id} was told to stop, and not seen to end: {error}"
+        raise LostContact(text, error.hint) from error  # whoever drives it brings its results
     except Exception as error:
         if not held or ledger.run(run.id).state is RunState.ENDED:
             raise

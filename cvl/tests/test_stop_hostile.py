@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from cvl.cli import main
 from cvl.core.errors import LedgerError
 from cvl.core.paths import ledger_file
 from cvl.core.process import owner_of
+from cvl.core.spec import Cause
 from cvl.ledger import Ledger, RunState
 from cvl.ledger.store import Store
+from cvl.operations import stop
 from cvl.testing import hostile
 from cvl.testing.cli_harness import Desk
 from cvl.testing.hostile import HostileHost
@@ -52,6 +55,32 @@ def test_a_ledger_that_cannot_be_written_keeps_no_machine(
     assert main(["stop", run]) == 125
     assert not fake.alive()
     assert not fake.keys()
+    assert "the disk is full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("driven", [True, False])
+def test_a_ledger_that_is_locked_takes_no_machine_from_who_brings_its_results(
+    fake: FakeCloud,  # noqa: F811
+    driven: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What nobody drives any more ends by its tag."""
+
+    class Job:
+        def stop(self, _grace: float, _cause: Cause) -> None:
+            monkeypatch.setattr(Store, "reading", refused)
+
+    client = subprocess.Popen(["sleep", "60"])
+    try:
+        run = rented(fake, owner_of(client.pid) if driven else dead())
+        Ledger(ledger_file()).advance(run, RunState.RUNNING)
+        monkeypatch.setattr(stop, "attached", lambda *_: nullcontext(Job()))
+        assert main(["stop", run]) == 125
+    finally:
+        client.kill()
+        client.wait()
+    assert bool(fake.alive()) is driven
     assert "the disk is full" in capsys.readouterr().err
 
 
