@@ -25,6 +25,8 @@ MOST = 1 << 20
 """Bytes that it may print and say."""
 PARTIAL = 0.3
 """Seconds after which words without a line's end are passed on: a question has none."""
+LAST = 300
+"""Characters of its last words that are shown."""
 BLOCK, LOOK = 1 << 16, 0.2
 
 
@@ -133,7 +135,7 @@ class _Words:
 
     def _say(self, line: bytes) -> None:
         if text := line.decode(errors="replace").strip():
-            self.last = text
+            self.last = text[:LAST]
             self._hear(text)
 
 

@@ -762,6 +762,12 @@ def test_it_is_ended_where_nobody_can_hear_it(tmp_path: Path) -> None:
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def test_its_last_words_are_no_longer_than_a_person_reads(tmp_path: Path) -> None:
+    client, _ = asked(tmp_path, "head -c 100000 /dev/zero | tr '\\0' x >&2; exit 1")
+    with pytest.raises(AuthError, match=r"failed: x{300}$"):
+        client.doors.current()
+
+
 def test_who_has_said_something_has_more_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
