@@ -123,15 +123,20 @@ def _in_utf8() -> None:
 def _taken(name: str, hint: str, value: object) -> object:
     """Return a value that is of its annotation. Raises `UsageError`."""
     kinds = [each.partition("[")[0] for each in hint.split(" | ")]
-    value = _plain(value, kinds)
-    if set(kinds) <= TYPES.keys() and not any(TYPES[kind][1](value) for kind in kinds):
-        kind = next((row.kind for row in OPTIONS if row.name == name), "")
-        wanted = WORDS.get(kind) or next(TYPES[kind][0] for kind in kinds)
-        shown = type(value).__name__ if SECRET.search(name) else _shown(value, kinds[0])
-        raise UsageError(f"{name} is {wanted}, not {shown}", _example(name, hint))
+    if set(kinds) <= TYPES.keys() and not _is_any(kinds, value):
+        value = _plain(value, kinds)
+        if not _is_any(kinds, value):
+            kind = next((row.kind for row in OPTIONS if row.name == name), "")
+            wanted = WORDS.get(kind) or next(TYPES[kind][0] for kind in kinds)
+            shown = type(value).__name__ if SECRET.search(name) else _shown(value, kinds[0])
+            raise UsageError(f"{name} is {wanted}, not {shown}", _example(name, hint))
     if hint == "Sequence[str]":
         words(cast("Sequence[str]", value))
     return value
+
+
+def _is_any(kinds: Collection[str], value: object) -> bool:
+    return any(TYPES[kind][1](value) for kind in kinds)
 
 
 def _plain(value: object, kinds: Collection[str]) -> object:
@@ -140,8 +145,8 @@ def _plain(value: object, kinds: Collection[str]) -> object:
     Whatever can be gone through once is a list, 0 and 1 are truth values, and other libraries
     have numbers of their own.
     """
-    if "Sequence" in kinds and not isinstance(value, str | bytes | Mapping | Sequence):
-        return tuple(value) if isinstance(value, Iterable) else value
+    if "Sequence" in kinds and isinstance(value, Iterable):
+        return value if isinstance(value, str | bytes | Mapping) else tuple(value)
     if isinstance(value, int):
         return bool(value) if "bool" in kinds and value in {0, 1} else value
     with suppress(ValueError, OverflowError):
