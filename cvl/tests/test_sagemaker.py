@@ -20,6 +20,7 @@ from cvl.testing.conformance import CHECKS, Check
 from cvl.testing.docker_engine import Engine
 from cvl.testing.sagemaker import FAULTS, AwsCloud, Settings, registry
 from cvl.testing.sagemaker.cloud import BUCKET, missing
+from cvl.testing.sagemaker.faults import Fault
 from cvl.testing.sagemaker.registry import ImageRegistry
 from cvl.tests.clouds import desk
 
@@ -165,6 +166,16 @@ def test_a_push_that_fails_is_said_to_be_one_and_leaves_nothing(
     assert "cvl: ECR push failed: docker push failed: " in done.err
     assert "hint: trying again sends only what is missing" in done.err
     assert (cloud.jobs, cloud.objects()) == ({}, [])
+
+
+def test_who_may_not_log_in_to_the_registry_builds_nothing(cloud: AwsCloud, building: Desk) -> None:
+    """A build may take hours; its image could not be pushed."""
+    denied = Fault(operation="GetAuthorizationToken", code="AccessDeniedException", times=9)
+    cloud.inject(denied)
+    done = building.cvl("run", *building.options, "built", "line")
+    assert done.code == 125
+    assert "AccessDeniedException" in done.err
+    assert "cvl: building: " not in done.err
 
 
 def test_an_image_holds_the_example_and_starts_our_script_whatever_its_own_is(

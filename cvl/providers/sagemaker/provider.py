@@ -219,6 +219,7 @@ class SageMaker:
         docker.check()
         check.quota(self._account, options, spec.nodes, scope)
         uri = f"{repository or registry.create(self._account)}:{tag}"
+        registry.login(self._account)  # who gets none is told before a build of hours
         limited = scope.within(image.BUILD_LIMIT)
         image.make(contents, uri, spec.image or "", options.build_args, limited)
         registry.push(self._account, uri, limited)

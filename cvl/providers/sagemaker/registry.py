@@ -61,17 +61,11 @@ def uri(account: str, region: str, partition: str) -> str:
     return f"{account}.dkr.ecr.{region}.{suffix}/{REPOSITORY}"
 
 
-def push(account: Account, image: str, scope: Scope) -> None:
-    """Push a local image that bears our URI, with a login of now. Raises `CvlError`."""
-    with _private_config(image.partition("/")[0], _login(account)) as env:
-        try:
-            docker.run(("push", image), "pushing", scope, env=env)
-        except CvlError as error:
-            raise CvlError(f"ECR push failed: {error}", _remedy(str(error))) from error
+def login(account: Account) -> str:
+    """Return user and password for the next hours, as Docker's configuration has them.
 
-
-def _login(account: Account) -> str:
-    """Return user and password for the next hours, as Docker's configuration has them."""
+    Raises `CvlError`.
+    """
     reply = account.call("ecr", "get_authorization_token")
     try:
         token = str(reply["authorizationData"][0]["authorizationToken"])
@@ -80,6 +74,15 @@ def _login(account: Account) -> str:
     except (LookupError, TypeError, ValueError):
         raise Unreachable("ecr: its answer holds no login") from None
     return token
+
+
+def push(account: Account, image: str, scope: Scope) -> None:
+    """Push a local image that bears our URI, with a login of now. Raises `CvlError`."""
+    with _private_config(image.partition("/")[0], login(account)) as env:
+        try:
+            docker.run(("push", image), "pushing", scope, env=env)
+        except CvlError as error:
+            raise CvlError(f"ECR push failed: {error}", _remedy(str(error))) from error
 
 
 def _remedy(refusal: str) -> str:
