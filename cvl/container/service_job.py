@@ -43,6 +43,7 @@ class ServiceJob:
         self._nodes = int(handle.get("nodes") or 1)
         self._scope = Scope(clock)
         self._status: ExitStatus | None = None
+        self._silent_since: float | None = None
 
     @property
     def handle(self) -> Mapping[str, str]:
@@ -68,16 +69,24 @@ class ServiceJob:
                 raise
             raise Unreachable(f"{error}; {error.hint}") from error
 
-    def _wait_on(self, error: CvlError, waited: float) -> None:
-        """Say what is waited for, for so many seconds now.
+    def _heard(self) -> None:
+        """Note that the service has answered."""
+        self._answered, self._silent_since = True, None
 
-        Raises `LostContact` when that has taken too long, and `error` itself if it is about our
-        own login or configuration and nothing was good before.
+    def _wait_on(self, error: CvlError) -> None:
+        """Say what is waited for.
+
+        Raises `LostContact` when that has taken too long since the first question that had no
+        answer, and `error` itself if it is about our own login or configuration and nothing was
+        good before.
         """
         if not self._answered and not isinstance(error, Unreachable | Rejected):
             raise error
         self._tell("waiting", f"{explained(error)}{AGAIN}")
-        if waited > (BARRED if isinstance(error, Denied) else PATIENCE):
+        now = self._scope.clock.monotonic()
+        if self._silent_since is None:
+            self._silent_since = now
+        if now - self._silent_since > (BARRED if isinstance(error, Denied) else PATIENCE):
             raise LostContact(
                 f"lost contact with {self.service}: {error}",
                 f"{error.hint}; the job lives on".removeprefix("; ")

@@ -96,7 +96,7 @@ class KubeJob(ServiceJob):
 
     def _followed(self, logs: Logs) -> Iterator[LogChunk]:
         now = self._client.clock.monotonic
-        since = news = now()
+        news = now()
         pause, looked = LOOK, 0.0
         while self._scope.cause is None:
             for chunk in logs.take(pause):
@@ -106,10 +106,10 @@ class KubeJob(ServiceJob):
                 continue
             try:
                 state = self._tracker.look(logs.endings)
-                looked = since = now()
-                self._answered = True
+                looked = now()
+                self._heard()
             except PASSING as error:
-                self._wait_on(error, now() - since)
+                self._wait_on(error)
                 with suppress(Cancelled):
                     self._scope.sleep(max(LOOK * 2, error.wait))
                 news = now()

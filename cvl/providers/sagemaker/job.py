@@ -68,17 +68,18 @@ class TrainingJob(ServiceJob):
 
     def _follow(self, reader: LogReader) -> Iterator[LogChunk]:
         now = self._account.clock.monotonic
-        since = news = now()
+        news = now()
         for attempt in self._scope.attempts(PAUSES):
             try:
                 over = self._over()  # asked first: all that was written by then is read below
                 for chunk in reader.look():
                     news = now()
+                    self._heard()
                     attempt.anew()
                     yield chunk
                 self._endings = reader.endings
                 self._forget_secrets(reader)
-                since = now()
+                self._heard()
                 if over and (reader.complete(self._nodes) or self._is_drained(now() - news)):
                     return
             except Missing:
@@ -88,7 +89,7 @@ class TrainingJob(ServiceJob):
                 if self._end is not None:
                     return
             except PASSING as error:
-                self._wait_on(error, now() - since)
+                self._wait_on(error)
                 news = now()
                 attempt.asked(error.wait)
 
