@@ -22,7 +22,7 @@ from cvl.providers.kubernetes.pods import over, path, started
 SILENCE = 60.0
 """Seconds without a byte after which a stream is opened anew: the other side may be gone."""
 UNSEEN = 3
-"""Times that a pod must be missing before it is gone."""
+"""Times in a row that a pod must be missing before it is gone."""
 PAUSES = (0.1, 0.3, 1.0, 2.0)
 """Seconds before a stream is opened again; the last repeats."""
 WAITING = 256
@@ -135,6 +135,7 @@ class Reader:
             before = self._mark
             try:
                 self._once(final=final)
+                missed = 0
                 if self.ending or (final and self._mark == before and not self._stalled):
                     return  # a stream may end before its log does: nothing new is the proof
             except NotYet:
@@ -142,7 +143,7 @@ class Reader:
             except Missing:
                 missed += 1
                 if missed == UNSEEN:
-                    self._emit(self._kept)
+                    self._emit_kept()
                     return
             except CvlError as error:
                 self._complain(error)
@@ -173,7 +174,7 @@ class Reader:
                     self._emit(lines.feed(entries.end()))
                     self._kept = lines.end()
                     if final and self._mark == start and not entries.seeking:
-                        self._emit(self._kept)  # asked twice: nothing follows
+                        self._emit_kept()  # asked twice: nothing follows
         finally:
             # one that broke off before it came to where we are would do so again and again
             self._stalled = entries.seeking and entries.began
@@ -193,6 +194,11 @@ class Reader:
         if piece and not self._scope.cause:
             self._put(piece)
             self._mark = piece.after
+
+    def _emit_kept(self) -> None:
+        """Hand on, once, what was kept back in the last stream."""
+        kept, self._kept = self._kept, None
+        self._emit(kept)
 
     def _heed(self, entries: Entries) -> None:
         """Say what the kubelet itself wrote into the stream, and what it has no more."""
