@@ -13,7 +13,7 @@ demo: ## Train a real example on a throw-away sshd on this machine; show the res
 
 test: ## Run the tests; ARGS='cvl/tests/test_scope.py -k signal' runs some of them
 	@scripts/setup test
-	@$(PYTHON) -m pytest -n 4 $(CACHE) $(ARGS)
+	@$(PYTHON) -m pytest -n 4 --durations 15 --durations-min 10 $(CACHE) $(ARGS)
 
 lint: ## Check style and types: ruff, and mypy --strict
 	@scripts/setup lint
