@@ -247,6 +247,7 @@ class Leases:
     def any_open(self) -> bool:
         """Return whether anything of this run is open; where the ledger cannot say, it may be."""
         try:
+            self._ledger.run(self._run_id)  # a ledger that lacks the run says nothing of it
             return bool(self._release.open())
         except LedgerError:
             return self._owner.listing_lag > 0  # 0 where nothing is ever made

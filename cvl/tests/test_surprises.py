@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
 import pytest
 
@@ -288,6 +288,24 @@ def test_without_a_ledger_its_job_is_stopped_and_its_results_are_brought(
     without_ledger(there, monkeypatch)
     assert {"stop", "fetch"} <= {*there.asked}
     assert (there.end and there.end.cause, there.alive) == (Cause.STOPPED, False)
+
+
+@pytest.mark.parametrize("ledger", ["damaged", "removed", "another"])
+def test_without_a_ledger_a_job_is_followed_though_its_host_gives_no_answer_for_a_while(
+    ledger: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Rented("attach", SURPRISES["unreadable"], end=ExitStatus(0, run_id=RUN))
+    record = running(there, results="/nowhere", detached=True)
+    if ledger == "damaged":
+        ledger_file().write_bytes(b"no database" * 1000)
+    else:
+        ledger_file().unlink()
+    if ledger == "another":
+        Ledger(ledger_file()).begin(Run(id="another-1124-050000-0123456789"))
+    Timer(0.5, lambda: setattr(there, "where", "")).start()
+    monkeypatch.setattr(takeover, "reopen", lambda *_: there)
+    assert takeover.take_over(record, "gone", {}, Deaf(10.0)) == 0  # type: ignore[arg-type]
+    assert ("fetch" in there.asked, there.alive) == (True, False)
 
 
 def without_ledger(there: Rented, monkeypatch: pytest.MonkeyPatch) -> None:
