@@ -364,6 +364,12 @@ def test_the_rest_of_a_file_comes_if_that_is_marked_as_it_was(name: bytes, host:
     assert (reply.body, reply.answers) == (b"", [])
 
 
+def test_a_file_of_gigabytes_is_listed_with_its_size(host: Host) -> None:
+    """The awk of busybox writes whole numbers up to 2 GiB."""
+    host.start("one", f"printf 1 | dd of=big bs=65536 seek={5 << 14} 2>/dev/null\n", follow=1)
+    assert changed(host)["f", "e", b"big"] == b"%d" % ((5 << 30) + 1)
+
+
 def test_pack_tells_what_it_could_not_read(host: Host) -> None:
     host.start("one", "echo 1 >f\n", follow=1)
     reply = host.ask("pack", b"ws/f\0ws/not-there\0", id="one")

@@ -80,7 +80,7 @@ list_by_stat() {
                 if (name[i] in unreadable) type = "u"
                 if (type == "d" && name[i] in full) continue
                 stamp = ctime[i]; gsub(/[^0-9]/, "", stamp)
-                printf "%s\t%d:%s\t%s\t%s%c", type, kind[i] ~ /^regular/ ? size[i] : 0, stamp, area, substr(name[i], 3), 0
+                printf "%s\t%s:%s\t%s\t%s%c", type, kind[i] ~ /^regular/ ? size[i] : 0, stamp, area, substr(name[i], 3), 0
                 if (type == "l") printf "%s%c", target(name[i]), 0
             }
         }'
