@@ -364,6 +364,17 @@ def test_the_rest_of_a_file_comes_if_that_is_marked_as_it_was(name: bytes, host:
     assert (reply.body, reply.answers) == (b"", [])
 
 
+@pytest.mark.parametrize("size", [3 << 30, 5 << 30], ids=["3 GiB", "5 GiB"])
+def test_the_rest_comes_of_a_file_however_large_it_is(size: int, host: Host) -> None:
+    """The tail of busybox counts up to 2 GiB, and reads all that is before."""
+    job = f"printf 0123456789 | dd of=big bs=65536 seek={size >> 16} 2>/dev/null\n"
+    host.start("one", job, follow=1)
+    asked = mark_of(host, b"big") + b"\nws/big"
+    reply = host.ask("rest", asked, id="one", offset=size + 4)
+    assert (reply.body, reply.answers) == (b"456789", ["same"])
+    assert host.ask("rest", asked, id="one", offset=size - 2).body == b"\0\x000123456789"
+
+
 def test_a_file_of_gigabytes_is_listed_with_its_size(host: Host) -> None:
     """The awk of busybox writes whole numbers up to 2 GiB."""
     host.start("one", f"printf 1 | dd of=big bs=65536 seek={5 << 14} 2>/dev/null\n", follow=1)
