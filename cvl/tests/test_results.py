@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from cvl.core.errors import BrokenOff, FetchError
 from cvl.core.staging import incoming
-from cvl.host.download.landing import land_tar, landing, stays_inside
+from cvl.host.download.landing import SLACK, land_tar, landing, stays_inside
 from cvl.host.download.report import Landed
 from cvl.host.download.results import (
     Changed,
@@ -486,6 +486,18 @@ def test_more_than_the_rest_of_a_file_is_not_taken(tmp_path: Path) -> None:
             it.take([tar(file(b"work/a", CONTENT[b"work/a"]))[:700]])
         with pytest.raises(FetchError, match="more than it has listed"):
             it.go_on([b"0" * 5000])
+
+
+def test_a_file_that_has_grown_beyond_all_measure_does_not_keep_the_others(tmp_path: Path) -> None:
+    grown = header(Member(name=b"work/a", size=SLACK + 2 * PARTS.size + 1))
+    with landing(PARTS, tmp_path / "into") as it:
+        with pytest.raises(BrokenOff, match="more than it has listed: 'a'"):
+            it.take([tar(file(b"work/b", b"x")), grown])
+        it.take([tar(*[file(each.source, CONTENT[each.source]) for each in it.awaited.values()])])
+        landed = it.finish()
+    assert {path.name for path in (tmp_path / "into").iterdir()} == {"b", "c"}
+    assert whys(landed) == {b"a": "has grown too much since it was listed"}
+    assert landed.seen.keys() == {b"b", b"c"}
 
 
 def test_a_full_disk_is_named_and_leaves_no_half_file(

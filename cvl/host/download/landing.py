@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from cvl.core.errors import FetchError
+from cvl.core.errors import BrokenOff, FetchError
 from cvl.core.frozen import dataclass
 from cvl.core.safe_dir import Folders, SafeDir, write_all
 from cvl.core.staging import EVERYWHERE, incoming, landing_in, refused
@@ -29,6 +29,7 @@ STRANGE = 1000
 """Members of a tar that nobody has asked for, after which it is not read on."""
 SLACK = 1 << 30
 """Bytes by which results may have grown, beyond twice their size, since they were listed."""
+MORE = "the host sends more than it has listed"
 TO_ADD = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -94,8 +95,9 @@ class Landing:
         """Land what comes as the tar of the verb `pack`.
 
         A member that was not asked for is passed over and reported; where there are `others`, in
-        silence. Raises `BrokenOff` when the tar breaks off, `Blocked` when the disk is full or
-        nothing can be written; what has landed by then stays, whole.
+        silence. Raises `BrokenOff` when the tar breaks off, or has a file that has grown too much:
+        that one is not awaited any more. Raises `Blocked` when the disk is full or nothing can be
+        written; what has landed by then stays, whole.
         """
         reader, strange, room = TarReader(chunks), 0, 2 * self._results.size + SLACK
         with landing_in(self._into):
@@ -105,8 +107,10 @@ class Landing:
                 if piece is None and others:
                     continue
                 strange, room = strange + (piece is None), room - member.size
-                if strange > STRANGE or room < 0:
-                    raise FetchError("the host sends more than it has listed")
+                if strange > STRANGE or (room < 0 and piece is None):
+                    raise FetchError(MORE)
+                if room < 0:
+                    self._pass_over(name)
                 if piece is not None:
                     self._member(piece, member, reader.content())
                     self._arrived[name] = self.awaited.pop(name)
@@ -154,6 +158,15 @@ class Landing:
                 if piece.kind != "f":
                     self._try(piece, partial(self._make, piece))
         return self.landed()
+
+    def _pass_over(self, name: bytes) -> None:
+        """Do without a file that has grown too much, as a job's first checkpoint may.
+
+        Raises `BrokenOff`: what is sent of it is not waited for, and the others are asked for.
+        """
+        piece = self.awaited.pop(name)
+        self.skip(piece.target, "has grown too much since it was listed", stays=True)
+        raise BrokenOff(f"{MORE}: {os.fsdecode(piece.target)!r}")
 
     def _member(self, piece: Piece, member: Member, content: Iterator[bytes]) -> None:
         """Land one member of a tar."""
