@@ -202,6 +202,25 @@ def test_a_large_file_goes_on_where_it_was_unless_it_is_another_by_then(
         assert (cable.passed - before < 1.2 * MUCH) == (not changes)
 
 
+def test_a_file_that_shrinks_while_it_is_sent_is_told_and_comes_again(
+    host: Sshd, tmp_path: Path
+) -> None:
+    with cabled(host, tmp_path, "--ssh") as (desk, cable):
+        done = desk.sh(f"head -c {MUCH} /dev/urandom >big", "--no-fetch")
+        assert done.code == 0, done.err
+        run = desk.runs()[0]
+        (there,) = host.home.glob(f".cvl/jobs/{run}/**/big")
+        cable.rate = 6_000_000
+        with desk.start("fetch", run, "-o", str(tmp_path / "here")) as client:
+            passes(cable, MUCH // 4)
+            os.truncate(there, MUCH // 2)
+            cable.rate = 0
+            done = client.ended()
+        assert "big: File shrank by" in done.err
+        assert desk.cvl("fetch", run, "-o", str(tmp_path / "here")).code == 0
+        assert (tmp_path / "here/big").read_bytes() == there.read_bytes()
+
+
 def test_sshd_that_is_started_again_meanwhile_is_waited_for(tmp_path: Path) -> None:
     with Sshd(tmp_path / "sshd") as own:
         desk = Desk(folder=tmp_path / "desk", options=("--ssh", own.name), env=own.env)

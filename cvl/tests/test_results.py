@@ -480,6 +480,14 @@ def test_what_breaks_off_goes_on_where_it_was(cuts: list[int], same: bool) -> No
         assert landed.seen.keys() == {b"a", b"b", b"c"}
 
 
+def test_what_the_host_could_not_read_whole_is_fetched_again(tmp_path: Path) -> None:
+    """Its size and ctime may be as they were: a disk over there that cannot be read."""
+    with landing(PARTS, tmp_path / "into") as it:
+        it.take([tar(*[file(*each) for each in CONTENT.items()])])
+        it.doubt("work/a: Read error at byte 0, while reading 600 bytes: padding with zeros")
+        assert it.finish().seen.keys() == {b"b", b"c"}
+
+
 def test_more_than_the_rest_of_a_file_is_not_taken(tmp_path: Path) -> None:
     with landing(PARTS, tmp_path / "into") as it:
         with suppress(BrokenOff):

@@ -390,6 +390,18 @@ def test_pack_tells_what_it_could_not_read(host: Host) -> None:
         assert archive.getnames() == ["ws/f"]
 
 
+def test_pack_tells_of_a_file_that_shrinks_while_it_is_sent(dash: Host) -> None:
+    host = dash
+    host.start("one", "head -c 9000000 /dev/zero | tr '\\0' x >f\n", follow=1)
+    sending = host.open("pack", {"id": "one"}, b"ws/f\0")
+    assert sending.stdout
+    begins = sending.stdout.read(100_000)
+    os.truncate(host.job("one") / "ws/f", 4_000_000)
+    reply = farside.finish(sending)
+    assert "padded ws/f: File shrank by 5000000 bytes; padding with zeros" in reply.answers
+    assert len(begins) == 100_000
+
+
 # --- tidying up
 
 

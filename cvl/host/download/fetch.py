@@ -130,7 +130,10 @@ def _brought(load: _Load, it: Landing, far: FarSide, headers: Headers, scope: Sc
     if it.awaited:
         wanted = b"".join(piece.source + b"\0" for piece in it.awaited.values())
         done, pack = it.landed().size, ("pack", headers, wanted)
-        _taken(far, pack, lambda data: it.take(_told(data, done, load, scope)), scope)
+        answers = _taken(far, pack, lambda data: it.take(_told(data, done, load, scope)), scope)
+        for padded in (each.rest for each in answers if each.word == "padded"):
+            it.doubt(padded)
+            scope.warn(f"not brought whole: {padded}; `cvl fetch` again")
 
 
 def _taken(

@@ -134,6 +134,12 @@ class Landing:
         else:
             self._drop(part)
 
+    def doubt(self, words: str) -> None:
+        """Have what the host has such `words` about fetched again another time."""
+        for piece in self._results.files:
+            if piece.source.decode(errors="replace") in words:
+                self._seen.pop(piece.target, None)
+
     def skip(self, path: bytes, why: str, *, stays: bool = False) -> None:
         """Report something that does not land; `stays` if what it holds is nowhere else."""
         self._skipped.append(Skipped(path=path, why=why, stays=stays))
