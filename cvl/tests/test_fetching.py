@@ -202,6 +202,25 @@ def test_a_large_file_goes_on_where_it_was_unless_it_is_another_by_then(
         assert (cable.passed - before < 1.2 * MUCH) == (not changes)
 
 
+def test_what_a_fetch_that_is_killed_has_brought_does_not_come_again(
+    host: Sshd, tmp_path: Path
+) -> None:
+    with cabled(host, tmp_path, "--ssh") as (desk, cable):
+        made = f"for n in 1 2 3 4 5 6 7 8; do head -c {MUCH // 8} /dev/urandom >$n; done"
+        done = desk.sh(made, "--no-fetch")
+        assert done.code == 0, done.err
+        run, here = desk.runs()[0], tmp_path / "here"
+        cable.rate = 3_000_000
+        with desk.start("fetch", run, "-o", str(here)) as client:
+            passes(cable, MUCH * 3 // 4)
+            os.kill(client.process.pid, signal.SIGKILL)
+            client.process.wait()
+        cable.rate, before = 0, cable.passed
+        assert desk.cvl("fetch", run, "-o", str(here)).code == 0
+        assert cable.passed - before < MUCH * 3 // 4
+        assert sum((here / str(n)).stat().st_size for n in range(1, 9)) == MUCH
+
+
 def test_a_file_that_shrinks_while_it_is_sent_is_told_and_comes_again(
     host: Sshd, tmp_path: Path
 ) -> None:

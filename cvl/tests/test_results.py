@@ -485,7 +485,7 @@ def test_what_the_host_could_not_read_whole_is_fetched_again(tmp_path: Path) -> 
     with landing(PARTS, tmp_path / "into") as it:
         it.take([tar(*[file(*each) for each in CONTENT.items()])])
         it.doubt("work/a: Read error at byte 0, while reading 600 bytes: padding with zeros")
-        assert it.finish().seen.keys() == {b"b", b"c"}
+        assert fresh(PARTS, tmp_path / "into", it.finish().seen).files == PARTS.files[:1]
 
 
 def test_more_than_the_rest_of_a_file_is_not_taken(tmp_path: Path) -> None:

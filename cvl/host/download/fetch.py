@@ -31,6 +31,8 @@ SMALL = 16_000_000
 """Bytes up to which nothing is told while they come."""
 TELL = 0.2
 """Seconds between two words about how much has come."""
+NOTE = 2.0
+"""Seconds between two notes of what has landed, for a fetch after one that was killed."""
 FINISH_LIMIT = 30.0
 LAST_WORDS = 3.0
 """Seconds for the host to say why what it sends has ended early."""
@@ -130,7 +132,11 @@ def _brought(load: _Load, it: Landing, far: FarSide, headers: Headers, scope: Sc
     if it.awaited:
         wanted = b"".join(piece.source + b"\0" for piece in it.awaited.values())
         done, pack = it.landed().size, ("pack", headers, wanted)
-        answers = _taken(far, pack, lambda data: it.take(_told(data, done, load, scope)), scope)
+
+        def take(data: Iterable[bytes]) -> None:
+            it.take(_told(_noted(data, it, load, scope), done, load, scope))
+
+        answers = _taken(far, pack, take, scope)
         for padded in (each.rest for each in answers if each.word == "padded"):
             it.doubt(padded)
             scope.warn(f"not brought whole: {padded}; `cvl fetch` again")
@@ -169,6 +175,16 @@ def _told(data: Iterable[bytes], done: int, load: _Load, scope: Scope) -> Iterat
             then, here = now, min(done + came, whole)
             rate = came / 1e6 / max(now - began, TELL)
             scope.tell("fetch", f"{here / 1e6:.1f} MB, {100 * here // whole} %, {rate:.1f} MB/s")
+        yield piece
+
+
+def _noted(data: Iterable[bytes], it: Landing, load: _Load, scope: Scope) -> Iterator[bytes]:
+    """Pass `data` on; note now and then what has landed."""
+    then = scope.clock.monotonic()
+    for piece in data:
+        if (now := scope.clock.monotonic()) - then >= NOTE:
+            then = now
+            load.arrived(it.landed())
         yield piece
 
 

@@ -138,7 +138,7 @@ class Landing:
         """Have what the host has such `words` about fetched again another time."""
         for piece in self._results.files:
             if piece.source.decode(errors="replace") in words:
-                self._seen.pop(piece.target, None)
+                self._seen[piece.target] = b""
 
     def skip(self, path: bytes, why: str, *, stays: bool = False) -> None:
         """Report something that does not land; `stays` if what it holds is nowhere else."""
