@@ -66,7 +66,7 @@ def test_hup_while_the_job_runs_leaves_it_to_the_guardian(tmp_path: Path, detach
 
 def test_a_storm_of_signals_is_answered_too(tmp_path: Path) -> None:
     storm = list(itertools.chain.from_iterable([number] * 2 for number in SIGNALS))
-    with Bench(tmp_path) as bench:
+    with Bench(tmp_path, boot_seconds=60) as bench:
         outcome = bench.tried(Point(), signals={"booting": storm}, job=JOB)
-    assert (outcome.leaks, outcome.reaped) == ((), False)
-    assert outcome.status == 130
+    assert (outcome.leaks, outcome.reaped) == ((), False), outcome.notes
+    assert outcome.status == 130, outcome.notes

@@ -134,10 +134,11 @@ def test_a_pod_that_cannot_take_it_is_told_with_its_words(
         connection.send(b"\x02head: write error: No space left on device")
         connection.send(b"\x03" + json.dumps(FULL).encode())
 
-    there = pods(handle)
+    told: list[str] = []
     with pytest.raises(CvlError, match=r"could not be sent into the pod: .*No space left"):
-        sent(there)
-    assert len(there.paths) == len(files.PAUSES) + 1
+        sent(pods(handle), Scope(tell=lambda _, text: told.append(text)))
+    again = [text for text in told if text.endswith("; sending again")]
+    assert len(again) == len(files.PAUSES)
 
 
 def test_whoever_waits_can_call_it_off(pods: Callable[[Handler], Pods]) -> None:
