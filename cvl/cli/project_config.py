@@ -109,8 +109,9 @@ def refused(project: Project, said: Layer, own: Own) -> set[Key]:
 def admitted(project: Project, said: Layer, refused: Collection[Key]) -> Layer:
     """Return what counts of what a project's file says."""
     kept = {key: value for key, value in said.values.items() if key not in refused}
-    if folder := kept.get(("output",)):
-        kept["output",] = os.path.realpath(_expanded(project.path.parent, str(folder)))
+    if ("output",) in kept:
+        folder = _expanded(project.path.parent, str(kept["output",]))
+        kept["output",] = os.path.realpath(folder)
     named = frozenset(key[1] for key in kept if len(key) > 1)
     return Layer(path=said.path, values=kept, runners=said.runners if project.trusted else named)
 

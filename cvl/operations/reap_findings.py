@@ -117,7 +117,11 @@ def _nobody_s(orphan: Orphan, why: str) -> Finding:
 
 def dearest_first(findings: Iterable[Finding]) -> list[Finding]:
     """Return findings in the order in which they are ended: by what they cost an hour."""
-    return sorted(findings, key=lambda each: each.price_per_hour or Decimal(0), reverse=True)
+    return sorted(findings, key=_rate, reverse=True)
+
+
+def _rate(finding: Finding) -> Decimal:
+    return Decimal(0) if finding.price_per_hour is None else finding.price_per_hour
 
 
 def overdue(

@@ -107,7 +107,8 @@ class Work:
 
     def _rest(self, seconds: float, _asked: float) -> bool:
         """Wait, but not past the limit, for then there is more to do."""
-        Scope().sleep(min(seconds, self._listener.left() or seconds))
+        left = self._listener.left()
+        Scope().sleep(seconds if left is None or left <= 0 else min(seconds, left))
         return True
 
     def _now(self) -> str:

@@ -32,8 +32,8 @@ DATES = {
     "operations/attach.py": "what the ledger has noted",
     "operations/list.py": "what the ledger has noted",
     "operations/reap_targets.py": "what the ledger has noted",
+    "operations/takeover.py": "what the ledger has noted",
     "providers/kubernetes/credentials.py": "when a credential expires",
-    "providers/sagemaker/price.py": "how old a file is on the disk",
     "rental/provider.py": "a deadline by a cloud's clock, where the cloud tells no time",
 }
 """Files that ask what time of day it is, to compare it with what others have written."""
