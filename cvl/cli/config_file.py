@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from cvl.core.errors import UsageError
 from cvl.core.file_owner import judged
 from cvl.core.frozen import dataclass
+from cvl.core.regular_file import opened
 
 FILE = "cvl.toml"
 LIMIT = 1 << 16
@@ -40,14 +40,10 @@ def content(path: Path, *, also: int | None = None) -> bytes:
     is what others own, but for the user `also`, or may write to.
     """
     try:
-        _regular(path, os.stat(path).st_mode)  # noqa: PTH116 - on every start
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as opened:
-            status = os.fstat(descriptor)
-            _regular(path, status.st_mode)
-            if why := judged(status, also):
+        with opened(path, links=True) as file:
+            if why := judged(os.fstat(file.fileno()), also):
                 raise UsageError(f"{path}: not read: {why}", "take it over: chown and chmod go-w")
-            data = opened.read(LIMIT + 1)
+            data = file.read(LIMIT + 1)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     if len(data) > LIMIT:
@@ -78,11 +74,6 @@ def layer(path: Path, data: bytes) -> Layer:
 def display(key: Key) -> str:
     """Return the name of a setting as it may be shown, without control characters."""
     return ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else repr(part[:60]) for part in key)
-
-
-def _regular(path: Path, mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise UsageError(f"{path}: cannot be read: it is not a file")
 
 
 def _parsed(path: Path, data: bytes) -> dict[str, object]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cvl.core import replies
 from cvl.core.errors import UsageError
+from cvl.core.regular_file import AS_FILE
 from cvl.core.scope import Scope
 
 Where = tuple[str, ...]
@@ -31,7 +32,7 @@ BLOCK = 1 << 16
 def content(path: Path, most: int) -> bytes:
     """Return what stands in a file, or comes from a pipe. Raises `UsageError`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor = os.open(path, AS_FILE)
         try:
             return replies.taken(_blocks(descriptor), most)
         finally:
