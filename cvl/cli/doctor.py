@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import click
 
 from cvl.cli.config_file import FILE
-from cvl.cli.options import parameters
 from cvl.cli.settings import nearly, refuse_unknown, settings
 from cvl.cli.terminal import show, show_json
 from cvl.core.errors import CvlError
@@ -47,8 +46,8 @@ def configuration() -> Iterator[Check]:
     """Look at the `cvl.toml` files that count here, and at the variables that say the same."""
     try:
         found = settings()
-        for runner in {name for each in found.files for name in each.runners}:
-            refuse_unknown(runner, [each.name for each in parameters(load(runner))], found)
+        for name in {name for each in found.files for name in each.runners}:
+            refuse_unknown(name, load(name), found)
     except CvlError as error:
         yield Check("configuration", False, str(error), error.hint)
         return

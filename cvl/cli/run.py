@@ -12,7 +12,7 @@ from cvl.cli.console import Console
 from cvl.cli.options import parameters, run_options
 from cvl.cli.plan_approval import Planned, agreement, show_plan
 from cvl.cli.runner_choice import RunCommand, destination, runner_flags
-from cvl.cli.settings import configured_root, nearly, refuse_unknown, settings, value_of
+from cvl.cli.settings import EMPTY, configured_root, nearly, refuse_unknown, settings, value_of
 from cvl.cli.terminal import say_json, show
 from cvl.cli.variables import environment
 from cvl.core.errors import UsageError
@@ -21,7 +21,6 @@ from cvl.providers import HOSTED, flag_of, load
 from cvl.providers.common import SETTINGS, Common
 from cvl.providers.runner import Runner
 
-EMPTY = "give a value, or leave it out"
 APART = frozenset({"max_cost", "root"})
 """Where not the nearest counts, but the lowest; and where the catalog asks the environment."""
 
@@ -94,7 +93,7 @@ def called(
 def own_options(runner: type[Runner], name: str, params: Mapping[str, Any]) -> dict[str, object]:
     """Return the runner's own options: flag, else configuration, else its default."""
     found, given = settings(), dict[str, object]()
-    refuse_unknown(name, [each.name for each in parameters(runner)], found)
+    refuse_unknown(name, runner, found)
     for each in parameters(runner):
         value = params.get(each.name)
         if value == "":  # a variable of a script that was not set: no wish for the default

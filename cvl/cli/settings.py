@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     import click
 
     from cvl.cli.config_file import Key, Value
+    from cvl.providers.runner import Runner
 
 ALONE = ("cache_dir", "config_dir", "ssh_config", "state_dir")
 """What the environment alone says: commands need it that read no file."""
 RUNS = frozenset({"CVL_NODE", "CVL_OUTPUTS"})
 """What runs are given, and is not misspelt."""
+EMPTY = "give a value, or leave it out"
+"""What is to be done about an option that says nothing."""
 ALIKE = 0.9
 """One letter more or less in ten."""
 SHOWN = 12
@@ -45,11 +48,19 @@ def known(name: str) -> Collection[str]:
     return BUILT_IN if name in BUILT_IN else names()
 
 
-def refuse_unknown(runner: str, own: Collection[str], found: config.Config) -> None:
+def refuse_unknown(name: str, runner: type[Runner], found: config.Config) -> None:
     """Raise `UsageError` for what stands below `[runner.NAME]` and is no option of that one."""
+    own = own_names(runner)
     for each in found.files:
-        names = [key for key in each.values if key[:-1] == ("runner", runner) and key[2] not in own]
-        refuse(names, each.path, own)
+        keys = [key for key in each.values if key[:-1] == ("runner", name) and key[2] not in own]
+        refuse(keys, each.path, own)
+
+
+def own_names(runner: type[Runner]) -> list[str]:
+    """Return the names of a runner's own options."""
+    from cvl.cli.options import parameters
+
+    return [each.name for each in parameters(runner)]
 
 
 def refuse(unknown: Sequence[Key], path: Path, own: Collection[str] = ()) -> None:
@@ -72,10 +83,7 @@ def meant(key: Key, own: Collection[str]) -> str:
             return f"{name} stands at the top of the file" if name in SETTINGS else near(name, own)
     if name in ALONE:
         return f"no file says it: set CVL_{name.upper()}"
-    from cvl.cli.options import parameters
-
-    own_to = {runner: {each.name for each in parameters(load(runner))} for runner in BUILT_IN}
-    if tables := [f"[runner.{runner}]" for runner, options in own_to.items() if name in options]:
+    if tables := [f"[runner.{runner}]" for runner in BUILT_IN if name in own_names(load(runner))]:
         return f"it stands below {' or '.join(tables)}"
     is_flag = any(row.name == name for row in OPTIONS)
     flag = f"only a flag says it: --{name.replace('_', '-')}" if is_flag else ""
@@ -130,9 +138,7 @@ def _read(setting: config.Setting, option: click.Option, value: Value) -> object
     if option.type.name == "path":
         return setting.path()
     if value == "":
-        raise UsageError(
-            f"{setting.origin}: {setting.name} is empty", "give a value, or leave it out"
-        )
+        raise UsageError(f"{setting.origin}: {setting.name} is empty", EMPTY)
     try:
         return option.type.convert(str(value), None, None)
     except click.UsageError as error:
