@@ -199,11 +199,11 @@ def _domain(row: RunOption, value: Any) -> str:
         return f"one of {', '.join(row.choices)}"
     match row.kind:
         case "count" if value < 1:
-            return "a number from 1 on"
+            return WORDS[row.kind]
         case "money" if Decimal(value).is_nan() or value < 0:
-            return "a Decimal from 0 on"
+            return WORDS[row.kind]
         case "duration" if value <= 0:
-            return "a number of seconds, more than 0"
+            return f"{WORDS[row.kind]}, more than 0"
     return ""
 
 

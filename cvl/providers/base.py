@@ -40,10 +40,8 @@ from cvl.run import lifecycle
 
 def run(provider: Provider, spec: JobSpec, common: Common) -> ExitStatus:
     """Run a resolved job. Raises `CvlError`."""
-    _whole(provider)
-    return lifecycle.run(
-        spec, completed(provider, Provider), Ledger(ledger_file()), options_of(common)
-    )
+    whole = _whole(completed(provider, Provider))
+    return lifecycle.run(spec, whole, Ledger(ledger_file()), options_of(common))
 
 
 def job(
@@ -95,12 +93,9 @@ def job(
 
 
 def _whole(provider: Provider) -> Provider:
-    """Return a provider, of another package's perhaps, with all that one says.
-
-    Raises `CvlError` where it lacks what has no default.
-    """
+    """Return a provider. Raises `CvlError` where it, of another package's, lacks what one says."""
     declared = Owner.__annotations__ | Provider.__annotations__
-    lacks = [each for each in declared if not hasattr(completed(provider, Provider), each)]
+    lacks = [each for each in declared if not hasattr(provider, each)]
     if lacks:
         raise CvlError(
             f"the provider {type(provider).__name__} does not say its {' and '.join(lacks)}",

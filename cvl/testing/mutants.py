@@ -59,7 +59,7 @@ def noticed(mutant: Mutant, tree: Path) -> str:
     file = tree / mutant.file
     before = file.read_text("utf-8")
     file.write_text(mutant.applied(before), "utf-8")
-    words = (tree / ".venv/bin/python", "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:randomly")
+    words = (tree / ".venv/bin/python", "-m", "pytest", "-x", "-q", "-n", "0")
     try:
         done = subprocess.run(
             [*words, "-p", "no:cacheprovider", *shlex.split(mutant.tests)],

@@ -176,14 +176,19 @@ def test_a_host_that_is_away_for_a_while_loses_nothing(host: Sshd, tmp_path: Pat
         assert len(desk.result("big")) == 9_000_000
 
 
+def left_there(desk: Desk, script: str) -> str:
+    """Run a script whose results stay on the host; return the run's id."""
+    done = desk.sh(script, "--no-fetch")
+    assert done.code == 0, done.err
+    return desk.runs()[0]
+
+
 @pytest.mark.parametrize("changes", [False, True], ids=["the same", "changed"])
 def test_a_large_file_goes_on_where_it_was_unless_it_is_another_by_then(
     host: Sshd, tmp_path: Path, changes: bool
 ) -> None:
     with cabled(host, tmp_path, "--ssh") as (desk, cable):
-        done = desk.sh(f"head -c {MUCH} /dev/urandom >big; echo a >small", "--no-fetch")
-        assert done.code == 0, done.err
-        run = desk.runs()[0]
+        run = left_there(desk, f"head -c {MUCH} /dev/urandom >big; echo a >small")
         (there,) = host.home.glob(f".cvl/jobs/{run}/**/big")
         cable.rate, before = 6_000_000, cable.passed
         with desk.start("fetch", run, "-o", str(tmp_path / "here")) as client:
@@ -207,9 +212,7 @@ def test_what_a_fetch_that_is_killed_has_brought_does_not_come_again(
 ) -> None:
     with cabled(host, tmp_path, "--ssh") as (desk, cable):
         made = f"for n in 1 2 3 4 5 6 7 8; do head -c {MUCH // 8} /dev/urandom >$n; done"
-        done = desk.sh(made, "--no-fetch")
-        assert done.code == 0, done.err
-        run, here = desk.runs()[0], tmp_path / "here"
+        run, here = left_there(desk, made), tmp_path / "here"
         cable.rate = 3_000_000
         with desk.start("fetch", run, "-o", str(here)) as client:
             passes(cable, MUCH * 3 // 4)
@@ -225,9 +228,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_told_and_comes_again(
     host: Sshd, tmp_path: Path
 ) -> None:
     with cabled(host, tmp_path, "--ssh") as (desk, cable):
-        done = desk.sh(f"head -c {MUCH} /dev/urandom >big", "--no-fetch")
-        assert done.code == 0, done.err
-        run = desk.runs()[0]
+        run = left_there(desk, f"head -c {MUCH} /dev/urandom >big")
         (there,) = host.home.glob(f".cvl/jobs/{run}/**/big")
         cable.rate = 6_000_000
         with desk.start("fetch", run, "-o", str(tmp_path / "here")) as client:

@@ -205,7 +205,7 @@ class Landing:
         try:
             for data in content:
                 if size + len(data) > member.size:
-                    raise FetchError("the host sends more than it has listed")
+                    raise FetchError(MORE)
                 write_all(fd, data)
                 size += len(data)
             os.fchmod(fd, self._mode if member.mode & 0o100 else self._mode & 0o666)

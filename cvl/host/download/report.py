@@ -30,6 +30,7 @@ class Landed:
     size: int
     skipped: tuple[Skipped, ...]
     moved: tuple[tuple[bytes, bytes], ...]
+    seen: Mapping[bytes, bytes]
     inert: tuple[bytes, ...] = ()
 
     def joined(self, other: Landed) -> Landed:
@@ -43,8 +44,6 @@ class Landed:
             seen=other.seen,
             inert=(*self.inert, *other.inert)[:NAMED],
         )
-
-    seen: Mapping[bytes, bytes]
 
     @property
     def refused_here(self) -> tuple[Skipped, ...]:
